@@ -1,0 +1,1 @@
+"""The exporters, one a target. They import the core; the core never imports them."""

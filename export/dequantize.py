@@ -1,0 +1,23 @@
+"""The decompress-on-demand op in standard ONNX operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from lcsb_mobile.export.graph_builder import DTYPES, GraphBuilder
+
+
+def dequantize(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, group_size: int, columns: int) -> ir.Value:
+    """packed uint8 [N, K/G, G/2] (int4) or int8 [N, K/G, G], scale float16 [N, K/G] -> float32 [N, K].
+
+    Every group is a row of its own: ONNX Runtime's DequantizeLinear is parallel along an axis but not over blocks, which
+    makes this form twice as fast as `block_size` (docs/decisions.md). The zero point is 8 for nibbles, absent for int8.
+    """
+    if bits == 4:
+        low = b.op("BitwiseAnd", packed, b.const(15, np.uint8))
+        high = b.op("BitShift", packed, b.const(4, np.uint8), direction="RIGHT")
+        packed = b.op("Concat", low, high, axis=2)
+    groups = b.op("Reshape", packed, b.ints(-1, group_size))
+    scales = b.op("Reshape", b.op("Cast", scale, to=DTYPES["float32"].value), b.ints(-1))
+    zero = [b.op("ConstantOfShape", b.op("Shape", scales), value=ir.tensor(np.array([8], np.uint8)))] if bits == 4 else []
+    return b.op("Reshape", b.op("DequantizeLinear", groups, scales, *zero, axis=0), b.ints(-1, columns))

@@ -1,0 +1,141 @@
+"""ATen graph -> ONNX nodes: one small rule an operator, for the operators that captured blocks consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from lcsb_mobile.export.dequantize import dequantize
+from lcsb_mobile.export.graph_builder import GraphBuilder
+from torch.fx import Node
+
+from lcsb_mobile.blocks import CapturedGraph
+from lcsb_mobile.errors import UnsupportedModelError
+
+
+def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value]) -> tuple[ir.Value, ...]:
+    """Appends the graph's nodes to `b`, its inputs taken from `feeds` by name; returns its outputs in order."""
+    lowering = _Lowering(b)
+    names = iter(captured.inputs)
+    for node in captured.graph.nodes:
+        if node.op == "placeholder":
+            lowering.values[node] = feeds[next(names)]
+        elif node.op == "output":
+            return tuple(lowering.values[result] for result in node.args[0])
+        else:
+            lowering.values[node] = lowering.lower(node)
+    raise AssertionError("a captured graph ends with its output node")
+
+
+def _op_name(node: Node) -> str:
+    """`aten.mul.Tensor` -> `mul`; a function of Python's own, such as getitem, by its name."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", str(node.target))
+
+
+def _shape(node: Node) -> list[int]:
+    return list(node.meta["val"].shape)
+
+
+def _is_transpose(node: Any) -> bool:
+    return isinstance(node, Node) and _op_name(node) == "permute" and list(node.args[1]) == [1, 0]  # type: ignore[arg-type]
+
+
+def _strip_transposes(node: Any) -> tuple[Any, int]:
+    """A matrix's source and whether it is transposed: Gemm transposes as it reads, which costs nothing."""
+    transposed = 0
+    while _is_transpose(node):
+        node, transposed = node.args[0], 1 - transposed
+    return node, transposed
+
+
+class _Lowering:
+    def __init__(self, b: GraphBuilder) -> None:
+        self.b = b
+        self.values: dict[Any, Any] = {}
+
+    def lower(self, node: Node) -> Any:
+        name = _op_name(node)
+        if name in SIMPLE:
+            return self.b.op(SIMPLE[name], *(self.operand(x) for x in node.args))
+        if name not in RULES:
+            raise UnsupportedModelError(
+                f"operator {node.target} in a captured block has no ONNX lowering; supported: {', '.join(sorted(RULES | SIMPLE))}"
+            )
+        return RULES[name](self, node, *node.args)
+
+    def operand(self, x: Any) -> ir.Value:
+        return self.values[x] if isinstance(x, Node) else self.b.scalar(x)
+
+    def alias(self, node: Node, x: Node, *_: Any) -> Any:
+        return self.values[x]
+
+    def mm(self, node: Node, left: Node, right: Node) -> ir.Value:
+        (a, trans_a), (c, trans_c) = _strip_transposes(left), _strip_transposes(right)
+        return self.b.op("Gemm", self.values[a], self.values[c], transA=trans_a, transB=trans_c)
+
+    def reshape(self, node: Node, x: Node, *_: Any) -> ir.Value:
+        return self.b.op("Reshape", self.values[x], self.b.ints(*_shape(node)))
+
+    def expand(self, node: Node, x: Node, *_: Any) -> ir.Value:
+        return self.b.op("Expand", self.values[x], self.b.ints(*_shape(node)))
+
+    def permute(self, node: Node, x: Node, order: list[int]) -> ir.Value:
+        return self.b.op("Transpose", self.values[x], perm=list(order))
+
+    def reduce(self, node: Node, x: Node, axes: list[int], keepdim: bool = False) -> ir.Value:
+        kind = "ReduceMean" if _op_name(node) == "mean" else "ReduceSum"
+        return self.b.op(kind, self.values[x], self.b.ints(*axes), keepdims=int(keepdim))
+
+    def slice(self, node: Node, x: Node, axis: int = 0, start: int = 0, end: int = 2**31, *_: Any) -> ir.Value:
+        size = _shape(x)[axis]
+        return self.b.op("Slice", self.values[x], self.b.ints(start), self.b.ints(min(end, size)), self.b.ints(axis))
+
+    def split(self, node: Node, x: Node, sizes: list[int], axis: int = 0) -> tuple[ir.Value, ...]:
+        return self.b.ops("Split", self.values[x], self.b.ints(*sizes), names=[None] * len(sizes), axis=axis)
+
+    def getitem(self, node: Node, x: Node, index: int) -> Any:
+        return self.values[x][index]
+
+    def cat(self, node: Node, parts: list[Node], axis: int = 0) -> ir.Value:
+        return self.b.op("Concat", *(self.values[x] for x in parts), axis=axis)
+
+    def softmax(self, node: Node, x: Node, axis: int, *_: Any) -> ir.Value:
+        return self.b.op("Softmax", self.values[x], axis=axis)
+
+    def rsqrt(self, node: Node, x: Node) -> ir.Value:
+        return self.b.op("Reciprocal", self.b.op("Sqrt", self.values[x]))
+
+    def power(self, node: Node, x: Node, exponent: float) -> ir.Value:
+        return self.b.op("Pow", self.values[x], self.b.const(exponent, np.float32))
+
+    def dequantize(self, node: Node, packed: Node, scale: Node) -> ir.Value:
+        bits = 4 if _op_name(node) == "dequantize_int4" else 8
+        group_size = _shape(packed)[-1] * (2 if bits == 4 else 1)
+        return dequantize(self.b, self.values[packed], self.values[scale], bits, group_size, columns=_shape(node)[1])
+
+
+SIMPLE = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "neg": "Neg", "bmm": "MatMul", "sigmoid": "Sigmoid"}
+
+RULES: dict[str, Callable[..., Any]] = {
+    "mm": _Lowering.mm,
+    "view": _Lowering.reshape,
+    "unsqueeze": _Lowering.reshape,
+    "squeeze": _Lowering.reshape,
+    "expand": _Lowering.expand,
+    "permute": _Lowering.permute,
+    "mean": _Lowering.reduce,
+    "sum": _Lowering.reduce,
+    "slice": _Lowering.slice,
+    "split_with_sizes": _Lowering.split,
+    "getitem": _Lowering.getitem,
+    "cat": _Lowering.cat,
+    "_softmax": _Lowering.softmax,
+    "rsqrt": _Lowering.rsqrt,
+    "pow": _Lowering.power,
+    "clone": _Lowering.alias,
+    "dequantize_int4": _Lowering.dequantize,
+    "dequantize_int8": _Lowering.dequantize,
+}

@@ -1,0 +1,61 @@
+"""What a step reads, what it returns, and the interface that every runtime implements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lcsb_mobile.schedule import Subset
+
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+
+IGNORED_LABEL = -100  # a label that is not counted and costs nothing; PyTorch's `ignore_index`
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One sequence of T tokens, several packed examples in it. All arrays are int64[T].
+
+    `labels[t]` is the token to be predicted *at* position t (already shifted), or IGNORED_LABEL. `segment_ids` tells the
+    packed examples apart: attention stays within a segment. `position_ids` start from 0 in each segment. Padding has a
+    segment of its own and ignored labels.
+    """
+
+    input_ids: Int64Array
+    labels: Int64Array
+    position_ids: Int64Array
+    segment_ids: Int64Array
+
+    @property
+    def counted_labels(self) -> int:
+        return int(np.count_nonzero(self.labels != IGNORED_LABEL))
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`loss`: mean over the counted labels. `gradients`: layer number -> float32[n], for the trained layers only."""
+
+    loss: float
+    gradients: Mapping[int, Float32Array]
+
+
+class StepRunner(Protocol):
+    """A runtime that computes steps of one bundle. `adapter` is float32[L, n] and is never written to."""
+
+    name: str
+    version: str
+
+    def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult: ...
+
+    def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
+        """Mean loss over the batch's counted labels."""
+        ...
+
+    def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
+        """Logits float32[vocab_size] of the token after `position`."""
+        ...

@@ -1,0 +1,83 @@
+"""One exception class per cause, under one base class.
+
+A message is one line: what is wrong, what was expected, what was found, what to do. The command line prints it and
+exits with `exit_code`: 2 for bad input, 1 for a failure at run time.
+"""
+
+from __future__ import annotations
+
+
+class LcsbError(Exception):
+    """Base of every error that the toolkit raises on purpose."""
+
+    exit_code = 2
+
+
+class OptionError(LcsbError):
+    """An option's value is out of range or does not fit the others."""
+
+
+class OutputExistsError(LcsbError):
+    """The output path exists and `--force` was not given."""
+
+
+class CheckpointError(LcsbError):
+    """A model's checkpoint is missing a file or tensor, is truncated, or has tensors of the wrong shape."""
+
+
+class UnsupportedModelError(LcsbError):
+    """A checkpoint is well formed but of an architecture, quantisation or option that is not supported."""
+
+
+class TokenizerError(LcsbError):
+    """A tokenizer is missing, unreadable, or produced tokens outside the model's vocabulary."""
+
+
+class DataError(LcsbError):
+    """A data file is empty, malformed, or leaves nothing to train on."""
+
+
+class BundleError(LcsbError):
+    """A TrainingBundle is missing a file, or its manifest is malformed."""
+
+
+class BundleVersionError(BundleError):
+    """A TrainingBundle was written by a newer format version than this one reads."""
+
+
+class IntegrityError(BundleError):
+    """A file of a TrainingBundle does not have the size or the SHA-256 that the manifest states."""
+
+
+class AdapterError(LcsbError):
+    """An adapter file does not belong to the bundle: other names, shapes, rank or alpha."""
+
+
+class MissingDependencyError(LcsbError):
+    """A runtime or an optional package is not installed in this environment."""
+
+
+class MemoryBudgetError(LcsbError):
+    """A run is predicted not to fit into the memory budget; nothing was started."""
+
+
+class RunFailure(LcsbError):
+    """A run that started could not go on."""
+
+    exit_code = 1
+
+
+class MemoryBudgetExceeded(RunFailure):
+    """A run exceeded its memory budget and was stopped."""
+
+
+class NonFiniteLossError(RunFailure):
+    """The loss became NaN or infinite; the adapter before that step was kept."""
+
+
+class GoldenTraceError(RunFailure):
+    """A runtime does not reproduce the bundle's golden trace."""
+
+
+class StorageError(RunFailure):
+    """A file could not be written: the disk is full or the directory is not writable."""

@@ -1,0 +1,132 @@
+"""Reading Hugging Face's `config.json`: typed fields, both dialects of RoPE, and refusals that name the option.
+
+The classic dialect (transformers 4) writes `rope_theta`, `rope_scaling` and `rope_local_base_freq`; transformers 5 writes
+`rope_parameters`, flat or one per layer type. Precedence and defaults follow `transformers.modeling_rope_utils`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
+from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
+
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+LayerTypes = list[str]
+Raw = Mapping[str, Any]
+Fields = TypeVar("Fields")
+
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+ROPE_TYPES = ("default", "linear", "llama3")
+
+
+class RopeFields(msgspec.Struct, forbid_unknown_fields=True):
+    """One RoPE dictionary of `config.json`, either dialect."""
+
+    rope_theta: float | None = None
+    rope_type: str | None = None
+    type: str | None = None  # the name of `rope_type` before transformers 4.45
+    factor: float | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    original_max_position_embeddings: PositiveInt | None = None
+    partial_rotary_factor: float | None = None
+
+
+def read_fields(raw: Raw, fields: type[Fields]) -> Fields:
+    """The fields of `raw` that `fields` declares. Raises CheckpointError naming a field that is missing or mistyped."""
+    try:
+        return msgspec.convert(dict(raw), fields)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"config.json: {error}") from error
+
+
+def refuse_unless(model_type: str, options: Mapping[str, tuple[object, Sequence[object]]]) -> None:
+    """`options`: name -> (found, supported values). Raises one UnsupportedModelError that names every option not supported."""
+    faults = [
+        f"{name}: found {found!r}, supported {', '.join(map(repr, supported))}"
+        for name, (found, supported) in options.items()
+        if found not in supported
+    ]
+    if faults:
+        raise UnsupportedModelError(f"{model_type} with an unsupported option: {'; '.join(faults)}")
+
+
+def resolve_layer_types(layer_types: LayerTypes | None, default: LayerTypes) -> LayerTypes:
+    """`layer_types`, or the default. Raises when there is not one per layer, or one that is not known."""
+    layer_types = default if layer_types is None else layer_types
+    if len(layer_types) != len(default):
+        raise CheckpointError(f"config.json: layer_types has {len(layer_types)} entries, num_hidden_layers is {len(default)}")
+    unknown = sorted(set(layer_types) - {FULL, SLIDING})
+    if unknown:
+        raise UnsupportedModelError(f"layer_types: found {', '.join(unknown)}, supported {FULL}, {SLIDING}")
+    return layer_types
+
+
+def resolve_attention(
+    layer_types: LayerTypes, rope: Mapping[str, tuple[float, RopeScaling | None]], sliding_window: int | None
+) -> tuple[tuple[AttentionKind, ...], tuple[int, ...]]:
+    """`attention_kinds` and `layer_kinds`. `rope`: layer type -> (theta, scaling). Kinds stand in order of first use."""
+    used = list(dict.fromkeys(layer_types))
+    if SLIDING in used and sliding_window is None:
+        raise UnsupportedModelError(f"layer_types has {SLIDING}, but sliding_window is null or use_sliding_window is false")
+    kinds = tuple(
+        AttentionKind(rope_theta=rope[name][0], rope_scaling=rope[name][1], window=sliding_window if name == SLIDING else None)
+        for name in used
+    )
+    return kinds, tuple(used.index(name) for name in layer_types)
+
+
+def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, where: str) -> tuple[float, RopeScaling | None]:
+    """(theta, scaling) from one RoPE dictionary (or None). `theta`: the classic top-level value; the dictionary's own wins.
+
+    Raises UnsupportedModelError for another `rope_type` or a key of one, CheckpointError for a missing factor.
+    """
+    rope = {} if rope is None else rope
+    if not isinstance(rope, Mapping):
+        raise CheckpointError(f"config.json: {where}: expected an object, found {rope!r}")
+    rope_type = rope.get("rope_type") or rope.get("type") or "default"
+    refuse_unless(where, {"rope_type": (rope_type, ROPE_TYPES), "partial_rotary_factor": (_partial_rotary_factor(raw, rope), (None, 1.0))})
+    unknown = sorted(set(rope) - set(RopeFields.__struct_fields__))
+    if unknown:
+        raise UnsupportedModelError(f"{where}: found {', '.join(unknown)}, supported {', '.join(RopeFields.__struct_fields__)}")
+    fields = read_fields(rope, RopeFields)
+    found_theta = next((value for value in (fields.rope_theta, theta) if value is not None), default_theta)
+    if not isinstance(found_theta, int | float) or found_theta <= 0:
+        raise CheckpointError(f"config.json: rope_theta: expected a positive number, found {found_theta!r}")
+    return float(found_theta), _scaling(raw, fields, rope_type, where)
+
+
+def check_shape(config: ModelConfig) -> ModelConfig:
+    """`config` itself. Raises CheckpointError naming every field that does not fit the others."""
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    faults = []
+    if heads % kv_heads:
+        faults.append(f"num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})")
+    if config.head_dim % 2:
+        faults.append(f"head_dim ({config.head_dim}) is odd, and RoPE needs pairs")
+    if faults:
+        raise CheckpointError(f"config.json: {'; '.join(faults)}")
+    return config
+
+
+def _partial_rotary_factor(raw: Raw, rope: Raw) -> object:
+    return rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
+
+
+def _scaling(raw: Raw, rope: RopeFields, rope_type: str, where: str) -> RopeScaling | None:
+    if rope_type == "default":
+        return None
+    needed: dict[str, Any] = {"factor": rope.factor}
+    if rope_type == "llama3":
+        original = rope.original_max_position_embeddings or raw.get("max_position_embeddings")
+        needed |= {"low_freq_factor": rope.low_freq_factor, "high_freq_factor": rope.high_freq_factor}
+        needed |= {"original_max_position_embeddings": raw.get("original_max_position_embeddings") or original}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise CheckpointError(f"config.json: {where} of type {rope_type}: missing {', '.join(missing)}")
+    return msgspec.convert({"rope_type": rope_type, **needed}, RopeScaling)

@@ -1,0 +1,133 @@
+"""What the architectures share: plain functions of tensors, without a batch dimension.
+
+T tokens, D hidden size, H query heads, K key-value heads, G = H / K query heads to one of them, d head dimension. Everything
+is traced, forward and backward, and lowered to ONNX and Core ML, hence the spelling: no in-place operation, no fused
+attention, activations out of `sigmoid`, whose derivative is cheap and lowers everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
+
+Linear = Callable[[str, Tensor], Tensor]
+
+MASKED = -1e9  # finite, so that no runtime makes NaN of it; exp(score + MASKED - max) is exactly 0 in float32
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`x / sqrt(mean(x²) + eps) * weight` over the last dimension (Zhang and Sennrich, arXiv 1910.07467)."""
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * weight
+
+
+def silu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU's tanh form, `x/2 (1 + tanh z)` with `z = sqrt(2/π) (x + 0.044715 x³)`, written as the equal `x sigmoid(2z)`."""
+    return x * torch.sigmoid(x * (1.0 + 0.044715 * (x * x)) * (2.0 * math.sqrt(2.0 / math.pi)))
+
+
+def gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """`down(activation(gate(x)) * up(x))`, (T, D) -> (T, D)."""
+    return linear("mlp.down_proj", activation(linear("mlp.gate_proj", x)) * linear("mlp.up_proj", x))
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)  # a split: its derivative is one concatenation, a slice's is a scatter
+    return torch.cat((-second, first), dim=-1)
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) of x (T, heads, d) by cos, sin (T, d)."""
+    return x * cos[:, None] + rotate_half(x) * sin[:, None]
+
+
+def split_heads(x: Tensor, head_dim: int) -> Tensor:
+    return x.reshape(x.shape[0], -1, head_dim)  # (T, heads * d) -> (T, heads, d)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Grouped-query attention with RoPE: q (T, H, d), k and v (T, K, d), additive mask (T, T) -> (T, H * d).
+
+    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated.
+    """
+    T, H, d = q.shape
+    K = k.shape[1]
+    q = apply_rope(q, cos * scale, sin * scale)  # scaling the tables costs T*d products, scaling the scores H*T*T
+    q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
+    k = apply_rope(k, cos, sin).permute(1, 2, 0)  # (K, d, T)
+    scores = torch.bmm(q, k).reshape(H, T, T) + mask
+    weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, T)
+    out = torch.bmm(weights, v.permute(1, 0, 2))  # (K, G * T, d)
+    return out.reshape(H, T, d).permute(1, 0, 2).reshape(T, H * d)
+
+
+def projection_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The seven matrices of a layer and their biases: name -> shape, matrices as [out, in]."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    q = config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    projections = {
+        "self_attn.q_proj": (q, hidden, config.qkv_bias),
+        "self_attn.k_proj": (kv, hidden, config.qkv_bias),
+        "self_attn.v_proj": (kv, hidden, config.qkv_bias),
+        "self_attn.o_proj": (hidden, q, config.output_bias),
+        "mlp.gate_proj": (inner, hidden, config.mlp_bias),
+        "mlp.up_proj": (inner, hidden, config.mlp_bias),
+        "mlp.down_proj": (hidden, inner, config.mlp_bias),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (rows, columns, bias) in projections.items():
+        shapes[f"{name}.weight"] = (rows, columns)
+        if bias:
+            shapes[f"{name}.bias"] = (rows,)
+    return shapes
+
+
+def rope_tables(config: ModelConfig, length: int) -> tuple[Tensor, Tensor]:
+    """cos and sin, float32 (kinds, length, d), for positions 0 to length - 1.
+
+    Frequencies and angles are float32 throughout, as in transformers: at position 10,000 a float64 angle would differ by 1e-4.
+    """
+    positions = torch.arange(length, dtype=torch.float32)
+    inverse = torch.stack([_inverse_frequencies(kind, config.head_dim) for kind in config.attention_kinds])  # (kinds, d/2)
+    angles = positions[None, :, None] * inverse[:, None, :]
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def attention_masks(config: ModelConfig, segment_ids: Tensor) -> Tensor:
+    """Additive masks, float32 (kinds, T, T), of segment_ids int64 (T,): 0 where a query sees a key, else MASKED.
+
+    It does iff both are of one segment, the key is not later, and `query - key < window`.
+    """
+    index = torch.arange(segment_ids.shape[0])
+    distance = index[:, None] - index[None, :]
+    visible = (segment_ids[:, None] == segment_ids[None, :]) & (distance >= 0)
+    windows = [visible if kind.window is None else visible & (distance < kind.window) for kind in config.attention_kinds]
+    return torch.where(torch.stack(windows), 0.0, MASKED)
+
+
+def _inverse_frequencies(kind: AttentionKind, head_dim: int) -> Tensor:
+    inverse = 1.0 / (kind.rope_theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+    scaling = kind.rope_scaling
+    if scaling is None:
+        return inverse
+    return inverse / scaling.factor if scaling.rope_type == "linear" else _llama3_frequencies(inverse, scaling)
+
+
+def _llama3_frequencies(inverse: Tensor, scaling: RopeScaling) -> Tensor:
+    """Llama 3.1's rule: long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
+    low, high, context = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_max_position_embeddings
+    wavelength = 2 * math.pi / inverse
+    smooth = (context / wavelength - low) / (high - low)
+    between = (1 - smooth) * inverse / scaling.factor + smooth * inverse
+    stretched = torch.where(wavelength > context / low, inverse / scaling.factor, between)
+    return torch.where(wavelength < context / high, inverse, stretched)

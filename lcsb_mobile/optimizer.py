@@ -1,0 +1,94 @@
+"""AdamW over the adapter's flat state, and the learning rate as a function of the step. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from lcsb_mobile.batch import Float32Array, Int64Array
+from lcsb_mobile.config import Record
+from lcsb_mobile.errors import OptionError
+
+ImplicitUpdates = Literal["momentum", "none"]
+LearningRateSchedule = Literal["constant", "cosine", "linear"]
+
+
+class AdamWConfig(Record, frozen=True):
+    """`clip_norm`: the gradient of a step is scaled down to this norm. `implicit_updates`: what happens to a layer that a step
+    does not train: with "momentum" AdamW sees a zero gradient, so its moments go on moving it; with "none" it rests."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    implicit_updates: ImplicitUpdates = "momentum"
+
+
+class AdamW:
+    """Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`.
+
+    State: `adapter`, `first_moment`, `second_moment` float32[L, n], updated in place, and `updates` int64[L], how often each
+    layer was updated (with "momentum" all alike, and equal to the step number).
+    """
+
+    def __init__(self, adapter: Float32Array, config: AdamWConfig) -> None:
+        self.config = config
+        self.adapter = adapter
+        self.first_moment = np.zeros_like(adapter)
+        self.second_moment = np.zeros_like(adapter)
+        self.updates: Int64Array = np.zeros(adapter.shape[0], np.int64)
+
+    def update(self, gradients: Mapping[int, Float32Array], learning_rate: float) -> None:
+        """One step. `gradients`: layer -> float32[n] for the trained layers."""
+        for layer in range(self.adapter.shape[0]):
+            if layer in gradients:
+                self._update_layer(layer, gradients[layer], learning_rate)
+            elif self.config.implicit_updates == "momentum":
+                self._update_layer(layer, None, learning_rate)
+
+    def _update_layer(self, layer: int, gradient: Float32Array | None, learning_rate: float) -> None:
+        beta1, beta2 = self.config.betas
+        theta, m, v = self.adapter[layer], self.first_moment[layer], self.second_moment[layer]
+        self.updates[layer] += 1
+        count = int(self.updates[layer])
+        theta *= np.float32(1 - learning_rate * self.config.weight_decay)
+        m *= np.float32(beta1)
+        v *= np.float32(beta2)
+        if gradient is not None:
+            m += np.float32(1 - beta1) * gradient
+            v += np.float32(1 - beta2) * (gradient * gradient)
+        denominator = np.sqrt(v)
+        denominator /= np.float32(math.sqrt(1 - beta2**count))
+        denominator += np.float32(self.config.eps)
+        np.divide(m, denominator, out=denominator)
+        denominator *= np.float32(learning_rate / (1 - beta1**count))
+        theta -= denominator
+
+
+def gradient_norm(gradients: Mapping[int, Float32Array]) -> float:
+    """The Euclidean norm over all trained layers."""
+    return math.sqrt(sum(float(np.dot(g, g)) for g in gradients.values()))
+
+
+def clip_gradients(gradients: Mapping[int, Float32Array], norm: float, clip_norm: float) -> dict[int, Float32Array]:
+    """Scales by `clip_norm / norm` where the norm exceeds it (`torch.nn.utils.clip_grad_norm_`)."""
+    factor = np.float32(min(1.0, clip_norm / (norm + 1e-6)))
+    return {layer: gradient if factor == 1 else gradient * factor for layer, gradient in gradients.items()}
+
+
+def learning_rate(base: float, schedule: LearningRateSchedule, step: int, steps: int, warmup: int) -> float:
+    """The rate of step `step` (from 0) of `steps`: a linear warm-up over `warmup` steps, then constant, or a cosine or a
+    line down to zero."""
+    if step < warmup:
+        return base * (step + 1) / warmup
+    if schedule == "constant":
+        return base
+    progress = (step - warmup) / max(1, steps - warmup)
+    if schedule == "cosine":
+        return base * 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule == "linear":
+        return base * (1 - progress)
+    raise OptionError(f"lr-schedule: expected constant, cosine or linear, found {schedule!r}")

@@ -1,0 +1,150 @@
+"""Symmetric, group-wise int4 and int8 weights: the rounding, the packing, and the ops that undo them.
+
+A matrix W [N, K] is cut along K into groups of G; each group has one float16 scale s, and W ≈ q * s.
+
+int4: q in -8..7, stored as q + 8. `packed` is uint8 [N, K/G, G/2]: byte b of a group holds element b in its low and
+element b + G/2 in its high nibble (GGML's Q4_0 order), so that unpacking is two element-wise operations and a
+concatenation of whole runs, and rows stay in their natural order. int8: q in -127..127, `packed` is int8 [N, K/G, G].
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcsb_mobile.errors import UnsupportedModelError
+
+CHUNK_GROUPS = 8192  # groups rounded at once; their temporaries stay in a core's cache
+SEARCH_STEPS = 12  # candidate scales a group and sign
+REFITS = 2  # alternations of least-squares scale and rounding after the search
+
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    """`packed` (see the module), `scale` float16 [N, K/G], and `error`: the relative error ‖W - q s‖ / ‖W‖."""
+
+    packed: Tensor
+    scale: Tensor
+    bits: int
+    error: float
+
+
+def check_group_size(name: str, shape: tuple[int, ...], group_size: int) -> None:
+    """A group size that does not divide the input dimension is refused rather than padded: padding would change every
+    shape downstream, and each supported model has a divisor of 16 or more."""
+    columns = shape[-1]
+    if group_size % 2 or columns % group_size:
+        divisors = [g for g in (8, 16, 32, 64, 128) if columns % g == 0]
+        advice = f"use --group-size {' or '.join(map(str, divisors))}" if divisors else "no supported group size divides it"
+        raise UnsupportedModelError(f"{name}: group size {group_size} does not divide the input dimension {columns}; {advice}")
+
+
+def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedMatrix:
+    """Rounds a float32 matrix [N, K]; K must be a multiple of the group size (`check_group_size`).
+
+    The scale of a group: a grid of candidates of either sign (either sign, so that the unpaired -8 is used), the one with
+    the least squared error, then alternated least squares with the rounding. All-zero groups get the scale 0.
+    """
+    rows, columns = weight.shape
+    groups = weight.reshape(-1, group_size)
+    chunks = list(groups.split(CHUNK_GROUPS))
+    round_chunk = _round_int4 if bits == 4 else _round_int8
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one thread a chunk: the operations are too small to be worth splitting
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(round_chunk, chunks))
+    finally:
+        torch.set_num_threads(threads)
+    quantized, scale = torch.cat([q for q, _, _ in parts]), torch.cat([s for _, s, _ in parts])
+    squared_error = sum(e for _, _, e in parts)
+    squared_norm = float(weight.double().square().sum()) if weight.numel() < 1 << 16 else float(weight.square().sum(dtype=torch.float64))
+    error = (squared_error / squared_norm) ** 0.5 if squared_norm else 0.0
+    packed = pack_int4(quantized) if bits == 4 else quantized
+    shape = (rows, columns // group_size, packed.shape[-1])
+    return QuantizedMatrix(packed.reshape(shape), scale.reshape(rows, columns // group_size), bits, error)
+
+
+def _round_int4(groups: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Groups float32 [M, G] -> q int8 [M, G], scale float16 [M], squared error."""
+    peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30)
+    best_gain = torch.zeros_like(peak)
+    best_inverse = 8.0 / peak
+    for divisor in torch.linspace(4.8, 8.8, SEARCH_STEPS).tolist():
+        for sign in (1.0, -1.0):
+            inverse = (sign * divisor) / peak
+            q = (groups * inverse).round_().clamp_(-8, 7)
+            dot, square = (groups * q).sum(-1, keepdim=True), q.square().sum(-1, keepdim=True)
+            gain = dot.square_().div_(square.clamp_min_(1.0))  # ‖w‖² less the error of the refitted scale
+            better = gain > best_gain
+            best_gain = torch.where(better, gain, best_gain)
+            best_inverse = torch.where(better, inverse, best_inverse)
+    q = (groups * best_inverse).round_().clamp_(-8, 7)
+    for _ in range(REFITS):
+        scale = _least_squares(groups, q)
+        q = (groups / torch.where(scale == 0, 1.0, scale)).round_().clamp_(-8, 7)
+    return _finish(groups, q, -8, 7)
+
+
+def _round_int8(groups: Tensor) -> tuple[Tensor, Tensor, float]:
+    peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30)
+    return _finish(groups, (groups * (127.0 / peak)).round_(), -127, 127)
+
+
+def _least_squares(groups: Tensor, q: Tensor) -> Tensor:
+    return (groups * q).sum(-1, keepdim=True) / q.square().sum(-1, keepdim=True).clamp_min(1.0)
+
+
+def _finish(groups: Tensor, q: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, float]:
+    """The scale is stored in float16, so the last rounding is against what will be read back."""
+    scale = _least_squares(groups, q).half()
+    if not torch.isfinite(scale).all():
+        raise UnsupportedModelError("a weight is not finite or its group's scale exceeds float16's range (65504)")
+    stored = scale.float()
+    q = (groups / torch.where(stored == 0, 1.0, stored)).round_().clamp_(low, high)
+    q = torch.where(stored == 0, 0.0, q)
+    error = float((groups - q * stored).square_().sum(dtype=torch.float64))
+    return q.to(torch.int8), scale.squeeze(-1), error
+
+
+def pack_int4(q: Tensor) -> Tensor:
+    """int8 [..., G] in -8..7 -> uint8 [..., G/2] in GGML's Q4_0 nibble order."""
+    low, high = (q + 8).to(torch.uint8).chunk(2, dim=-1)
+    return low | (high << 4)
+
+
+def unpack_int4(packed: Tensor) -> Tensor:
+    """The inverse of `pack_int4`: uint8 [..., G/2] -> int8 [..., G]."""
+    return torch.cat([packed & 15, packed >> 4], dim=-1).to(torch.int8) - 8
+
+
+@torch.library.custom_op("lcsb::dequantize_int4", mutates_args=())
+def dequantize_int4(packed: Tensor, scale: Tensor) -> Tensor:
+    """uint8 [N, K/G, G/2], float16 or float32 [N, K/G] -> float32 [N, K]. Opaque, so that no tracer folds the float weight."""
+    return (unpack_int4(packed).float() * scale.float().unsqueeze(-1)).flatten(1)
+
+
+@dequantize_int4.register_fake
+def _(packed: Tensor, scale: Tensor) -> Tensor:
+    return packed.new_empty((packed.shape[0], packed.shape[1] * packed.shape[2] * 2), dtype=torch.float32)
+
+
+@torch.library.custom_op("lcsb::dequantize_int8", mutates_args=())
+def dequantize_int8(packed: Tensor, scale: Tensor) -> Tensor:
+    """int8 [N, K/G, G], float16 or float32 [N, K/G] -> float32 [N, K]."""
+    return (packed.float() * scale.float().unsqueeze(-1)).flatten(1)
+
+
+@dequantize_int8.register_fake
+def _(packed: Tensor, scale: Tensor) -> Tensor:
+    return packed.new_empty((packed.shape[0], packed.shape[1] * packed.shape[2]), dtype=torch.float32)
+
+
+def dequantize(packed: Tensor, scale: Tensor) -> Tensor:
+    """The op that fits the packing: uint8 holds int4 pairs, int8 holds int8."""
+    op = torch.ops.lcsb.dequantize_int4 if packed.dtype == torch.uint8 else torch.ops.lcsb.dequantize_int8
+    result: Tensor = op(packed, scale)
+    return result

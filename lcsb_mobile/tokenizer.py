@@ -1,0 +1,236 @@
+"""Text to token ids and back, and the model's chat template, from `tokenizer.json` alone: no transformers.
+
+The file names are those that Hugging Face writes. The chat template runs as it does in transformers: in jinja2's immutable
+sandbox, with the same filters and functions, because a template that comes with a model is foreign code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import tokenizers
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from lcsb_mobile.errors import TokenizerError
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"  # where newer versions of transformers write the template; wins over CONFIG_FILE's
+TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE)  # all that a bundle copies; the last may be absent
+
+TEMPLATE_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # the variables of a chat template
+
+
+class Tokenizer:
+    """A tokenizer held to one model's vocabulary. Token ids are plain ints from 0 to `vocab_size` - 1."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], vocab_size: int) -> None:
+        backend.no_truncation()  # a tokenizer.json may carry its trainer's own settings
+        backend.no_padding()
+        self._backend = backend
+        self._template = _compile(_chat_template(config))
+        self._tokens = {name: _token(config, name) for name in TEMPLATE_TOKENS}
+        self.vocab_size = vocab_size
+        self.bos_id = self._special_id("bos_token")
+        self.eos_id = self._special_id("eos_token")
+        pad = backend.token_to_id(self._tokens["pad_token"] or "")
+        self.pad_id: int = pad if pad is not None and pad < vocab_size else (self.eos_id or 0)
+        self._adds_bos = self.bos_id is not None and _adds_bos(backend, config, self.bos_id)
+
+    @classmethod
+    def open(cls, directory: Path, vocab_size: int) -> Tokenizer:
+        """Reads TOKENIZER_FILES in `directory`. Raises TokenizerError when one is missing or cannot be read."""
+        config = _read_config(directory / CONFIG_FILE)
+        path = directory / TOKENIZER_FILE
+        if not path.is_file():
+            raise TokenizerError(f"{path}: no such file; a tokenizer needs {TOKENIZER_FILE} and {CONFIG_FILE}")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for every cause
+            raise TokenizerError(f"{path}: not a readable tokenizer: {_one_line(error)}") from error
+        template = directory / TEMPLATE_FILE
+        if template.is_file():
+            config["chat_template"] = template.read_text(encoding="utf-8")
+        try:
+            return cls(backend, config, vocab_size)
+        except TokenizerError as error:
+            raise TokenizerError(f"{directory / CONFIG_FILE}: {error}") from error
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._template is not None
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text` and nothing else. Raises TokenizerError when one lies outside the model's vocabulary."""
+        return self._encoding(text).ids
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode`, and for each token the range of characters [start, end) that it stands for.
+
+        Tokens follow each other without gaps, though the library trims blanks from some: a token starts at the latest where
+        the one before it ends. Tokens that together make up one character share its range.
+        """
+        encoding = self._encoding(text)
+        offsets, end = [], 0
+        for start, stop in encoding.offsets:
+            offsets.append((min(start, end), stop))
+            end = stop
+        return encoding.ids, offsets
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The beginning of a document: the token of beginning, if this tokenizer adds one, and the text."""
+        return self._bos() + self.encode(text)
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """The ids of a text that follows another: without the blank that SentencePiece puts before a text's first word."""
+        newline = self.encode("\n")
+        ids = self.encode("\n" + text)
+        if ids[: len(newline)] == newline:
+            return ids[len(newline) :]
+        return self.encode(text)
+
+    def encode_document(self, text: str) -> list[int]:
+        """A whole document: `encode_prompt`, then the token of end if there is one."""
+        return self.encode_prompt(text) + self.eos()
+
+    def eos(self) -> list[int]:
+        """The token of end as a list of one, or of none."""
+        return [] if self.eos_id is None else [self.eos_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, without special tokens."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
+        """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too.
+
+        Raises TokenizerError without a template, and when the template refuses the messages.
+        """
+        if self._template is None:
+            raise TokenizerError(f"the tokenizer has no chat template (`chat_template` in {CONFIG_FILE}), so messages cannot be used")
+        tokens = {name: token for name, token in self._tokens.items() if token is not None}
+        try:
+            return self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens
+            )
+        except Exception as error:  # a template is a program: it can fail in any way, most often by its own raise_exception
+            raise TokenizerError(f"the chat template refused the messages: {_one_line(error)}") from error
+
+    def _bos(self) -> list[int]:
+        return [self.bos_id] if self._adds_bos and self.bos_id is not None else []
+
+    def _special_id(self, name: str) -> int | None:
+        token = self._tokens[name]
+        if token is None:
+            return None
+        index = self._backend.token_to_id(token)
+        if index is None:
+            raise TokenizerError(f"{name} {token!r} is not a token of {TOKENIZER_FILE}")
+        if index >= self.vocab_size:
+            raise TokenizerError(f"{name}: {self._outside(index, token)}")
+        return int(index)
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
+        try:
+            encoding = self._backend.encode(text, add_special_tokens=False)
+        except Exception as error:  # TypeError for half a surrogate pair; bare Exception for what the model cannot express
+            raise TokenizerError(f"text that cannot be tokenised: {_one_line(error)}: {text[:40]!r}") from error
+        if encoding.ids and (highest := max(encoding.ids)) >= self.vocab_size:
+            raise TokenizerError(self._outside(highest, encoding.tokens[encoding.ids.index(highest)]))
+        return encoding
+
+    def _outside(self, index: int, token: str) -> str:
+        return f"token {index} ({token!r}) is outside the model's vocabulary of {self.vocab_size}"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TokenizerError(f"{path}: no such file; a tokenizer needs {TOKENIZER_FILE} and {CONFIG_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path}: not readable JSON: {_one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise TokenizerError(f"{path}: expected a JSON object, found {type(config).__name__}")
+    return config
+
+
+def _token(config: Mapping[str, Any], name: str) -> str | None:
+    value = config.get(name)
+    if isinstance(value, dict):
+        value = value.get("content")
+    if value is not None and not isinstance(value, str):
+        raise TokenizerError(f'{name}: expected a string or {{"content": string}}, found {config[name]!r}')
+    return value or None
+
+
+def _chat_template(config: Mapping[str, Any]) -> str | None:
+    """The template, or the one named `default` in a list of {name, template}, or else the list's first."""
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        if not all(isinstance(entry, dict) and {"name", "template"} <= entry.keys() for entry in value):
+            raise TokenizerError("chat_template: expected a list of {name, template}")
+        named = {entry["name"]: entry["template"] for entry in reversed(value)}
+        value = named.get("default", next(reversed(named.values()), None))
+    if value is not None and not isinstance(value, str):
+        raise TokenizerError(f"chat_template: expected a string or a list of {{name, template}}, found {type(value).__name__}")
+    return value or None
+
+
+def _adds_bos(backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos_id: int) -> bool:
+    """What the configuration says outright; else what the tokenizer's post-processor does to an empty text."""
+    if isinstance(stated := config.get("add_bos_token"), bool):
+        return stated
+    return bool(backend.encode("", add_special_tokens=True).ids[:1] == [bos_id])
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's text in some templates. Its body is rendered as it stands."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _compile(source: str | None) -> jinja2.Template | None:
+    """A template in the environment that Hugging Face's templates are written for."""
+    if source is None:
+        return None
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TokenizerError(f"chat_template: line {error.lineno}: {_one_line(error.message)}") from error
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
+) -> str:
+    """jinja2's own `tojson` escapes HTML, which a prompt must not."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _one_line(error: object) -> str:
+    """An error's text as one line; its type where the text is empty."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,97 @@
+"""Small random checkpoints, written by transformers as users' own are, with a tokenizer over the same vocabulary."""
+
+from __future__ import annotations
+
+import json
+import math
+import string
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+from tokenizers import decoders, models, pre_tokenizers
+
+VOCABULARY = 131
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
+MERGES = "t h|h e|i n|e r|a n|r e|o n|a t|e n|n d|t i|e s|o r|t e|o f|e d|i s|i t|a l|a r|s t|t o|n t|n g|s e|h a|a s|o u|i o|l e|v e"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+# Odd sizes, none a multiple of another without need; head_dim is not hidden_size / num_attention_heads.
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 512,
+}
+OWN_SIZES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "gemma3_text": {
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+        "sliding_window": 5,
+        "query_pre_attn_scalar": 20,
+    },
+}
+
+
+def write_checkpoint(
+    directory: Path, model_type: str, *, tied: bool, seed: int = 0, shards: int = 1, dtype: str = "float32", **overrides: Any
+) -> Path:
+    """Writes a checkpoint of random weights into `directory`, which is made. `overrides` are fields of HF's config class.
+
+    Norms and biases are random too, so that nothing is 0 or 1 by accident. With `shards` > 1 there are at least so many.
+    """
+    model = random_model(model_type, tied=tied, seed=seed, **overrides).to(getattr(torch, dtype))
+    model.config.dtype = dtype
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    model.save_pretrained(directory, max_shard_size=math.ceil(size / shards) if shards > 1 else "5GB")
+    write_tokenizer(directory)
+    return directory
+
+
+def random_model(model_type: str, *, tied: bool, seed: int = 0, **overrides: Any) -> Any:
+    """A transformers causal LM, float32, eager attention, random weights."""
+    options = SIZES | OWN_SIZES[model_type] | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3} | overrides
+    config = transformers.AutoConfig.for_model(model_type, tie_word_embeddings=tied, **options)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            deviation = 0.3 if parameter.dim() == 1 else parameter.shape[1] ** -0.5  # matrices keep the variance of their input
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+            if name.endswith("norm.weight"):
+                parameter.add_(1.0)
+    return model.eval()
+
+
+def write_tokenizer(directory: Path) -> None:
+    """`tokenizer.json` and `tokenizer_config.json`: printable ASCII by characters and some pairs, VOCABULARY tokens."""
+    merges = [(left, right) for left, right in (pair.split(" ") for pair in MERGES.split("|"))]
+    characters = sorted(string.digits + string.ascii_letters + string.punctuation) + ["Ġ", "Ċ"]
+    tokens = [*SPECIAL_TOKENS, *characters, *(left + right for left, right in merges)]
+    assert len(tokens) == len(set(tokens)) == VOCABULARY, len(tokens)
+    model = models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, unk_token="<unk>")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "chat_template": CHAT_TEMPLATE,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))

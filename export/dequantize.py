@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from lcsb_mobile.export.graph_builder import DTYPES, GraphBuilder
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from lcsb_mobile.export.dequantize import dequantize
-from lcsb_mobile.export.graph_builder import GraphBuilder
 from torch.fx import Node
 
 from lcsb_mobile.blocks import CapturedGraph
 from lcsb_mobile.errors import UnsupportedModelError
+from lcsb_mobile.export.dequantize import dequantize
+from lcsb_mobile.export.graph_builder import GraphBuilder
 
 
 def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value]) -> tuple[ir.Value, ...]:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from lcsb_mobile.export.dequantize import dequantize
-from lcsb_mobile.export.graph_builder import GraphBuilder, loop_body, value
-from lcsb_mobile.export.lowering import lower
 
 from lcsb_mobile.adapter import AdapterLayout
 from lcsb_mobile.batch import IGNORED_LABEL
 from lcsb_mobile.blocks import BlockGraphs, CapturedGraph
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
+from lcsb_mobile.export.dequantize import dequantize
+from lcsb_mobile.export.graph_builder import GraphBuilder, loop_body, value
+from lcsb_mobile.export.lowering import lower
 from lcsb_mobile.head import CHUNK_ROWS
 from lcsb_mobile.models.layers import MASKED
 from lcsb_mobile.weights import LAYERS, WeightTensor

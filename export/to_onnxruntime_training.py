@@ -12,11 +12,11 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from lcsb_mobile.export.graph_builder import IR_VERSION, MICROSOFT, OPSET, GraphBuilder, save_model, value
-from lcsb_mobile.export.step_graph import StepParts, attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
 
 from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.errors import MissingDependencyError
+from lcsb_mobile.export.graph_builder import IR_VERSION, MICROSOFT, OPSET, GraphBuilder, save_model, value
+from lcsb_mobile.export.step_graph import StepParts, attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
 from lcsb_mobile.manifest import Graph, GraphTensor
 from lcsb_mobile.optimizer import AdamWConfig
 
@@ -41,7 +41,8 @@ def _batch_inputs(parts: StepParts, labels: bool) -> list[GraphTensor]:
     tensors = [GraphTensor("input_ids", "int64", t, "tokens")]
     if labels:
         tensors.append(GraphTensor("labels", "int64", t, "the token to predict at each position; -100 is not counted"))
-    return tensors + [
+    return [
+        *tensors,
         GraphTensor("position_ids", "int64", t, "position within the example, from 0"),
         GraphTensor("segment_ids", "int64", t, "which packed example a token belongs to; attention stays within it"),
     ]

@@ -86,12 +86,13 @@ def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array) -> No
 
 
 def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
-    """Reads float32[L, n]. Raises AdapterError naming every tensor that is missing, unknown or of another shape."""
+    """Reads float32[L, n]. Raises AdapterError naming every tensor that is missing, unknown or of another shape or dtype."""
     adapter = np.zeros((layout.num_layers, layout.size), np.float32)
     wanted = dict(layout.named(adapter))
     try:
         with safe_open(path, framework="numpy") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
             faults = [f"{name} is missing" for name in wanted if name not in found]
             faults += [f"{name} is unknown" for name in found if name not in wanted]
             faults += [
@@ -99,6 +100,7 @@ def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
                 for name, view in wanted.items()
                 if name in found and found[name] != view.shape
             ]
+            faults += [f"{name}: expected F32, found {part.get_dtype()}" for name, part in slices.items() if part.get_dtype() != "F32"]
             metadata = file.metadata() or {}
             for key, value in (("rank", str(layout.lora.rank)), ("alpha", repr(layout.lora.alpha))):
                 if metadata.get(key, value) != value:

@@ -17,6 +17,7 @@ Outputs: forward `h_next` [T, D]; backward `g_next` [T, D] and `d_adapter` [n].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,6 @@ def lora_layout(config: ModelConfig, lora: LoraConfig) -> AdapterLayout:
 
 def packed_tensors(name: str, shape: tuple[int, ...], bits: int, group_size: int) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """The two tensors that a quantised matrix [N, K] is stored as."""
-    check_group_size(name, shape, group_size)
     rows, groups = shape[0], shape[1] // group_size
     packed: tuple[DType, tuple[int, ...]] = (
         ("uint8", (rows, groups, group_size // 2)) if bits == 4 else ("int8", (rows, groups, group_size))
@@ -61,8 +61,10 @@ def packed_tensors(name: str, shape: tuple[int, ...], bits: int, group_size: int
 
 def layer_tensors(config: ModelConfig, quantization: QuantizationConfig) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """A layer's frozen tensors as they are stored: name within the layer -> (dtype, shape)."""
+    shapes = architecture(config.model_type).layer_weights(config)
+    check_group_size({name: shape[1] for name, shape in shapes.items() if len(shape) == 2}, quantization.group_size)
     tensors: dict[str, tuple[DType, tuple[int, ...]]] = {}
-    for name, shape in architecture(config.model_type).layer_weights(config).items():
+    for name, shape in shapes.items():
         if len(shape) == 2:
             tensors |= packed_tensors(name, shape, quantization.bits, quantization.group_size)
         else:
@@ -103,6 +105,12 @@ class CapturedGraph:
     @property
     def graph(self) -> Graph:
         return self.program.graph
+
+    @property
+    def flops(self) -> int:
+        """Of the matrix products: 2 m k n each, times the batch of a `bmm`."""
+        products = [node for node in self.graph.nodes if node.target in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)]
+        return sum(2 * math.prod(node.meta["val"].shape) * node.args[0].meta["val"].shape[-1] for node in products)
 
 
 @dataclass(frozen=True)

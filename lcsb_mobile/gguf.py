@@ -34,13 +34,20 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with _quiet():
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                path.parent,
+                gguf_file=path.name,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # reported below, all at once
+                output_loading_info=True,
             )
     except MALFORMED as error:
         raise _malformed(path, error) from error
     model, info = loaded
-    if info["missing_keys"]:  # transformers has filled them with random numbers
-        raise CheckpointError(f"{path}: {'; '.join(f'{name}: missing' for name in sorted(info['missing_keys']))}")
+    faults = [f"{name}: missing" for name in sorted(info["missing_keys"])]  # transformers has filled these with random numbers
+    faults += [f"{name}: expected shape {list(shape)}, found {list(found)}" for name, found, shape in sorted(info["mismatched_keys"])]
+    if faults:
+        raise CheckpointError(f"{path}: {'; '.join(faults)}")
     raw: dict[str, Any] = model.config.to_dict()
     return raw, {name: tensor.detach() for name, tensor in model.state_dict().items()}
 

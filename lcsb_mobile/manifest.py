@@ -40,6 +40,14 @@ class FileEntry(Record, frozen=True):
     sha256: str
 
 
+class BlockFlops(Record, frozen=True):
+    """Floating-point operations of one block's matrix products on T tokens, counted in the captured graphs; the backward's
+    contain the recomputed forward."""
+
+    forward: int
+    backward: int
+
+
 class Manifest(Record, frozen=True):
     """`files` lists every file of the bundle but the manifest. `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ of each matrix, the
     layers' matrices averaged over the layers. `schedule`: the steps of one cycle."""
@@ -55,8 +63,9 @@ class Manifest(Record, frozen=True):
     schedule_config: ScheduleConfig
     schedule: tuple[Subset, ...]
     optimizer: AdamWConfig
+    block_flops: BlockFlops
     graphs: dict[str, Graph]
     weights: tuple[WeightTensor, ...]
     reconstruction_error: dict[str, float]
     tools: dict[str, str]
-    files: dict[str, FileEntry] = {}
+    files: dict[str, FileEntry]

@@ -9,6 +9,8 @@ concatenation of whole runs, and rows stay in their natural order. int8: q in -1
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ from lcsb_mobile.errors import UnsupportedModelError
 
 CHUNK_GROUPS = 8192  # groups rounded at once; their temporaries stay in a core's cache
 SEARCH_STEPS = 12  # candidate scales a group and sign
+GROUP_SIZES = (8, 16, 32, 64, 128)
 REFITS = 2  # alternations of least-squares scale and rounding after the search
 
 
@@ -32,14 +35,17 @@ class QuantizedMatrix:
     error: float
 
 
-def check_group_size(name: str, shape: tuple[int, ...], group_size: int) -> None:
-    """A group size that does not divide the input dimension is refused rather than padded: padding would change every
-    shape downstream, and each supported model has a divisor of 16 or more."""
-    columns = shape[-1]
-    if group_size % 2 or columns % group_size:
-        divisors = [g for g in (8, 16, 32, 64, 128) if columns % g == 0]
-        advice = f"use --group-size {' or '.join(map(str, divisors))}" if divisors else "no supported group size divides it"
-        raise UnsupportedModelError(f"{name}: group size {group_size} does not divide the input dimension {columns}; {advice}")
+def check_group_size(columns: Mapping[str, int], group_size: int) -> None:
+    """`columns`: matrix -> its input dimension. Raises UnsupportedModelError unless the group size divides them all.
+
+    Refused rather than padded: padding would change every shape downstream, and the supported models' dimensions all have
+    divisors of 16 or more.
+    """
+    bad = sorted({f"{count} ({name})" for name, count in columns.items() if group_size % 2 or count % group_size})
+    if bad:
+        divisors = [g for g in GROUP_SIZES if math.gcd(*columns.values()) % g == 0]
+        advice = f"use --group-size {' or '.join(map(str, divisors))}" if divisors else "no supported group size divides them all"
+        raise UnsupportedModelError(f"group size {group_size} does not divide the input dimension {', '.join(bad)}; {advice}")
 
 
 def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedMatrix:

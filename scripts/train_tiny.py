@@ -93,10 +93,8 @@ def read_library(seed: int) -> Corpus:
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
     names = [name for name in names if not SKIPPED_DIRECTORIES & set(name.split("/"))]
     held = {name for name in names if int(hashlib.sha256(name.encode()).hexdigest(), 16) % 25 == 0}
-    prose: list[str] = []
-    source: list[str] = []
-    held_out: list[str] = []
-    seen: set[str] = set()
+    prose, source, held_out = list[str](), list[str](), list[str]()
+    seen = set[str]()
     for name in sorted(names, key=lambda name: (name in held, name)):  # held-out files last: what was seen is dropped from them
         try:
             text = (root / name).read_text("utf-8")
@@ -116,12 +114,9 @@ def read_library(seed: int) -> Corpus:
 
 def draw(corpus: Corpus, batch: int, generator: np.random.Generator) -> torch.Tensor:
     """A batch int64[batch, CONTEXT + 1] of windows at random places, prose with probability `PROSE_SHARE`."""
-    rows = []
-    for _ in range(batch):
-        stream = corpus.prose if generator.random() < PROSE_SHARE else corpus.source
-        start = int(generator.integers(len(stream) - CONTEXT))
-        rows.append(stream[start : start + CONTEXT + 1])
-    return torch.from_numpy(np.stack(rows))
+    streams = (corpus.prose if generator.random() < PROSE_SHARE else corpus.source for _ in range(batch))
+    places = ((stream, int(generator.integers(len(stream) - CONTEXT))) for stream in streams)
+    return torch.from_numpy(np.stack([stream[start : start + CONTEXT + 1] for stream, start in places]))
 
 
 def token_losses(model: Qwen2ForCausalLM, ids: torch.Tensor) -> torch.Tensor:
@@ -135,7 +130,7 @@ def stream_loss(model: Qwen2ForCausalLM, stream: np.ndarray, windows: int) -> fl
     """The mean loss in nats per byte over the first `windows` adjoining windows, each read without what stands before it."""
     count = min(windows, (len(stream) - 1) // CONTEXT)
     rows = torch.from_numpy(np.stack([stream[i * CONTEXT : (i + 1) * CONTEXT + 1] for i in range(count)]))
-    return float(torch.cat([token_losses(model, part) for part in rows.split(16)]).mean())
+    return float(torch.cat([token_losses(model, part) for part in torch.split(rows, 16)]).mean())
 
 
 @torch.no_grad()
@@ -179,7 +174,7 @@ def train(model: Qwen2ForCausalLM, corpus: Corpus, args: argparse.Namespace) -> 
             group["lr"] = args.learning_rate * learning_rate_factor(len(losses), progress)
         with torch.autocast("cpu", dtype=torch.bfloat16):  # half again as fast as float32 where the CPU has avx512_bf16
             loss = token_losses(model, draw(corpus, args.batch, generator)).mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -194,11 +189,12 @@ def save(model: Qwen2ForCausalLM, directory: Path) -> None:
     """Write the weights. float16, whose rounding (2^-11) is finer than bfloat16's; the tied head is not stored."""
     tensors = {name: value.to(torch.float16).contiguous() for name, value in model.state_dict().items() if name != "lm_head.weight"}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which an installed package cannot use
 
 
 def describe(directory: Path, corpus: Corpus, command: str, steps: int, batch: int, training_loss: float, minutes: float) -> str:
     """`TRAINING.md`; the losses are those of the float16 checkpoint as a reader finds it, computed in float32."""
-    model = Qwen2ForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model = Qwen2ForCausalLM.from_pretrained(directory, dtype=torch.float32)
     text = len(corpus.prose) + len(corpus.source)
     return f"""# How `tiny` was trained
 
@@ -212,7 +208,7 @@ def describe(directory: Path, corpus: Corpus, command: str, steps: int, batch: i
 | held out | {len(corpus.held_out):,} bytes of docstrings of other files |
 | steps | {steps:,} |
 | tokens seen | {steps * batch * CONTEXT:,} |
-| wall time | {minutes:.1f} minutes on {torch.get_num_threads()} threads (torch {torch.__version__}) |
+| wall time | {minutes:.1f} minutes, threads: {torch.get_num_threads()}, torch {torch.__version__} |
 | training loss, mean of the last 100 steps | {training_loss:.4f} nats per byte |
 | held-out loss | {stream_loss(model, corpus.held_out, 1000):.4f} nats per byte |
 | loss on messages_eval.jsonl | {messages_loss(model, PACKAGE / "messages_eval.jsonl"):.4f} nats per byte |
@@ -244,8 +240,7 @@ def main() -> None:
     steps, training_loss = train(model, corpus, args)
     minutes = (time.monotonic() - started) / 60
     save(model, args.output)
-    command = shlex.join(["python", *sys.argv])
-    text = describe(args.output, corpus, command, steps, args.batch, training_loss, minutes)
+    text = describe(args.output, corpus, shlex.join(["python", *sys.argv]), steps, args.batch, training_loss, minutes)
     (args.output / "TRAINING.md").write_text(text)
     print(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from helpers.checkpoints import CHAT_TEMPLATE, VOCABULARY, random_model, write_c
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.checkpoint import open_checkpoint
-from lcsb_mobile.errors import CheckpointError, MissingDependencyError, TokenizerError, UnsupportedModelError
+from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
 from lcsb_mobile.float_model import model_logits
 from lcsb_mobile.models import ARCHITECTURES, checkpoint_weights
 
@@ -262,17 +261,6 @@ def test_bad_paths(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "model.bin")
 
 
-# GGUF; a real file is read in test_smollm2.py
-
-
-def test_gguf_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.gguf").touch()
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "gguf" else find_spec(name, *rest))
-    with pytest.raises(MissingDependencyError, match=r"needs gguf: pip install lcsb_mobile\[gguf\]"):
-        open_checkpoint(tmp_path / "model.gguf")
-
-
 def test_directories_need_neither_transformers_nor_gguf(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_import = builtins.__import__
 
@@ -283,35 +271,3 @@ def test_directories_need_neither_transformers_nor_gguf(llama: Path, monkeypatch
     monkeypatch.setattr(builtins, "__import__", refuse)
     with open_checkpoint(llama) as checkpoint:
         checkpoint.read("model.norm.weight")
-
-
-def write_gguf(path: Path, architecture: str, **fields: str) -> None:
-    gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
-    writer = gguf.GGUFWriter(path, architecture)
-    for name, value in fields.items():
-        writer.add_string(f"{architecture}.{name.replace('__', '.')}", value)
-    writer.add_tensor("output_norm.weight", torch.ones(4).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def test_unsupported_ggufs(tmp_path: Path) -> None:
-    write_gguf(tmp_path / "mamba.gguf", "mamba")
-    with pytest.raises(
-        UnsupportedModelError, match="mamba.gguf: GGUF architecture 'mamba' is not supported; supported: llama, qwen2, gemma3"
-    ):
-        open_checkpoint(tmp_path / "mamba.gguf")
-    write_gguf(tmp_path / "scaled.gguf", "llama", rope__scaling__type="linear")
-    with pytest.raises(UnsupportedModelError, match="scaled.gguf: RoPE scaling is not read from GGUF"):
-        open_checkpoint(tmp_path / "scaled.gguf")
-
-
-@pytest.mark.parametrize("keep", [0, 3, 40, -4])
-def test_truncated_gguf(tmp_path: Path, keep: int) -> None:
-    write_gguf(tmp_path / "model.gguf", "llama")
-    content = (tmp_path / "model.gguf").read_bytes().rstrip(b"\0")
-    (tmp_path / "model.gguf").write_bytes(content[:keep])
-    with pytest.raises(CheckpointError, match=r"model\.gguf: not a readable GGUF file, or truncated .*download it again"):
-        open_checkpoint(tmp_path / "model.gguf")

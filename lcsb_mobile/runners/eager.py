@@ -30,7 +30,9 @@ class EagerRunner:
     name = "eager"
     version = torch.__version__
 
-    def __init__(self, config: ModelConfig, layout: AdapterLayout, weights: MappedWeights) -> None:
+    def __init__(self, config: ModelConfig, layout: AdapterLayout, weights: MappedWeights, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.config, self.layout, self.weights = config, layout, weights
         self.block = make_block(config, layout.lora.scaling)
         self.norm = architecture(config.model_type).final_norm

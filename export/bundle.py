@@ -1,0 +1,201 @@
+"""`export_bundle`: from a checkpoint to a TrainingBundle, in the direction of the data flow."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import get_args
+
+from lcsb_mobile.adapter import save_adapter
+from lcsb_mobile.batch import Float32Array
+from lcsb_mobile.blocks import capture_blocks, lora_layout
+from lcsb_mobile.bundle import Bundle, seal, write_bundle
+from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
+from lcsb_mobile.compress import write_weights
+from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
+from lcsb_mobile.errors import OptionError
+from lcsb_mobile.export.step_graph import StepParts
+from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
+from lcsb_mobile.files import check_output
+from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
+from lcsb_mobile.head import capture_final_norm
+from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Manifest, Target
+from lcsb_mobile.optimizer import AdamWConfig
+from lcsb_mobile.runners.eager import EagerRunner
+from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.tiny import tiny_checkpoint
+from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
+
+TINY = "tiny"
+TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir", "onnxruntime-training-cpu")
+LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trace is two steps rather than two cycles
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """`model`: a Hugging Face directory, a .gguf file, or "tiny"."""
+
+    model: str
+    output: Path
+    target: Target = "onnxruntime-training"
+    lora: LoraConfig = LoraConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    optimizer: AdamWConfig = AdamWConfig()
+    seq_len: int = 256
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class ExportReport:
+    """`seconds` by stage: read, weights, capture, graphs, trace, seal."""
+
+    bundle: Path
+    manifest: Manifest
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def export_bundle(options: ExportOptions, progress: Progress = lambda stage, done, total: None) -> ExportReport:
+    """Writes the bundle, whole or not at all.
+
+    Raises OptionError, OutputExistsError, CheckpointError, UnsupportedModelError, TokenizerError or StorageError.
+    """
+    _check_options(options)
+    check_output(options.output, options.force)
+    clock = _Clock()
+    with clock("read"):
+        checkpoint = open_checkpoint(tiny_checkpoint() if options.model == TINY else Path(options.model))
+    with checkpoint, write_bundle(options.output, options.force) as directory:
+        manifest = _fill(directory, checkpoint, options, clock, progress)
+        with clock("seal"):
+            seal(directory, manifest)
+    return ExportReport(options.output, Bundle.open(options.output).manifest, clock.seconds)
+
+
+def _check_options(options: ExportOptions) -> None:
+    if options.target not in get_args(Target):
+        raise OptionError(f"target: expected one of {', '.join(get_args(Target))}, found {options.target!r}")
+    if options.target != "onnxruntime-training":
+        raise OptionError(f"target {options.target} is not available in this version; available: onnxruntime-training")
+    least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
+    for name, value, least in least_values:
+        if value < least:
+            raise OptionError(f"{name}: expected at least {least}, found {value}")
+    for name, bits in (("bits", options.quantization.bits), ("embedding-bits", options.quantization.embedding_bits)):
+        if bits not in (4, 8):
+            raise OptionError(f"{name}: expected 4 or 8, found {bits}")
+    if not options.lora.alpha > 0:
+        raise OptionError(f"alpha: expected a positive number, found {options.lora.alpha}")
+
+
+def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock: _Clock, progress: Progress) -> Manifest:
+    config, quantization = checkpoint.config, options.quantization
+    schedule = make_schedule(options.schedule, config.num_hidden_layers)
+    layout = lora_layout(config, options.lora)
+    adapter = layout.initial(options.seed)
+    checkpoint.write_tokenizer(directory)
+    tokenizer = Tokenizer.open(directory, config.vocab_size)
+    with clock("weights"):
+        table, errors = write_weights(
+            directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
+        )
+        checkpoint.close()
+    with clock("capture"):
+        blocks = capture_blocks(config, layout, quantization, options.seq_len)
+        norms = capture_final_norm(config, options.seq_len)
+    with clock("graphs"):
+        parts = StepParts(config, layout, quantization, blocks, *norms, table)
+        graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer)
+        save_adapter(directory / ADAPTER_FILE, layout, adapter)
+    with clock("trace"):
+        runner = EagerRunner(config, layout, MappedWeights(directory / WEIGHTS_FILE, table))
+        trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress)
+        write_trace(directory / GOLDEN_FILE, trace)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        target=options.target,
+        source=f"{Path(options.model).name}: {checkpoint.description}",
+        model=config,
+        adapter=layout,
+        quantization=quantization,
+        seq_len=options.seq_len,
+        seed=options.seed,
+        schedule_config=options.schedule,
+        schedule=schedule,
+        optimizer=options.optimizer,
+        block_flops=BlockFlops(blocks.forward.flops, blocks.backward.flops),
+        graphs=graphs,
+        weights=table,
+        reconstruction_error=errors,
+        tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
+        files={},
+    )
+
+
+def _trace(
+    runner: EagerRunner,
+    adapter: Float32Array,
+    options: ExportOptions,
+    schedule: tuple[Subset, ...],
+    tokenizer: Tokenizer,
+    table: tuple[WeightTensor, ...],
+    progress: Progress,
+) -> GoldenTrace:
+    config = runner.config
+    large = block_parameters(table) >= LARGE_MODEL
+    cycle = min(len(schedule), options.schedule.subsets)  # a shuffled schedule is written out as many permutations
+    run = [schedule[number % len(schedule)] for number in range(2 if large else 2 * max(2, cycle))]
+    return record_trace(
+        runner,
+        adapter,
+        options.optimizer,
+        golden_batches(tokenizer.encode, options.seq_len, 2),
+        [] if large else single_steps(config),
+        run,
+        lambda done, total: progress("trace", done, total),
+    )
+
+
+def single_steps(config: ModelConfig) -> list[Subset]:
+    """Steps that together take every path of a step: all layers; identities above, between and below; a low band, exactly."""
+    everything = tuple(range(config.num_hidden_layers))
+    return [
+        Subset(everything, everything),
+        Subset(everything[::2], everything[::2]),
+        Subset(everything[:1], everything),
+    ]
+
+
+def block_parameters(table: tuple[WeightTensor, ...]) -> int:
+    """Elements of the blocks' matrices, from their packing."""
+    packed = [tensor for tensor in table if tensor.per_layer and tensor.name.endswith(".packed")]
+    return sum(tensor.nbytes * (2 if tensor.dtype == "uint8" else 1) for tensor in packed)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,80 @@
+"""The HTML report of a simulated run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcsb_mobile.report import RunReport, StepRecord, layer_ranges, megabytes, write_report
+from lcsb_mobile.simulate import EVALUATING, STEPS, Run, Simulation
+
+
+def write_run_report(path: Path, simulation: Simulation) -> None:
+    """Writes the page, replacing the file whole. Raises StorageError."""
+    write_report(path, run_report(simulation))
+
+
+def run_report(simulation: Simulation) -> RunReport:
+    run, result = simulation.run, simulation.result
+    return RunReport(
+        title=f"Fine-tune of {run.bundle.manifest.source.split(':')[0]}",
+        facts=_facts(simulation),
+        num_layers=run.bundle.manifest.model.num_hidden_layers,
+        steps=[
+            StepRecord(o.step, o.loss, o.learning_rate, o.gradient_seconds + o.optimizer_seconds, o.subset.train, o.gradient_norm, memory)
+            for o, memory in zip(run.outcomes, run.memory, strict=True)
+        ],
+        evaluations=run.evaluations,
+        memory_timeline=simulation.memory_timeline,
+        memory_budget=run.options.memory_budget,
+        phase_seconds=_phases(simulation),
+        samples=run.samples,
+        notes=_notes(run),
+    )
+
+
+def _phases(simulation: Simulation) -> dict[str, float]:
+    """The runtime computes a step as one graph, so what of it is forward pass and loss is taken from the evaluations."""
+    run, seconds = simulation.run, dict(simulation.result.phase_seconds)
+    passes = len(run.evaluations) * len(run.evaluation)
+    sequences = len(run.outcomes) * run.train.accumulation
+    forward = min(seconds[STEPS], seconds[EVALUATING] / passes * sequences)
+    return {
+        "loading": 0.0,
+        "golden trace": 0.0,
+        "evaluation": 0.0,
+        "steps: forward and loss (as an evaluation takes)": forward,
+        "steps: backward": seconds.pop(STEPS) - forward,
+    } | seconds
+
+
+def _facts(simulation: Simulation) -> dict[str, str]:
+    run, result = simulation.run, simulation.result
+    manifest, data = run.bundle.manifest, run.data
+    quantization, lora = manifest.quantization, manifest.adapter.lora
+    seconds = sorted(result.step_seconds)
+    return {
+        "Model": manifest.source,
+        "Target": f"{manifest.target}, simulated on this machine",
+        "Runtime": f"{result.runtime} {result.runtime_version}",
+        "Method": f"{result.method}, {len(run.schedule)} steps a cycle",
+        "Weights": f"int{quantization.bits} blocks, int{quantization.embedding_bits} embedding and head, groups of {quantization.group_size}",
+        "Adapter": f"LoRA of rank {lora.rank}, {manifest.adapter.num_layers * manifest.adapter.size:,} parameters",
+        "Sequence": f"{manifest.seq_len} tokens, {result.packing_fill:.0%} filled",
+        "Learning rate": f"{result.learning_rate:.2e}, {run.train.lr_schedule}",
+        "Data": f"{data.examples:,} examples, {data.tokens:,} tokens; {data.truncated} truncated ({data.tokens_cut:,} tokens cut)",
+        "Step": f"{seconds[len(seconds) // 2]:.3f} s (median)",
+        "Peak memory": f"{megabytes(result.peak_anonymous_bytes)} anonymous, {megabytes(result.peak_rss_bytes)} resident",
+    }
+
+
+def _notes(run: Run) -> list[str]:
+    trained = {layer for subset in run.schedule for layer in subset.train}
+    notes = [
+        f"{len(run.evaluation)} sequences are evaluated; the loss is the mean over their counted labels.",
+        f"The schedule trains layers {layer_ranges(sorted(trained))}.",
+        "Memory is that of the whole process, sampled every 10 ms; "
+        "here that includes Python and torch, which onnxruntime.training imports.",
+    ]
+    if run.data.truncated:
+        notes.append(f"{run.data.truncated} examples were longer than {run.bundle.manifest.seq_len} tokens and were cut.")
+    return notes

@@ -1,0 +1,117 @@
+"""Tiny models as the toolkit holds them: `weights.bin`, the adapter's layout, batches. Everything is random and seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers.checkpoints import VOCABULARY, write_checkpoint
+
+from lcsb_mobile.adapter import AdapterLayout
+from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, Int64Array, StepResult
+from lcsb_mobile.blocks import lora_layout
+from lcsb_mobile.checkpoint import open_checkpoint
+from lcsb_mobile.compress import write_weights
+from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
+from lcsb_mobile.runners.eager import EagerRunner
+from lcsb_mobile.schedule import Subset
+from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
+
+SEQ_LEN = 20
+EXAMPLES = (7, 1, 8)  # tokens; the rest of SEQ_LEN is padding. Longer than the windows of 5, and one without any label
+LORA = LoraConfig(rank=4, alpha=12.0)
+
+# Name -> (model_type, tied, overrides of HF's config): every architecture, tied and untied, windows, biases.
+MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
+    "llama": ("llama", True, {"attention_bias": True, "mlp_bias": True}),
+    "llama-untied": ("llama", False, {}),
+    "qwen2": ("qwen2", True, {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen2-untied": ("qwen2", False, {}),
+    "gemma3": ("gemma3_text", True, {}),
+    "gemma3-untied": ("gemma3_text", False, {}),
+}
+ARCHITECTURES = ("llama", "qwen2", "gemma3")  # one model each
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """`directory` holds `weights.bin`. `errors`: the relative error of each matrix, as `write_weights` reports it."""
+
+    directory: Path
+    config: ModelConfig
+    quantization: QuantizationConfig
+    layout: AdapterLayout
+    table: tuple[WeightTensor, ...]
+    weights: MappedWeights
+    errors: Mapping[str, float]
+
+    def runner(self) -> EagerRunner:
+        return EagerRunner(self.config, self.layout, self.weights)
+
+    def adapter(self, seed: int = 0) -> Float32Array:
+        """The initial adapter plus 0.05 * normal, so that B is not zero."""
+        noise = 0.05 * np.random.default_rng(seed + 1).standard_normal((self.layout.num_layers, self.layout.size))
+        return self.layout.initial(seed) + noise.astype(np.float32)
+
+
+# As the `tiny` fixture gives it: `tiny(model, bits=..., embedding_bits=..., layers=...)`.
+MakeTiny = Callable[..., TinyModel]
+
+
+def make_tiny(directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None) -> TinyModel:
+    """Groups of 8, which divides the widths 48, 72 and 80; rank 4. `layers` replaces the model's own depth."""
+    model_type, tied, overrides = MODELS[model]
+    if layers is not None:
+        overrides = overrides | {"num_hidden_layers": layers}
+        if model_type == "gemma3_text":
+            overrides["layer_types"] = [("sliding_attention", "full_attention")[layer % 2] for layer in range(layers)]
+    quantization = QuantizationConfig(bits=bits, embedding_bits=embedding_bits, group_size=8)  # type: ignore[arg-type]
+    with open_checkpoint(write_checkpoint(directory / "huggingface", model_type, tied=tied, **overrides)) as checkpoint:
+        config = checkpoint.config
+        table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, SEQ_LEN, lambda done, total: None)
+    layout = lora_layout(config, LORA)
+    return TinyModel(directory, config, quantization, layout, table, MappedWeights(directory / WEIGHTS_FILE, table), errors)
+
+
+def example(seed: int, length: int) -> Batch:
+    """One example: random tokens, each to be predicted at the one before it; the first third of the labels is not counted."""
+    tokens = np.random.default_rng(seed).integers(4, VOCABULARY, length)
+    labels = np.append(tokens[1:], IGNORED_LABEL)
+    labels[: length // 3] = IGNORED_LABEL
+    return Batch(tokens, labels, np.arange(length), np.zeros(length, np.int64))
+
+
+def pack(examples: Sequence[Batch], seq_len: int = SEQ_LEN) -> Batch:
+    """The examples one after another, each a segment, then padding as a segment of its own without labels."""
+    padding = seq_len - sum(len(part.input_ids) for part in examples)
+    rest = Batch(np.full(padding, 3), np.full(padding, IGNORED_LABEL), np.arange(padding), np.zeros(padding, np.int64))
+    parts = [*examples, rest]
+
+    def joined(field: str) -> Int64Array:
+        return np.concatenate([getattr(part, field) for part in parts]).astype(np.int64)
+
+    segments = np.repeat(np.arange(len(parts)), [len(part.input_ids) for part in parts])
+    return Batch(joined("input_ids"), joined("labels"), joined("position_ids"), segments)
+
+
+def packed_batch(seed: int = 0) -> Batch:
+    return pack([example(seed * 100 + number, length) for number, length in enumerate(EXAMPLES)])
+
+
+def subset(train: Sequence[int], propagate: Sequence[int] = ()) -> Subset:
+    return Subset(train=tuple(train), propagate=tuple(sorted({*train, *propagate})))
+
+
+def largest_difference(found: StepResult, expected: StepResult) -> float:
+    """The largest difference of any gradient element, relative to the largest element of that layer's gradient."""
+    assert found.gradients.keys() == expected.gradients.keys()
+    return max(float(np.abs(found.gradients[k] - g).max() / np.abs(g).max()) for k, g in expected.gradients.items())
+
+
+def assert_steps_equal(found: StepResult, expected: StepResult, tolerance: float) -> None:
+    """Losses within `tolerance`, gradients within `tolerance` of each layer's largest element; the same layers in both."""
+    assert abs(found.loss - expected.loss) <= tolerance * abs(expected.loss)
+    assert largest_difference(found, expected) <= tolerance

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
@@ -14,7 +14,7 @@ from typing import get_args
 from lcsb_mobile.adapter import save_adapter
 from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.blocks import capture_blocks, lora_layout
-from lcsb_mobile.bundle import Bundle, seal, write_bundle
+from lcsb_mobile.bundle import seal, write_bundle
 from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.compress import write_weights
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
@@ -25,6 +25,7 @@ from lcsb_mobile.files import check_output
 from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
 from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Manifest, Target
+from lcsb_mobile.memory import MemorySampler
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
@@ -55,13 +56,15 @@ class ExportOptions:
     force: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportReport:
-    """`seconds` by stage: read, weights, capture, graphs, trace, seal."""
+    """`seconds` by stage: read, weights, capture, graphs, trace, seal. Bytes: the process's peaks while it exported."""
 
     bundle: Path
     manifest: Manifest
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float]
+    peak_anonymous_bytes: int | None
+    peak_rss_bytes: int
 
 
 def export_bundle(options: ExportOptions, progress: Progress = lambda stage, done, total: None) -> ExportReport:
@@ -72,13 +75,14 @@ def export_bundle(options: ExportOptions, progress: Progress = lambda stage, don
     _check_options(options)
     check_output(options.output, options.force)
     clock = _Clock()
-    with clock("read"):
-        checkpoint = open_checkpoint(tiny_checkpoint() if options.model == TINY else Path(options.model))
-    with checkpoint, write_bundle(options.output, options.force) as directory:
-        manifest = _fill(directory, checkpoint, options, clock, progress)
-        with clock("seal"):
-            seal(directory, manifest)
-    return ExportReport(options.output, Bundle.open(options.output).manifest, clock.seconds)
+    with MemorySampler() as sampler:
+        with clock("read"):
+            checkpoint = open_checkpoint(tiny_checkpoint() if options.model == TINY else Path(options.model))
+        with checkpoint, write_bundle(options.output, options.force) as directory:
+            manifest = _fill(directory, checkpoint, options, clock, progress)
+            with clock("seal"):
+                manifest = seal(directory, manifest)
+    return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss)
 
 
 def _check_options(options: ExportOptions) -> None:

@@ -112,7 +112,7 @@ def loop_body(
 
 
 def _initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
 
 
 def save_model(b: GraphBuilder, path: Path, inputs: Sequence[ir.Value], outputs: Mapping[str, tuple[ir.Value, str, Sequence[int]]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,8 @@ from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.config import LoraConfig, Record
 from lcsb_mobile.errors import AdapterError
 from lcsb_mobile.files import replace_atomically
+
+ArrayT = TypeVar("ArrayT")
 
 PEFT_PREFIX = "base_model.model.model.layers"
 
@@ -45,9 +48,10 @@ class AdapterLayout(Record, frozen=True):
     size: int
     matrices: tuple[AdapterMatrix, ...]
 
-    def views(self, layer: Float32Array) -> Mapping[str, Float32Array]:
-        """float32[n] -> name -> view of the matrix. Works on anything that slices and reshapes alike, tensors included."""
-        return {m.name: layer[m.offset : m.offset + m.size].reshape(m.shape) for m in self.matrices}
+    def views(self, layer: ArrayT) -> dict[str, ArrayT]:
+        """One layer's float32[n], an array or a tensor -> name -> view of the matrix."""
+        flat: Any = layer
+        return {m.name: flat[m.offset : m.offset + m.size].reshape(m.shape) for m in self.matrices}
 
     def named(self, adapter: Float32Array) -> Iterator[tuple[str, Float32Array]]:
         """float32[L, n] -> PEFT's tensor names and views."""

@@ -104,7 +104,8 @@ class CapturedGraph:
 
     @property
     def graph(self) -> Graph:
-        return self.program.graph
+        graph: Graph = self.program.graph
+        return graph
 
     @property
     def flops(self) -> int:
@@ -130,12 +131,12 @@ def capture_blocks(config: ModelConfig, layout: AdapterLayout, quantization: Qua
     weights = [torch.zeros(shape, dtype=getattr(torch, dtype)) for dtype, shape in tensors.values()]
 
     def forward(h: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, adapter: Tensor, *w: Tensor) -> tuple[Tensor]:
-        return (block(h, cos, sin, mask, layout.views(adapter), dict(zip(tensors, w))),)  # type: ignore[arg-type]
+        return (block(h, cos, sin, mask, layout.views(adapter), dict(zip(tensors, w))),)
 
     def backward(h: Tensor, g: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, adapter: Tensor, *w: Tensor) -> tuple[Tensor, Tensor]:
         weights_by_name = dict(zip(tensors, w))
         # The gradient is taken by each matrix and concatenated once; by the flat vector it would be a sum of padded slices.
-        _, vjp = torch.func.vjp(lambda x, lora: block(x, cos, sin, mask, lora, weights_by_name), h, layout.views(adapter))  # type: ignore[arg-type]
+        vjp = torch.func.vjp(lambda x, lora: block(x, cos, sin, mask, lora, weights_by_name), h, layout.views(adapter))[1]
         dh, dlora = vjp(g)
         return dh, torch.cat([dlora[matrix.name].reshape(-1) for matrix in layout.matrices])
 
@@ -157,7 +158,7 @@ def capture(
     function: Callable[..., tuple[Tensor, ...]], args: Sequence[Tensor], inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> CapturedGraph:
     """`function` of tensors as an ATen graph; what it decompresses stays compressed."""
-    module = make_fx(function, decomposition_table=core_aten_decompositions(), tracing_mode="fake")(*args)
+    module = make_fx(function, decomposition_table=dict(core_aten_decompositions()), tracing_mode="fake")(*args)
     module.graph.eliminate_dead_code()
     module.recompile()
     return CapturedGraph(torch.export.export(module, tuple(args), strict=False), inputs, outputs)

@@ -112,12 +112,13 @@ def write_bundle(path: Path, force: bool) -> Iterator[Path]:
             raise AssertionError("write_bundle: the bundle was not sealed")
 
 
-def seal(directory: Path, manifest: Manifest) -> None:
-    """Adds the size and SHA-256 of every file to the manifest and writes it."""
+def seal(directory: Path, manifest: Manifest) -> Manifest:
+    """Adds the size and SHA-256 of every file to the manifest, writes and returns it."""
     files = {
         file.relative_to(directory).as_posix(): FileEntry(file.stat().st_size, sha256(file))
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST_FILE
     }
-    encoded = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)), indent=1)
-    (directory / MANIFEST_FILE).write_bytes(encoded + b"\n")
+    sealed = msgspec.structs.replace(manifest, files=files)
+    (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
+    return sealed

@@ -52,7 +52,7 @@ def capture_final_norm(config: ModelConfig, seq_len: int) -> tuple[CapturedGraph
         return (norm(x, weight, config),)
 
     def backward(x: Tensor, g: Tensor, weight: Tensor) -> tuple[Tensor]:
-        _, vjp = torch.func.vjp(lambda y: norm(y, weight, config), x)
+        vjp = torch.func.vjp(lambda y: norm(y, weight, config), x)[1]
         return (vjp(g)[0],)
 
     x, g, weight = torch.zeros(seq_len, config.hidden_size), torch.zeros(seq_len, config.hidden_size), torch.zeros(config.hidden_size)

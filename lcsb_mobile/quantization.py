@@ -56,7 +56,7 @@ def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedMatrix:
     """
     rows, columns = weight.shape
     groups = weight.reshape(-1, group_size)
-    chunks = list(groups.split(CHUNK_GROUPS))
+    chunks = torch.split(groups, CHUNK_GROUPS)
     round_chunk = _round_int4 if bits == 4 else _round_int8
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one thread a chunk: the operations are too small to be worth splitting

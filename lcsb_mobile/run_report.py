@@ -14,7 +14,7 @@ def write_run_report(path: Path, simulation: Simulation) -> None:
 
 
 def run_report(simulation: Simulation) -> RunReport:
-    run, result = simulation.run, simulation.result
+    run = simulation.run
     return RunReport(
         title=f"Fine-tune of {run.bundle.manifest.source.split(':')[0]}",
         facts=_facts(simulation),
@@ -50,14 +50,14 @@ def _phases(simulation: Simulation) -> dict[str, float]:
 def _facts(simulation: Simulation) -> dict[str, str]:
     run, result = simulation.run, simulation.result
     manifest, data = run.bundle.manifest, run.data
-    quantization, lora = manifest.quantization, manifest.adapter.lora
+    lora, bits, embedding_bits = manifest.adapter.lora, manifest.quantization.bits, manifest.quantization.embedding_bits
     seconds = sorted(result.step_seconds)
     return {
         "Model": manifest.source,
         "Target": f"{manifest.target}, simulated on this machine",
         "Runtime": f"{result.runtime} {result.runtime_version}",
         "Method": f"{result.method}, {len(run.schedule)} steps a cycle",
-        "Weights": f"int{quantization.bits} blocks, int{quantization.embedding_bits} embedding and head, groups of {quantization.group_size}",
+        "Weights": f"int{bits} blocks, int{embedding_bits} embedding and head, groups of {manifest.quantization.group_size}",
         "Adapter": f"LoRA of rank {lora.rank}, {manifest.adapter.num_layers * manifest.adapter.size:,} parameters",
         "Sequence": f"{manifest.seq_len} tokens, {result.packing_fill:.0%} filled",
         "Learning rate": f"{result.learning_rate:.2e}, {run.train.lr_schedule}",

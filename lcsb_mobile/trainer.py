@@ -75,7 +75,8 @@ class Trainer:
     def _gradients(self, subset: Subset, batches: Sequence[Batch]) -> tuple[float, dict[int, Float32Array]]:
         """Mean over all counted labels of `batches`: each batch's mean weighs as many labels as it counts."""
         counts = [batch.counted_labels for batch in batches]
-        loss, gradients = 0.0, {}
+        loss = 0.0
+        gradients: dict[int, Float32Array] = {}
         for batch, count in zip(batches, counts, strict=True):
             result = self.runner.step(subset, batch, self.optimizer.adapter)
             weight = count / sum(counts)

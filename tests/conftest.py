@@ -8,7 +8,6 @@ import pytest
 import torch
 from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
-
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
 
 

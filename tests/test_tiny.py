@@ -28,7 +28,7 @@ def test_size() -> None:
     config = json.loads((TINY / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"]) == ("qwen2", 8)
     with safe_open(TINY / "model.safetensors", "np") as tensors:
-        shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - no Mapping
+        shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
         assert {tensors.get_slice(name).get_dtype() for name in shapes} == {"F16"}
     assert "lm_head.weight" not in shapes  # tied: stored once
     assert {int(name.split(".")[2]) for name in shapes if name.startswith("model.layers.")} == set(range(8))

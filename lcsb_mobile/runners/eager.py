@@ -28,7 +28,7 @@ class EagerRunner:
     """A StepRunner over `weights.bin`. Each step's tensors are freed when it returns."""
 
     name = "eager"
-    version = torch.__version__
+    version = str(torch.__version__)
 
     def __init__(self, config: ModelConfig, layout: AdapterLayout, weights: MappedWeights, threads: int | None = None) -> None:
         if threads is not None:
@@ -73,8 +73,8 @@ class EagerRunner:
     def _backward(self, layer: int, h: Tensor, g: Tensor, batch: Batch, adapter: Float32Array) -> tuple[Tensor, Tensor]:
         h = h.detach().requires_grad_()
         flat = torch.from_numpy(adapter[layer]).clone().requires_grad_()
-        lora = self.layout.views(flat)  # type: ignore[arg-type]
-        out = self.block(h, *self._attention_inputs(layer, batch), lora, self._layer(layer))  # type: ignore[arg-type]
+        lora = self.layout.views(flat)
+        out = self.block(h, *self._attention_inputs(layer, batch), lora, self._layer(layer))
         dh, dadapter = torch.autograd.grad(out, [h, flat], g)
         return dh, dadapter
 
@@ -84,7 +84,7 @@ class EagerRunner:
         weight = self._tensor("norm.weight")
         x = self.norm(h[counted], weight, self.config)
         loss, dx = cross_entropy(x, self._rows(self.head_name, batch.labels[counted.numpy()]), self._head_chunks())
-        _, vjp = torch.func.vjp(lambda y: self.norm(y[counted], weight, self.config), h)
+        vjp = torch.func.vjp(lambda y: self.norm(y[counted], weight, self.config), h)[1]
         return loss, vjp(dx)[0]
 
     def _head_chunks(self) -> Iterator[Tensor]:

@@ -77,7 +77,7 @@ def random_model(model_type: str, *, tied: bool, seed: int = 0, **overrides: Any
 def write_tokenizer(directory: Path) -> None:
     """`tokenizer.json` and `tokenizer_config.json`: printable ASCII by characters and some pairs, VOCABULARY tokens."""
     merges = [(left, right) for left, right in (pair.split(" ") for pair in MERGES.split("|"))]
-    characters = sorted(string.digits + string.ascii_letters + string.punctuation) + ["Ġ", "Ċ"]
+    characters = [*sorted(string.digits + string.ascii_letters + string.punctuation), "Ġ", "Ċ"]
     tokens = [*SPECIAL_TOKENS, *characters, *(left + right for left, right in merges)]
     assert len(tokens) == len(set(tokens)) == VOCABULARY, len(tokens)
     model = models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, unk_token="<unk>")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from helpers.tiny_models import SEQ_LEN, TinyModel
-from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
-
 from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.blocks import capture_blocks
 from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.export.step_graph import StepParts
+from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.head import capture_final_norm
 from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
 from lcsb_mobile.optimizer import AdamWConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers.checkpoints import VOCABULARY, write_checkpoint
 
+from helpers.checkpoints import VOCABULARY, write_checkpoint
 from lcsb_mobile.adapter import AdapterLayout
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, Int64Array, StepResult
 from lcsb_mobile.blocks import lora_layout

@@ -1,0 +1,57 @@
+"""What the benchmarks share: running `lcsb` in a fresh process, and writing tables that the README includes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+MODELS = ROOT / "models"
+LCSB = Path(sys.executable).with_name("lcsb")
+
+
+def lcsb(*arguments: str | Path) -> dict[str, Any]:
+    """One `lcsb … --json` in a process of its own; its progress goes to the terminal."""
+    command = [str(LCSB), *map(str, arguments), "--json"]
+    print("$ lcsb", *arguments, file=sys.stderr, flush=True)
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def measured(*command: str | Path) -> tuple[float, int]:
+    """Runs a command; returns wall seconds and peak resident bytes as Linux accounts them."""
+    start = time.perf_counter()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command}: exit {process.returncode}")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def processor() -> str:
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def write_results(name: str, table: str, data: Any) -> None:
+    """results/NAME.json and results/NAME.md, with the machine they were measured on."""
+    RESULTS.mkdir(exist_ok=True)
+    machine = f"{processor()}, Python {platform.python_version()}"
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": data}, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(f"{table}\nMeasured on {machine}; `python benchmarks/{name}.py`.\n")
+    print(table)

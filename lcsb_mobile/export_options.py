@@ -1,0 +1,27 @@
+"""What `export_bundle` is asked for. It stands apart from the exporter, so that its defaults can be read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcsb_mobile.config import LoraConfig, QuantizationConfig
+from lcsb_mobile.manifest import Target
+from lcsb_mobile.optimizer import AdamWConfig
+from lcsb_mobile.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """`model`: a Hugging Face directory, a .gguf file, or "tiny"."""
+
+    model: str
+    output: Path
+    target: Target = "onnxruntime-training"
+    lora: LoraConfig = LoraConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    optimizer: AdamWConfig = AdamWConfig()
+    seq_len: int = 256
+    seed: int = 0
+    force: bool = False

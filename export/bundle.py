@@ -17,43 +17,26 @@ from lcsb_mobile.blocks import capture_blocks, lora_layout
 from lcsb_mobile.bundle import seal, write_bundle
 from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.compress import write_weights
-from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
+from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
+from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output
 from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
 from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Manifest, Target
 from lcsb_mobile.memory import MemorySampler
-from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.runners.eager import EagerRunner
-from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.schedule import Subset, make_schedule
 from lcsb_mobile.tiny import tiny_checkpoint
 from lcsb_mobile.tokenizer import Tokenizer
 from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
 
-TINY = "tiny"
 TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir", "onnxruntime-training-cpu")
 LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trace is two steps rather than two cycles
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """`model`: a Hugging Face directory, a .gguf file, or "tiny"."""
-
-    model: str
-    output: Path
-    target: Target = "onnxruntime-training"
-    lora: LoraConfig = LoraConfig()
-    quantization: QuantizationConfig = QuantizationConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    optimizer: AdamWConfig = AdamWConfig()
-    seq_len: int = 256
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass(frozen=True)

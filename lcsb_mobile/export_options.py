@@ -10,6 +10,8 @@ from lcsb_mobile.manifest import Target
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig
 
+TINY = "tiny"  # the embedded model
+
 
 @dataclass(frozen=True)
 class ExportOptions:

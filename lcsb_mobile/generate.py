@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from lcsb_mobile.adapter import load_adapter
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepRunner
+from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
+from lcsb_mobile.runners import RunnerName, make_runner
 from lcsb_mobile.tokenizer import Tokenizer
 
 
@@ -28,6 +32,24 @@ class SamplingConfig(Record, frozen=True):
             raise OptionError(f"temperature: expected 0 or more, found {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top-p: expected more than 0 and at most 1, found {self.top_p}")
+
+
+def generate_text(
+    bundle_path: Path,
+    adapter_path: Path | None,
+    prompt: str,
+    sampling: SamplingConfig,
+    threads: int | None = None,
+    runner: RunnerName | None = None,
+) -> Iterator[str]:
+    """Opens the bundle and continues `prompt` as `generate` does; without an adapter with the initial one, which changes nothing.
+
+    Raises BundleError, AdapterError, TokenizerError, OptionError or MissingDependencyError.
+    """
+    sampling.check()
+    bundle = Bundle.open(bundle_path)
+    adapter = bundle.initial_adapter() if adapter_path is None else load_adapter(adapter_path, bundle.manifest.adapter)
+    return generate(make_runner(bundle, runner, threads), bundle.tokenizer, adapter, prompt, bundle.manifest.seq_len, sampling)
 
 
 def generate(

@@ -1,80 +1,21 @@
-"""One run as one HTML file that stands alone: no script, nothing loaded from elsewhere, light and dark, readable on a phone.
-
-Import this module after the run, not before: matplotlib, imported when the first figure is drawn, would count into the peak of memory.
-"""
+"""One run as one HTML file that stands alone: no script, nothing loaded from elsewhere, light and dark, readable on a phone."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import os
-import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
 
-from lcsb_mobile.errors import MissingDependencyError, StorageError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lcsb_mobile.files import replace_atomically
+from lcsb_mobile.report_figures import draw_figures
+from lcsb_mobile.run_record import RunReport, layer_ranges, megabytes, memory_points
 
 TEMPLATE_FILE = "report.html.j2"
-MEGABYTE = 1_000_000
-GRID_STEPS = 48  # columns of the layer picture that a phone's screen can still tell apart
 TABLE_ROWS = 100
-
-# Figures are drawn in stand-in colours, which become the page's CSS variables, so that they follow light and dark.
-INK, MUTED, LINE, ACCENT, SECOND, FAINT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SECOND: "second", FAINT: "faint"}
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One optimizer step. `train`: the layers whose gradients it computed. `memory_bytes`: anonymous bytes after it."""
-
-    step: int
-    loss: float
-    learning_rate: float
-    seconds: float
-    train: tuple[int, ...]
-    gradient_norm: float
-    memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the model wrote after `prompt`, before and after the run."""
-
-    prompt: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """A run, as text and figures.
-
-    `facts`: label -> text, shown in this order. `evaluations`: (step, loss), the one before the run at its first step
-    number minus one. `memory_timeline`: (seconds, anonymous bytes). `phase_seconds`: phase -> seconds over the whole run.
-    """
-
-    title: str
-    facts: Mapping[str, str]
-    num_layers: int
-    steps: Sequence[StepRecord] = ()
-    evaluations: Sequence[tuple[int, float]] = ()
-    memory_timeline: Sequence[tuple[float, int]] = ()
-    memory_budget: int | None = None
-    phase_seconds: Mapping[str, float] = field(default_factory=dict)
-    samples: Sequence[Sample] = ()
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,15 +32,8 @@ class Headline:
 def write_report(path: Path, report: RunReport) -> None:
     """Writes the page, replacing the file whole. Raises StorageError, or MissingDependencyError without matplotlib."""
     page = render_report(report)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise StorageError(f"{path}: the report could not be written: {error.strerror}") from error
+    with replace_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def render_report(report: RunReport) -> str:
@@ -111,7 +45,7 @@ def render_report(report: RunReport) -> str:
         report=report,
         headline=headline(report),
         tiles=_tiles(report),
-        figures=_figures(report),
+        figures=draw_figures(report),
         phases=_phases(report.phase_seconds),
         rows=report.steps[::every],
         every=every,
@@ -134,33 +68,12 @@ def headline(report: RunReport) -> Headline | None:
     return None
 
 
-def layer_ranges(layers: Iterable[int]) -> str:
-    """Layer numbers as ranges: "0–3, 7"."""
-    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in _runs(layers)) or "none"
-
-
-def megabytes(count: int | None) -> str:
-    """Bytes as millions of them: "212.4 MB"."""
-    return "–" if count is None else f"{count / MEGABYTE:,.1f} MB"
-
-
-def _runs(layers: Iterable[int]) -> list[tuple[int, int]]:
-    """Stretches of consecutive numbers as (first, last)."""
-    runs: list[tuple[int, int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], layer)
-        else:
-            runs.append((layer, layer))
-    return runs
-
-
 def _tiles(report: RunReport) -> list[tuple[str, str]]:
     """The few figures that stand beside the headline, as (label, text)."""
     tiles = [("step" if len(report.steps) == 1 else "steps", f"{len(report.steps):,}")]
     if report.steps:
         tiles.append(("s per step, median", f"{statistics.median(record.seconds for record in report.steps):.3g}"))
-    if timeline := _memory(report)[1]:
+    if timeline := memory_points(report)[1]:
         tiles.append(("peak memory", megabytes(max(value for _, value in timeline))))
     if report.memory_budget is not None:
         tiles.append(("memory budget", megabytes(report.memory_budget)))
@@ -172,181 +85,3 @@ def _phases(seconds: Mapping[str, float]) -> list[tuple[str, float, float, float
     total = sum(seconds.values()) or 1.0
     longest = max(seconds.values(), default=0.0) or 1.0
     return [(phase, value, 100 * value / total, 100 * value / longest) for phase, value in seconds.items()]
-
-
-def _memory(report: RunReport) -> tuple[str, list[tuple[float, int]]]:
-    """The horizontal axis and its points: the sampler's timeline, or else what the steps recorded."""
-    if report.memory_timeline:
-        return "seconds", list(report.memory_timeline)
-    return "step", [(record.step, record.memory_bytes) for record in report.steps if record.memory_bytes is not None]
-
-
-def _figures(report: RunReport) -> dict[str, Markup]:
-    """The figures that there is something to draw for."""
-    figures = {}
-    if report.steps or report.evaluations:
-        figures["loss"] = _svg("Loss by step", 3.1, lambda figure: _draw_loss(figure, report))
-    if _memory(report)[1]:
-        figures["memory"] = _svg("Memory over time", 3.1, lambda figure: _draw_memory(figure, report))
-    if report.steps:
-        height = 1.1 + min(2.6, 0.11 * report.num_layers)
-        figures["layers"] = _svg("Layers trained at each step", height, lambda figure: _draw_layers(figure, report))
-        figures["optimizer"] = _svg("Gradient norm and learning rate by step", 3.1, lambda figure: _draw_optimizer(figure, report.steps))
-    return figures
-
-
-def _svg(label: str, height: float, draw: Callable[[Figure], None]) -> Markup:
-    """A figure as an inline SVG element; `height` in inches. Its width, 400 points, is that of a phone's screen."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("a report needs matplotlib: pip install matplotlib") from error
-    with matplotlib.rc_context(_style(label)):
-        figure = Figure(figsize=(400 / 72, height), layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return Markup(_inline(buffer.getvalue(), label))
-
-
-def _style(salt: str) -> Any:  # matplotlib types the keys since 3.11 only
-    return {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": salt,  # names inside one figure must not meet those of another
-        "font.size": 10,
-        "text.color": INK,
-        "axes.edgecolor": LINE,
-        "axes.labelcolor": MUTED,
-        "axes.labelsize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.axisbelow": True,
-        "grid.color": LINE,
-        "grid.linewidth": 0.6,
-        "xtick.color": LINE,
-        "ytick.color": LINE,
-        "xtick.labelcolor": MUTED,
-        "ytick.labelcolor": MUTED,
-        "legend.frameon": False,
-        "legend.fontsize": 10,
-        "legend.labelcolor": INK,
-        "lines.solid_capstyle": "round",
-    }
-
-
-def _inline(svg: str, label: str) -> str:
-    """matplotlib's SVG document as an element of the page: its header, fonts, group names and fixed size taken out."""
-    svg = re.sub(r"(?s)<metadata>.*?</metadata>|<style type.*?</style>", "", svg[svg.index("<svg") :])
-    svg = re.sub(r"<svg [^>]*viewBox=(\"[^\"]*\")[^>]*>", rf'<svg role="img" aria-label="{label}" viewBox=\1>', svg, count=1)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r"(?s)<path d=\"[^\"]*\" style=\"fill: none\"/>", "", svg)  # the transparent backgrounds
-    for colour, name in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return svg
-
-
-def _draw_loss(figure: Figure, report: RunReport) -> None:
-    axes = figure.add_subplot()
-    steps = [record.step for record in report.steps]
-    losses = [record.loss for record in report.steps]
-    if steps:
-        axes.plot(steps, losses, color=FAINT, linewidth=1, marker=_marker(steps), markersize=4, label="training")
-    if len(steps) >= 5:
-        axes.plot(steps, smooth(losses), color=ACCENT, linewidth=2, label="training, smoothed")
-    if report.evaluations:
-        at, values = zip(*report.evaluations, strict=True)
-        axes.plot(at, values, color=SECOND, linewidth=1.2, linestyle="--", marker="D", markersize=5, label="evaluation")
-    axes.set(xlabel="step", ylabel="loss")
-    _whole_numbers(axes)
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.2)
-
-
-def smooth(values: Sequence[float]) -> list[float]:
-    """A centred mean over a tenth of the values, at least 3; near the ends over what there is. Non-finite values are left out."""
-    half = max(1, len(values) // 20)
-    result = []
-    for index in range(len(values)):
-        window = [value for value in values[max(0, index - half) : index + half + 1] if math.isfinite(value)]
-        result.append(statistics.fmean(window) if window else math.nan)
-    return result
-
-
-def _draw_memory(figure: Figure, report: RunReport) -> None:
-    axes = figure.add_subplot()
-    unit, points = _memory(report)
-    at = [point[0] for point in points]
-    used = [point[1] / MEGABYTE for point in points]
-    axes.fill_between(at, used, color=ACCENT, alpha=0.15, linewidth=0)
-    axes.plot(at, used, color=ACCENT, linewidth=1.2, marker="" if len(at) > 1 else "o")
-    peak = max(used)
-    when = at[used.index(peak)]
-    axes.plot([when], [peak], color=SECOND, marker="o", markersize=6, linestyle="")
-    late = when > (at[0] + at[-1]) / 2
-    beside, align = ((-8, 5), "right") if late else ((8, 5), "left")
-    axes.annotate(f"peak {peak:,.1f} MB", (when, peak), beside, textcoords="offset points", ha=align)
-    if report.memory_budget is not None:
-        budget = report.memory_budget / MEGABYTE
-        axes.axhline(budget, color=SECOND, linewidth=1.2, linestyle="--")
-        edge, align = (0, "left") if late else (1, "right")  # away from the peak's label
-        axes.text(edge, budget + 0.02 * max(peak, budget), "budget", ha=align, transform=axes.get_yaxis_transform())
-        peak = max(peak, budget)
-    axes.set(xlabel=unit, ylabel="MB, anonymous", ylim=(0, peak * 1.2))
-    axes.margins(x=0.02)
-
-
-def _draw_layers(figure: Figure, report: RunReport) -> None:
-    """Left: the first GRID_STEPS steps, a column each, a filled cell where a layer trained. Right: each layer's share of all steps."""
-    from matplotlib.ticker import MaxNLocator
-
-    grid, share = figure.subplots(1, 2, sharey=True, width_ratios=(3.4, 1))
-    shown = report.steps[:GRID_STEPS]
-    for column, record in enumerate(shown):
-        for first, last in _runs(record.train):
-            grid.bar(column, last - first + 1, 0.8, first - 0.5, color=ACCENT)
-    grid.bar(range(len(shown)), report.num_layers, 0.8, -0.5, color=LINE, alpha=0.4, zorder=0)
-    every = max(1, math.ceil(len(shown) / 6))
-    grid.set_xticks(range(0, len(shown), every), [str(record.step) for record in shown[::every]])
-    of_all = f" (first {len(shown)} of {len(report.steps):,})" if len(shown) < len(report.steps) else ""
-    grid.set(xlabel="step" + of_all, ylabel="layer", xlim=(-0.6, max(len(shown), 8) - 0.4), ylim=(-0.7, report.num_layers - 0.3))
-    counts = [sum(layer in record.train for record in report.steps) for layer in range(report.num_layers)]
-    share.barh(range(report.num_layers), [100 * count / len(report.steps) for count in counts], 0.8, color=ACCENT)
-    share.barh(range(report.num_layers), 100, 0.8, color=LINE, alpha=0.4, zorder=0)
-    share.set(xlabel="% of all steps", xlim=(0, 100))
-    share.set_xticks([0, 50, 100])
-    for axes in (grid, share):
-        axes.grid(False)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(left=False)
-    grid.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _draw_optimizer(figure: Figure, steps: Sequence[StepRecord]) -> None:
-    above, below = figure.subplots(2, 1, sharex=True)
-    at = [record.step for record in steps]
-    above.plot(at, [record.gradient_norm for record in steps], color=ACCENT, linewidth=1.2, marker=_marker(at), markersize=4)
-    below.plot(at, [record.learning_rate for record in steps], color=SECOND, linewidth=1.2, marker=_marker(at), markersize=4)
-    above.set_title("gradient norm", loc="left", fontsize=10, color=INK)
-    below.set_title("learning rate", loc="left", fontsize=10, color=INK)
-    below.set(xlabel="step")
-    for axes in (above, below):
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _whole_numbers(below)
-
-
-def _marker(steps: Sequence[int]) -> str:
-    """Dots while they can be told apart; a single step has no line."""
-    return "o" if len(steps) < 20 else ""
-
-
-def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    low, high = axes.dataLim.intervalx
-    if high - low < 1:
-        axes.set_xlim(low - 1, high + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcsb_mobile.report import RunReport, StepRecord, layer_ranges, megabytes, write_report
+from lcsb_mobile.report import write_report
+from lcsb_mobile.run_record import RunReport, StepRecord, layer_ranges, megabytes
 from lcsb_mobile.simulate import EVALUATING, STEPS, Run, Simulation
 
 

@@ -20,7 +20,7 @@ from lcsb_mobile.generate import SamplingConfig, generate
 from lcsb_mobile.golden import check_first_step, read_trace
 from lcsb_mobile.memory import MemorySampler, process_memory
 from lcsb_mobile.optimizer import AdamW, LearningRateSchedule
-from lcsb_mobile.report import Sample, megabytes
+from lcsb_mobile.run_record import Sample, megabytes
 from lcsb_mobile.runners import RunnerName, make_runner
 from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.trainer import StepOutcome, TrainConfig, Trainer, evaluate

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from lcsb_mobile.errors import MissingDependencyError, StorageError
-from lcsb_mobile.report import RunReport, Sample, StepRecord, headline, layer_ranges, render_report, smooth, write_report
+from lcsb_mobile.report import headline, render_report, write_report
+from lcsb_mobile.report_figures import smooth
+from lcsb_mobile.run_record import RunReport, Sample, StepRecord, layer_ranges
 
 HOSTILE = "<script src='https://evil.example/x.js'>alert(1)</script>\"'&{{ 7 * 7 }}"
 VOID = {"meta", "br", "link", "img"}
@@ -186,10 +188,10 @@ def test_same_report_same_bytes(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="the report could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         write_report(tmp_path / "file" / "report.html", a_report(0))
     (tmp_path / "directory").mkdir()
-    with pytest.raises(StorageError, match="the report could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         write_report(tmp_path / "directory", a_report(0))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["directory", "file"]
 

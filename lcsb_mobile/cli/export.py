@@ -1,0 +1,120 @@
+"""`lcsb export`: from a checkpoint to a TrainingBundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, progress_bars, say, verb
+from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.export_options import ExportOptions
+from lcsb_mobile.manifest import Target
+from lcsb_mobile.optimizer import AdamWConfig, ImplicitUpdates
+from lcsb_mobile.run_record import megabytes
+from lcsb_mobile.schedule import Method, Order, Partition, ScheduleConfig
+
+DEFAULTS = ExportOptions(model="", output=Path())
+LORA, QUANTIZATION, SCHEDULE, OPTIMIZER = DEFAULTS.lora, DEFAULTS.quantization, DEFAULTS.schedule, DEFAULTS.optimizer
+
+
+class ExportSummary(Record, frozen=True):
+    """What `lcsb export --json` prints. `size`: bytes of all files. `seconds`: by stage. `reconstruction_error`: of each matrix.
+    `peak_…_bytes`: of the exporting process."""
+
+    bundle: str
+    source: str
+    target: str
+    method: str
+    schedule: tuple[tuple[int, ...], ...]
+    seq_len: int
+    size: int
+    seconds: dict[str, float]
+    reconstruction_error: dict[str, float]
+    peak_anonymous_bytes: int | None
+    peak_rss_bytes: int
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export", epilog="Example: lcsb export tiny --target onnxruntime-training --output tiny.bundle")(export)
+
+
+@verb
+def export(
+    model: Annotated[str, typer.Argument(help="A Hugging Face checkpoint directory, a .gguf file, or `tiny`.", show_default=False)],
+    output: Annotated[Path, Option(help="The bundle's directory.", show_default=False)],
+    target: Annotated[Target, Option(help="The runtime that the bundle is for.")] = DEFAULTS.target,
+    method: Annotated[Method, Option(help="Which layers a step trains; `freeze`: the top 1/K of them.")] = SCHEDULE.method,
+    subsets: Annotated[int, Option(help="K: into how many subsets the layers are parted.")] = SCHEDULE.subsets,
+    partition: Annotated[Partition | None, Option(help="How the layers are parted.", show_default="the method's own")] = SCHEDULE.partition,
+    order: Annotated[Order, Option(help="In which order the subsets take turns.")] = SCHEDULE.order,
+    rank: Annotated[int, Option(help="LoRA's rank.")] = LORA.rank,
+    alpha: Annotated[float, Option(help="LoRA's alpha; its product is scaled by alpha/rank.")] = LORA.alpha,
+    bits: Annotated[int, Option(help="Bits of a weight in the blocks: 4 or 8.")] = QUANTIZATION.bits,
+    embedding_bits: Annotated[int, Option(help="Bits of a weight in embedding and head: 8 or 4.")] = QUANTIZATION.embedding_bits,
+    group_size: Annotated[int, Option(help="Weights that share a scale.")] = QUANTIZATION.group_size,
+    seq_len: Annotated[int, Option(help="Tokens of a training sequence.")] = DEFAULTS.seq_len,
+    weight_decay: Annotated[float, Option(help="AdamW's decoupled weight decay.")] = OPTIMIZER.weight_decay,
+    clip_norm: Annotated[float, Option(help="A step's gradient is scaled down to this norm.")] = OPTIMIZER.clip_norm,
+    implicit_updates: Annotated[
+        ImplicitUpdates, Option(help="Whether momentum moves the layers that a step does not train.")
+    ] = OPTIMIZER.implicit_updates,
+    seed: Annotated[int, Option(help="Of the initial adapter and of a shuffled order.")] = DEFAULTS.seed,
+    force: Force = DEFAULTS.force,
+    json: Json = False,
+) -> None:
+    """Write a TrainingBundle: the int4 weights, the training graphs, the adapter, the schedule, and a golden trace to check runtimes by."""
+    options = ExportOptions(
+        model=model,
+        output=output,
+        target=target,
+        lora=LoraConfig(rank, alpha),
+        quantization=QuantizationConfig(bits, embedding_bits, group_size),  # type: ignore[arg-type]  # export checks the bits
+        schedule=ScheduleConfig(method, subsets, partition, order, seed),
+        optimizer=AdamWConfig(weight_decay=weight_decay, clip_norm=clip_norm, implicit_updates=implicit_updates),
+        seq_len=seq_len,
+        seed=seed,
+        force=force,
+    )
+    summary = run_export(options)
+    if json:
+        print_json(summary)
+    else:
+        show(summary)
+
+
+def run_export(options: ExportOptions) -> ExportSummary:
+    """`export_bundle` with progress bars, and what came of it."""
+    note(f"exporting {options.model} to {options.output} …")
+    from lcsb_mobile.export.bundle import export_bundle  # imports torch, which no other verb needs
+
+    with progress_bars() as progress:
+        report = export_bundle(options, StageBars(progress))
+    manifest = report.manifest
+    return ExportSummary(
+        bundle=str(report.bundle),
+        source=manifest.source,
+        target=manifest.target,
+        method=manifest.schedule_config.method,
+        schedule=tuple(subset.train for subset in manifest.schedule),
+        seq_len=manifest.seq_len,
+        size=sum(entry.size for entry in manifest.files.values()),
+        seconds=report.seconds,
+        reconstruction_error=manifest.reconstruction_error,
+        peak_anonymous_bytes=report.peak_anonymous_bytes,
+        peak_rss_bytes=report.peak_rss_bytes,
+    )
+
+
+def show(summary: ExportSummary) -> None:
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.seconds.items())
+    errors = ", ".join(f"{name.removesuffix('.weight')} {error:.1%}" for name, error in summary.reconstruction_error.items())
+    say(f"{summary.bundle}: {summary.source}")
+    say(f"  size      {megabytes(summary.size)}, for {summary.target}")
+    say(f"  method    {summary.method}, {len(summary.schedule)} steps a cycle, sequences of {summary.seq_len} tokens")
+    say(f"  seconds   {sum(summary.seconds.values()):.1f}: {stages}")
+    say(f"  error     of the quantised matrices: {errors}")
+    say(f"next: lcsb verify {summary.bundle}")
+    say(f"      lcsb simulate {summary.bundle} --data FILE.jsonl --steps 100")

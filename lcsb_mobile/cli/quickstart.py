@@ -1,0 +1,132 @@
+"""`lcsb quickstart`: the whole way, offline: export, simulate on the sample data, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from typer import Option
+
+from lcsb_mobile import tiny
+from lcsb_mobile.cli import simulate
+from lcsb_mobile.cli.console import Force, Json, Threads, note, out, print_json, say, verb
+from lcsb_mobile.cli.export import ExportSummary, run_export
+from lcsb_mobile.config import Record
+from lcsb_mobile.errors import OptionError, OutputExistsError
+from lcsb_mobile.export_options import TINY, ExportOptions
+from lcsb_mobile.generate import SamplingConfig
+from lcsb_mobile.simulate import SimulateOptions, SimulateResult
+
+TINY_STEPS, OTHER_STEPS = 240, 24  # for tiny: under a minute on two cores, and enough to see the loss fall
+BUNDLE, ADAPTER, REPORT = "bundle", "adapter.safetensors", "report.html"
+PROMPTS = ("ok so ", "two things: ")  # how messages of the sample data begin
+TABLE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class QuickstartOptions:
+    """`data` None: the sample messages. `steps` None: TINY_STEPS for tiny, OTHER_STEPS for another model."""
+
+    output: Path = Path("lcsb-quickstart")
+    model: str = TINY
+    data: Path | None = None
+    steps: int | None = None
+    threads: int | None = None
+    force: bool = False
+
+
+class QuickstartResult(Record, frozen=True):
+    """What `lcsb quickstart --json` prints."""
+
+    export: ExportSummary
+    simulate: SimulateResult
+
+
+def quickstart(options: QuickstartOptions) -> QuickstartResult:
+    """Writes `bundle`, `adapter.safetensors` and `report.html` into the output directory.
+
+    Raises OutputExistsError when that exists, unless `force` is given and it holds nothing else; and as export and simulate do.
+    """
+    check_directory(options.output, options.force)
+    steps = options.steps if options.steps is not None else (TINY_STEPS if options.model == TINY else OTHER_STEPS)
+    if steps < 1:  # an export may take minutes: what simulate would refuse is refused before it
+        raise OptionError(f"steps: expected at least 1, found {steps}")
+    for name in (ADAPTER, REPORT):
+        (options.output / name).unlink(missing_ok=True)
+    exported = run_export(ExportOptions(model=options.model, output=options.output / BUNDLE, force=options.force))
+    note(f"fine-tuning for {steps} steps …")
+    simulated = simulate.run_simulation(
+        SimulateOptions(
+            bundle=options.output / BUNDLE,
+            data=options.data or tiny.MESSAGES,
+            evaluation_data=tiny.EVAL_MESSAGES if options.data is None else None,
+            evaluate_every=-(-steps // 4),
+            steps=steps,
+            adapter=options.output / ADAPTER,
+            report=options.output / REPORT,
+            prompts=PROMPTS,
+            sampling=SamplingConfig(),
+            threads=options.threads,
+        )
+    )
+    return QuickstartResult(exported, simulated.result)
+
+
+def check_directory(directory: Path, force: bool) -> None:
+    """Raises OutputExistsError unless `directory` is not there, or may be replaced and holds a quickstart's output alone."""
+    if not directory.exists():
+        return
+    if not force:
+        raise OutputExistsError(f"{directory}: already exists; choose another path or pass --force to replace it")
+    others = sorted({path.name for path in directory.iterdir()} - {BUNDLE, ADAPTER, REPORT}) if directory.is_dir() else [directory.name]
+    if others:
+        found = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        raise OutputExistsError(f"{directory}: holds what no quickstart wrote ({found}), so it is not replaced; choose another path")
+
+
+DEFAULTS = QuickstartOptions()
+
+
+def register(app: typer.Typer) -> None:
+    app.command("quickstart", epilog="Example: lcsb quickstart --output demo")(command)
+
+
+@verb
+def command(
+    output: Annotated[Path, Option(help="A directory for the bundle, the adapter and the report.")] = DEFAULTS.output,
+    model: Annotated[str, Option(help="`tiny`, a .gguf file, or a Hugging Face checkpoint directory.")] = DEFAULTS.model,
+    data: Annotated[Path | None, Option(help="Training data, JSON lines.", show_default="sample messages")] = DEFAULTS.data,
+    steps: Annotated[
+        int | None, Option(help="Optimizer steps.", show_default=f"{TINY_STEPS} for tiny, {OTHER_STEPS} for others")
+    ] = DEFAULTS.steps,
+    threads: Threads = DEFAULTS.threads,
+    force: Force = DEFAULTS.force,
+    json: Json = False,
+) -> None:
+    """The whole way on the embedded tiny model, offline: export it, fine-tune it on sample messages, write a report."""
+    options = QuickstartOptions(output, model, data, steps, threads, force)
+    result = quickstart(options)
+    if json:
+        print_json(result)
+    else:
+        show(options.output, result)
+
+
+def show(directory: Path, result: QuickstartResult) -> None:
+    run = result.simulate
+    evaluations = dict(run.evaluations)
+    table = Table("step", "training loss", "evaluation loss", box=None, pad_edge=False)
+    every = -(-run.steps // TABLE_ROWS)
+    for step in sorted({*range(every, run.steps + 1, every), *evaluations}):
+        recent = run.losses[max(0, step - every) : step]  # a mean: single sequences differ more than the loss falls
+        mean = f"{sum(recent) / len(recent):.3f}" if recent else ""
+        table.add_row(str(step), mean, f"{evaluations[step]:.3f}" if step in evaluations else "")
+    out.print(table)
+    simulate.show(run)
+    say(f"\nnext: lcsb inspect {directory / BUNDLE}")
+    say(f"      lcsb verify {directory / BUNDLE}")
+    say(f'      lcsb generate {directory / BUNDLE} --adapter {directory / ADAPTER} --prompt "{PROMPTS[0]}"')
+    say(f"      open {directory / REPORT} in a browser")

@@ -1,0 +1,166 @@
+"""`lcsb simulate`: the fine-tune on this machine as a phone would run it."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TextColumn
+from typer import Option
+
+from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Temperature, TopP
+from lcsb_mobile.cost import parse_size
+from lcsb_mobile.data import DataReport
+from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
+from lcsb_mobile.generate import SamplingConfig
+from lcsb_mobile.optimizer import LearningRateSchedule
+from lcsb_mobile.run_record import megabytes
+from lcsb_mobile.schedule import Method
+from lcsb_mobile.simulate import Observer, SimulateOptions, SimulateResult, Simulation
+from lcsb_mobile.simulate import simulate as simulate_run
+from lcsb_mobile.trainer import StepOutcome
+
+DEFAULTS = SimulateOptions(bundle=Path(), data=Path(), steps=0, adapter=Path())
+
+
+def register(app: typer.Typer) -> None:
+    example = "Example: lcsb simulate tiny.bundle --data messages.jsonl --steps 100 --report run.html"
+    app.command("simulate", epilog=example)(simulate)
+
+
+@verb
+def simulate(
+    bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", show_default=False)],
+    data: Annotated[Path, Option(help="One JSON object a line: text, prompt and completion, or messages.", show_default=False)],
+    steps: Annotated[int, Option(help="Optimizer steps.", show_default=False)],
+    adapter: Annotated[Path | None, Option(help="Where the adapter goes.", show_default="BUNDLE-adapter.safetensors")] = None,
+    lr: Annotated[
+        float | None, Option(help="The highest learning rate.", show_default="4e-4, times sqrt(K) for the lcsb methods")
+    ] = DEFAULTS.learning_rate,
+    method: Annotated[Method | None, Option(help="Another schedule than the bundle's.", show_default="the bundle's")] = DEFAULTS.method,
+    lr_schedule: Annotated[LearningRateSchedule, Option(help="What follows the warm-up.")] = DEFAULTS.lr_schedule,
+    warmup: Annotated[int, Option(help="Steps over which the learning rate rises.")] = DEFAULTS.warmup,
+    accumulation: Annotated[int, Option(help="Sequences a step.")] = DEFAULTS.accumulation,
+    eval_data: Annotated[
+        Path | None, Option(help="Data to evaluate on.", show_default="every tenth example, held out")
+    ] = DEFAULTS.evaluation_data,
+    eval_every: Annotated[int, Option(help="Evaluate after so many steps; 0: only before and after.")] = DEFAULTS.evaluate_every,
+    memory_budget: Annotated[str | None, Option(help="Most anonymous memory, such as 512MB.", show_default="none")] = None,
+    prompt: Annotated[list[str] | None, Option(help="A text to continue before and after; may be given again.", show_default=False)] = None,
+    max_tokens: MaxTokens = SAMPLING.max_tokens,
+    temperature: Temperature = SAMPLING.temperature,
+    top_p: TopP = SAMPLING.top_p,
+    threads: Threads = DEFAULTS.threads,
+    runner: Runner = DEFAULTS.runner,
+    report: Annotated[Path | None, Option(help="Write a report, one HTML file that stands alone.", show_default=False)] = DEFAULTS.report,
+    seed: Annotated[int, Option(help="Of the data's order and of the sampling.")] = DEFAULTS.seed,
+    force: Force = DEFAULTS.force,
+    json: Json = False,
+) -> None:
+    """Run the fine-tune on this machine as a phone would: same graphs, same schedule, memory measured. Writes the adapter."""
+    options = SimulateOptions(
+        bundle=bundle,
+        data=data,
+        steps=steps,
+        adapter=adapter or default_adapter(bundle),
+        learning_rate=lr,
+        method=method,
+        lr_schedule=lr_schedule,
+        warmup=warmup,
+        accumulation=accumulation,
+        evaluation_data=eval_data,
+        evaluate_every=eval_every,
+        memory_budget=parse_size(memory_budget) if memory_budget is not None else DEFAULTS.memory_budget,
+        threads=threads,
+        runner=runner,
+        report=report,
+        prompts=tuple(prompt or DEFAULTS.prompts),
+        sampling=SamplingConfig(max_tokens, temperature, top_p, seed),
+        seed=seed,
+        force=force,
+    )
+    result = run_simulation(options).result
+    if json:
+        print_json(result)
+    else:
+        show(result)
+        say(f"next: lcsb generate {bundle} --adapter {result.adapter} --prompt TEXT")
+
+
+def default_adapter(bundle: Path) -> Path:
+    """Beside the bundle."""
+    named = bundle if bundle.name not in ("", "..") else bundle.resolve()
+    return named.with_name(f"{named.name}-adapter.safetensors")
+
+
+def run_simulation(options: SimulateOptions) -> Simulation:
+    """The run with a progress bar, and its report. What a run that was stopped leaves behind is said in the error."""
+    with progress_bars(TextColumn("{task.fields[figures]}")) as progress:
+        observer = BarObserver(progress, options.steps)
+        try:
+            simulation = simulate_run(options, observer)
+        except (NonFiniteLossError, MemoryBudgetExceeded) as error:
+            raise type(error)(f"{error} ({options.adapter})") from error
+        except KeyboardInterrupt as error:
+            kept = f"after step {observer.steps}; the adapter is in {options.adapter}" if observer.steps else "before the first step ended"
+            raise Stopped(kept) from error
+    if options.report is not None:
+        from lcsb_mobile.run_report import write_run_report  # after the run: drawing must not count into its memory
+
+        write_run_report(options.report, simulation)
+    return simulation
+
+
+class BarObserver(Observer):
+    """One bar: the phase, the steps, and the last step's figures. Evaluations become lines, which stay when there is no terminal."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=steps, figures="")
+        self.steps = 0
+
+    def phase(self, name: str) -> None:
+        self._progress.update(self._task, description=name)
+
+    def data(self, report: DataReport, held_out: int) -> None:
+        note(f"data: {data_line(report)}; {held_out} examples to evaluate on")
+
+    def evaluated(self, step: int, loss: float) -> None:
+        note(f"evaluation loss {loss:.3f} after step {step}" if step else f"evaluation loss {loss:.3f} before the first step")
+
+    def stepped(self, outcome: StepOutcome, memory: int) -> None:
+        self.steps = outcome.step
+        seconds = outcome.gradient_seconds + outcome.optimizer_seconds
+        figures = f"loss {outcome.loss:.3f}  {seconds:.2f} s/step  {megabytes(memory)}"
+        self._progress.update(self._task, completed=outcome.step, figures=figures)
+
+
+def data_line(data: DataReport) -> str:
+    line = f"{data.examples:,} examples, {data.tokens:,} tokens"
+    if data.truncated:
+        line += f"; {data.truncated:,} longer than the sequence, {data.tokens_cut:,} tokens cut"
+    if data.without_labels:
+        line += f"; {data.without_labels:,} dropped, nothing in them to learn"
+    return line
+
+
+def show(result: SimulateResult) -> None:
+    change = result.eval_loss_after / result.eval_loss_before - 1
+    predicted = result.predicted_peak_anonymous_bytes
+    say(f"evaluation loss  {result.eval_loss_before:.3f} → {result.eval_loss_after:.3f} ({change:+.1%})")
+    say(f"step             {statistics.median(result.step_seconds):.3f} s (median of {result.steps})")
+    say(f"method           {result.method}, learning rate {result.learning_rate:.1e}")
+    say(
+        f"peak memory      {megabytes(result.peak_anonymous_bytes)} anonymous"
+        + (f" (predicted {megabytes(predicted)})" if predicted is not None else "")
+        + f", {megabytes(result.peak_rss_bytes)} resident"
+    )
+    say(f"data             {data_line(result.data)}; sequences {result.packing_fill:.0%} filled")
+    say(f"adapter          {result.adapter}")
+    if result.report is not None:
+        say(f"report           {result.report}")
+    for prompt, before, after in result.samples:
+        say(f"\n{prompt!r}\n  before: {before}\n  after:  {after}")

@@ -1,0 +1,52 @@
+"""`lcsb verify`: is the bundle whole, and does its runtime compute what the reference computed?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from typer import Option
+
+from lcsb_mobile.cli.console import Json, StageBars, Threads, out, print_json, progress_bars, say, verb
+from lcsb_mobile.golden import RUN_TOLERANCE, STEP_TOLERANCE
+from lcsb_mobile.verify import VerifyResult
+from lcsb_mobile.verify import verify as verify_bundle
+
+
+def register(app: typer.Typer) -> None:
+    app.command("verify", epilog="Example: lcsb verify tiny.bundle --eager")(verify)
+
+
+@verb
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", show_default=False)],
+    eager: Annotated[bool, Option("--eager", help="Also compute one step of every subset with torch, and compare.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Check every file's SHA-256, then hold the bundle's runtime to the golden trace that was recorded at export."""
+    with progress_bars() as progress:
+        bars = StageBars(progress)
+        result = verify_bundle(bundle, eager, threads, lambda done, total: bars("golden trace", done, total))
+    if json:
+        print_json(result)
+    else:
+        show(result)
+
+
+def show(result: VerifyResult) -> None:
+    table = Table("relative difference", "found", "allowed", box=None, pad_edge=False)
+    for name, found, allowed in (
+        ("a step's loss", result.step_loss, STEP_TOLERANCE),
+        ("a gradient's norm", result.step_gradient_norm, STEP_TOLERANCE),
+        ("the run's losses", result.run_loss, RUN_TOLERANCE),
+        ("the run by the training API's own loop", result.official_run_loss, RUN_TOLERANCE),
+        ("loss, against torch", result.eager_loss, STEP_TOLERANCE),
+        ("gradient elements, against torch", result.eager_gradient, STEP_TOLERANCE),
+    ):
+        if found is not None:
+            table.add_row(name, f"{found:.1e}", f"{allowed:.0e}")
+    out.print(table)
+    say(f"{result.bundle}: verified: {result.files} files, {result.steps} recorded steps, {result.runtime} {result.runtime_version}")

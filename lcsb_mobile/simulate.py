@@ -219,9 +219,9 @@ def _train(run: Run, runner: StepRunner, adapter: Float32Array, sampler: MemoryS
     except (NonFiniteLossError, MemoryBudgetExceeded, KeyboardInterrupt):
         save_adapter(options.adapter, manifest.adapter, adapter)
         raise
+    save_adapter(options.adapter, manifest.adapter, adapter)
     after = _continue_prompts(run, runner, adapter, sampler, observer)
     run.samples.extend(Sample(prompt, *texts) for prompt, texts in zip(options.prompts, zip(before, after)))
-    save_adapter(options.adapter, manifest.adapter, adapter)
 
 
 def _enter(phase: str, sampler: MemorySampler, observer: Observer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
 pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install 'lcsb_mobile[onnxruntime-training]'")
 
 from helpers.onnxruntime_bundles import Exported, export_tiny
+
 from lcsb_mobile.export import step_graph
 
 # Relative to the largest element of a layer's gradient. float32 on both sides; ONNX Runtime sums its products and softmaxes in
@@ -60,9 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, small_chunks: None) -> Ma
     """`exported(name, bits=4, embedding_bits=8, layers=None, optimizer=DEFAULTS)`."""
 
     @functools.cache
-    def export(
-        name: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, optimizer: AdamWConfig = DEFAULTS
-    ) -> Exported:
+    def export(name: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, optimizer: AdamWConfig = DEFAULTS) -> Exported:
         return export_tiny(make_tiny(tmp_path_factory.mktemp(name), name, bits, embedding_bits, layers), optimizer)
 
     return export
@@ -185,9 +185,11 @@ def cycles(layers: int, method: Method) -> tuple[list[Subset], list[Batch]]:
     return [cycle[number % len(cycle)] for number in range(24)], [packed_batch(number % 2) for number in range(24)]
 
 
-@pytest.mark.parametrize("config", [DEFAULTS, OTHERS], ids=["defaults", "others"])
-@pytest.mark.parametrize("method", ["lcsb-exact", "lcsb-identity"])
-@pytest.mark.parametrize("name", MODELS)
+LAW_4 = [(name, method, DEFAULTS) for name in MODELS for method in ("lcsb-exact", "lcsb-identity")]
+LAW_4 += [(name, "lcsb-identity", OTHERS) for name in ARCHITECTURES]
+
+
+@pytest.mark.parametrize(("name", "method", "config"), LAW_4, ids=lambda v: v if isinstance(v, str) else f"eps {v.eps}")
 def test_law_4(exported: MakeExported, name: str, method: Method, config: AdamWConfig) -> None:
     """The official loop (Module, Optimizer and CheckpointState as they are) gives the losses of the eager runner and AdamW."""
     case = exported(name, optimizer=config)
@@ -269,9 +271,9 @@ def test_no_float_copy_of_a_matrix(exported: MakeExported, name: str, bits: tupl
     for file in GRAPHS:
         for tensor in all_tensors(load(case, file).graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                location = {entry.key: entry.value for entry in tensor.external_data}
+                found = {entry.key: entry.value for entry in tensor.external_data}
                 entry = next(t for t in case.model.table if t.name == tensor.name)
-                assert (location["location"], int(location["offset"]), int(location["length"])) == ("weights.bin", entry.offset, entry.nbytes)
+                assert found == {"location": "weights.bin", "offset": str(entry.offset), "length": str(entry.nbytes)}
                 assert tuple(tensor.dims) == entry.shape
                 if tensor.name.endswith(".packed"):
                     assert tensor.data_type in (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
@@ -288,9 +290,9 @@ def test_weights_file(exported: MakeExported, name: str) -> None:
     case = exported(name)
     table = case.model.table
     assert (case.bundle.path / "weights.bin").stat().st_size == table[-1].offset + table[-1].nbytes
-    for before, after in zip(table, table[1:], strict=False):
+    for before, after in pairwise(table):
         assert 0 <= after.offset - before.offset - before.nbytes < 4096
-    for packed, scale in zip(table, table[1:], strict=False):
+    for packed, scale in pairwise(table):
         if packed.per_layer and packed.name.endswith(".packed"):
             layers, rows, groups, size = packed.shape
             assert (packed.nbytes + scale.nbytes) / (layers * rows * groups * 2 * size) == 0.5 + 2 / 8
@@ -302,7 +304,6 @@ def test_graphs_do_not_depend_on_depth(exported: MakeExported, name: str) -> Non
     for file in GRAPHS:
         kinds = [[node.op_type for node in all_nodes(load(case, file).graph)] for case in (shallow, deep)]
         assert kinds[0] == kinds[1]
-        assert len(kinds[0]) < 700
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

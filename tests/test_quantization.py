@@ -45,7 +45,10 @@ def normal(rows: int, columns: int, seed: int = 0) -> Tensor:
 # Packing
 
 
-@given(arrays(np.int8, st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 16).map(lambda n: 2 * n)), elements=st.integers(-8, 7)))
+SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 16).map(lambda pairs: 2 * pairs))
+
+
+@given(arrays(np.int8, SHAPES, elements=st.integers(-8, 7)))
 def test_pack_round_trip(q: np.ndarray) -> None:
     packed = pack_int4(torch.from_numpy(q))
     assert packed.dtype == torch.uint8

@@ -10,6 +10,7 @@ from typer import Option
 
 from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, progress_bars, say, verb
 from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export_options import ExportOptions
 from lcsb_mobile.manifest import Target
 from lcsb_mobile.optimizer import AdamWConfig, ImplicitUpdates
@@ -88,8 +89,12 @@ def export(
 def run_export(options: ExportOptions) -> ExportSummary:
     """`export_bundle` with progress bars, and what came of it."""
     note(f"exporting {options.model} to {options.output} …")
-    from lcsb_mobile.export.bundle import export_bundle  # imports torch, which no other verb needs
-
+    try:
+        from lcsb_mobile.export.bundle import export_bundle  # imports torch, which no other verb needs
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"exporting needs torch and onnx ({error}); install them with: pip install 'lcsb_mobile[export]'"
+        ) from error
     with progress_bars() as progress:
         report = export_bundle(options, StageBars(progress))
     manifest = report.manifest
@@ -110,7 +115,7 @@ def run_export(options: ExportOptions) -> ExportSummary:
 
 def show(summary: ExportSummary) -> None:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.seconds.items())
-    errors = ", ".join(f"{name.removesuffix('.weight')} {error:.1%}" for name, error in summary.reconstruction_error.items())
+    errors = ", ".join(f"{name.rpartition('.')[2]} {error:.1%}" for name, error in summary.reconstruction_error.items())
     say(f"{summary.bundle}: {summary.source}")
     say(f"  size      {megabytes(summary.size)}, for {summary.target}")
     say(f"  method    {summary.method}, {len(summary.schedule)} steps a cycle, sequences of {summary.seq_len} tokens")

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lcsb_mobile.cli.console import Json, print_json, verb
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.cli.console import Json, out, print_json, verb
+from lcsb_mobile.cli.show_inspection import render
+from lcsb_mobile.inspection import inspect_bundle
+
+WIDTH = 100  # columns in a file or a pipe
 
 
 def register(app: typer.Typer) -> None:
@@ -17,11 +22,8 @@ def register(app: typer.Typer) -> None:
 @verb
 def inspect(bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", show_default=False)], json: Json = False) -> None:
     """Show what is in a bundle, by subset: layers, FLOPs, predicted share of a step's time, predicted memory; and its files."""
-    from lcsb_mobile.cli.show_inspection import render
-    from lcsb_mobile.inspection import inspect_bundle
-
-    inspection = inspect_bundle(bundle)
+    inspection = inspect_bundle(Bundle.open(bundle))
     if json:
         print_json(inspection)
     else:
-        render(inspection)
+        out.print(render(inspection), width=None if out.is_terminal else max(out.width, WIDTH))

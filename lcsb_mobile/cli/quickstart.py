@@ -11,9 +11,10 @@ from rich.table import Table
 from typer import Option
 
 from lcsb_mobile import tiny
-from lcsb_mobile.cli import simulate
 from lcsb_mobile.cli.console import Force, Json, Threads, note, out, print_json, say, verb
 from lcsb_mobile.cli.export import ExportSummary, run_export
+from lcsb_mobile.cli.simulate import run_simulation
+from lcsb_mobile.cli.simulate import show as show_run
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, OutputExistsError
 from lcsb_mobile.export_options import TINY, ExportOptions
@@ -58,7 +59,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
         (options.output / name).unlink(missing_ok=True)
     exported = run_export(ExportOptions(model=options.model, output=options.output / BUNDLE, force=options.force))
     note(f"fine-tuning for {steps} steps …")
-    simulated = simulate.run_simulation(
+    simulated = run_simulation(
         SimulateOptions(
             bundle=options.output / BUNDLE,
             data=options.data or tiny.MESSAGES,
@@ -125,7 +126,7 @@ def show(directory: Path, result: QuickstartResult) -> None:
         mean = f"{sum(recent) / len(recent):.3f}" if recent else ""
         table.add_row(str(step), mean, f"{evaluations[step]:.3f}" if step in evaluations else "")
     out.print(table)
-    simulate.show(run)
+    show_run(run)
     say(f"\nnext: lcsb inspect {directory / BUNDLE}")
     say(f"      lcsb verify {directory / BUNDLE}")
     say(f'      lcsb generate {directory / BUNDLE} --adapter {directory / ADAPTER} --prompt "{PROMPTS[0]}"')

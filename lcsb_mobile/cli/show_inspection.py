@@ -1,0 +1,100 @@
+"""An inspection as Rich tables, readable at 100 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from lcsb_mobile.inspection import Inspection, StepSummary, WeightSummary
+from lcsb_mobile.manifest import Graph, GraphTensor
+from lcsb_mobile.report import megabytes
+
+
+def render(inspection: Inspection) -> RenderableType:
+    """Facts, the steps of the cycle, the files, the graphs, one below the other."""
+    return Group(_facts(inspection), _steps(inspection), _files(inspection), _graphs(inspection))
+
+
+def _facts(inspection: Inspection) -> Table:
+    model, quantization, lora, schedule = inspection.model, inspection.quantization, inspection.lora, inspection.schedule
+    heads = f"{model.attention_heads} heads of {model.head_dim}, {model.key_value_heads} key-value heads"
+    embedding = "embedding and head in one" if model.tied else "embedding and head apart"
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=inspection.path, title_justify="left", title_style="bold")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in {
+        "Source": inspection.source,
+        "Target": inspection.target,
+        "Model": f"{model.model_type}, {model.layers} layers, hidden {model.hidden_size:,}, FFN {model.intermediate_size:,}, {heads}",
+        "Attention": "; ".join("whole prefix" if window is None else f"window of {window}" for window in model.attention_windows),
+        "Vocabulary": f"{model.vocab_size:,} tokens, {embedding}",
+        "Blocks": f"int{quantization.bits}, groups of {quantization.group_size}: {_weights(inspection.blocks)}",
+        "Embedding": f"int{quantization.embedding_bits}, groups of {quantization.group_size}: {_weights(inspection.embedding_and_head)}",
+        "Error": _errors(inspection.reconstruction_error),
+        "Adapter": f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}: {inspection.adapter_parameters:,} parameters",
+        "Sequence": f"{inspection.seq_len} tokens",
+        "Schedule": f"{schedule.method}, {schedule.order}, {inspection.cycle_steps} steps a cycle",
+        "Peak memory": _peak(inspection.predicted_peak_bytes),
+        "Tools": ", ".join(f"{name} {version}" for name, version in inspection.tools.items()),
+    }.items():
+        table.add_row(label, text)
+    return table
+
+
+def _weights(weights: WeightSummary) -> str:
+    return f"{weights.parameters / 1e6:,.1f} M parameters, {megabytes(weights.nbytes)}, {weights.bytes_per_parameter:.3f} bytes a parameter"
+
+
+def _errors(errors: dict[str, float]) -> str:
+    """By matrix, its path left out: the last part of a projection's name is unique."""
+    short = {name.removesuffix(".weight").split(".")[-1]: error for name, error in errors.items()}
+    return ", ".join(f"{name} {error:.2%}" for name, error in short.items()) or "not recorded"
+
+
+def _peak(nbytes: int | None) -> str:
+    return "not known of this target" if nbytes is None else f"{megabytes(nbytes)} predicted beyond the process with its runtime imported"
+
+
+def _steps(inspection: Inspection) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Steps of the cycle", title_justify="left", title_style="bold", padding=(0, 1))
+    table.add_column("step", no_wrap=True)
+    for column in ("trains", "passes through"):
+        table.add_column(column, overflow="fold", max_width=24)
+    for column in ("GFLOP", "of full", "time", "decompressed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for step in (*inspection.steps, inspection.cycle_mean, inspection.full):
+        table.add_row(*_step(step), style=None if step in inspection.steps else "bold")
+    return table
+
+
+def _step(step: StepSummary) -> tuple[str, ...]:
+    shares = (f"{step.flops_share:.0%}", f"{step.time_share:.0%}")
+    return step.name, step.train, step.propagate, f"{step.flops / 1e9:,.1f}", *shares, megabytes(round(step.decompressed_bytes))
+
+
+def _files(inspection: Inspection) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Files", title_justify="left", title_style="bold", padding=(0, 1))
+    table.add_column("file", overflow="fold")
+    table.add_column("bytes", justify="right", no_wrap=True)
+    for name, size in sorted(inspection.file_sizes.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{size:,}")
+    table.add_row("all", f"{sum(inspection.file_sizes.values()):,}", style="bold")
+    return table
+
+
+def _graphs(inspection: Inspection) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Graphs", title_justify="left", title_style="bold", padding=(0, 1))
+    table.add_column("graph", no_wrap=True)
+    for column in ("inputs", "outputs"):
+        table.add_column(column, overflow="fold")
+    for name, graph in inspection.graphs.items():
+        table.add_row(name, *_tensors(graph))
+    return table
+
+
+def _tensors(graph: Graph) -> tuple[str, str]:
+    def listed(tensors: tuple[GraphTensor, ...]) -> str:
+        return "\n".join(f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
+
+    return listed(graph.inputs), listed(graph.outputs)

@@ -1,0 +1,156 @@
+"""`inspect`: what is in a bundle and what its steps will cost, from the manifest and the files' sizes. Nothing is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.cost import MEMORY_TARGET, full_subset, matrix_parameters, predicted_peak, step_cost, time_share
+from lcsb_mobile.manifest import MANIFEST_FILE, Graph, Manifest
+from lcsb_mobile.report import layer_ranges
+from lcsb_mobile.schedule import ScheduleConfig, Subset
+from lcsb_mobile.weights import WeightTensor
+
+EMBEDDING_AND_HEAD = ("embed_tokens.weight", "lm_head.weight")
+
+
+class ModelSummary(Record, frozen=True):
+    """The decoder's shape. `attention_windows`: of each layer kind, None where attention sees the whole prefix."""
+
+    model_type: str
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    attention_heads: int
+    key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tied: bool
+    attention_windows: tuple[int | None, ...]
+
+
+class WeightSummary(Record, frozen=True):
+    """Frozen weights as stored. `nbytes`: packed values, scales, norms and biases. `bytes_per_parameter`: of all of them."""
+
+    parameters: int
+    nbytes: int
+    bytes_per_parameter: float
+
+
+class StepSummary(Record, frozen=True):
+    """One step of the cycle, or the mean over it. Layers as ranges, such as "0–3, 7". FLOPs of the matrix products, all labels
+    counted; shares are of a full step; `time_share` is predicted (lcsb_mobile.cost). `decompressed_bytes`: of float32 weights."""
+
+    name: str
+    train: str
+    propagate: str
+    flops: float
+    flops_share: float
+    time_share: float
+    decompressed_bytes: float
+
+
+class Inspection(Record, frozen=True):
+    """What `lcsb inspect --json` prints. Sizes in bytes.
+
+    `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
+    holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime
+    is imported; None for a target that it is not known of.
+    """
+
+    path: str
+    source: str
+    target: str
+    model: ModelSummary
+    blocks: WeightSummary
+    embedding_and_head: WeightSummary
+    quantization: QuantizationConfig
+    reconstruction_error: dict[str, float]
+    lora: LoraConfig
+    adapter_parameters: int
+    seq_len: int
+    schedule: ScheduleConfig
+    cycle_steps: int
+    steps: tuple[StepSummary, ...]
+    cycle_mean: StepSummary
+    full: StepSummary
+    predicted_peak_bytes: int | None
+    file_sizes: dict[str, int]
+    graphs: dict[str, Graph]
+    tools: dict[str, str]
+
+
+def inspect_bundle(bundle: Bundle) -> Inspection:
+    """Describes an open bundle."""
+    manifest = bundle.manifest
+    distinct = list(dict.fromkeys(manifest.schedule))
+    summaries = {subset: _step(manifest, subset, f"step {number}") for number, subset in enumerate(distinct, start=1)}
+    return Inspection(
+        path=str(bundle.path),
+        source=manifest.source,
+        target=manifest.target,
+        model=_model(manifest),
+        blocks=_weights([tensor for tensor in manifest.weights if tensor.per_layer]),
+        embedding_and_head=_weights([tensor for tensor in manifest.weights if tensor.name.startswith(EMBEDDING_AND_HEAD)]),
+        quantization=manifest.quantization,
+        reconstruction_error=manifest.reconstruction_error,
+        lora=manifest.adapter.lora,
+        adapter_parameters=manifest.adapter.num_layers * manifest.adapter.size,
+        seq_len=manifest.seq_len,
+        schedule=manifest.schedule_config,
+        cycle_steps=len(manifest.schedule),
+        steps=tuple(summaries.values()),
+        cycle_mean=_mean([summaries[subset] for subset in manifest.schedule]),
+        full=_step(manifest, full_subset(manifest), "full"),
+        predicted_peak_bytes=predicted_peak(manifest, 0) if manifest.target == MEMORY_TARGET else None,
+        file_sizes={name: entry.size for name, entry in manifest.files.items()}
+        | {MANIFEST_FILE: (bundle.path / MANIFEST_FILE).stat().st_size},
+        graphs=manifest.graphs,
+        tools=manifest.tools,
+    )
+
+
+def _model(manifest: Manifest) -> ModelSummary:
+    model = manifest.model
+    return ModelSummary(
+        model_type=model.model_type,
+        layers=model.num_hidden_layers,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        attention_heads=model.num_attention_heads,
+        key_value_heads=model.num_key_value_heads,
+        head_dim=model.head_dim,
+        vocab_size=model.vocab_size,
+        tied=model.tie_word_embeddings,
+        attention_windows=tuple(kind.window for kind in model.attention_kinds),
+    )
+
+
+def _weights(tensors: Sequence[WeightTensor]) -> WeightSummary:
+    vectors = [tensor for tensor in tensors if not tensor.name.endswith((".packed", ".scale"))]
+    parameters = matrix_parameters(tensors) + sum(math.prod(tensor.shape) for tensor in vectors)
+    nbytes = sum(tensor.nbytes for tensor in tensors)
+    return WeightSummary(parameters, nbytes, nbytes / parameters)
+
+
+def _step(manifest: Manifest, subset: Subset, name: str) -> StepSummary:
+    cost, full = step_cost(manifest, subset), step_cost(manifest, full_subset(manifest))
+    return StepSummary(
+        name=name,
+        train=layer_ranges(subset.train),
+        propagate=layer_ranges(subset.propagate),
+        flops=cost.flops,
+        flops_share=cost.flops / full.flops,
+        time_share=time_share(manifest, subset),
+        decompressed_bytes=cost.decompressed_bytes,
+    )
+
+
+def _mean(steps: Sequence[StepSummary]) -> StepSummary:
+    def over(field: str) -> float:
+        return math.fsum(getattr(step, field) for step in steps) / len(steps)
+
+    means = {field: over(field) for field in ("flops", "flops_share", "time_share", "decompressed_bytes")}
+    return StepSummary(name="mean of the cycle", train="", propagate="", **means)

@@ -15,7 +15,7 @@ import msgspec
 
 from lcsb_mobile.adapter import load_adapter
 from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.errors import BundleError, BundleVersionError, IntegrityError
+from lcsb_mobile.errors import BundleError, BundleVersionError, IntegrityError, OutputExistsError
 from lcsb_mobile.files import replace_directory, sha256
 from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, MANIFEST_FILE, FileEntry, Manifest
 from lcsb_mobile.tokenizer import Tokenizer
@@ -105,7 +105,12 @@ def _check_files(path: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def write_bundle(path: Path, force: bool) -> Iterator[Path]:
-    """A directory to fill; it becomes `path` once its manifest was written by `seal`. A crash leaves no bundle."""
+    """A directory to fill; it becomes `path` once its manifest was written by `seal`. A crash leaves no bundle.
+
+    Raises OutputExistsError if `path` exists, unless `force` is given and it is a bundle or empty: nothing else is ever replaced.
+    """
+    if path.exists() and not (path / MANIFEST_FILE).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise OutputExistsError(f"{path}: already exists and is not a bundle, so it is not replaced; choose another path")
     with replace_directory(path, force) as directory:
         yield directory
         if not (directory / MANIFEST_FILE).is_file():

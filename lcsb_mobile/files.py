@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -68,8 +69,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 def replace_directory(path: Path, force: bool) -> Iterator[Path]:
     """Yields a temporary directory beside `path`; on success it takes the place of `path`, otherwise it is removed.
 
-    A crash leaves `path` as it was. With `force` an existing directory is set aside just before the rename and deleted
-    after it, so that the old one is lost only once the new one stands.
+    A crash leaves `path` as it was, or the new directory whole: where the system can, old and new change places in one step.
     """
     check_output(path, force)
     with storage_errors(path):
@@ -83,14 +83,34 @@ def replace_directory(path: Path, force: bool) -> Iterator[Path]:
             for file in sorted(temporary.rglob("*")):
                 sync(file)
             sync(temporary)
-            if path.exists():
-                path.rename(aside)
-            temporary.rename(path)
+            if not (path.exists() and _exchange(temporary, path)):
+                if path.exists():
+                    path.rename(aside)
+                temporary.rename(path)
             sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if aside.exists():
-            if path.exists():
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                aside.rename(path)
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        for left in (temporary, aside):
+            _remove(left)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Two paths change places in one step: Linux' renameat2, macOS' renamex_np. False, and nothing done, where there is neither."""
+    library, paths = ctypes.CDLL(None), (os.fsencode(first), os.fsencode(second))
+    if hasattr(library, "renameat2"):
+        at_working_directory, exchange = -100, 2
+        done = library.renameat2(at_working_directory, paths[0], at_working_directory, paths[1], exchange)
+    elif hasattr(library, "renamex_np"):
+        swap = 2
+        done = library.renamex_np(*paths, swap)
+    else:
+        return False
+    return bool(done == 0)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
 from lcsb_mobile.cost import MEMORY_TARGET, full_subset, matrix_parameters, predicted_peak, step_cost, time_share
 from lcsb_mobile.manifest import MANIFEST_FILE, Graph, Manifest
-from lcsb_mobile.report import layer_ranges
+from lcsb_mobile.run_record import layer_ranges
 from lcsb_mobile.schedule import ScheduleConfig, Subset
 from lcsb_mobile.weights import WeightTensor
 

@@ -67,7 +67,7 @@ def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedMatrix:
         torch.set_num_threads(threads)
     quantized, scale = torch.cat([q for q, _, _ in parts]), torch.cat([s for _, s, _ in parts])
     squared_error = sum(e for _, _, e in parts)
-    squared_norm = float(weight.double().square().sum()) if weight.numel() < 1 << 16 else float(weight.square().sum(dtype=torch.float64))
+    squared_norm = float(weight.square().sum(dtype=torch.float64))
     error = (squared_error / squared_norm) ** 0.5 if squared_norm else 0.0
     packed = pack_int4(quantized) if bits == 4 else quantized
     shape = (rows, columns // group_size, packed.shape[-1])
@@ -80,7 +80,7 @@ def _round_int4(groups: Tensor) -> tuple[Tensor, Tensor, float]:
     best_gain = torch.zeros_like(peak)
     best_inverse = 8.0 / peak
     for divisor in torch.linspace(4.8, 8.8, SEARCH_STEPS).tolist():
-        for sign in (1.0, -1.0):
+        for sign in (1.0, -1.0) if divisor > 7.5 else (1.0,):  # below, nothing rounds to 8, and the signs give the same
             inverse = (sign * divisor) / peak
             q = (groups * inverse).round_().clamp_(-8, 7)
             dot, square = (groups * q).sum(-1, keepdim=True), q.square().sum(-1, keepdim=True)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Train the embedded model `tiny` on the text that every Python installation carries: its standard library.
+
 The result is an ordinary Hugging Face checkpoint of the Qwen2 architecture (`config.json`, `model.safetensors`, `tokenizer.json`,
 `tokenizer_config.json`) with a `TRAINING.md` beside it that says how it was made and how good it is. Nothing is downloaded.
 
@@ -195,7 +196,6 @@ def save(model: Qwen2ForCausalLM, directory: Path) -> None:
 def describe(directory: Path, corpus: Corpus, command: str, steps: int, batch: int, training_loss: float, minutes: float) -> str:
     """`TRAINING.md`; the losses are those of the float16 checkpoint as a reader finds it, computed in float32."""
     model = Qwen2ForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    text = len(corpus.prose) + len(corpus.source)
     return f"""# How `tiny` was trained
 
     {command}
@@ -204,7 +204,7 @@ def describe(directory: Path, corpus: Corpus, command: str, steps: int, batch: i
 |---|---|
 | standard library of | Python {platform.python_version()} |
 | parameters | {sum(p.numel() for p in model.parameters()):,} |
-| text | {text:,} bytes: {len(corpus.prose):,} of docstrings, {len(corpus.source):,} of sources |
+| text | {len(corpus.prose) + len(corpus.source):,} bytes: {len(corpus.prose):,} of docstrings, {len(corpus.source):,} of sources |
 | held out | {len(corpus.held_out):,} bytes of docstrings of other files |
 | steps | {steps:,} |
 | tokens seen | {steps * batch * CONTEXT:,} |

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.bundles import MESSAGES, RandomBundle, export_random, write_lines
 from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
@@ -20,3 +22,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
         return make_tiny(tmp_path_factory.mktemp(model), model, bits, embedding_bits, layers)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
+    return export_random(tmp_path_factory.mktemp("random-bundle"))
+
+
+@pytest.fixture(scope="session")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data file: six lines of text."""
+    return write_lines(tmp_path_factory.mktemp("messages") / "messages.jsonl", [{"text": text} for text in MESSAGES])

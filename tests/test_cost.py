@@ -12,6 +12,7 @@ from lcsb_mobile.compress import weight_table
 from lcsb_mobile.config import AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
 from lcsb_mobile.cost import (
     FLOPS_PER_DECOMPRESSED_BYTE,
+    HEAD_CHUNK_ROWS,
     check_budget,
     evaluation_cost,
     full_subset,
@@ -23,6 +24,7 @@ from lcsb_mobile.cost import (
     time_share,
 )
 from lcsb_mobile.errors import MemoryBudgetError, OptionError
+from lcsb_mobile.head import CHUNK_ROWS
 from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
@@ -179,7 +181,7 @@ def test_a_subset_of_another_model_is_refused(small: Manifest) -> None:
 
 def test_the_time_share_weighs_bytes_by_the_stated_rate(small: Manifest) -> None:
     part, full = step_cost(small, subset(5)), step_cost(small, full_subset(small))
-    assert FLOPS_PER_DECOMPRESSED_BYTE == pytest.approx(66.9, abs=0.05)
+    assert pytest.approx(66.9, abs=0.05) == FLOPS_PER_DECOMPRESSED_BYTE
     assert part.time_units == part.flops + FLOPS_PER_DECOMPRESSED_BYTE * part.decompressed_bytes
     assert time_share(small, subset(5)) == part.time_units / full.time_units
     assert time_share(small, full_subset(small)) == 1.0
@@ -199,6 +201,10 @@ def test_the_half_billion_model_costs_what_the_design_says(half_billion: Manifes
     assert full.decompressed_bytes == 4 * (2 * 24 * parameters(HALF_BILLION) + 151_936 * 896)
 
 
+def test_the_head_is_modelled_in_the_chunks_that_the_export_half_writes() -> None:
+    assert HEAD_CHUNK_ROWS == CHUNK_ROWS
+
+
 def test_the_predicted_peak_is_the_base_and_its_terms(small: Manifest) -> None:
     assert all(count >= 0 for count in peak_terms(small).values())
     assert predicted_peak(small, 0) == sum(peak_terms(small).values())
@@ -207,9 +213,15 @@ def test_the_predicted_peak_is_the_base_and_its_terms(small: Manifest) -> None:
 
 def test_the_predicted_peak_grows_with_tokens_rank_and_depth(half_billion: Manifest) -> None:
     peak = predicted_peak(half_billion, 0)
-    shorter = make_manifest(HALF_BILLION, seq_len=64, group_size=32)
-    lower = make_manifest(HALF_BILLION, seq_len=256, rank=4, group_size=32)
-    shallower = make_manifest(msgspec.structs.replace(HALF_BILLION, num_hidden_layers=12, layer_kinds=(0,) * 12), 256, group_size=32)
+    twelve = msgspec.structs.replace(HALF_BILLION, num_hidden_layers=12, layer_kinds=(0,) * 12)
+    shorter = msgspec.structs.replace(half_billion, seq_len=64)
+    lower = msgspec.structs.replace(half_billion, adapter=lora_layout(HALF_BILLION, LoraConfig(rank=4)))
+    shallower = msgspec.structs.replace(
+        half_billion,
+        model=twelve,
+        adapter=lora_layout(twelve, LoraConfig()),
+        weights=weight_table(twelve, half_billion.quantization, half_billion.seq_len),
+    )
     assert all(predicted_peak(other, 0) < peak for other in (shorter, lower, shallower))
 
 

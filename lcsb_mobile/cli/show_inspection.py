@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lcsb_mobile.inspection import Inspection, StepSummary, WeightSummary
 from lcsb_mobile.manifest import Graph, GraphTensor
-from lcsb_mobile.report import megabytes
+from lcsb_mobile.run_record import megabytes
 
 
 def render(inspection: Inspection) -> RenderableType:

@@ -1,0 +1,138 @@
+"""Sampling, and where a continuation ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.bundles import RandomBundle, StubRunner
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
+from lcsb_mobile.batch import Batch, Float32Array
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.errors import OptionError
+from lcsb_mobile.generate import SamplingConfig, generate, generate_text, sample
+from lcsb_mobile.runners.eager import EagerRunner
+from lcsb_mobile.tokenizer import Tokenizer
+
+GREEDY = SamplingConfig(temperature=0)
+ADAPTER = np.zeros((1, 1), np.float32)
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Bytes as tokens 1 to 256; 0 ends a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE(vocab={"<end>": 0} | {letter: number for number, letter in enumerate(alphabet, 1)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<end>"])
+    return Tokenizer(backend, {"eos_token": "<end>"}, 257)
+
+
+class Script(StubRunner):
+    """Writes the given tokens, whatever it reads, then the end; `seen`: the batches and positions it was asked about."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        super().__init__(vocabulary=257)
+        self.tokens = [*tokens, 0]
+        self.seen: list[tuple[Batch, int]] = []
+
+    def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
+        self.logits = {self.tokens[len(self.seen)]: 9.0}
+        self.seen.append((batch, position))
+        return super().next_logits(batch, position, adapter)
+
+
+def test_pieces_are_whole_characters() -> None:
+    tokenizer = byte_tokenizer()
+    text = "añ€ 🚲."
+    pieces = list(generate(Script(tokenizer.encode(text)), tokenizer, ADAPTER, "x", 64, GREEDY))
+    assert pieces == list(text)
+
+
+def test_it_ends() -> None:
+    """At the end token, after max_tokens, or when the sequence is full."""
+    tokenizer = byte_tokenizer()
+
+    def length(seq_len: int, max_tokens: int, tokens: int) -> int:
+        config = SamplingConfig(temperature=0, max_tokens=max_tokens)
+        return len("".join(generate(Script(tokenizer.encode("a" * tokens)), tokenizer, ADAPTER, "xyz", seq_len, config)))
+
+    assert length(64, 50, 5) == 5
+    assert length(64, 4, 9) == 4
+    assert length(8, 50, 9) == 5
+
+
+def test_what_the_model_reads() -> None:
+    """The text so far as one segment, padding as another; the next token is asked for at the last one."""
+    tokenizer = byte_tokenizer()
+    runner = Script(tokenizer.encode("bc"))
+    assert "".join(generate(runner, tokenizer, ADAPTER, "a", 6, GREEDY)) == "bc"
+    assert [position for _, position in runner.seen] == [0, 1, 2]
+    batch = runner.seen[2][0]
+    assert batch.input_ids.tolist() == [*tokenizer.encode("abc"), 0, 0, 0]
+    assert batch.segment_ids.tolist() == [0, 0, 0, 1, 1, 1] and batch.position_ids.tolist() == [0, 1, 2, 0, 1, 2]
+    assert batch.counted_labels == 0
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * 8])
+def test_a_prompt_that_leaves_no_room(prompt: str) -> None:
+    with pytest.raises(OptionError, match="1 to 7 tokens"):
+        list(generate(StubRunner(vocabulary=257), byte_tokenizer(), ADAPTER, prompt, 8, GREEDY))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SamplingConfig(max_tokens=0), SamplingConfig(temperature=-1.0), SamplingConfig(temperature=float("nan")), SamplingConfig(top_p=1.5)],
+)
+def test_bad_sampling(config: SamplingConfig, random_bundle: RandomBundle) -> None:
+    """Refused at once, before the bundle is opened."""
+    with pytest.raises(OptionError):
+        generate_text(random_bundle.bundle / "absent", None, "x", config)
+
+
+def test_greedy_takes_the_likeliest() -> None:
+    logits = np.array([0.0, 3.0, 2.0], np.float32)
+    assert {sample(logits, GREEDY, np.random.default_rng(seed)) for seed in range(20)} == {1}
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    """4,000 draws: a frequency's standard deviation is at most 0.008, so 0.04 is five of them."""
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+
+    def frequencies(temperature: float, top_p: float) -> np.ndarray:
+        generator = np.random.default_rng(0)
+        config = SamplingConfig(temperature=temperature, top_p=top_p)
+        return np.bincount([sample(logits, config, generator) for _ in range(4000)], minlength=4) / 4000
+
+    np.testing.assert_allclose(frequencies(1.0, 1.0), [0.5, 0.3, 0.15, 0.05], atol=0.04)
+    squared = np.array([0.25, 0.09, 0.0225, 0.0025])
+    np.testing.assert_allclose(frequencies(0.5, 1.0), squared / squared.sum(), atol=0.04)
+    np.testing.assert_allclose(frequencies(1.0, 0.7), [0.625, 0.375, 0, 0], atol=0.04)  # the smallest set that reaches 0.7
+    np.testing.assert_allclose(frequencies(1.0, 0.01), [1, 0, 0, 0])
+
+
+def test_a_seed_repeats(random_bundle: RandomBundle) -> None:
+    """On the real runtime, and greedily the same as the eager reference."""
+    bundle = Bundle.open(random_bundle.bundle)
+    config = SamplingConfig(max_tokens=8, seed=3)
+    texts = ["".join(generate_text(random_bundle.bundle, None, "the ", config, threads=1)) for _ in range(2)]
+    assert texts[0] == texts[1] != ""
+    greedy = "".join(generate_text(random_bundle.bundle, None, "the ", SamplingConfig(max_tokens=8, temperature=0), threads=1))
+    eager = EagerRunner(bundle.manifest.model, bundle.manifest.adapter, bundle.weights)
+    config = SamplingConfig(max_tokens=8, temperature=0)
+    assert greedy == "".join(generate(eager, bundle.tokenizer, bundle.initial_adapter(), "the ", bundle.manifest.seq_len, config))
+
+
+def test_an_adapter_is_used(random_bundle: RandomBundle, tmp_path: Path) -> None:
+    from lcsb_mobile.adapter import save_adapter
+
+    bundle = Bundle.open(random_bundle.bundle)
+    adapter = bundle.initial_adapter() + 0.3
+    save_adapter(tmp_path / "a.safetensors", bundle.manifest.adapter, adapter)
+    config = SamplingConfig(max_tokens=8, temperature=0)
+    base, adapted = ("".join(generate_text(bundle.path, path, "the ", config)) for path in (None, tmp_path / "a.safetensors"))
+    assert base != adapted

@@ -82,7 +82,10 @@ class _Lowering:
     def expand(self, node: Node, x: Node, *_: Any) -> ir.Value:
         return self.b.op("Expand", self.values[x], self.b.ints(*_shape(node)))
 
-    def permute(self, node: Node, x: Node, order: list[int]) -> ir.Value:
+    def permute(self, node: Node, x: Node, order: list[int]) -> Any:
+        source, transposed = _strip_transposes(node)
+        if not transposed and source is not node:  # two transposes that cancel, as autograd leaves them
+            return self.values[source]
         return self.b.op("Transpose", self.values[x], perm=list(order))
 
     def reduce(self, node: Node, x: Node, axes: list[int], keepdim: bool = False) -> ir.Value:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult, StepRunner
 from lcsb_mobile.config import Record
-from lcsb_mobile.errors import BundleError, GoldenTraceError
+from lcsb_mobile.errors import BundleError, GoldenTraceError, NonFiniteLossError
 from lcsb_mobile.optimizer import AdamW, AdamWConfig
 from lcsb_mobile.schedule import Subset
 from lcsb_mobile.trainer import TrainConfig, Trainer
@@ -153,7 +153,11 @@ def check_trace(
         runner, schedule, AdamW(adapter.copy(), optimizer), TrainConfig(steps=len(schedule), learning_rate=trace.learning_rate)
     )
     for number, step in enumerate(trace.run):
-        outcome = trainer.step(number, [trace.batches[step.batch].batch()])
+        try:
+            outcome = trainer.step(number, [trace.batches[step.batch].batch()])
+        except NonFiniteLossError:  # the trainer goes no further; it is the runtime that is at fault, not a learning rate
+            run_losses.append(math.inf)
+            break
         run_losses.append(_relative(outcome.loss, step.loss))
         progress(min(total, len(trace.steps) + 1 + number), total)
     difference = TraceDifference(total, max(losses), max(norms), max(run_losses))

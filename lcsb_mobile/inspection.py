@@ -57,7 +57,7 @@ class Inspection(Record, frozen=True):
 
     `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
     holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime
-    is imported; None for a target that it is not known of.
+    is imported, an estimate that is mostly high (lcsb_mobile.cost.predicted_peak); None for a target that it is not known of.
     """
 
     path: str

@@ -1,27 +1,28 @@
-"""What this process occupies while it trains: peaks, a timeline and peaks by phase, sampled from a thread.
+"""What this process occupies while it trains: peaks, a timeline and peaks by phase.
 
-Anonymous memory is what a phone counts against an app: it cannot be dropped and read again, as the pages of a mapped file
-can. `/proc/self/smaps_rollup` states it exactly, but walks the page tables: measured 0.6 ms for a small process and 2.9 ms
-with 500 MB of a mapped file resident. `/proc/self/status` takes 0.013 ms, but sums per-thread counters that older kernels
-let lag by some 64 pages a thread. So the sampler reads `status` at every interval, and the exact file besides as often as
-costs at most ROLLUP_SHARE of one core. At the default interval all of it stays under 6 % of one core, 0.2 % without the exact file.
+Anonymous memory is what a phone counts against an app: it cannot be dropped and read again, as the pages of a mapped file can.
+
+The samples are taken by a small process beside this one (`memory_watch`), not by a thread: ONNX Runtime's training API holds
+Python's lock for a whole step, so a thread would see nothing of what happens inside it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
+import os
 import resource
+import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Any, final
 
-ROLLUP = Path("/proc/self/smaps_rollup")
-STATUS = Path("/proc/self/status")
-ROLLUP_SHARE = 0.05  # of one core's time
+from lcsb_mobile import memory_watch
+
 TIMELINE_POINTS = 2000
 
 Usage = tuple[int | None, int]  # anonymous bytes (None where the system does not say), resident bytes
@@ -29,8 +30,14 @@ Usage = tuple[int | None, int]  # anonymous bytes (None where the system does no
 
 def process_memory() -> Usage:
     """Anonymous and resident bytes of this process now; without /proc: None, and the highest resident size so far."""
-    usage = _fields(ROLLUP, b"Anonymous:", b"Rss:") or _fields(STATUS, b"RssAnon:", b"VmRSS:")
-    return usage or _from_getrusage()
+    return memory_watch.exact("self") or memory_watch.quick("self") or _from_getrusage()
+
+
+def trim_heap() -> None:
+    """Gives what the C library keeps of freed memory back to the system, as a phone's allocator does by itself (glibc only)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @dataclass(frozen=True)
@@ -45,95 +52,82 @@ class PhaseUsage:
 class MemorySampler:
     """Samples this process every `interval` seconds between entering and leaving the context.
 
-    Once more than `limit` bytes are anonymous (resident where that is unknown), `exceeded` becomes true and `on_limit` is called
-    once with the bytes found, in the sampling thread: it should set a flag that the trainer looks at, and return.
+    What was sampled is taken in by `sample` and `mark`, which the training loop calls between its steps: only then do the peaks
+    move, and `exceeded` becomes true once more than `limit` bytes were anonymous (resident where that is unknown).
     """
 
-    def __init__(self, interval: float = 0.01, limit: int | None = None, on_limit: Callable[[int], None] | None = None) -> None:
+    def __init__(self, interval: float = 0.01, limit: int | None = None) -> None:
         self.interval = interval
         self.limit = limit
         self.exceeded = False
         self.peak_anonymous: int | None = None
         self.peak_rss = 0
-        self._on_limit = on_limit
         self._timeline = Timeline(TIMELINE_POINTS)
         self._phases: dict[str, PhaseUsage] = {}
         self._phase: str | None = None
         self._phase_peak = 0
         self._phase_since = 0.0
         self._origin = 0.0
-        self._rollup_due = 0.0
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory sampler", daemon=True)
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> MemorySampler:
-        self._origin = time.perf_counter()
+        self._origin = time.monotonic()
+        if memory_watch.quick("self"):
+            script = str(Path(memory_watch.__file__))
+            command = [sys.executable, "-I", "-S", script, str(os.getpid()), str(self.interval)]
+            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.sample()
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.sample()
-        with self._lock:
-            self._end_phase(time.perf_counter())
+        self.mark(None)
+        if self._watcher is not None:
+            self._watcher.communicate()
 
     @property
     def timeline(self) -> list[tuple[float, int]]:
         """Seconds since the start and anonymous bytes (resident where unknown), at most TIMELINE_POINTS of them."""
-        with self._lock:
-            return self._timeline.points()
+        return self._timeline.points()
 
     @property
     def phases(self) -> Mapping[str, PhaseUsage]:
         """The phases that have ended, in the order of their first end."""
-        with self._lock:
-            return dict(self._phases)
+        return dict(self._phases)
 
     def mark(self, phase: str | None) -> None:
-        """From now until the next mark the process is in `phase` (None: in none). Samples at once, for the old one and the new."""
+        """From now until the next mark the process is in `phase` (None: in none)."""
         used = self.sample()
-        now = time.perf_counter()
-        with self._lock:
-            self._end_phase(now)
-            self._phase, self._phase_since, self._phase_peak = phase, now, used
-
-    def sample(self) -> int:
-        """Takes one sample; returns the anonymous bytes (resident where those are unknown)."""
-        anonymous, rss = self._read()
-        used = rss if anonymous is None else anonymous
-        with self._lock:
-            if anonymous is not None:
-                self.peak_anonymous = max(self.peak_anonymous or 0, anonymous)
-            self.peak_rss = max(self.peak_rss, rss)
-            self._phase_peak = max(self._phase_peak, used)
-            self._timeline.add(time.perf_counter() - self._origin, used)
-            first_excess = self.limit is not None and used > self.limit and not self.exceeded
-            self.exceeded = self.exceeded or first_excess
-        if first_excess and self._on_limit is not None:
-            self._on_limit(used)
-        return used
-
-    def _run(self) -> None:
-        while not self._stop.wait(self.interval):
-            self.sample()
-
-    def _read(self) -> Usage:
-        start = time.perf_counter()
-        if start >= self._rollup_due and (exact := _fields(ROLLUP, b"Anonymous:", b"Rss:")):
-            end = time.perf_counter()
-            self._rollup_due = end + (end - start) / ROLLUP_SHARE
-            return exact
-        return _fields(STATUS, b"RssAnon:", b"VmRSS:") or _from_getrusage()
-
-    def _end_phase(self, now: float) -> None:
+        now = time.monotonic()
         if self._phase is not None:
             before = self._phases.get(self._phase, PhaseUsage(0.0, 0))
-            seconds = before.seconds + now - self._phase_since
-            self._phases[self._phase] = PhaseUsage(seconds, max(before.peak, self._phase_peak))
-            self._phase = None
+            self._phases[self._phase] = PhaseUsage(before.seconds + now - self._phase_since, max(before.peak, self._phase_peak))
+        self._phase, self._phase_since, self._phase_peak = phase, now, used
+
+    def sample(self) -> int:
+        """Takes in all samples since the last call, and one of now; returns the bytes of now, anonymous (resident where unknown)."""
+        (anonymous, rss), (peak_anonymous, peak_rss), points = self._ask()
+        used, peak = (rss, peak_rss) if anonymous is None else (anonymous, peak_anonymous or 0)
+        if anonymous is not None:
+            self.peak_anonymous = max(self.peak_anonymous or 0, peak)
+        self.peak_rss = max(self.peak_rss, peak_rss)
+        self._phase_peak = max(self._phase_peak, peak)
+        for seconds, value in points:
+            self._timeline.add(seconds - self._origin, value)
+        self.exceeded = self.exceeded or (self.limit is not None and peak > self.limit)
+        return used
+
+    def _ask(self) -> tuple[Usage, Usage, list[tuple[float, int]]]:
+        """(now, peak, points) since the last call."""
+        if self._watcher is not None and self._watcher.stdin is not None and self._watcher.stdout is not None:
+            try:
+                self._watcher.stdin.write(b"\n")
+                self._watcher.stdin.flush()
+                answer: dict[str, Any] = json.loads(self._watcher.stdout.readline())
+                return tuple(answer["now"]), tuple(answer["peak"]), [(seconds, value) for seconds, value in answer["points"]]
+            except (OSError, ValueError):  # someone has killed it: what this process sees of itself is better than nothing
+                self._watcher = None
+        now = process_memory()
+        return now, now, [(time.monotonic(), now[1] if now[0] is None else now[0])]
 
 
 class Timeline:
@@ -161,17 +155,6 @@ class Timeline:
 
     def points(self) -> list[tuple[float, int]]:
         return self._points + ([] if self._pending is None else [self._pending])
-
-
-def _fields(path: Path, anonymous: bytes, rss: bytes) -> tuple[int, int] | None:
-    """Two fields of a /proc file in bytes, or None when the file or one of them is not there."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            lines = file.read(8192).splitlines()
-    except OSError:
-        return None
-    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith((anonymous, rss))}
-    return (found[anonymous], found[rss]) if len(found) == 2 else None
 
 
 def _from_getrusage() -> Usage:

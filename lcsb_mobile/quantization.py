@@ -20,7 +20,7 @@ from torch import Tensor
 from lcsb_mobile.errors import UnsupportedModelError
 
 CHUNK_GROUPS = 8192  # groups rounded at once; their temporaries stay in a core's cache
-SEARCH_STEPS = 12  # candidate scales a group and sign
+DIVISORS = (4.8, 5.2, 5.6, 6.0, 6.4, 6.8, 7.0, 7.4, 7.8, 8.0, 8.4, 8.8)  # candidate scales of a group: its peak over each
 GROUP_SIZES = (8, 16, 32, 64, 128)
 REFITS = 2  # alternations of least-squares scale and rounding after the search
 
@@ -79,7 +79,7 @@ def _round_int4(groups: Tensor) -> tuple[Tensor, Tensor, float]:
     peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30)
     best_gain = torch.zeros_like(peak)
     best_inverse = 8.0 / peak
-    for divisor in torch.linspace(4.8, 8.8, SEARCH_STEPS).tolist():
+    for divisor in DIVISORS:
         for sign in (1.0, -1.0) if divisor > 7.5 else (1.0,):  # below, nothing rounds to 8, and the signs give the same
             inverse = (sign * divisor) / peak
             q = (groups * inverse).round_().clamp_(-8, 7)

@@ -33,7 +33,7 @@ def reference_step(
     h = _matrix(weights, "embed_tokens.weight")[input_ids] * config.embedding_scale  # (T, D)
     for layer, kind in enumerate(config.layer_kinds):
         tensors = {name: torch.from_numpy(array) for name, array in weights.layer(layer).items()}
-        linear = _linear(tensors, layout.views(flat[layer]), layout.lora.scaling)  # type: ignore[arg-type]
+        linear = _linear(tensors, layout.views(flat[layer]), layout.lora.scaling)
         out = model.block(h, tensors, linear, cos[kind], sin[kind], masks[kind], config)
         exact = layer < subset.train[0] or layer in subset.propagate
         h = out if exact else h + (out - h).detach()

@@ -184,14 +184,14 @@ def test_graphs_equal_the_block(tiny: MakeTiny, graphs: Callable[..., BlockGraph
         feeds = layer_feeds(model, layer, packed_batch(), model.adapter())
         h, g = torch.randn(2, SEQ_LEN, model.config.hidden_size, generator=torch.Generator().manual_seed(layer))
         h, adapter = h.requires_grad_(), feeds["adapter"].clone().requires_grad_()
-        out = block(h, feeds["cos"], feeds["sin"], feeds["mask"], model.layout.views(adapter), feeds)  # type: ignore[arg-type]
+        out = block(h, feeds["cos"], feeds["sin"], feeds["mask"], model.layout.views(adapter), feeds)
         dh, d_adapter = torch.autograd.grad(out, [h, adapter], g)
         feeds |= {"h": h.detach(), "g": g}
-        # The same operations, decomposed: measured 6e-7 of the largest element.
-        close(run(captured.forward, feeds)[0], out.detach(), 2e-6)
+        # The same operations, decomposed: measured equal forward, 3e-7 of the largest element backward.
+        close(run(captured.forward, feeds)[0], out.detach(), 1e-6)
         found_dh, found_d_adapter = run(captured.backward, feeds)
-        close(found_dh, dh, 4e-6)
-        close(found_d_adapter, d_adapter, 4e-6)
+        close(found_dh, dh, 1e-6)
+        close(found_d_adapter, d_adapter, 1e-6)
 
 
 @functools.cache

@@ -53,7 +53,8 @@ def bundle(random_bundle: RandomBundle, tmp_path: Path) -> Path:
 def test_the_whole_way(tmp_path: Path, model_type: str, messages: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", model_type, tied=True)
     bundle, adapter, report = tmp_path / "bundle", tmp_path / "out" / "adapter.safetensors", tmp_path / "out" / "run.html"
-    assert "next: lcsb verify" in lcsb("export", checkpoint, "--output", bundle, *EXPORT)
+    exported = lcsb("export", checkpoint, "--output", bundle, *EXPORT)
+    assert "next: lcsb verify" in exported and re.search(r"embed_tokens \d+\.\d%, q_proj \d", exported)
     assert "Steps of the cycle" in lcsb("inspect", bundle)
     assert "verified" in lcsb("verify", bundle, "--eager")
     shown = lcsb(

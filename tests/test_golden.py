@@ -122,11 +122,10 @@ def test_one_layer_that_is_off_fails(bundle: Bundle, eager: EagerRunner, trace: 
 
 @pytest.mark.parametrize("gradient", [-1.0, math.nan])
 def test_a_run_that_is_off_fails(bundle: Bundle, eager: EagerRunner, trace: GoldenTrace, gradient: float) -> None:
-    """Norms do not see a gradient's sign, and the single steps pass; the run's losses do not. A NaN stops the trainer."""
+    """Norms do not see a gradient's sign, and the single steps pass; the run's losses do not."""
     single = len(trace.steps) + 1
-    with pytest.raises((GoldenTraceError, ArithmeticError) if not math.isnan(gradient) else Exception) as error:
+    with pytest.raises(GoldenTraceError, match="the run's losses"):
         check(Perturbed(eager, gradient=gradient, since=single), bundle, trace)
-    assert "the run's losses" in str(error.value) or "step 1: the loss" in str(error.value)
 
 
 def test_differences_within_the_tolerance_pass(bundle: Bundle, eager: EagerRunner, trace: GoldenTrace) -> None:

@@ -38,12 +38,12 @@ def test_equals_cross_entropy(monkeypatch: pytest.MonkeyPatch, chunk_rows: int, 
     loss, dx = cross_entropy(x, weight[labels], (weight[start:stop] for start, stop in chunk_bounds(VOCABULARY)))
     expected_loss, expected_dx = expected(x, labels, weight)
     # A logit is a float32 sum of 48 products, exact to some 2e-7 of its size; the loss is a difference of two logits, and a
-    # probability has the logits' absolute error as its relative one. Measured: a quarter of this.
+    # probability has the logits' absolute error as its relative one. Measured: 0.45 of it.
     logit_error = 2e-7 * max(1.0, float((x @ weight.T).abs().max()))
     assert loss.dtype == torch.float32
-    assert abs(loss.double() - expected_loss) <= 4 * logit_error
+    assert abs(loss.double() - expected_loss) <= logit_error + 5e-7  # float32's spacing at log(131), the loss without any logits
     if scale < 1e4:  # beyond, e^error is no small number: the softmax is a choice between few logits, see below
-        torch.testing.assert_close(dx.double(), expected_dx, rtol=0, atol=4 * logit_error * float(expected_dx.abs().max()))
+        torch.testing.assert_close(dx.double(), expected_dx, rtol=0, atol=logit_error * float(expected_dx.abs().max()))
 
 
 def test_extreme_logits() -> None:

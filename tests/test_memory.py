@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import threading
+import ctypes
+import json
 import time
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcsb_mobile import memory
+from lcsb_mobile import memory_watch
 from lcsb_mobile.memory import MemorySampler, Timeline, process_memory
 
 MB = 2**20
-linux = pytest.mark.skipif(not memory.ROLLUP.exists(), reason="needs /proc/self/smaps_rollup")
+linux = pytest.mark.skipif(memory_watch.exact("self") is None, reason="needs /proc/self/smaps_rollup")
 
 
 def touched(megabytes: int) -> np.ndarray:
@@ -58,31 +58,41 @@ def test_a_mapped_file_is_not_anonymous(tmp_path: Path) -> None:
 
 
 @linux
-def test_limit_is_reported_once_while_running() -> None:
+def test_what_happens_while_the_lock_is_held_is_seen() -> None:
+    """As in a step of the training API: one call into C that allocates, touches and frees, during which no thread of Python runs."""
+    library = ctypes.PyDLL(None)  # PyDLL keeps Python's lock
+    library.malloc.restype = ctypes.c_void_p
+    library.memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+    library.free.argtypes = (ctypes.c_void_p,)
     before, _ = process_memory()
     assert before is not None
-    found: list[int] = []
-    fired = threading.Event()
+    with MemorySampler() as sampler:
+        block = library.malloc(ctypes.c_size_t(64 * MB))
+        library.memset(block, 1, 64 * MB)
+        library.usleep(50_000)
+        library.free(block)
+        sampler.sample()
+        assert sampler.peak_anonymous is not None and abs(sampler.peak_anonymous - before - 64 * MB) < 4 * MB
 
-    def on_limit(used: int) -> None:
-        found.append(used)
-        fired.set()
 
-    with MemorySampler(limit=before + 32 * MB, on_limit=on_limit) as sampler:
-        assert not sampler.exceeded
+@linux
+def test_a_limit_that_was_exceeded_meanwhile_shows_at_the_next_sample() -> None:
+    before, _ = process_memory()
+    assert before is not None
+    with MemorySampler(limit=before + 32 * MB) as sampler:
         block = touched(64)
-        assert fired.wait(5)
-        assert sampler.exceeded
         time.sleep(0.05)
-        assert block[0] == 1
-    assert len(found) == 1 and found[0] > before + 32 * MB
+        assert block[0] == 1 and not sampler.exceeded
+        del block
+        sampler.sample()
+        assert sampler.exceeded
 
 
 def test_no_limit_never_fires() -> None:
     with MemorySampler() as sampler:
         pass
     assert not sampler.exceeded
-    assert len(sampler.timeline) == 2  # one sample on entering, one on leaving
+    assert sampler.timeline and sampler.peak_rss > MB
 
 
 @linux
@@ -115,12 +125,20 @@ def test_a_last_phase_ends_with_the_context() -> None:
 def test_an_exception_ends_the_sampling() -> None:
     with pytest.raises(KeyError), MemorySampler() as sampler:
         raise KeyError
-    assert not sampler._thread.is_alive()
+    assert sampler._watcher is not None and sampler._watcher.returncode == 0
 
 
-def test_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "ROLLUP", tmp_path / "nope")
-    monkeypatch.setattr(memory, "STATUS", tmp_path / "nope")
+def test_a_killed_watcher_costs_no_run() -> None:
+    with MemorySampler() as sampler:
+        assert sampler._watcher is not None
+        sampler._watcher.kill()
+        sampler._watcher.wait()
+        assert sampler.sample() > MB
+    assert sampler.peak_rss > MB
+
+
+def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_watch, "fields", lambda *_: None)
     anonymous, rss = process_memory()
     assert anonymous is None and rss > MB
     with MemorySampler(limit=1) as sampler:
@@ -130,11 +148,9 @@ def test_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @linux
-def test_status_alone_is_close(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    exact, _ = process_memory()
-    monkeypatch.setattr(memory, "ROLLUP", tmp_path / "nope")
-    close, _ = process_memory()
-    assert exact is not None and close is not None and abs(exact - close) < 4 * MB  # counters lag by 64 pages a thread at most
+def test_status_alone_is_close() -> None:
+    exact, close = memory_watch.exact("self"), memory_watch.quick("self")
+    assert exact is not None and close is not None and abs(exact[0] - close[0]) < 4 * MB  # counters lag by 64 pages a thread at most
 
 
 @given(st.lists(st.integers(0, 1000)), st.sampled_from([2, 4, 10]))
@@ -151,11 +167,19 @@ def test_timeline_is_bounded_and_keeps_the_maximum(values: list[int], limit: int
         assert [value for _, value in points] == values
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the figure is for Linux")
-def test_sampling_is_cheap() -> None:
-    start, busy = time.perf_counter(), time.thread_time()
-    sampler = MemorySampler()
-    while time.perf_counter() < start + 0.3:
-        sampler.sample()
-        time.sleep(0.01)
-    assert (time.thread_time() - busy) / 0.3 < 0.2  # 6 % when the machine is idle
+def test_points_between_two_questions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher's own loop, run here: it is asked once after many samples, then its input ends."""
+    samples = iter([*range(1, 60), 7])
+    monkeypatch.setattr(memory_watch, "MOST_POINTS", 16)
+    monkeypatch.setattr(memory_watch, "exact", lambda pid: None)
+    monkeypatch.setattr(memory_watch, "quick", lambda pid: (next(samples), 100))
+    asked = iter([False] * 59 + [True, True])
+    monkeypatch.setattr(memory_watch.select, "select", lambda *_: ([0] if next(asked) else [], [], []))
+    inputs = iter([b"x", b""])
+    monkeypatch.setattr(memory_watch.os, "read", lambda *_: next(inputs))
+    printed: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda text, flush: printed.append(text))
+    memory_watch.watch(1, 0.01)
+    answer = json.loads(printed[0])
+    assert answer["now"] == [7, 100] and answer["peak"] == [59, 100] and len(answer["points"]) <= 17
+    assert max(value for _, value in answer["points"]) == 59

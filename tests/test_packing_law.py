@@ -13,7 +13,7 @@ def weighted_mean(results: list[StepResult], counts: list[int]) -> StepResult:
     weights = np.array(counts, np.float32) / sum(counts)
     loss = sum(float(weight) * result.loss for weight, result in zip(weights, results, strict=True))
     layers = results[0].gradients
-    return StepResult(loss, {k: sum(w * r.gradients[k] for w, r in zip(weights, results, strict=True)) for k in layers})  # type: ignore[misc]
+    return StepResult(loss, {k: sum(w * r.gradients[k] for w, r in zip(weights, results, strict=True)) for k in layers})
 
 
 @pytest.mark.parametrize("step", [subset([0, 1, 2]), subset([1], [2]), subset([0, 2])], ids=lambda s: f"{s.train} {s.propagate}")

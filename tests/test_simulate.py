@@ -94,11 +94,14 @@ def test_accumulation_on_the_runtime(random_bundle: RandomBundle) -> None:
     batches[1].labels[:12] = IGNORED_LABEL
     counts = [batch.counted_labels for batch in batches]
     assert counts[0] != counts[1] > 0
-    parts = [runner.step(everything, batch, adapter) for batch in batches]
-    gradients = [{layer: gradient.copy() for layer, gradient in part.gradients.items()} for part in parts]
+    losses, gradients = [], []
+    for batch in batches:
+        result = runner.step(everything, batch, adapter)
+        losses.append(result.loss)
+        gradients.append({layer: gradient.copy() for layer, gradient in result.gradients.items()})  # the runtime's buffer, used again
     trainer = Trainer(runner, [everything], AdamW(adapter.copy(), AdamWConfig(clip_norm=1e9)), TrainConfig(1, 0.1, accumulation=2))
     outcome = trainer.step(0, batches)
-    assert outcome.loss == pytest.approx(sum(c * part.loss for c, part in zip(counts, parts)) / sum(counts), rel=1e-6)
+    assert outcome.loss == pytest.approx(sum(c * loss for c, loss in zip(counts, losses)) / sum(counts), rel=1e-6)
     for layer in range(3):
         mean = sum(c * part[layer].astype(np.float64) for c, part in zip(counts, gradients)) / sum(counts)
         np.testing.assert_allclose(trainer.optimizer.first_moment[layer], 0.1 * mean, rtol=1e-4, atol=1e-6 * np.abs(mean).max())

@@ -20,11 +20,12 @@ from rich.text import Text
 from lcsb_mobile.errors import LcsbError
 
 INTERRUPTED = 130  # as a shell reports SIGINT
+FILE_WIDTH = 100  # columns of a table that goes into a file or a pipe
 DEBUG_HELP = "Show the traceback of an error."
 
 debug_enabled: ContextVar[bool] = ContextVar("debug_enabled", default=False)
 
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]

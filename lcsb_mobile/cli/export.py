@@ -115,7 +115,9 @@ def run_export(options: ExportOptions) -> ExportSummary:
 
 def show(summary: ExportSummary) -> None:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.seconds.items())
-    errors = ", ".join(f"{name.rpartition('.')[2]} {error:.1%}" for name, error in summary.reconstruction_error.items())
+    errors = ", ".join(
+        f"{name.removesuffix('.weight').rpartition('.')[2]} {error:.1%}" for name, error in summary.reconstruction_error.items()
+    )
     say(f"{summary.bundle}: {summary.source}")
     say(f"  size      {megabytes(summary.size)}, for {summary.target}")
     say(f"  method    {summary.method}, {len(summary.schedule)} steps a cycle, sequences of {summary.seq_len} tokens")

@@ -12,8 +12,6 @@ from lcsb_mobile.cli.console import Json, out, print_json, verb
 from lcsb_mobile.cli.show_inspection import render
 from lcsb_mobile.inspection import inspect_bundle
 
-WIDTH = 100  # columns in a file or a pipe
-
 
 def register(app: typer.Typer) -> None:
     app.command("inspect", epilog="Example: lcsb inspect tiny.bundle")(inspect)
@@ -26,4 +24,4 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", sho
     if json:
         print_json(inspection)
     else:
-        out.print(render(inspection), width=None if out.is_terminal else max(out.width, WIDTH))
+        out.print(render(inspection))

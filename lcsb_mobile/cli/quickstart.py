@@ -21,7 +21,7 @@ from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.generate import SamplingConfig
 from lcsb_mobile.simulate import SimulateOptions, SimulateResult
 
-TINY_STEPS, OTHER_STEPS = 240, 24  # for tiny: under a minute on two cores, and enough to see the loss fall
+TINY_STEPS, OTHER_STEPS = 200, 24  # for tiny: under a minute on two cores, and enough to see the loss fall
 BUNDLE, ADAPTER, REPORT = "bundle", "adapter.safetensors", "report.html"
 PROMPTS = ("ok so ", "two things: ")  # how messages of the sample data begin
 TABLE_ROWS = 8

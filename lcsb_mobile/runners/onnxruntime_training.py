@@ -11,6 +11,7 @@ import numpy as np
 from lcsb_mobile.batch import Batch, Float32Array, StepResult
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.errors import MissingDependencyError
+from lcsb_mobile.memory import trim_heap
 from lcsb_mobile.schedule import Subset
 
 TARGET = "onnxruntime-training"
@@ -51,12 +52,15 @@ class OnnxRuntimeTrainingRunner:
         self.module.lazy_reset_grad()
         loss = self.module(*batch_inputs(batch), *subset_inputs(subset, adapter.shape[0]))
         gradients = self.state.parameters[PARAMETER].grad
+        trim_heap()
         return StepResult(float(loss), {layer: gradients[layer] for layer in subset.train})
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
         self._set_adapter(adapter)
         self.module.eval()
-        return float(self.module(*batch_inputs(batch)))
+        loss = float(self.module(*batch_inputs(batch)))
+        trim_heap()
+        return loss
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
         feeds = {

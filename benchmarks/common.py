@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 MODELS = ROOT / "models"
@@ -36,6 +38,12 @@ def measured(*command: str | Path) -> tuple[float, int]:
     if process.returncode:
         raise SystemExit(f"{command}: exit {process.returncode}")
     return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def random_text(path: Path, length: int, lines: int = 40) -> None:
+    """Lines of random letters, one byte a token in the random checkpoints' tokenizer."""
+    letters = np.random.default_rng(0).integers(97, 123, (lines, length * 3 // 4), dtype=np.uint8)
+    path.write_text("".join(json.dumps({"text": bytes(line).decode()}) + "\n" for line in letters))
 
 
 def processor() -> str:

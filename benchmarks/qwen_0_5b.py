@@ -6,15 +6,13 @@ schedule, whose peak memory is stated.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from common import LCSB, ROOT, lcsb, markdown_table, measured, write_results
+from common import LCSB, ROOT, lcsb, markdown_table, measured, random_text, write_results
 
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.golden import read_trace
@@ -47,8 +45,7 @@ def main() -> None:
         checkpoint, path, data = (Path(temporary) / name for name in ("checkpoint", "bundle", "data.jsonl"))
         measured(sys.executable, ROOT / "benchmarks/random_checkpoint.py", checkpoint)
         seconds, resident = measured(LCSB, "export", checkpoint, "--method", "lcsb-identity", "--output", path)
-        text = np.random.default_rng(0).integers(97, 123, (40, 200), dtype=np.uint8)
-        data.write_text("".join(json.dumps({"text": bytes(line).decode()}) + "\n" for line in text))
+        random_text(data, 256)
         run = lcsb("simulate", path, "--data", data, "--steps", "8", "--adapter", f"{temporary}/a.safetensors")
         steps = alternate(Bundle.open(path))
     full = statistics.median(steps["full"])

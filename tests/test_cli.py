@@ -250,7 +250,12 @@ def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path
     """SIGINT once the first evaluation is over."""
     adapter = tmp_path / "adapter.safetensors"
     command = [sys.executable, "-c", MAIN, "simulate", str(random_bundle.bundle), "--data", str(messages), "--adapter", str(adapter)]
-    with subprocess.Popen([*command, "--steps", "1000000"], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "--steps", "20000"],  # half a minute, should the signal get lost
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell lets its background jobs ignore it
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("evaluation loss"):

@@ -16,7 +16,6 @@ from lcsb_mobile.cost import (
     check_budget,
     evaluation_cost,
     full_subset,
-    least_budget,
     parse_size,
     peak_terms,
     predicted_peak,
@@ -208,7 +207,7 @@ def test_the_head_is_modelled_in_the_chunks_that_the_export_half_writes() -> Non
 def test_the_predicted_peak_is_the_base_and_its_terms(small: Manifest) -> None:
     assert all(count >= 0 for count in peak_terms(small).values())
     assert predicted_peak(small, 0) == sum(peak_terms(small).values())
-    assert predicted_peak(small, 300_000_000) == least_budget(small, 300_000_000) == predicted_peak(small, 0) + 300_000_000
+    assert predicted_peak(small, 300_000_000) == predicted_peak(small, 0) + 300_000_000
 
 
 def test_the_predicted_peak_grows_with_tokens_rank_and_depth(half_billion: Manifest) -> None:
@@ -231,7 +230,7 @@ def test_another_target_has_no_predicted_peak(small: Manifest) -> None:
 
 
 def test_a_budget_is_checked_before_anything_runs(small: Manifest) -> None:
-    least = least_budget(small, 300_000_000)
+    least = predicted_peak(small, 300_000_000)
     assert check_budget(small, 300_000_000, None) == check_budget(small, 300_000_000, least) == least
     with pytest.raises(MemoryBudgetError) as refusal:
         check_budget(small, 300_000_000, 100_000_000)

@@ -22,6 +22,7 @@ from lcsb_mobile.generate import SamplingConfig
 from lcsb_mobile.simulate import SimulateOptions, SimulateResult
 
 TINY_STEPS, OTHER_STEPS = 200, 24  # for tiny: under a minute on two cores, and enough to see the loss fall
+OTHER_TOKENS = 12  # of a text sample: each costs a forward pass of the whole sequence, most of a second for 135 M parameters
 BUNDLE, ADAPTER, REPORT = "bundle", "adapter.safetensors", "report.html"
 PROMPTS = ("ok so ", "two things: ")  # how messages of the sample data begin
 TABLE_ROWS = 8
@@ -69,7 +70,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
             adapter=options.output / ADAPTER,
             report=options.output / REPORT,
             prompts=PROMPTS,
-            sampling=SamplingConfig(),
+            sampling=SamplingConfig() if options.model == TINY else SamplingConfig(max_tokens=OTHER_TOKENS),
             threads=options.threads,
         )
     )

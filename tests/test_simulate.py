@@ -152,12 +152,13 @@ def test_a_run(options: SimulateOptions) -> None:
             assert memory > 1e6
 
     options = dataclasses.replace(options, steps=30, evaluate_every=10, prompts=("the ",), sampling=SamplingConfig(max_tokens=2))
+    options = dataclasses.replace(options, evaluation_data=options.data)  # what it trains on: six lines teach a random model nothing else
     simulation = simulate(options, Recorder())
     result = simulation.result
-    assert result.eval_loss_after < 0.95 * result.eval_loss_before
+    assert result.eval_loss_after < 0.85 * result.eval_loss_before
     assert [step for step, _ in result.evaluations] == [0, 10, 20, 30] == [step for kind, step in observed if kind == "evaluated"]
     assert [step for kind, step in observed if kind == "stepped"] == list(range(1, 31))
-    assert ("held out", 1) in observed  # six examples: the last one
+    assert ("held out", 6) in observed
     assert result.data.examples == 6 and 0 < result.packing_fill <= 1
     assert result.samples[0][0] == "the " and len(simulation.run.samples) == 1
     assert set(result.phase_seconds) == {"loading", "golden trace", "evaluation", "gradients", "optimizer", "text samples"}

@@ -26,7 +26,7 @@ def main() -> None:
             result = lcsb(
                 *("simulate", bundle, "--data", MODELS / "fortunes.train.jsonl", "--eval-data", MODELS / "fortunes.eval.jsonl"),
                 *("--steps", str(STEPS), "--eval-every", str(EVERY), "--method", method, "--adapter", f"{temporary}/{method}.safetensors"),
-                *("--report", reports / f"smollm2-{method}.html", "--force"),
+                *("--report", reports / f"smollm2-{method}.html", "--max-tokens", "32", "--force"),
                 *(word for prompt in PROMPTS for word in ("--prompt", prompt)),
             )
             rows.append(result)

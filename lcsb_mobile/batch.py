@@ -38,7 +38,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """`loss`: mean over the counted labels. `gradients`: layer number -> float32[n], for the trained layers only."""
+    """`loss`: mean over the counted labels. `gradients`: layer number -> float32[n], for the trained layers only; they may be
+    views of the runtime's own buffer, which its next step overwrites."""
 
     loss: float
     gradients: Mapping[int, Float32Array]

@@ -26,7 +26,7 @@ from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.trainer import StepOutcome, TrainConfig, Trainer, evaluate
 
 BASE_LEARNING_RATE = 4e-4  # of `full` and `freeze`; times sqrt(K) for the lcsb methods
-HELD_OUT = 10  # without evaluation data every tenth example is held out
+HELD_OUT = 10  # without evaluation data every tenth example is held out, or the last of fewer
 EVALUATION_SEQUENCES = 16  # at most that many sequences are evaluated
 
 LOADING, CHECKING, EVALUATING, STEPS, OPTIMIZER, WRITING = "loading", "golden trace", "evaluation", "gradients", "optimizer", "text samples"
@@ -178,11 +178,10 @@ def _prepare(options: SimulateOptions, observer: Observer) -> Run:
 
 
 def _hold_out(path: Path, examples: list[Example]) -> tuple[list[Example], list[Example]]:
-    held_out = examples[HELD_OUT - 1 :: HELD_OUT] or examples[-1:]
-    rest = [example for example in examples if not any(example is other for other in held_out)]
-    if not rest:
+    if len(examples) < 2:
         raise DataError(f"{path}: has one example; expected at least two, or evaluation data of its own (--eval-data)")
-    return rest, held_out
+    every = min(HELD_OUT, len(examples))
+    return [example for number, example in enumerate(examples, 1) if number % every], examples[every - 1 :: every]
 
 
 def _load(run: Run) -> tuple[int | None, StepRunner]:

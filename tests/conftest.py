@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,15 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
 def messages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data file: six lines of text."""
     return write_lines(tmp_path_factory.mktemp("messages") / "messages.jsonl", [{"text": text} for text in MESSAGES])
+
+
+@pytest.fixture
+def checkpoint(random_bundle: RandomBundle, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(random_bundle.checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def bundle(random_bundle: RandomBundle, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(random_bundle.bundle, tmp_path / "bundle"))

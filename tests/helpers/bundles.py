@@ -115,3 +115,8 @@ class StubRunner:
         for token, value in self.logits.items():
             logits[token] = value
         return logits
+
+
+def left_behind(directory: Path, name: str) -> list[str]:
+    """Files of an output that should not be there, temporary ones included."""
+    return [path.name for path in directory.iterdir() if name in path.name]

@@ -26,7 +26,7 @@ from lcsb_mobile.files import check_output
 from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
 from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Manifest, Target
-from lcsb_mobile.memory import MemorySampler
+from lcsb_mobile.memory import MemorySampler, trim_heap
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.schedule import Subset, make_schedule
 from lcsb_mobile.tiny import tiny_checkpoint
@@ -185,4 +185,5 @@ class _Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        trim_heap()
         self.seconds[stage] = time.perf_counter() - start

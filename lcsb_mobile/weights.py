@@ -7,6 +7,7 @@ block. Every stack starts on a page boundary.
 from __future__ import annotations
 
 import math
+import mmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,11 @@ class MappedWeights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._table
+
+    def release(self) -> None:
+        """Drops the pages that were read from this process; the system keeps them cached, and the next access maps them again."""
+        if hasattr(mmap, "MADV_DONTNEED") and self._file._mmap is not None:  # type: ignore[attr-defined]
+            self._file._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def layer(self, number: int) -> dict[str, npt.NDArray[Any]]:
         """One layer's tensors by their name within the layer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,35 +15,21 @@ import lcsb_mobile
 PACKAGE = Path(lcsb_mobile.__file__).parent
 EXPORT = PACKAGE.parent / "export"
 
-# The device half (bundle -> adapter): numpy, safetensors, tokenizers and one runtime, as on a phone. One line a module.
-DEVICE_HALF = [
-    "adapter",
-    "batch",
-    "bundle",
-    "cli",
-    "config",
-    "cost",
-    "data",
-    "errors",
-    "files",
-    "generate",
-    "golden",
-    "inspection",
-    "manifest",
-    "memory",
-    "optimizer",
-    "report",
-    "report_figures",
-    "run_record",
-    "run_report",
-    "runners.onnxruntime_training",
-    "schedule",
-    "simulate",
-    "tokenizer",
-    "trainer",
-    "verify",
-    "weights",
-]
+# The export half (checkpoint -> bundle) needs torch. Every other module is the device half (bundle -> adapter): numpy,
+# safetensors, tokenizers and one runtime, as on a phone. So a new module is held to that unless it is named here.
+EXPORT_HALF = (
+    "blocks",
+    "checkpoint",
+    "compress",
+    "export",
+    "float_model",
+    "gguf",
+    "head",
+    "models",
+    "quantization",
+    "reference",
+    "runners.eager",
+)
 
 FORBIDDEN = {"torch", "transformers", "onnx", "onnx_ir", "peft", "gguf"}
 
@@ -100,7 +85,13 @@ def closure(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", DEVICE_HALF)
+def device_half() -> list[str]:
+    """Names below `lcsb_mobile.`; the command line's export verb imports its half when it runs."""
+    names = sorted(name.removeprefix("lcsb_mobile.") for name in modules() if name != "lcsb_mobile")
+    return [name for name in names if not f"{name}.".startswith(tuple(f"{half}." for half in EXPORT_HALF))]
+
+
+@pytest.mark.parametrize("module", device_half())
 def test_device_half_imports_nothing_of_the_export_half(module: str) -> None:
     """Itself neither at the top nor lazily; and nothing that it imports at the top does so there."""
     assert not packages(modules()[f"lcsb_mobile.{module}"]) & FORBIDDEN
@@ -123,7 +114,7 @@ except ImportError:
     pass
 else:
     sys.exit("torch was imported")
-for module in {DEVICE_HALF}:
+for module in {device_half()}:
     importlib.import_module("lcsb_mobile." + module)
 assert not {FORBIDDEN} & set(sys.modules)
 assert "onnxruntime" not in sys.modules  # runtimes are imported when a runner is made
@@ -160,6 +151,6 @@ def test_imports_have_no_cycle() -> None:
     assert not graph
 
 
-def test_list_is_of_modules() -> None:
-    assert sorted(DEVICE_HALF) == DEVICE_HALF
-    assert not [module for module in DEVICE_HALF if importlib.util.find_spec(f"lcsb_mobile.{module}") is None]
+def test_every_name_of_the_export_half_is_a_module() -> None:
+    assert not [name for name in EXPORT_HALF if f"lcsb_mobile.{name}" not in modules() and name != "export"]
+    assert {"simulate", "trainer", "bundle", "runners.onnxruntime_training"} <= set(device_half())

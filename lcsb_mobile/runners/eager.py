@@ -1,7 +1,7 @@
 """The eager reference: a step in plain PyTorch and its autograd, one block at a time, from the mapped int4 weights.
 
 No captured graph and no exporter is involved, so it is what they are held to; it records the golden trace. It never holds
-more float weights than one block's.
+more float weights than one block's, nor more of the file in memory.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class EagerRunner:
             if layer in keep and saved is not None:
                 saved[layer] = h
             h = self.block(h, *self._attention_inputs(layer, batch), self._lora(layer, adapter), self._layer(layer))
+            self.weights.release()
         return h
 
     def _backward(self, layer: int, h: Tensor, g: Tensor, batch: Batch, adapter: Float32Array) -> tuple[Tensor, Tensor]:
@@ -76,6 +77,7 @@ class EagerRunner:
         lora = self.layout.views(flat)
         out = self.block(h, *self._attention_inputs(layer, batch), lora, self._layer(layer))
         dh, dadapter = torch.autograd.grad(out, [h, flat], g)
+        self.weights.release()
         return dh, dadapter
 
     def _head(self, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -90,6 +92,7 @@ class EagerRunner:
     def _head_chunks(self) -> Iterator[Tensor]:
         for start, stop in chunk_bounds(self.config.vocab_size):
             yield self._rows(self.head_name, np.arange(start, stop))
+            self.weights.release()
 
     def _rows(self, name: str, rows: np.ndarray) -> Tensor:
         packed, scale = (torch.from_numpy(self.weights[f"{name}.{part}"][rows]) for part in ("packed", "scale"))

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
-from lcsb_mobile.adapter import save_adapter
+from lcsb_mobile.adapter import AdapterLayout, save_adapter
 from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.blocks import capture_blocks, lora_layout
 from lcsb_mobile.bundle import seal, write_bundle
@@ -25,7 +25,7 @@ from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output
 from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Manifest, Target
+from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Graph, Manifest, Target
 from lcsb_mobile.memory import MemorySampler, trim_heap
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.schedule import Subset, make_schedule
@@ -96,13 +96,8 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()
-    with clock("capture"):
-        blocks = capture_blocks(config, layout, quantization, options.seq_len)
-        norms = capture_final_norm(config, options.seq_len)
-    with clock("graphs"):
-        parts = StepParts(config, layout, quantization, blocks, *norms, table)
-        graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer)
-        save_adapter(directory / ADAPTER_FILE, layout, adapter)
+    graphs, block_flops = _write_graphs(directory, config, options, layout, table, adapter, clock)
+    save_adapter(directory / ADAPTER_FILE, layout, adapter)
     with clock("trace"):
         runner = EagerRunner(config, layout, MappedWeights(directory / WEIGHTS_FILE, table))
         trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress)
@@ -119,13 +114,32 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
         schedule_config=options.schedule,
         schedule=schedule,
         optimizer=options.optimizer,
-        block_flops=BlockFlops(blocks.forward.flops, blocks.backward.flops),
+        block_flops=block_flops,
         graphs=graphs,
         weights=table,
         reconstruction_error=errors,
         tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
         files={},
     )
+
+
+def _write_graphs(
+    directory: Path,
+    config: ModelConfig,
+    options: ExportOptions,
+    layout: AdapterLayout,
+    table: tuple[WeightTensor, ...],
+    adapter: Float32Array,
+    clock: _Clock,
+) -> tuple[dict[str, Graph], BlockFlops]:
+    """A function of its own, so that the captured graphs are gone when the trace is recorded."""
+    with clock("capture"):
+        blocks = capture_blocks(config, layout, options.quantization, options.seq_len)
+        norms = capture_final_norm(config, options.seq_len)
+    with clock("graphs"):
+        parts = StepParts(config, layout, options.quantization, blocks, *norms, table)
+        graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer)
+    return graphs, BlockFlops(blocks.forward.flops, blocks.backward.flops)
 
 
 def _trace(

@@ -130,7 +130,8 @@ def unpack_int4(packed: Tensor) -> Tensor:
 @torch.library.custom_op("lcsb::dequantize_int4", mutates_args=())
 def dequantize_int4(packed: Tensor, scale: Tensor) -> Tensor:
     """uint8 [N, K/G, G/2], float16 or float32 [N, K/G] -> float32 [N, K]. Opaque, so that no tracer folds the float weight."""
-    return (unpack_int4(packed).float() * scale.float().unsqueeze(-1)).flatten(1)
+    weight = torch.cat([packed & 15, packed >> 4], dim=-1).float()
+    return weight.sub_(8).mul_(scale.float().unsqueeze(-1)).flatten(1)
 
 
 @dequantize_int4.register_fake
@@ -141,7 +142,7 @@ def _(packed: Tensor, scale: Tensor) -> Tensor:
 @torch.library.custom_op("lcsb::dequantize_int8", mutates_args=())
 def dequantize_int8(packed: Tensor, scale: Tensor) -> Tensor:
     """int8 [N, K/G, G], float16 or float32 [N, K/G] -> float32 [N, K]."""
-    return (packed.float() * scale.float().unsqueeze(-1)).flatten(1)
+    return packed.float().mul_(scale.float().unsqueeze(-1)).flatten(1)
 
 
 @dequantize_int8.register_fake

@@ -25,7 +25,7 @@ from lcsb_mobile.runners import RunnerName, make_runner
 from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.trainer import StepOutcome, TrainConfig, Trainer, evaluate
 
-BASE_LEARNING_RATE = 4e-4  # of `full` and `freeze`; times sqrt(K) for the lcsb methods
+BASE_LEARNING_RATE = 4e-4
 HELD_OUT = 10  # without evaluation data every tenth example is held out, or the last of fewer
 EVALUATION_SEQUENCES = 16  # at most that many sequences are evaluated
 
@@ -34,9 +34,8 @@ LOADING, CHECKING, EVALUATING, STEPS, OPTIMIZER, WRITING = "loading", "golden tr
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """`method` None: the bundle's schedule. `learning_rate` None: 4e-4, times sqrt(K) for the lcsb methods, since with
-    gradients in one step of K, AdamW's update is 1/sqrt(K) as large. `memory_budget` in bytes of anonymous memory.
-    `evaluate_every` 0: only before and after. `prompts` are continued before and after."""
+    """`method` None: the bundle's schedule. `learning_rate` None: `default_learning_rate`. `memory_budget`: bytes of anonymous
+    memory. `evaluate_every` 0: only before and after. `prompts` are continued before and after."""
 
     bundle: Path
     data: Path
@@ -124,8 +123,14 @@ class Simulation:
     memory_timeline: list[tuple[float, int]]
 
 
-def default_learning_rate(schedule: Sequence[Subset]) -> float:
-    """4e-4 times sqrt(how many steps of the cycle a layer waits for its gradient, on average)."""
+def default_learning_rate(schedule: Sequence[Subset], num_layers: int) -> float:
+    """4e-4, times the square root of how many steps a layer waits for its gradient on average, where the gradient is exact.
+
+    With gradients in one step of K, AdamW's update is 1/sqrt(K) as large. The identity path's gradient is biased too strongly to
+    be followed at the higher rate: at it SmolLM2-135M ends worse than it began (docs/decisions.md).
+    """
+    if any(subset.propagate != tuple(range(subset.train[0], num_layers)) for subset in schedule):
+        return BASE_LEARNING_RATE
     trained = sum(len(subset.train) for subset in schedule)
     layers = len({layer for subset in schedule for layer in subset.train})
     return BASE_LEARNING_RATE * math.sqrt(len(schedule) * layers / trained)
@@ -163,7 +168,9 @@ def _prepare(options: SimulateOptions, observer: Observer) -> Run:
     if options.method is not None and options.method != method:
         method = options.method
         schedule = make_schedule(ScheduleConfig(method=method, subsets=manifest.schedule_config.subsets), manifest.model.num_hidden_layers)
-    rate = options.learning_rate if options.learning_rate is not None else default_learning_rate(schedule)
+    rate = options.learning_rate
+    if rate is None:
+        rate = default_learning_rate(schedule, manifest.model.num_hidden_layers)
     train = TrainConfig(options.steps, rate, options.lr_schedule, options.warmup, options.accumulation)
     train.check()
     options.sampling.check()

@@ -44,14 +44,14 @@ def saved(options: SimulateOptions) -> Float32Array:
 
 @pytest.mark.parametrize(
     ("method", "layers", "subsets", "expected"),
-    [("full", 8, 4, 4e-4), ("freeze", 8, 4, 4e-4), ("lcsb-exact", 8, 4, 8e-4), ("lcsb-identity", 8, 4, 8e-4), ("lcsb-exact", 9, 9, 12e-4)],
+    [("full", 8, 4, 4e-4), ("freeze", 8, 4, 4e-4), ("lcsb-exact", 8, 4, 8e-4), ("lcsb-identity", 8, 4, 4e-4), ("lcsb-exact", 9, 9, 12e-4)],
 )
 def test_default_learning_rate(method: Method, layers: int, subsets: int, expected: float) -> None:
     schedule = make_schedule(ScheduleConfig(method=method, subsets=subsets), layers)
-    assert default_learning_rate(schedule) == pytest.approx(expected)
+    assert default_learning_rate(schedule, layers) == pytest.approx(expected)
     if method.startswith("lcsb"):
         shuffled = make_schedule(ScheduleConfig(method=method, subsets=subsets, order="shuffled"), layers)
-        assert default_learning_rate(shuffled) == pytest.approx(expected)
+        assert default_learning_rate(shuffled, layers) == pytest.approx(expected)
 
 
 class ByBatch(StubRunner):

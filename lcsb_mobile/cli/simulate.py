@@ -38,7 +38,7 @@ def simulate(
     steps: Annotated[int, Option(help="Optimizer steps.", show_default=False)],
     adapter: Annotated[Path | None, Option(help="Where the adapter goes.", show_default="BUNDLE-adapter.safetensors")] = None,
     lr: Annotated[
-        float | None, Option(help="The highest learning rate.", show_default="4e-4, times sqrt(K) for the lcsb methods")
+        float | None, Option(help="The highest learning rate.", show_default="4e-4, times sqrt(K) for lcsb-exact")
     ] = DEFAULTS.learning_rate,
     method: Annotated[Method | None, Option(help="Another schedule than the bundle's.", show_default="the bundle's")] = DEFAULTS.method,
     lr_schedule: Annotated[LearningRateSchedule, Option(help="What follows the warm-up.")] = DEFAULTS.lr_schedule,

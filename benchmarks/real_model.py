@@ -15,7 +15,7 @@ from typing import Any
 
 from common import MODELS, RESULTS, ROOT, lcsb, markdown_table, write_results
 
-ROWS = ("full@4e-4", "lcsb-exact@8e-4", "lcsb-identity@4e-4", "lcsb-identity@8e-4")
+ROWS = ("full@4e-4", "full@8e-4", "lcsb-exact@8e-4", "lcsb-exact@1.6e-3", "lcsb-identity@4e-4", "lcsb-identity@8e-4")
 STEPS, EVERY = 100, 25
 PROMPTS = ("The trouble with computers is", "My advice to the young:")
 

@@ -18,6 +18,7 @@ from lcsb_mobile.bundle import seal, write_bundle
 from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.compress import write_weights
 from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
@@ -152,7 +153,7 @@ def _trace(
     progress: Progress,
 ) -> GoldenTrace:
     config = runner.config
-    large = block_parameters(table) >= LARGE_MODEL
+    large = matrix_parameters([tensor for tensor in table if tensor.per_layer]) >= LARGE_MODEL
     cycle = min(len(schedule), options.schedule.subsets)  # a shuffled schedule is written out as many permutations
     run = [schedule[number % len(schedule)] for number in range(2 if large else 2 * max(2, cycle))]
     return record_trace(
@@ -174,12 +175,6 @@ def single_steps(config: ModelConfig) -> list[Subset]:
         Subset(everything[::2], everything[::2]),
         Subset(everything[:1], everything),
     ]
-
-
-def block_parameters(table: tuple[WeightTensor, ...]) -> int:
-    """Elements of the blocks' matrices, from their packing."""
-    packed = [tensor for tensor in table if tensor.per_layer and tensor.name.endswith(".packed")]
-    return sum(tensor.nbytes * (2 if tensor.dtype == "uint8" else 1) for tensor in packed)
 
 
 def _version(package: str) -> str:

@@ -18,9 +18,8 @@ from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.export.dequantize import dequantize
 from lcsb_mobile.export.graph_builder import GraphBuilder, loop_body, value
 from lcsb_mobile.export.lowering import lower
-from lcsb_mobile.head import CHUNK_ROWS
 from lcsb_mobile.models.layers import MASKED
-from lcsb_mobile.weights import LAYERS, WeightTensor
+from lcsb_mobile.weights import CHUNK_ROWS, LAYERS, WeightTensor
 
 
 @dataclass(frozen=True)

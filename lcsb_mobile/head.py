@@ -16,8 +16,7 @@ from torch import Tensor
 from lcsb_mobile.blocks import CapturedGraph, capture
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.models import architecture
-
-CHUNK_ROWS = 4096  # vocabulary rows at once; 16 MB of float weights at a hidden size of 1,024
+from lcsb_mobile.weights import CHUNK_ROWS
 
 
 def chunk_bounds(vocab_size: int) -> list[tuple[int, int]]:

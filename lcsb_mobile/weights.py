@@ -19,6 +19,7 @@ from lcsb_mobile.config import Record
 PAGE = 4096
 WEIGHTS_FILE = "weights.bin"
 LAYERS = "layers."
+CHUNK_ROWS = 4096  # rows of the head that are decompressed at once: 16 MB of float weights at a hidden size of 1,024
 
 DType = Literal["uint8", "int8", "float16", "float32"]
 

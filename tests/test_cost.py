@@ -12,7 +12,6 @@ from lcsb_mobile.compress import weight_table
 from lcsb_mobile.config import AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
 from lcsb_mobile.cost import (
     FLOPS_PER_DECOMPRESSED_BYTE,
-    HEAD_CHUNK_ROWS,
     check_budget,
     evaluation_cost,
     full_subset,
@@ -23,7 +22,6 @@ from lcsb_mobile.cost import (
     time_share,
 )
 from lcsb_mobile.errors import MemoryBudgetError, OptionError
-from lcsb_mobile.head import CHUNK_ROWS
 from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
@@ -198,10 +196,6 @@ def test_the_half_billion_model_costs_what_the_design_says(half_billion: Manifes
     blocks = sum(cost.forward_flops + cost.backward_flops for cost in cycle) / 4 / (full.forward_flops + full.backward_flops)
     assert blocks == pytest.approx(0.75, abs=0.02)
     assert full.decompressed_bytes == 4 * (2 * 24 * parameters(HALF_BILLION) + 151_936 * 896)
-
-
-def test_the_head_is_modelled_in_the_chunks_that_the_export_half_writes() -> None:
-    assert HEAD_CHUNK_ROWS == CHUNK_ROWS
 
 
 def test_the_predicted_peak_is_the_base_and_its_terms(small: Manifest) -> None:

@@ -135,7 +135,7 @@ LOGITS = 3  # float32 [T, CHUNK_ROWS]: logits, exponentials, and one between
 CHUNK_COPIES = 2.5  # of a head chunk in float32: itself, the groups before their reshape, the packed slice
 GRADIENT_COPIES = 3  # of [L, n] at once: the loop's parts and their stack, concatenated, reordered, copied out
 # Freed memory that glibc's allocator keeps, and holes between blocks. Fitted, not derived: see `predicted_peak`.
-HEAP_SLACK_LIMIT = 64 * MEGABYTE
+HEAP_SLACK_LIMIT = 32 * MEGABYTE
 HEAP_SLACK_SHARE = 2.8  # of the step's working set and saved inputs, where that is less
 
 
@@ -191,9 +191,9 @@ def _head_set(manifest: Manifest) -> int:
 def predicted_peak(manifest: Manifest, base: int) -> int:
     """Peak anonymous bytes of training on the target onnxruntime-training. `base`: those of the process once the runtime is imported.
 
-    An estimate for a process on glibc, meant to err upwards. The allocator's share was fitted to runs of six steps on 11 shapes
-    (SmolLM2-135M, Qwen2.5-0.5B, Gemma-3-270M, a tiny one; T 64 to 256, r 4 to 16), whose measured totals the prediction met
-    within -3 % and +14 %; benchmarks/memory_model.py repeats some of them. Raises OptionError for another target.
+    An estimate for a process on glibc, meant to err upwards. The allocator's share was fitted to runs of six steps on four shapes
+    (SmolLM2-135M with 64 tokens, with 15 layers and 128 tokens at rank 4; Gemma-3-270M and Qwen2.5-0.5B with 256), whose totals
+    it meets within 0 and +5 %; benchmarks/memory_model.py compares others. Raises OptionError for another target.
     """
     return base + sum(peak_terms(manifest).values())
 

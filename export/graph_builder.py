@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,20 @@ class GraphBuilder:
     Every node and value has a name unique in the whole model: ONNX Runtime 1.19.2 breaks on two unnamed nodes in one fusion.
     """
 
-    def __init__(self, parent: GraphBuilder | None = None) -> None:
+    def __init__(self, parent: GraphBuilder | None = None, weights_as_inputs: bool = False) -> None:
         self.nodes: list[ir.Node] = []
         self.root: GraphBuilder = parent.root if parent else self
         self.initializers: dict[Any, ir.Value] = {}
+        self.weight_inputs: dict[str, ir.Value] | None = {} if weights_as_inputs else None
         self.counter = 0
+        self.label = ""
+
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[None]:
+        """Nodes made within are named `label.…`: a profile of the model tells what they are for."""
+        before, self.label = self.label, f"{label}."
+        yield
+        self.label = before
 
     def subgraph(self) -> GraphBuilder:
         return GraphBuilder(self)
@@ -56,7 +66,7 @@ class GraphBuilder:
     ) -> tuple[ir.Value, ...]:
         """A node with an output for each of `names` (None: named by the counter)."""
         self.root.counter += 1
-        label = f"{kind}_{self.root.counter}"
+        label = f"{self.label}{kind}_{self.root.counter}"
         outputs = [ir.Value(name=name or f"{label}_out{i}") for i, name in enumerate(names)]
         attrs = [ir.AttrGraph(k, v) if isinstance(v, ir.Graph) else ir.convenience.convert_attribute(k, v) for k, v in attributes.items()]
         self.nodes.append(ir.Node(domain, kind, inputs, attrs, outputs=outputs, name=label))
@@ -78,7 +88,10 @@ class GraphBuilder:
         return self.const(number, np.float32)
 
     def weight(self, tensor: WeightTensor) -> ir.Value:
-        """A tensor of `weights.bin`, which must lie beside the model; ONNX Runtime maps it and copies nothing."""
+        """A tensor of `weights.bin`: an initializer in that file, which must lie beside the model and is mapped, or, with
+        `weights_as_inputs`, an input of the root graph that the host feeds."""
+        if self.root.weight_inputs is not None:
+            return self.root.weight_inputs.setdefault(tensor.name, value(tensor.name, tensor.dtype, tensor.shape))
         if tensor.name not in self.root.initializers:
             dtype, shape = DTYPES[tensor.dtype], ir.Shape(tensor.shape)
             external = ir.ExternalTensor(WEIGHTS_FILE, tensor.offset, tensor.nbytes, dtype, shape=shape, name=tensor.name)
@@ -115,16 +128,25 @@ def _initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
 
 
+def _output(b: GraphBuilder, name: str, result: ir.Value, dtype: str, shape: Sequence[int]) -> ir.Value:
+    """The value under its output's name; one that is not a node's own, or is another output already, through a node of its own."""
+    if result.name != name and (result.producer() is None or result.type is not None):
+        result = b.op("Identity", result, name=name)
+    result.name, result.type, result.shape = name, ir.TensorType(DTYPES[dtype]), ir.Shape(list(shape))
+    return result
+
+
 def save_model(b: GraphBuilder, path: Path, inputs: Sequence[ir.Value], outputs: Mapping[str, tuple[ir.Value, str, Sequence[int]]]) -> None:
     """Writes the model. `outputs`: name -> (value, dtype, shape). Nodes that nothing uses are removed from every subgraph:
-    one decompression left in a loop's body would run at each of its iterations."""
-    results = []
-    for name, (result, dtype, shape) in outputs.items():
-        out = b.op("Identity", result, name=name) if result.name != name else result
-        out.type, out.shape = ir.TensorType(DTYPES[dtype]), ir.Shape(list(shape))
-        results.append(out)
+    one decompression left in a loop's body would run at each of its iterations. The first output's node is written last: ONNX
+    Runtime walks back from the last node first, so all that leads to this output is run before what only others need."""
+    results = [_output(b, name, *output) for name, output in outputs.items()]
     opsets = {"": OPSET, MICROSOFT: 1}
     graph = ir.Graph(inputs, results, nodes=b.nodes, initializers=list(b.initializers.values()), opset_imports=opsets, name=path.stem)
+    graph.sort()
+    if (last := results[0].producer()) is not None and last is not graph[-1]:
+        graph.remove(last)
+        graph.append(last)
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="lcsb_mobile")
     RemoveUnusedNodesPass()(model)
     ir.save(model, path)

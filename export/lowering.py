@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from torch.fx import Node
 
-from lcsb_mobile.blocks import CapturedGraph
+from lcsb_mobile.captured import CapturedGraph, op_name
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.dequantize import dequantize
 from lcsb_mobile.export.graph_builder import GraphBuilder
+from lcsb_mobile.export.tile_order import run_tiles_in_turn
 
 
 def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value]) -> tuple[ir.Value, ...]:
@@ -23,16 +24,11 @@ def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value
         if node.op == "placeholder":
             lowering.values[node] = feeds[next(names)]
         elif node.op == "output":
+            run_tiles_in_turn(b, captured, lowering.values)
             return tuple(lowering.values[result] for result in node.args[0])
         else:
             lowering.values[node] = lowering.lower(node)
     raise AssertionError("a captured graph ends with its output node")
-
-
-def _op_name(node: Node) -> str:
-    """`aten.mul.Tensor` -> `mul`; a function of Python's own, such as getitem, by its name."""
-    schema = getattr(node.target, "_schema", None)
-    return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", str(node.target))
 
 
 def _shape(node: Node) -> list[int]:
@@ -40,7 +36,7 @@ def _shape(node: Node) -> list[int]:
 
 
 def _is_transpose(node: Any) -> bool:
-    return isinstance(node, Node) and _op_name(node) == "permute" and list(node.args[1]) == [1, 0]  # type: ignore[arg-type]
+    return isinstance(node, Node) and op_name(node) == "permute" and list(node.args[1]) == [1, 0]  # type: ignore[arg-type]
 
 
 def _strip_transposes(node: Any) -> tuple[Any, int]:
@@ -57,7 +53,7 @@ class _Lowering:
         self.values: dict[Any, Any] = {}
 
     def lower(self, node: Node) -> Any:
-        name = _op_name(node)
+        name = op_name(node)
         if name in SIMPLE:
             return self.b.op(SIMPLE[name], *(self.operand(x) for x in node.args))
         if name not in RULES:
@@ -89,7 +85,7 @@ class _Lowering:
         return self.b.op("Transpose", self.values[x], perm=list(order))
 
     def reduce(self, node: Node, x: Node, axes: list[int], keepdim: bool = False) -> ir.Value:
-        kind = "ReduceMean" if _op_name(node) == "mean" else "ReduceSum"
+        kind = "ReduceMean" if op_name(node) == "mean" else "ReduceSum"
         return self.b.op(kind, self.values[x], self.b.ints(*axes), keepdims=int(keepdim))
 
     def slice(self, node: Node, x: Node, axis: int = 0, start: int = 0, end: int = 2**31, *_: Any) -> ir.Value:
@@ -115,7 +111,7 @@ class _Lowering:
         return self.b.op("Pow", self.values[x], self.b.const(exponent, np.float32))
 
     def dequantize(self, node: Node, packed: Node, scale: Node) -> ir.Value:
-        bits = 4 if _op_name(node) == "dequantize_int4" else 8
+        bits = 4 if op_name(node) == "dequantize_int4" else 8
         group_size = _shape(packed)[-1] * (2 if bits == 4 else 1)
         return dequantize(self.b, self.values[packed], self.values[scale], bits, group_size, columns=_shape(node)[1])
 
@@ -139,6 +135,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "rsqrt": _Lowering.rsqrt,
     "pow": _Lowering.power,
     "clone": _Lowering.alias,
+    "alias": _Lowering.alias,
     "dequantize_int4": _Lowering.dequantize,
     "dequantize_int8": _Lowering.dequantize,
 }

@@ -13,13 +13,14 @@ import onnx_ir as ir
 
 from lcsb_mobile.adapter import AdapterLayout
 from lcsb_mobile.batch import IGNORED_LABEL
-from lcsb_mobile.blocks import BlockGraphs, CapturedGraph
+from lcsb_mobile.blocks import BlockGraphs
+from lcsb_mobile.captured import CapturedGraph
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.export.dequantize import dequantize
 from lcsb_mobile.export.graph_builder import GraphBuilder, loop_body, value
 from lcsb_mobile.export.lowering import lower
 from lcsb_mobile.models.layers import MASKED
-from lcsb_mobile.weights import CHUNK_ROWS, LAYERS, WeightTensor
+from lcsb_mobile.weights import LAYERS, WeightTensor, head_rows
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,11 @@ def _online_softmax(b: GraphBuilder, rows: ir.Value, x: ir.Value, carried: list[
 
 def next_token_logits(b: GraphBuilder, parts: StepParts, h: ir.Value, position: ir.Value) -> ir.Value:
     """h[L] [T, D], position int64 [1] -> logits [V] of the token after it."""
-    x = b.op("Gather", final_norm(b, parts, h), position)  # [1, D]
+    return row_logits(b, parts, b.op("Gather", final_norm(b, parts, h), position))
+
+
+def row_logits(b: GraphBuilder, parts: StepParts, x: ir.Value) -> ir.Value:
+    """A normed row [1, D] -> logits [V]."""
     body = b.subgraph()
     chunk = value("logits_chunk", "int64", ())
     so_far = value("logits_so_far", "float32", (1, "v"))
@@ -189,13 +194,14 @@ def head_name(parts: StepParts) -> str:
 
 
 def chunk_count(parts: StepParts) -> int:
-    return -(-parts.config.vocab_size // CHUNK_ROWS)
+    return -(-parts.config.vocab_size // head_rows(parts.config.hidden_size))
 
 
 def head_chunk(b: GraphBuilder, parts: StepParts, chunk: ir.Value) -> ir.Value:
-    """Rows chunk * CHUNK_ROWS onward of the head, decompressed; the last chunk is shorter."""
-    start = b.op("Mul", b.op("Reshape", chunk, b.ints(1)), b.ints(CHUNK_ROWS))
-    stop = b.op("Add", start, b.ints(CHUNK_ROWS))
+    """One chunk of the head's rows, decompressed; the last is shorter."""
+    rows = b.ints(head_rows(parts.config.hidden_size))
+    start = b.op("Mul", b.op("Reshape", chunk, b.ints(1)), rows)
+    stop = b.op("Add", start, rows)
     packed, scale = (
         b.op("Slice", b.weight(parts.weight(f"{head_name(parts)}.{part}")), start, stop, b.ints(0)) for part in ("packed", "scale")
     )

@@ -15,7 +15,7 @@ from lcsb_mobile.errors import MemoryBudgetError, OptionError
 from lcsb_mobile.manifest import Manifest
 from lcsb_mobile.run_record import MEGABYTE, megabytes
 from lcsb_mobile.schedule import Subset
-from lcsb_mobile.weights import CHUNK_ROWS, WeightTensor
+from lcsb_mobile.weights import WeightTensor, head_rows
 
 FLOAT = 4  # bytes of a float32
 
@@ -131,7 +131,7 @@ SESSION_BYTES = 10 * MEGABYTE  # training and evaluation session: parsed graphs,
 WIDE_ACTIVATIONS = 8  # float32 [T, intermediate_size] alive at once in a block's backward: the gated MLP, forward and backward
 NARROW_ACTIVATIONS = 12  # float32 [T, hidden_size]
 SCORES = 4  # float32 [heads, T, T]: scores, weights, and their gradients
-LOGITS = 3  # float32 [T, CHUNK_ROWS]: logits, exponentials, and one between
+LOGITS = 3  # float32 [T, head_rows]: logits, exponentials, and one between
 CHUNK_COPIES = 2.5  # of a head chunk in float32: itself, the groups before their reshape, the packed slice
 GRADIENT_COPIES = 3  # of [L, n] at once: the loop's parts and their stack, concatenated, reordered, copied out
 # Freed memory that glibc's allocator keeps, and holes between blocks. Fitted, not derived: see `predicted_peak`.
@@ -183,7 +183,7 @@ def _backward_set(manifest: Manifest) -> int:
 def _head_set(manifest: Manifest) -> int:
     """What one chunk of the head holds, and its carried results."""
     model = manifest.model
-    rows = min(CHUNK_ROWS, model.vocab_size)
+    rows = min(head_rows(model.hidden_size), model.vocab_size)
     chunk = round(CHUNK_COPIES * rows * model.hidden_size * FLOAT)
     return chunk + LOGITS * _activations(manifest, rows) + 4 * _activations(manifest, model.hidden_size)
 

@@ -57,6 +57,10 @@ class MissingDependencyError(LcsbError):
     """A runtime or an optional package is not installed in this environment."""
 
 
+class RuntimeVersionError(LcsbError):
+    """The installed runtime is too old for a bundle's programs, or was built without an operator that they need."""
+
+
 class MemoryBudgetError(LcsbError):
     """A run is predicted not to fit into the memory budget; nothing was started."""
 

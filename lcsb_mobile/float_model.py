@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.models import architecture
-from lcsb_mobile.models.layers import Linear, attention_masks, rope_tables
+from lcsb_mobile.models.layers import Linear, WholeLinear, attention_masks, attention_over, rope_tables
 
 Read = Callable[[str], Tensor]
 
@@ -37,7 +37,9 @@ def model_logits(
         prefix = f"model.layers.{layer}."
         shapes = model.layer_weights(config)
         vectors = {name: read(prefix + name) for name, shape in shapes.items() if len(shape) == 1}
-        h = model.block(h, vectors, float_linear(read, prefix, vectors), cos[kind], sin[kind], masks[kind], config)
+        h = model.block(
+            h, vectors, float_linear(read, prefix, vectors), attention_over(cos[kind], sin[kind], masks[kind], config.query_scale), config
+        )
     h = model.final_norm(h, read("model.norm.weight"), config)
     return h @ read(head_weight_name(config)).T
 
@@ -50,4 +52,4 @@ def float_linear(read: Read, prefix: str, vectors: dict[str, Tensor]) -> Linear:
         bias = vectors.get(f"{name}.bias")
         return y if bias is None else y + bias
 
-    return linear
+    return WholeLinear(linear)

@@ -13,14 +13,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lcsb_mobile.blocks import CapturedGraph, capture
+from lcsb_mobile.captured import CapturedGraph, capture
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.models import architecture
-from lcsb_mobile.weights import CHUNK_ROWS
+from lcsb_mobile.weights import head_rows
 
 
-def chunk_bounds(vocab_size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + CHUNK_ROWS, vocab_size)) for start in range(0, vocab_size, CHUNK_ROWS)]
+def chunk_bounds(vocab_size: int, hidden_size: int) -> list[tuple[int, int]]:
+    rows = head_rows(hidden_size)
+    return [(start, min(start + rows, vocab_size)) for start in range(0, vocab_size, rows)]
 
 
 def cross_entropy(x: Tensor, label_rows: Tensor, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,17 +14,19 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter.safetensors"
 GOLDEN_FILE = "golden.json"
+DECOMPRESSION = "decompress"  # what the names of a program's nodes begin with that decompress weights
 
 Target = Literal["onnxruntime-training", "onnxruntime", "executorch", "coreml"]
 
 
 class GraphTensor(Record, frozen=True):
-    """An input or output of a graph."""
+    """An input or output of a graph. `weight`: the tensor of `weights.bin` to feed, of `layers.…` the layer's own slice."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     meaning: str
+    weight: str | None = None
 
 
 class Graph(Record, frozen=True):
@@ -41,11 +43,26 @@ class FileEntry(Record, frozen=True):
 
 
 class BlockFlops(Record, frozen=True):
-    """Floating-point operations of one block's matrix products on T tokens, counted in the captured graphs; the backward's
-    contain the recomputed forward."""
+    """Floating-point operations of one block's matrix products on T tokens, counted in the captured graphs; `backward` contains the
+    recomputed forward, `backward_kept` reads what the forward kept instead."""
 
     forward: int
     backward: int
+    backward_kept: int
+
+
+class Arena(Record, frozen=True):
+    """One memory arena for all sessions of a process (`OrtArenaCfg`); it starts with a chunk of `initial_bytes`, reserved, not touched."""
+
+    initial_bytes: int
+
+
+class RuntimeSettings(Record, frozen=True):
+    """How the target's sessions are to be made, found by measurement (docs/decisions.md): ONNX Runtime's session configuration entries,
+    and the shared arena."""
+
+    session_config: dict[str, str]
+    arena: Arena
 
 
 class Manifest(Record, frozen=True):
@@ -64,6 +81,7 @@ class Manifest(Record, frozen=True):
     schedule: tuple[Subset, ...]
     optimizer: AdamWConfig
     block_flops: BlockFlops
+    runtime: RuntimeSettings
     graphs: dict[str, Graph]
     weights: tuple[WeightTensor, ...]
     reconstruction_error: dict[str, float]

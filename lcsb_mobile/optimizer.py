@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,45 +28,74 @@ class AdamWConfig(Record, frozen=True):
     implicit_updates: ImplicitUpdates = "momentum"
 
 
+@dataclass(frozen=True)
+class LayerUpdate:
+    """The scalars of one layer's update, float32 as they are used. Field names are those of the program `adamw`."""
+
+    decay: np.float32
+    rate: np.float32
+    root: np.float32
+
+
+# parameters, first and second moment float32[n], updated in place; the gradient float32[n], None for zero.
+UpdateLayer = Callable[[Float32Array, Float32Array, Float32Array, Float32Array | None, LayerUpdate, AdamWConfig], None]
+
+
+def update_layer(
+    theta: Float32Array, m: Float32Array, v: Float32Array, gradient: Float32Array | None, scalars: LayerUpdate, config: AdamWConfig
+) -> None:
+    """AdamW in NumPy, operation by operation as `torch.optim.AdamW`."""
+    beta1, beta2 = config.betas
+    theta *= scalars.decay
+    m *= np.float32(beta1)
+    v *= np.float32(beta2)
+    if gradient is not None:
+        m += np.float32(1 - beta1) * gradient
+        v += np.float32(1 - beta2) * (gradient * gradient)
+    denominator = np.sqrt(v)
+    denominator /= scalars.root
+    denominator += np.float32(config.eps)
+    np.divide(m, denominator, out=denominator)
+    denominator *= scalars.rate
+    theta -= denominator
+
+
 class AdamW:
     """Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`.
 
     State: `adapter`, `first_moment`, `second_moment` float32[L, n], updated in place, and `updates` int64[L], how often each
-    layer was updated (with "momentum" all alike, and equal to the step number).
+    layer was updated (with "momentum" all alike, and equal to the step number). `update_layer` computes one layer's update: NumPy's, or
+    a runtime's program. `moments`: where the moments are held, zeroed (None: in memory of its own).
     """
 
-    def __init__(self, adapter: Float32Array, config: AdamWConfig) -> None:
+    def __init__(
+        self,
+        adapter: Float32Array,
+        config: AdamWConfig,
+        update_layer: UpdateLayer = update_layer,
+        moments: tuple[Float32Array, Float32Array] | None = None,
+    ) -> None:
         self.config = config
         self.adapter = adapter
-        self.first_moment = np.zeros_like(adapter)
-        self.second_moment = np.zeros_like(adapter)
+        self.first_moment, self.second_moment = moments or (np.zeros_like(adapter), np.zeros_like(adapter))
         self.updates: Int64Array = np.zeros(adapter.shape[0], np.int64)
+        self._update_layer = update_layer
 
     def update(self, gradients: Mapping[int, Float32Array], learning_rate: float) -> None:
         """One step. `gradients`: layer -> float32[n] for the trained layers."""
         for layer in range(self.adapter.shape[0]):
-            if layer in gradients:
-                self._update_layer(layer, gradients[layer], learning_rate)
-            elif self.config.implicit_updates == "momentum":
-                self._update_layer(layer, None, learning_rate)
+            if layer in gradients or self.config.implicit_updates == "momentum":
+                self.updates[layer] += 1
+                state = self.adapter[layer], self.first_moment[layer], self.second_moment[layer]
+                self._update_layer(*state, gradients.get(layer), self._scalars(int(self.updates[layer]), learning_rate), self.config)
 
-    def _update_layer(self, layer: int, gradient: Float32Array | None, learning_rate: float) -> None:
+    def _scalars(self, count: int, learning_rate: float) -> LayerUpdate:
         beta1, beta2 = self.config.betas
-        theta, m, v = self.adapter[layer], self.first_moment[layer], self.second_moment[layer]
-        self.updates[layer] += 1
-        count = int(self.updates[layer])
-        theta *= np.float32(1 - learning_rate * self.config.weight_decay)
-        m *= np.float32(beta1)
-        v *= np.float32(beta2)
-        if gradient is not None:
-            m += np.float32(1 - beta1) * gradient
-            v += np.float32(1 - beta2) * (gradient * gradient)
-        denominator = np.sqrt(v)
-        denominator /= np.float32(math.sqrt(1 - beta2**count))
-        denominator += np.float32(self.config.eps)
-        np.divide(m, denominator, out=denominator)
-        denominator *= np.float32(learning_rate / (1 - beta1**count))
-        theta -= denominator
+        return LayerUpdate(
+            decay=np.float32(1 - learning_rate * self.config.weight_decay),
+            rate=np.float32(learning_rate / (1 - beta1**count)),
+            root=np.float32(math.sqrt(1 - beta2**count)),
+        )
 
 
 def gradient_norm(gradients: Mapping[int, Float32Array]) -> float:

@@ -10,7 +10,7 @@ from lcsb_mobile.adapter import AdapterLayout
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.models import architecture
-from lcsb_mobile.models.layers import Linear, attention_masks, rope_tables
+from lcsb_mobile.models.layers import Linear, WholeLinear, attention_masks, attention_over, rope_tables
 from lcsb_mobile.quantization import dequantize
 from lcsb_mobile.schedule import Subset
 from lcsb_mobile.weights import MappedWeights
@@ -34,7 +34,7 @@ def reference_step(
     for layer, kind in enumerate(config.layer_kinds):
         tensors = {name: torch.from_numpy(array) for name, array in weights.layer(layer).items()}
         linear = _linear(tensors, layout.views(flat[layer]), layout.lora.scaling)
-        out = model.block(h, tensors, linear, cos[kind], sin[kind], masks[kind], config)
+        out = model.block(h, tensors, linear, attention_over(cos[kind], sin[kind], masks[kind], config.query_scale), config)
         exact = layer < subset.train[0] or layer in subset.propagate
         h = out if exact else h + (out - h).detach()
     h = model.final_norm(h, torch.from_numpy(weights["norm.weight"]), config)
@@ -58,4 +58,4 @@ def _linear(tensors: dict[str, Tensor], lora: dict[str, Tensor], scaling: float)
             y = y + tensors[f"{name}.bias"]
         return y + scaling * (x @ lora[f"{name}.lora_A"].T) @ lora[f"{name}.lora_B"].T
 
-    return linear
+    return WholeLinear(linear)

@@ -19,7 +19,9 @@ from lcsb_mobile.config import Record
 PAGE = 4096
 WEIGHTS_FILE = "weights.bin"
 LAYERS = "layers."
-CHUNK_ROWS = 4096  # rows of the head that are decompressed at once: 16 MB of float weights at a hidden size of 1,024
+HEAD_CHUNK_BYTES = 8 * 2**20  # of float rows of the head that are decompressed at once
+TILE_BYTES = 4_500_000  # of one float tile of an MLP's matrix, about what a core's second-level cache holds,
+MOST_TILES = 8  # but no more tiles than that: each adds some sixty nodes to a block's backward
 
 DType = Literal["uint8", "int8", "float16", "float32"]
 
@@ -39,6 +41,18 @@ class WeightTensor(Record, frozen=True):
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def head_rows(hidden_size: int) -> int:
+    """Rows of the head in a chunk: a power of two, so that the chunks of many models are alike."""
+    return int(2 ** math.floor(math.log2(max(256, HEAD_CHUNK_BYTES / (4 * hidden_size)))))
+
+
+def tile_rows(hidden_size: int, intermediate_size: int, group_size: int) -> int | None:
+    """Rows of gate and up, and columns of down, in a tile: a multiple of the group size. None: all at once."""
+    count = min(MOST_TILES, math.ceil(hidden_size * intermediate_size * 4 / TILE_BYTES))
+    rows = math.ceil(intermediate_size / count / group_size) * group_size
+    return rows if rows < intermediate_size else None
 
 
 def lay_out(tensors: dict[str, tuple[DType, tuple[int, ...]]]) -> tuple[WeightTensor, ...]:
@@ -73,6 +87,17 @@ class MappedWeights:
         """Drops the pages that were read from this process; the system keeps them cached, and the next access maps them again."""
         if hasattr(mmap, "MADV_DONTNEED") and self._file._mmap is not None:  # type: ignore[attr-defined]
             self._file._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+    def read_ahead(self, layer: int) -> None:
+        """Asks the system to read a layer's pages while something else runs."""
+        mapping: Any = self._file._mmap  # type: ignore[attr-defined]
+        if not hasattr(mmap, "MADV_WILLNEED") or mapping is None:
+            return
+        for tensor in self._table.values():
+            if tensor.per_layer:
+                size = tensor.nbytes // tensor.shape[0]
+                start = (tensor.offset + layer * size) // mmap.PAGESIZE * mmap.PAGESIZE
+                mapping.madvise(mmap.MADV_WILLNEED, start, tensor.offset + (layer + 1) * size - start)
 
     def layer(self, number: int) -> dict[str, npt.NDArray[Any]]:
         """One layer's tensors by their name within the layer."""

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult
-from lcsb_mobile.blocks import ACTIVATION_INPUTS, BACKWARD_INPUTS, BlockGraphs, CapturedGraph, capture_blocks, layer_tensors, make_block
+from lcsb_mobile.blocks import ACTIVATION_INPUTS, BACKWARD_INPUTS, BlockGraphs, capture_blocks, layer_tensors, make_block
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.head import capture_final_norm, cross_entropy

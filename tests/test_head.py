@@ -33,7 +33,7 @@ def expected(x: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
 @pytest.mark.parametrize("chunk_rows", [1, 7, 50, 130, 131, 132, 4096])
 @pytest.mark.parametrize("scale", [1.0, 0.0, 30.0, 1e4])
 def test_equals_cross_entropy(monkeypatch: pytest.MonkeyPatch, chunk_rows: int, scale: float) -> None:
-    monkeypatch.setattr(head, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(head, "head_rows", lambda hidden_size: chunk_rows)
     x, labels, weight = problem(scale)
     loss, dx = cross_entropy(x, weight[labels], (weight[start:stop] for start, stop in chunk_bounds(VOCABULARY)))
     expected_loss, expected_dx = expected(x, labels, weight)

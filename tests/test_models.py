@@ -17,7 +17,7 @@ from lcsb_mobile.config import ModelConfig, RopeScaling
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
 from lcsb_mobile.float_model import float_linear, model_logits
 from lcsb_mobile.models import ARCHITECTURES, architecture, checkpoint_weights
-from lcsb_mobile.models.layers import MASKED, attention_masks, gelu_tanh, rope_tables
+from lcsb_mobile.models.layers import MASKED, attention_masks, attention_over, gelu_tanh, rope_tables
 
 LENGTH = 40
 # Both sides are float32 and do the same operations, in another order where query heads are grouped, queries scaled with RoPE and
@@ -270,7 +270,8 @@ def test_blocks_are_traceable(model_type: str) -> None:
         layer: Mapping[str, Tensor] = dict(zip((prefix + name for name in names), tensors, strict=True))
         vectors = {name: layer[prefix + name] for name in names if layer[prefix + name].dim() == 1}
         linear = float_linear(layer.__getitem__, prefix, vectors)
-        _, pullback = torch.func.vjp(lambda h: ARCHITECTURES[model_type].block(h, vectors, linear, cos, sin, mask, config), h)
+        attend = attention_over(cos, sin, mask, config.query_scale)
+        _, pullback = torch.func.vjp(lambda h: ARCHITECTURES[model_type].block(h, vectors, linear, attend, config), h)
         gradient: Tensor = pullback(g)[0]
         return gradient
 

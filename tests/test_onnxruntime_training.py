@@ -52,8 +52,8 @@ MakeExported = Callable[..., Exported]
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head, "CHUNK_ROWS", CHUNK_ROWS)
-        patch.setattr(step_graph, "CHUNK_ROWS", CHUNK_ROWS)
+        patch.setattr(head, "head_rows", lambda hidden_size: CHUNK_ROWS)
+        patch.setattr(step_graph, "head_rows", lambda hidden_size: CHUNK_ROWS)
         yield
 
 
@@ -140,7 +140,7 @@ def test_steps_do_not_depend_on_each_other(exported: MakeExported) -> None:
 
 
 def test_vocabulary_in_one_chunk(exported: MakeExported, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_graph, "CHUNK_ROWS", 4096)
+    monkeypatch.setattr(step_graph, "head_rows", lambda hidden_size: 4096)
     case = export_tiny(make_tiny(tmp_path, "qwen2-untied"), DEFAULTS)
     step, batch = subset([0, 1, 2]), packed_batch()
     assert_steps_equal(open_runner(case).step(step, batch, case.adapter), case.model.runner().step(step, batch, case.adapter), 6e-6)

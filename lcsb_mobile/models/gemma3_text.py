@@ -23,7 +23,7 @@ from lcsb_mobile.models.hf_config import (
     resolve_attention,
     resolve_layer_types,
 )
-from lcsb_mobile.models.layers import Linear, attention, gated_mlp, gelu_tanh, projection_weights, rms_norm, split_heads
+from lcsb_mobile.models.layers import Attend, Linear, gated_mlp, gelu_tanh, projection_weights, rms_norm, split_heads
 
 
 class Gemma3Fields(msgspec.Struct, kw_only=True):
@@ -115,19 +115,17 @@ def norm(x: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
     return rms_norm(x, 1.0 + weight, config.rms_norm_eps)
 
 
-def self_attention(
-    x: Tensor, vectors: Mapping[str, Tensor], linear: Linear, cos: Tensor, sin: Tensor, mask: Tensor, config: ModelConfig
-) -> Tensor:
+def self_attention(x: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
     q, k, v = (split_heads(linear(f"self_attn.{name}_proj", x), config.head_dim) for name in "qkv")  # (T, heads, d)
     q = norm(q, vectors["self_attn.q_norm.weight"], config)
     k = norm(k, vectors["self_attn.k_norm.weight"], config)
-    return linear("self_attn.o_proj", attention(q, k, v, cos, sin, mask, config.query_scale))  # (T, D)
+    return linear("self_attn.o_proj", attend(q, k, v))  # (T, D)
 
 
-def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, cos: Tensor, sin: Tensor, mask: Tensor, config: ModelConfig) -> Tensor:
-    """One layer, h (T, D) -> (T, D); cos, sin (T, d), mask (T, T). `linear` is matrix, bias and LoRA of a projection by name."""
+def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
+    """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
     x = norm(h, vectors["input_layernorm.weight"], config)
-    x = self_attention(x, vectors, linear, cos, sin, mask, config)
+    x = self_attention(x, vectors, linear, attend, config)
     h = h + norm(x, vectors["post_attention_layernorm.weight"], config)
     x = norm(h, vectors["pre_feedforward_layernorm.weight"], config)
     x = gated_mlp(x, linear, gelu_tanh)

@@ -7,15 +7,53 @@ attention, activations out of `sigmoid`, whose derivative is cheap and lowers ev
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
 
-Linear = Callable[[str, Tensor], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (T, H, d), k and v (T, K, d) before RoPE -> (T, H * d)
+Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (keys after RoPE, values), (T, K, d) each -> those to attend to
+
+
+class Linear(Protocol):
+    """A layer's projections by name: matrix, bias and LoRA. `rows` and `columns` are the same product in tiles of the matrix,
+    so that no more than a tile of it, and of what lies between two projections, exists at a time."""
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        """(T, in) -> (T, out)."""
+        ...
+
+    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
+        """(T, in) -> the output's columns, tile by tile."""
+        ...
+
+    def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
+        """The input's columns, tile by tile -> (T, out)."""
+        ...
+
+
+class WholeLinear:
+    """A `Linear` without tiles, out of a function of name and input."""
+
+    def __init__(self, function: Callable[[str, Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        return self.function(name, x)
+
+    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
+        yield self.function(name, x)
+
+    def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
+        (x,) = tiles
+        return self.function(name, x)
+
 
 MASKED = -1e9  # finite, so that no runtime makes NaN of it; exp(score + MASKED - max) is exactly 0 in float32
 
@@ -36,7 +74,8 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 def gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor]) -> Tensor:
     """`down(activation(gate(x)) * up(x))`, (T, D) -> (T, D)."""
-    return linear("mlp.down_proj", activation(linear("mlp.gate_proj", x)) * linear("mlp.up_proj", x))
+    tiles = zip(linear.rows("mlp.gate_proj", x), linear.rows("mlp.up_proj", x))
+    return linear.columns("mlp.down_proj", (activation(gate) * up for gate, up in tiles))
 
 
 def rotate_half(x: Tensor) -> Tensor:
@@ -53,18 +92,22 @@ def split_heads(x: Tensor, head_dim: int) -> Tensor:
     return x.reshape(x.shape[0], -1, head_dim)  # (T, heads * d) -> (T, heads, d)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, scale: float) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Tensor:
     """Grouped-query attention with RoPE: q (T, H, d), k and v (T, K, d), additive mask (T, T) -> (T, H * d).
 
-    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated.
+    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated. A `cache` may
+    put the S keys and values of other tokens in their place; then mask is (T, S).
     """
     T, H, d = q.shape
     K = k.shape[1]
     q = apply_rope(q, cos * scale, sin * scale)  # scaling the tables costs T*d products, scaling the scores H*T*T
     q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
-    k = apply_rope(k, cos, sin).permute(1, 2, 0)  # (K, d, T)
-    scores = torch.bmm(q, k).reshape(H, T, T) + mask
-    weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, T)
+    k = apply_rope(k, cos, sin)
+    if cache is not None:
+        k, v = cache(k, v)
+    S = k.shape[0]
+    scores = torch.bmm(q, k.permute(1, 2, 0)).reshape(H, T, S) + mask
+    weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, S)
     out = torch.bmm(weights, v.permute(1, 0, 2))  # (K, G * T, d)
     return out.reshape(H, T, d).permute(1, 0, 2).reshape(T, H * d)
 
@@ -101,6 +144,11 @@ def rope_tables(config: ModelConfig, length: int) -> tuple[Tensor, Tensor]:
     angles = positions[None, :, None] * inverse[:, None, :]
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+def attention_over(cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Attend:
+    """`attention` of q, k and v alone."""
+    return functools.partial(attention, cos=cos, sin=sin, mask=mask, scale=scale, cache=cache)
 
 
 def attention_masks(config: ModelConfig, segment_ids: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
 from lcsb_mobile.models.hf_config import FULL, PositiveInt, Raw, check_shape, read_fields, read_rope, refuse_unless, resolve_attention
-from lcsb_mobile.models.layers import Linear, attention, gated_mlp, projection_weights, rms_norm, silu, split_heads
+from lcsb_mobile.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
 
 class LlamaFields(msgspec.Struct, kw_only=True):
@@ -64,15 +64,15 @@ def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return projection_weights(config) | dict.fromkeys(norms, (config.hidden_size,))
 
 
-def self_attention(x: Tensor, linear: Linear, cos: Tensor, sin: Tensor, mask: Tensor, config: ModelConfig) -> Tensor:
+def self_attention(x: Tensor, linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
     q, k, v = (split_heads(linear(f"self_attn.{name}_proj", x), config.head_dim) for name in "qkv")  # (T, heads, d)
-    return linear("self_attn.o_proj", attention(q, k, v, cos, sin, mask, config.query_scale))  # (T, D)
+    return linear("self_attn.o_proj", attend(q, k, v))  # (T, D)
 
 
-def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, cos: Tensor, sin: Tensor, mask: Tensor, config: ModelConfig) -> Tensor:
-    """One layer, h (T, D) -> (T, D); cos, sin (T, d), mask (T, T). `linear` is matrix, bias and LoRA of a projection by name."""
+def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
+    """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
     x = rms_norm(h, vectors["input_layernorm.weight"], config.rms_norm_eps)
-    h = h + self_attention(x, linear, cos, sin, mask, config)
+    h = h + self_attention(x, linear, attend, config)
     x = rms_norm(h, vectors["post_attention_layernorm.weight"], config.rms_norm_eps)
     return h + gated_mlp(x, linear, silu)
 

@@ -8,7 +8,7 @@ from lcsb_mobile.batch import StepRunner
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 
-RunnerName = Literal["onnxruntime-training", "eager"]
+RunnerName = Literal["onnxruntime-training", "onnxruntime", "eager"]
 
 
 def make_runner(bundle: Bundle, name: RunnerName | None = None, threads: int | None = None) -> StepRunner:
@@ -23,6 +23,10 @@ def make_runner(bundle: Bundle, name: RunnerName | None = None, threads: int | N
         from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
         return OnnxRuntimeTrainingRunner(bundle, threads)
+    if name == "onnxruntime":
+        from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+
+        return OnnxRuntimeRunner(bundle, threads)
     if name == "eager":
         try:
             from lcsb_mobile.runners import eager

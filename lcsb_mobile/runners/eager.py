@@ -90,7 +90,7 @@ class EagerRunner:
         return loss, vjp(dx)[0]
 
     def _head_chunks(self) -> Iterator[Tensor]:
-        for start, stop in chunk_bounds(self.config.vocab_size):
+        for start, stop in chunk_bounds(self.config.vocab_size, self.config.hidden_size):
             yield self._rows(self.head_name, np.arange(start, stop))
             self.weights.release()
 

@@ -9,6 +9,7 @@ from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.blocks import capture_blocks
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.export.step_graph import StepParts
+from lcsb_mobile.export.to_onnxruntime import SETTINGS
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.head import capture_final_norm
 from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
@@ -49,7 +50,8 @@ def export_tiny(model: TinyModel, optimizer: AdamWConfig) -> Exported:
         schedule_config=schedule,
         schedule=make_schedule(schedule, model.config.num_hidden_layers),
         optimizer=optimizer,
-        block_flops=BlockFlops(forward=0, backward=0),
+        block_flops=BlockFlops(forward=0, backward=0, backward_kept=0),
+        runtime=SETTINGS,
         graphs=graphs,
         weights=model.table,
         reconstruction_error=dict(model.errors),

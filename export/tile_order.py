@@ -1,0 +1,84 @@
+"""Tiles of the weights, decompressed one after the other.
+
+A block's MLP is captured in tiles (`blocks.Projections.rows` and `columns`), but nothing in the graph says that a tile is used up
+before the next is decompressed: ONNX Runtime's order, a walk back from the outputs, recomputes the gates of all tiles first and then
+holds all their weights. A data dependency says it: the `Slice` that cuts a tile out starts at its offset plus zero times a number
+out of the last products of the tile before. Every runtime must respect that, and it costs a few scalar operations.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir as ir
+from torch.fx import Node
+
+from lcsb_mobile.captured import CapturedGraph, op_name
+from lcsb_mobile.export.graph_builder import GraphBuilder
+
+
+def run_tiles_in_turn(b: GraphBuilder, captured: CapturedGraph, values: Mapping[Any, Any]) -> None:
+    """`values`: node of the captured graph -> its lowered value. The builder's nodes are no longer in topological order afterwards;
+    `save_model` sorts them."""
+    cuts = _cuts(captured)
+    last = _last_products(captured, cuts)
+    position = {node: index for index, node in enumerate(captured.graph.nodes)}
+    # The forward uses the tiles upwards, autograd downwards.
+    order = sorted(last, key=lambda tile: max(position[product] for product in last[tile]))
+    for before, tile in itertools.pairwise(order):
+        token = _zero(b, [values[product] for product in last[before]])
+        for node in (node for node, number in cuts.items() if number == tile):
+            cut: ir.Node = values[node].producer()
+            cut.replace_input_with(1, b.op("Add", cut.inputs[1], token))
+
+
+def _cuts(captured: CapturedGraph) -> dict[Node, int]:
+    """The slices that cut a tile out of packed weights and their scales -> the tile's number."""
+    cuts: dict[Node, int] = {}
+    for node in captured.graph.nodes:
+        if op_name(node) in ("dequantize_int4", "dequantize_int8"):
+            for source in node.args:
+                if source.op != "placeholder":
+                    start, stop = source.args[2:4]
+                    whole = source.args[0].meta["val"].shape[source.args[1]]
+                    size = stop - start if start == 0 else next(c.args[3] for c in cuts if c.args[:3] == (*source.args[:2], 0))
+                    cuts[source] = start // min(size, whole)
+    return cuts
+
+
+def _last_products(captured: CapturedGraph, cuts: Mapping[Node, int]) -> dict[int, list[Node]]:
+    """Tile -> the matrix products that come of this tile alone, and that none of the same needs: once they are there, nothing of the
+    tile is needed any more but themselves."""
+    tiles: dict[Node, frozenset[int]] = {}
+    last: dict[int, list[Node]] = {}
+    for node in captured.graph.nodes:
+        if node in cuts:
+            tiles[node] = frozenset([cuts[node]])
+            continue
+        tiles[node] = frozenset().union(*(tiles[source] for source in node.all_input_nodes))
+        if len(tiles[node]) == 1 and op_name(node) == "mm":
+            (tile,) = tiles[node]
+            needed = _ancestors(node)
+            last[tile] = [product for product in last.get(tile, []) if product not in needed] + [node]
+    return last
+
+
+def _ancestors(node: Node) -> set[Node]:
+    found: set[Node] = set()
+    pending = [node]
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                pending.append(source)
+    return found
+
+
+def _zero(b: GraphBuilder, results: list[ir.Value]) -> ir.Value:
+    """int64 [1] of 0, known once all `results` [T, N] are."""
+    first = [b.op("Slice", result, b.ints(0, 0), b.ints(1, 1), b.ints(0, 1)) for result in results]
+    total = first[0] if len(first) == 1 else b.op("Sum", *first)
+    whole = b.op("Cast", b.op("Reshape", total, b.ints(1)), to=ir.DataType.INT64.value)
+    return b.op("Mul", whole, b.ints(0))

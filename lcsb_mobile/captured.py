@@ -1,0 +1,81 @@
+"""Functions of tensors as graphs of core ATen operators, and parts of such graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+PRODUCTS = ("mm", "bmm")
+
+
+def op_name(node: Node) -> str:
+    """`aten.mul.Tensor` -> `mul`; a function of Python's own, such as getitem, by its name."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", str(node.target))
+
+
+@dataclass(frozen=True)
+class CapturedGraph:
+    """A graph of core ATen operators and the two lcsb ops; `inputs` and `outputs` name its placeholders and results."""
+
+    program: torch.export.ExportedProgram
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def graph(self) -> Graph:
+        graph: Graph = self.program.graph
+        return graph
+
+    @property
+    def placeholders(self) -> list[Node]:
+        return [node for node in self.graph.nodes if node.op == "placeholder"]
+
+    @property
+    def results(self) -> list[Node]:
+        return list(self.graph.output_node().args[0])  # type: ignore[arg-type]
+
+    @property
+    def flops(self) -> int:
+        """Of the matrix products: 2 m k n each, times the batch of a `bmm`."""
+        products = [node for node in self.graph.nodes if op_name(node) in PRODUCTS]
+        return sum(2 * math.prod(node.meta["val"].shape) * node.args[0].meta["val"].shape[-1] for node in products)
+
+
+def capture(
+    function: Callable[..., tuple[Tensor, ...]], args: Sequence[Tensor], inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> CapturedGraph:
+    """`function` of tensors as an ATen graph; what it decompresses stays compressed."""
+    module = make_fx(function, decomposition_table=dict(core_aten_decompositions()), tracing_mode="fake")(*args)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return CapturedGraph(torch.export.export(module, tuple(args), strict=False), inputs, outputs)
+
+
+def extract(captured: CapturedGraph, inputs: Mapping[Node, str], outputs: Mapping[str, Node]) -> CapturedGraph:
+    """The part of a graph that computes `outputs` from `inputs`, which may be inner nodes; inputs that it does not need are left out."""
+    needed: set[Node] = set()
+    pending = list(outputs.values())
+    while pending:
+        node = pending.pop()
+        if node not in needed:
+            needed.add(node)
+            pending.extend([] if node in inputs else node.all_input_nodes)
+    used = {node: name for node, name in inputs.items() if node in needed}
+    graph, copies = Graph(), {}
+    for node, name in used.items():
+        copies[node] = graph.placeholder(name.replace(".", "_"))
+    for node in captured.graph.nodes:
+        if node in needed and node not in used:
+            copies[node] = graph.node_copy(node, lambda source: copies[source])
+    graph.output(tuple(copies[node] for node in outputs.values()))
+    examples = tuple(torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in used)
+    program = torch.export.export(GraphModule(captured.program.graph_module, graph), examples, strict=False)
+    return CapturedGraph(program, tuple(used.values()), tuple(outputs))

@@ -1,0 +1,93 @@
+"""Writes the bundles that tests_device reads: `export_test_bundles.py DIRECTORY`.
+
+They are of small random models of every architecture, and of the embedded one, each with its golden trace. Exporting needs torch, the
+tests do not: they are run in environments that have none. `make device-bundles` calls this.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers.checkpoints import write_checkpoint
+from helpers.tiny_models import MODELS
+
+from lcsb_mobile.config import LoraConfig, QuantizationConfig
+from lcsb_mobile.export.bundle import export_bundle
+from lcsb_mobile.export_options import TINY, ExportOptions
+from lcsb_mobile.optimizer import AdamWConfig
+from lcsb_mobile.schedule import ScheduleConfig
+
+TARGET = "onnxruntime"
+GROUP = 8  # divides the widths 48, 72 and 80 of the random models
+SEQ_LEN = 31  # no multiple of anything
+TINY_SEQ_LEN = 64  # an emulated processor runs these too
+
+
+@dataclass(frozen=True)
+class Case:
+    """`model`: a name of `helpers.tiny_models.MODELS`, or "tiny". `layers`: instead of the model's own."""
+
+    model: str
+    layers: int | None = None
+    quantization: QuantizationConfig = QuantizationConfig(group_size=GROUP)
+    schedule: ScheduleConfig = ScheduleConfig(subsets=3)
+    optimizer: AdamWConfig = AdamWConfig()
+    seq_len: int = SEQ_LEN
+
+
+CASES = {
+    "llama": Case("llama"),
+    "llama-untied-int8": Case("llama-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP)),
+    # The trace's run takes two cycles: here 20 optimizer steps, in most of which momentum alone moves a layer.
+    "llama-20-steps": Case("llama-untied", layers=10, schedule=ScheduleConfig(subsets=10)),
+    "qwen2": Case("qwen2", schedule=ScheduleConfig(method="lcsb-identity", subsets=3), optimizer=AdamWConfig(implicit_updates="none")),
+    "qwen2-untied-int4-head": Case("qwen2-untied", quantization=QuantizationConfig(embedding_bits=4, group_size=GROUP)),
+    "gemma3": Case("gemma3"),
+    "gemma3-untied-int8": Case(
+        "gemma3-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP), schedule=ScheduleConfig(method="full")
+    ),
+    "tiny": Case(TINY, quantization=QuantizationConfig(), schedule=ScheduleConfig(), seq_len=TINY_SEQ_LEN),
+}
+
+
+def export(case: Case, output: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        model = case.model
+        if model != TINY:
+            model_type, tied, overrides = MODELS[model]
+            if case.layers is not None:
+                overrides = overrides | {"num_hidden_layers": case.layers}
+            model = str(write_checkpoint(Path(temporary) / model, model_type, tied=tied, **overrides))
+        options = ExportOptions(
+            model=model,
+            output=output,
+            target=TARGET,
+            lora=LoraConfig(rank=4),
+            quantization=case.quantization,
+            schedule=case.schedule,
+            optimizer=case.optimizer,
+            seq_len=case.seq_len,
+            force=True,
+        )
+        export_bundle(options)
+
+
+def main(directory: Path) -> None:
+    torch.set_num_threads(1)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, case in CASES.items():
+        export(case, directory / name)
+        print(directory / name)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))

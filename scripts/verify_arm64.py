@@ -1,0 +1,93 @@
+"""Holds ONNX Runtime on ARM64, the instruction set of phones, to the golden traces of bundles: `verify_arm64.py BUNDLE...`
+
+Runs the device half on each bundle here and on emulated ARM64 processors (arm64_python.sh) with the same packages, and prints how far
+losses and gradient norms are from the trace at most, on each. Emulation proves numbers, not speed. Runs in an environment without torch.
+
+Exit codes: 1, a bundle's trace does not hold; 3, ARM64 cannot be set up here, unless `--skip-if-unavailable` allows for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lcsb_mobile.errors import LcsbError
+from lcsb_mobile.verify import verify
+
+ARM64_PYTHON = Path(__file__).with_name("arm64_python.sh")
+UNAVAILABLE = 3  # its exit code when it cannot be set up
+TIME_LIMIT = 600  # seconds a processor; a tenth is usual
+# cortex-a76 is of 2018: NEON with dot products, as nearly every phone has. max has all that the emulator knows, SVE2 and SME too.
+CPUS = ("cortex-a76", "max")
+FIGURES = ("step_loss", "step_gradient_norm", "run_loss")
+
+
+def measure(bundles: Sequence[Path]) -> None:
+    """What runs on each processor: prints one JSON object a bundle."""
+    for bundle in bundles:
+        try:
+            result = verify(bundle, threads=1)
+        except LcsbError as error:
+            found: dict[str, object] = {"error": str(error)}
+        else:
+            found = {name: getattr(result, name) for name in ("runtime_version", *FIGURES)}
+        print(json.dumps({"bundle": bundle.name} | found), flush=True)
+
+
+def run(processor: str, command: Sequence[object], bundles: Sequence[Path], cpu: str = "") -> list[dict[str, object]]:
+    """`measure` on a processor. One that crashes at a bundle has that as its error."""
+    arguments = [*command, Path(__file__).resolve(), "--measure", *(bundle.resolve() for bundle in bundles)]
+    environment = os.environ | {"LCSB_ARM64_CPU": cpu}
+    done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, text=True, check=False, timeout=TIME_LIMIT, env=environment)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(rows) < len(bundles):
+        rows.append({"bundle": bundles[len(rows)].name, "error": f"the process ended with {done.returncode}"})
+    return [{"processor": processor} | row for row in rows]
+
+
+def show(rows: Sequence[dict[str, object]]) -> None:
+    table = Table("bundle", "processor", "a step's loss", "a gradient's norm", "the run's losses", box=None, pad_edge=False)
+    for row in sorted(rows, key=lambda row: str(row["bundle"])):
+        cells = [row["error"]] if "error" in row else [f"{row[name]:.1e}" for name in FIGURES]
+        table.add_row(str(row["bundle"]), str(row["processor"]), *(str(cell) for cell in cells))
+    print("largest relative differences to the golden traces")
+    Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
+    parser.add_argument("--cpu", action="append", help=f"a CPU of qemu-aarch64; may be given again (default: {', '.join(CPUS)})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--skip-if-unavailable", action="store_true", help="end with 0 where ARM64 cannot be set up, saying why")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        measure(args.bundles)
+        return 0
+    set_up = subprocess.run([ARM64_PYTHON], env=os.environ | {"LCSB_ARM64_LIKE": sys.executable}, check=False).returncode
+    if set_up == UNAVAILABLE and args.skip_if_unavailable:
+        print("skipped: the golden traces on ARM64, as its Python cannot be set up here (the reason stands above)")
+        return 0
+    if set_up:
+        return set_up
+    os.environ["LCSB_ARM64_LIKE"] = sys.executable
+    rows = run("x86-64", [sys.executable], args.bundles)
+    for cpu in args.cpu or CPUS:
+        rows += run(f"arm64 {cpu}", [ARM64_PYTHON], args.bundles, cpu)
+    show(rows)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return int(any("error" in row for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The tests of the device half, which run in an environment without torch: they read bundles that were exported before.
+
+`make test-device` exports them and runs these tests. Nothing here imports torch, onnx or the export half.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "LCSB_TEST_BUNDLES"
+
+BUNDLES = sorted(path.parent for path in Path(os.environ.get(VARIABLE) or "/nonexistent").glob("*/manifest.json"))
+
+
+def pytest_configure() -> None:
+    """Without bundles there would be nothing to run, and a run of nothing passes."""
+    if not BUNDLES:
+        found = os.environ.get(VARIABLE)
+        state = f"{VARIABLE}={found} holds no bundle" if found else f"{VARIABLE} is not set"
+        raise pytest.UsageError(f"{state}; expected the directory that scripts/export_test_bundles.py wrote; run: make test-device")
+
+
+@pytest.fixture(scope="session", params=BUNDLES, ids=lambda path: path.name)
+def bundle(request: pytest.FixtureRequest) -> Path:
+    """Each bundle. Tests read it and do not change it."""
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundles() -> list[Path]:
+    return BUNDLES

@@ -17,15 +17,15 @@ from lcsb_mobile.blocks import capture_blocks, capture_decoding, lora_layout
 from lcsb_mobile.bundle import seal, write_bundle
 from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.compress import write_weights
-from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_onnxruntime
+from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_gemm, export_onnxruntime
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output
-from lcsb_mobile.golden import GoldenTrace, golden_batches, record_trace, write_trace
+from lcsb_mobile.golden import NO_TRACE, GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
 from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Graph, Manifest, RuntimeSettings, Target
 from lcsb_mobile.memory import MemorySampler, trim_heap
@@ -41,6 +41,20 @@ LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trac
 AVAILABLE = ("onnxruntime-training", "onnxruntime")
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
+
+# As `compress.write_weights`: the file, the model, …, and progress of (done, total) -> the table and each matrix's relative error.
+WriteWeights = Callable[
+    [Path, Checkpoint, QuantizationConfig, int, Callable[[int, int], None]], tuple[tuple[WeightTensor, ...], dict[str, float]]
+]
+
+
+@dataclass(frozen=True)
+class Content:
+    """How a bundle's content comes about: its weights, the adapter out of layout and seed, and whether a golden trace is recorded."""
+
+    write_weights: WriteWeights = write_weights
+    initial_adapter: Callable[[AdapterLayout, int], Float32Array] = AdapterLayout.initial
+    traced: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,14 +73,21 @@ def export_bundle(options: ExportOptions, progress: Progress = lambda stage, don
 
     Raises OptionError, OutputExistsError, CheckpointError, UnsupportedModelError, TokenizerError or StorageError.
     """
+    return export_model(lambda: open_checkpoint(tiny_checkpoint() if options.model == TINY else Path(options.model)), options, progress)
+
+
+def export_model(
+    open_model: Callable[[], Checkpoint], options: ExportOptions, progress: Progress, content: Content = Content()
+) -> ExportReport:
+    """`export_bundle` of the model that `open_model` gives."""
     _check_options(options)
     check_output(options.output, options.force)
     clock = _Clock()
     with MemorySampler() as sampler:
         with clock("read"):
-            checkpoint = open_checkpoint(tiny_checkpoint() if options.model == TINY else Path(options.model))
+            checkpoint = open_model()
         with checkpoint, write_bundle(options.output, options.force) as directory:
-            manifest = _fill(directory, checkpoint, options, clock, progress)
+            manifest = _fill(directory, checkpoint, options, clock, progress, content)
             with clock("seal"):
                 manifest = seal(directory, manifest)
     return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss)
@@ -77,6 +98,11 @@ def _check_options(options: ExportOptions) -> None:
         raise OptionError(f"target: expected one of {', '.join(get_args(Target))}, found {options.target!r}")
     if options.target not in AVAILABLE:
         raise OptionError(f"target {options.target} is not available in this version; available: {', '.join(AVAILABLE)}")
+    if options.accuracy_level not in (0, 4):
+        raise OptionError(f"accuracy-level: expected 0 or 4, found {options.accuracy_level}")
+    if options.accuracy_level and (options.target != "onnxruntime" or options.quantization.bits != 4):
+        found = f"target {options.target} and {options.quantization.bits} bits"
+        raise OptionError(f"accuracy-level: {options.accuracy_level} needs target onnxruntime and 4 bits, found {found}")
     least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
     for name, value, least in least_values:
         if value < least:
@@ -88,15 +114,15 @@ def _check_options(options: ExportOptions) -> None:
         raise OptionError(f"alpha: expected a positive number, found {options.lora.alpha}")
 
 
-def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock: _Clock, progress: Progress) -> Manifest:
+def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock: _Clock, progress: Progress, content: Content) -> Manifest:
     config, quantization = checkpoint.config, options.quantization
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
     layout = lora_layout(config, options.lora)
-    adapter = layout.initial(options.seed)
+    adapter = content.initial_adapter(layout, options.seed)
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, config.vocab_size)
     with clock("weights"):
-        table, errors = write_weights(
+        table, errors = content.write_weights(
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()
@@ -104,7 +130,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
     save_adapter(directory / ADAPTER_FILE, layout, adapter)
     with clock("trace"):
         runner = EagerRunner(config, layout, MappedWeights(directory / WEIGHTS_FILE, table))
-        trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress)
+        trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress) if content.traced else NO_TRACE
         write_trace(directory / GOLDEN_FILE, trace)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -118,6 +144,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
         schedule_config=options.schedule,
         schedule=schedule,
         optimizer=options.optimizer,
+        accuracy_level=options.accuracy_level,
         block_flops=block_flops,
         runtime=runtime,
         graphs=graphs,
@@ -144,12 +171,13 @@ def _write_graphs(
         blocks = capture_blocks(config, layout, quantization, seq_len, tile)
         norms = capture_final_norm(config, seq_len)
     with clock("graphs"):
-        parts = StepParts(config, layout, quantization, blocks, *norms, table)
+        int8 = capture_blocks(config, layout, quantization, seq_len).forward if options.accuracy_level else None
+        parts = StepParts(config, layout, quantization, blocks, *norms, table, int8)
         if options.target == "onnxruntime":
             decoding = capture_decoding(config, layout, quantization, seq_len, tile)
             graphs = export_onnxruntime(directory, parts, decoding, options.optimizer)
         else:
-            graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer)
+            graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer) | export_gemm(directory)
     return graphs, BlockFlops(blocks.forward.flops, blocks.backward.flops, blocks.backward_kept.flops), SETTINGS
 
 
@@ -174,6 +202,7 @@ def _trace(
         [] if large else single_steps(config),
         run,
         lambda done, total: progress("trace", done, total),
+        options.accuracy_level,
     )
 
 

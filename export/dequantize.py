@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
-from lcsb_mobile.export.graph_builder import DTYPES, GraphBuilder
+from lcsb_mobile.export.graph_builder import DTYPES, MICROSOFT, GraphBuilder
 from lcsb_mobile.manifest import DECOMPRESSION
 
 
@@ -29,3 +31,18 @@ def _dequantize(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, g
     scales = b.op("Reshape", b.op("Cast", scale, to=DTYPES["float32"].value), b.ints(-1))
     zero = [b.op("ConstantOfShape", b.op("Shape", scales), value=ir.tensor(np.array([8], np.uint8)))] if bits == 4 else []
     return b.op("Reshape", b.op("DequantizeLinear", groups, scales, *zero, axis=0), b.ints(-1, columns))
+
+
+def matmul_nbits(b: GraphBuilder, x: ir.Value, packed: ir.Value, scale: ir.Value, shape: Sequence[int], accuracy_level: int) -> ir.Value:
+    """x [T, K] times the transpose of an int4 matrix [N, K] by com.microsoft::MatMulNBits.
+
+    The operator pairs neighbours in a byte, where ours holds element b and b + G/2 of a group: the columns of x are permuted instead.
+    Only with constant weights does ONNX Runtime compute at the level asked for; else it decompresses to float.
+    """
+    rows, columns = shape
+    groups, half = packed.shape[1], packed.shape[2]  # type: ignore[index]
+    halves = b.op("Reshape", x, b.ints(-1, groups, 2, half))
+    paired = b.op("Reshape", b.op("Transpose", halves, perm=[0, 1, 3, 2]), b.ints(-1, columns))
+    scales = b.op("Reshape", b.op("Cast", scale, to=DTYPES["float32"].value), b.ints(-1))
+    attributes = {"K": columns, "N": rows, "bits": 4, "block_size": 2 * half, "accuracy_level": accuracy_level}
+    return b.op("MatMulNBits", paired, packed, scales, domain=MICROSOFT, **attributes)

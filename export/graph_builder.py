@@ -92,11 +92,18 @@ class GraphBuilder:
         `weights_as_inputs`, an input of the root graph that the host feeds."""
         if self.root.weight_inputs is not None:
             return self.root.weight_inputs.setdefault(tensor.name, value(tensor.name, tensor.dtype, tensor.shape))
-        if tensor.name not in self.root.initializers:
-            dtype, shape = DTYPES[tensor.dtype], ir.Shape(tensor.shape)
-            external = ir.ExternalTensor(WEIGHTS_FILE, tensor.offset, tensor.nbytes, dtype, shape=shape, name=tensor.name)
-            self.root.initializers[tensor.name] = _initializer(tensor.name, external)
-        return self.root.initializers[tensor.name]
+        return self._external(tensor.name, tensor.dtype, tensor.shape, tensor.offset, tensor.nbytes)
+
+    def layer_weight(self, name: str, tensor: WeightTensor) -> ir.Value:
+        """The first layer's slice of a stacked tensor as an initializer; the host puts each layer's own in its place
+        (`SessionOptions.add_external_initializers`)."""
+        return self._external(name, tensor.dtype, tensor.shape[1:], tensor.offset, tensor.nbytes // tensor.shape[0])
+
+    def _external(self, name: str, dtype: str, shape: Sequence[int], offset: int, size: int) -> ir.Value:
+        if name not in self.root.initializers:
+            external = ir.ExternalTensor(WEIGHTS_FILE, offset, size, DTYPES[dtype], shape=ir.Shape(shape), name=name)
+            self.root.initializers[name] = _initializer(name, external)
+        return self.root.initializers[name]
 
     def graph(self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Graph:
         """This builder's nodes as a subgraph (a Loop's body or an If's branch)."""

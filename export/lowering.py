@@ -11,14 +11,17 @@ from torch.fx import Node
 
 from lcsb_mobile.captured import CapturedGraph, op_name
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.dequantize import dequantize
+from lcsb_mobile.export.dequantize import dequantize, matmul_nbits
 from lcsb_mobile.export.graph_builder import GraphBuilder
 from lcsb_mobile.export.tile_order import run_tiles_in_turn
 
 
-def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value]) -> tuple[ir.Value, ...]:
-    """Appends the graph's nodes to `b`, its inputs taken from `feeds` by name; returns its outputs in order."""
-    lowering = _Lowering(b)
+def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value], accuracy_level: int = 0) -> tuple[ir.Value, ...]:
+    """Appends the graph's nodes to `b`, its inputs taken from `feeds` by name; returns its outputs in order.
+
+    With an `accuracy_level`, products `x Wᵀ` with whole int4 matrices become `MatMulNBits` of that level (4: activations rounded to int8).
+    """
+    lowering = _Lowering(b, accuracy_level)
     names = iter(captured.inputs)
     for node in captured.graph.nodes:
         if node.op == "placeholder":
@@ -48,8 +51,9 @@ def _strip_transposes(node: Any) -> tuple[Any, int]:
 
 
 class _Lowering:
-    def __init__(self, b: GraphBuilder) -> None:
+    def __init__(self, b: GraphBuilder, accuracy_level: int) -> None:
         self.b = b
+        self.accuracy_level = accuracy_level
         self.values: dict[Any, Any] = {}
 
     def lower(self, node: Node) -> Any:
@@ -70,6 +74,8 @@ class _Lowering:
 
     def mm(self, node: Node, left: Node, right: Node) -> ir.Value:
         (a, trans_a), (c, trans_c) = _strip_transposes(left), _strip_transposes(right)
+        if self.accuracy_level and trans_c and not trans_a and op_name(c) == "dequantize_int4":
+            return matmul_nbits(self.b, self.values[a], *(self.values[source] for source in c.args), _shape(c), self.accuracy_level)
         return self.b.op("Gemm", self.values[a], self.values[c], transA=trans_a, transB=trans_c)
 
     def reshape(self, node: Node, x: Node, *_: Any) -> ir.Value:

@@ -34,6 +34,7 @@ class StepParts:
     norm: CapturedGraph
     norm_backward: CapturedGraph
     table: tuple[WeightTensor, ...]
+    int8_forward: CapturedGraph | None = None  # a block's forward without tiles, for products of int8 activations
 
     @property
     def seq_len(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +26,7 @@ from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.weights import LAYERS
 
 TARGET = "onnxruntime"
+INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
 
 # Found by measurement (docs/decisions.md): without the first, ONNX Runtime gives each consumer of a decompressed weight a
 # decompression of its own; one chunk large enough for all that a step needs keeps the arena from growing in pieces.
@@ -41,7 +43,26 @@ def export_onnxruntime(directory: Path, parts: StepParts, decoding: DecodeGraphs
     programs.heads()
     programs.decoding(decoding)
     programs.adamw(optimizer)
-    return programs.written
+    return programs.written | export_gemm(directory)
+
+
+def export_gemm(directory: Path) -> dict[str, Graph]:
+    """Two matrix products alone: with them a device measures its own speed at the model's shapes. A free dimension is -1."""
+    written = {}
+    for name, transposed, shapes, meaning in (
+        ("gemm", 1, (("m", "k"), ("n", "k"), ("m", "n")), "a bᵀ, a forward's product with a weight"),
+        ("gemm_backward", 0, (("m", "n"), ("n", "k"), ("m", "k")), "a b, a backward's product with a weight"),
+    ):
+        b = GraphBuilder()
+        feeds = [value(name, "float32", shape) for name, shape in zip("ab", shapes)]
+        outputs: dict[str, Any] = {"y": (b.op("Gemm", *feeds, transB=transposed), "float32", shapes[2])}
+        save_model(b, directory / f"{name}.onnx", feeds, outputs)
+        left, right, result = (
+            GraphTensor(name, "float32", (-1, -1), f"[{', '.join(shape)}]{what}")
+            for name, shape, what in zip("aby", shapes, ("", "", f": {meaning}"))
+        )
+        written[name] = Graph(f"{name}.onnx", (left, right), (result,))
+    return written
 
 
 @dataclass
@@ -107,10 +128,25 @@ class _Programs:
             GraphTensor("d_adapter", "float32", self.adapter.shape, "d loss / d adapter"),
         ]
         kept = [self.kept(name, node.meta["val"].shape) for name, node in zip(blocks.kept, blocks.forward_keep.results[1:])]
-        self.lowered("block_forward", blocks.forward, forward, [self.h_next])
+        if self.parts.int8_forward is None:
+            self.lowered("block_forward", blocks.forward, forward, [self.h_next])
+        else:
+            self.int8_forward(self.parts.int8_forward, forward)
         self.lowered("block_backward", blocks.backward, backward, gradients)
         self.lowered("block_forward_keep", blocks.forward_keep, forward, [self.h_next, *kept])
         self.lowered("block_backward_kept", blocks.backward_kept, [*backward, *kept], gradients)
+
+    def int8_forward(self, captured: CapturedGraph, inputs: Sequence[GraphTensor]) -> None:
+        """`block_forward` whose matrices are constants: without them ONNX Runtime computes in float whatever level is asked for."""
+        tensors = {w.name: w for w in self.parts.table}
+        fed = [x for x in inputs if x.weight is None or not x.name.endswith((".packed", ".scale"))]
+        constant = [x for x in inputs if x not in fed]
+
+        def build(b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> Sequence[ir.Value]:
+            matrices = {x.name: b.layer_weight(x.name, tensors[str(x.weight)]) for x in constant}
+            return lower(b, captured, {**feeds, **matrices}, INT8_ACTIVATIONS)
+
+        self.write("block_forward", fed, [self.h_next], build, constant)
 
     def kept(self, name: str, shape: Sequence[int]) -> GraphTensor:
         """float16 but for the residual stream, whose values grow with depth beyond what float16 resolves or holds."""
@@ -197,7 +233,14 @@ class _Programs:
 
         self.write(name, needed, outputs, build)
 
-    def write(self, name: str, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], build: Build) -> None:
+    def write(
+        self,
+        name: str,
+        inputs: Sequence[GraphTensor],
+        outputs: Sequence[GraphTensor],
+        build: Build,
+        initializers: Sequence[GraphTensor] = (),
+    ) -> None:
         b = GraphBuilder(weights_as_inputs=True)
         feeds = {x.name: value(x.name, x.dtype, x.shape) for x in inputs}
         results = build(b, feeds)
@@ -206,7 +249,7 @@ class _Programs:
         path = self.directory / f"{name}.onnx"
         save_model(b, path, values, {o.name: (r, o.dtype, o.shape) for o, r in zip(outputs, results, strict=True)})
         described = (*inputs, *(GraphTensor(w.name, w.dtype, w.shape, "the whole tensor", w.name) for w in whole))
-        self.written[name] = Graph(path.name, described, tuple(outputs))
+        self.written[name] = Graph(path.name, described, tuple(outputs), tuple(initializers))
 
 
 def _row(b: GraphBuilder, table: ir.Value, number: int) -> ir.Value:

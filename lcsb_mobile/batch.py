@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,18 @@ class StepResult:
     gradients: Mapping[int, Float32Array]
 
 
+class Decoder(Protocol):
+    """Writes one sequence token by token. Logits are float32 [vocab_size], of the token after those given."""
+
+    def start(self, ids: Sequence[int]) -> Float32Array:
+        """Begins a sequence with 1 to T tokens."""
+        ...
+
+    def extend(self, token: int) -> Float32Array:
+        """Appends a token; the sequence must have room for it."""
+        ...
+
+
 class StepRunner(Protocol):
     """A runtime that computes steps of one bundle. `adapter` is float32[L, n] and is never written to."""
 
@@ -59,4 +71,8 @@ class StepRunner(Protocol):
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
         """Logits float32[vocab_size] of the token after `position`."""
+        ...
+
+    def decoder(self, adapter: Float32Array) -> Decoder:
+        """For one sequence of tokens; the adapter must not change meanwhile."""
         ...

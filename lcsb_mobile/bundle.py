@@ -73,6 +73,8 @@ def _decode(path: Path, raw: bytes) -> Manifest:
             raise BundleVersionError(
                 f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest known; update lcsb_mobile"
             )
+        if version < FORMAT_VERSION:
+            raise BundleVersionError(f"{path}: format version {version} is older than {FORMAT_VERSION}; export the bundle again")
         return msgspec.json.decode(raw, type=Manifest)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path}: malformed manifest: {error}; export the bundle again") from error

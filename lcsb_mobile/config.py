@@ -16,6 +16,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A frozen record; decoding one with an unknown or mistyped field is an error."""
 
 
+AccuracyLevel = Literal[0, 4]  # of com.microsoft::MatMulNBits: 0 float32 activations, 4 activations rounded to int8
+
+
 class RopeScaling(Record, frozen=True):
     """How RoPE's inverse frequencies are stretched: `linear` divides them by `factor`; `llama3` is Llama 3.1's rule."""
 

@@ -42,7 +42,7 @@ class BundleError(LcsbError):
 
 
 class BundleVersionError(BundleError):
-    """A TrainingBundle was written by a newer format version than this one reads."""
+    """A TrainingBundle was written by another format version than this one reads."""
 
 
 class IntegrityError(BundleError):

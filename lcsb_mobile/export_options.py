@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcsb_mobile.config import LoraConfig, QuantizationConfig
+from lcsb_mobile.config import AccuracyLevel, LoraConfig, QuantizationConfig
 from lcsb_mobile.manifest import Target
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig
@@ -25,5 +25,6 @@ class ExportOptions:
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: AdamWConfig = AdamWConfig()
     seq_len: int = 256
+    accuracy_level: AccuracyLevel = 0
     seed: int = 0
     force: bool = False

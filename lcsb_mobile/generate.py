@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lcsb_mobile.adapter import load_adapter
-from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepRunner
+from lcsb_mobile.batch import Float32Array, StepRunner
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
@@ -57,8 +57,7 @@ def generate(
 ) -> Iterator[str]:
     """Yields the continuation piece by piece; a piece ends where the text so far is whole characters.
 
-    It ends at the end token, after `max_tokens`, or when the sequence is full. Each token costs a forward pass of the whole
-    sequence: the graphs of this target have no cache. Raises OptionError when the prompt leaves no room.
+    It ends at the end token, after `max_tokens`, or when the sequence is full. Raises OptionError when the prompt leaves no room.
     """
     config.check()
     ids = tokenizer.encode_prompt(prompt)
@@ -66,8 +65,9 @@ def generate(
         raise OptionError(f"prompt: expected 1 to {seq_len - 1} tokens, found {len(ids)}; give another prompt")
     generator = np.random.default_rng(config.seed)
     start, emitted = len(ids), ""
-    while len(ids) < seq_len and len(ids) - start < config.max_tokens:
-        logits = runner.next_logits(_padded(ids, seq_len, tokenizer.pad_id), len(ids) - 1, adapter)
+    decoder = runner.decoder(adapter)
+    logits = decoder.start(ids)
+    while True:
         token = sample(logits, config, generator)
         if token == tokenizer.eos_id:
             return
@@ -76,6 +76,9 @@ def generate(
         if text.startswith(emitted) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(emitted) :]
             emitted = text
+        if len(ids) == seq_len or len(ids) - start == config.max_tokens:
+            return
+        logits = decoder.extend(token)
 
 
 def sample(logits: Float32Array, config: SamplingConfig, generator: np.random.Generator) -> int:
@@ -88,13 +91,3 @@ def sample(logits: Float32Array, config: SamplingConfig, generator: np.random.Ge
     order = np.argsort(-probabilities, kind="stable")
     kept = order[: int(np.searchsorted(np.cumsum(probabilities[order]), config.top_p)) + 1]
     return int(generator.choice(kept, p=probabilities[kept] / probabilities[kept].sum()))
-
-
-def _padded(ids: list[int], seq_len: int, pad_id: int) -> Batch:
-    used, rest = len(ids), seq_len - len(ids)
-    return Batch(
-        input_ids=np.array(ids + [pad_id] * rest, np.int64),
-        labels=np.full(seq_len, IGNORED_LABEL, np.int64),
-        position_ids=np.concatenate([np.arange(used), np.arange(rest)]),
-        segment_ids=np.repeat(np.array([0, 1], np.int64), [used, rest]),
-    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from lcsb_mobile.adapter import AdapterLayout
-from lcsb_mobile.config import ModelConfig, QuantizationConfig, Record
+from lcsb_mobile.config import AccuracyLevel, ModelConfig, QuantizationConfig, Record
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig, Subset
 from lcsb_mobile.weights import WeightTensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter.safetensors"
 GOLDEN_FILE = "golden.json"
@@ -30,11 +30,15 @@ class GraphTensor(Record, frozen=True):
 
 
 class Graph(Record, frozen=True):
-    """A program of the bundle: its file, and its inputs and outputs in order."""
+    """A program of the bundle: its file, and its inputs and outputs in order.
+
+    `initializers`: weights that the program holds as constants, which its sessions, one a layer, are given when they are made.
+    """
 
     file: str
     inputs: tuple[GraphTensor, ...]
     outputs: tuple[GraphTensor, ...]
+    initializers: tuple[GraphTensor, ...] = ()
 
 
 class FileEntry(Record, frozen=True):
@@ -66,7 +70,8 @@ class RuntimeSettings(Record, frozen=True):
 
 
 class Manifest(Record, frozen=True):
-    """`files` lists every file of the bundle but the manifest. `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ of each matrix, the
+    """`files` lists every file of the bundle but the manifest. `accuracy_level`: of the forward's products with the blocks' matrices (see
+    AccuracyLevel). `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ of each matrix, the
     layers' matrices averaged over the layers. `schedule`: the steps of one cycle."""
 
     format_version: int
@@ -80,6 +85,7 @@ class Manifest(Record, frozen=True):
     schedule_config: ScheduleConfig
     schedule: tuple[Subset, ...]
     optimizer: AdamWConfig
+    accuracy_level: AccuracyLevel
     block_flops: BlockFlops
     runtime: RuntimeSettings
     graphs: dict[str, Graph]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,6 @@ from lcsb_mobile.adapter import save_adapter
 from lcsb_mobile.batch import Batch, Float32Array, StepRunner
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.config import Record
-from lcsb_mobile.cost import check_budget
 from lcsb_mobile.data import DataReport, Example, epochs, fill, pack, read_examples
 from lcsb_mobile.errors import DataError, MemoryBudgetExceeded, NonFiniteLossError
 from lcsb_mobile.files import check_output
@@ -20,22 +20,27 @@ from lcsb_mobile.generate import SamplingConfig, generate
 from lcsb_mobile.golden import check_first_step, read_trace
 from lcsb_mobile.memory import MemorySampler, process_memory
 from lcsb_mobile.optimizer import AdamW, LearningRateSchedule
+from lcsb_mobile.plan import Plan, plan_run
 from lcsb_mobile.run_record import Sample, megabytes
-from lcsb_mobile.runners import RunnerName, make_runner
+from lcsb_mobile.runners import RunnerName, import_runtime, layer_update, make_runner
 from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.state import AdapterState, mapped_state
 from lcsb_mobile.trainer import StepOutcome, TrainConfig, Trainer, evaluate
 
 BASE_LEARNING_RATE = 4e-4
 HELD_OUT = 10  # without evaluation data every tenth example is held out, or the last of fewer
 EVALUATION_SEQUENCES = 16  # at most that many sequences are evaluated
 
+WATCH_INTERVAL = 0.25  # seconds between two looks at the memory within a step: asking takes some milliseconds
+
 LOADING, CHECKING, EVALUATING, STEPS, OPTIMIZER, WRITING = "loading", "golden trace", "evaluation", "gradients", "optimizer", "text samples"
 
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """`method` None: the bundle's schedule. `learning_rate` None: `default_learning_rate`. `memory_budget`: bytes of anonymous
-    memory. `evaluate_every` 0: only before and after. `prompts` are continued before and after."""
+    """`method` None: the bundle's schedule. `learning_rate` None: `default_learning_rate`. `memory_budget`: bytes of anonymous memory.
+    `keep`: that many of the top layers keep their activations; None: as many as the budget allows, none without a budget.
+    `evaluate_every` 0: only before and after. `prompts` are continued before and after."""
 
     bundle: Path
     data: Path
@@ -49,6 +54,7 @@ class SimulateOptions:
     evaluation_data: Path | None = None
     evaluate_every: int = 0
     memory_budget: int | None = None
+    keep: int | None = None
     threads: int | None = None
     runner: RunnerName | None = None
     report: Path | None = None
@@ -76,6 +82,7 @@ class SimulateResult(Record, frozen=True):
     peak_anonymous_bytes: int | None
     peak_rss_bytes: int
     predicted_peak_anonymous_bytes: int | None
+    kept_layers: int
     phase_seconds: dict[str, float]
     data: DataReport
     packing_fill: float
@@ -151,13 +158,13 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
     with MemorySampler(limit=options.memory_budget) as sampler:
         sampler.mark(LOADING)
         observer.phase(LOADING)
-        predicted, runner = _load(run)
-        adapter = run.bundle.initial_adapter()
+        plan, runner = _load(run, sampler)
+        state = mapped_state(options.adapter.parent, run.bundle.initial_adapter())
         _enter(CHECKING, sampler, observer)
-        check_first_step(runner, read_trace(run.bundle.golden_path), adapter)
-        _train(run, runner, adapter, sampler, observer)
+        check_first_step(runner, read_trace(run.bundle.golden_path), state.adapter)
+        _train(run, runner, state, sampler, observer)
         sampler.mark(None)
-    result = _result(run, runner, sampler, predicted)
+    result = _result(run, runner, sampler, plan)
     return Simulation(result, run, sampler.timeline)
 
 
@@ -191,24 +198,38 @@ def _hold_out(path: Path, examples: list[Example]) -> tuple[list[Example], list[
     return [example for number, example in enumerate(examples, 1) if number % every], examples[every - 1 :: every]
 
 
-def _load(run: Run) -> tuple[int | None, StepRunner]:
+def _load(run: Run, sampler: MemorySampler) -> tuple[Plan | None, StepRunner]:
     """Refuses a run that cannot fit before its sessions are made: the base is the process with the runtime imported."""
     options, manifest = run.options, run.bundle.manifest
-    predicted = None
-    if (options.runner or manifest.target) == "onnxruntime-training":
-        from lcsb_mobile.runners.onnxruntime_training import import_runtime
+    name = options.runner or manifest.target
+    import_runtime(name)
+    base, _ = process_memory()
+    plan = None
+    if name == manifest.target and base is not None:
+        plan = plan_run(manifest, run.schedule, base, options.memory_budget, options.keep)
+    keep = options.keep or 0 if plan is None else plan.keep
+    return plan, make_runner(run.bundle, options.runner, options.threads, keep, _BudgetWatch(sampler, options.memory_budget))
 
-        import_runtime()
-        base, _ = process_memory()
-        if base is not None:
-            predicted = check_budget(manifest, base, options.memory_budget)
-    return predicted, make_runner(run.bundle, options.runner, options.threads)
+
+class _BudgetWatch:
+    """Called between two layers: stops a step in its middle when the budget is exceeded."""
+
+    def __init__(self, sampler: MemorySampler, budget: int | None) -> None:
+        self._sampler, self._budget = sampler, budget
+        self._due = 0.0
+
+    def __call__(self) -> None:
+        if self._budget is not None and time.monotonic() >= self._due:
+            self._due = time.monotonic() + WATCH_INTERVAL
+            self._sampler.sample()
+            _stop_above_budget(self._sampler, self._budget)
 
 
-def _train(run: Run, runner: StepRunner, adapter: Float32Array, sampler: MemorySampler, observer: Observer) -> None:
-    options, manifest = run.options, run.bundle.manifest
+def _train(run: Run, runner: StepRunner, state: AdapterState, sampler: MemorySampler, observer: Observer) -> None:
+    options, manifest, adapter = run.options, run.bundle.manifest, state.adapter
     before = _continue_prompts(run, runner, adapter, sampler, observer)
-    trainer = Trainer(runner, run.schedule, AdamW(adapter, manifest.optimizer), run.train)
+    optimizer = AdamW(adapter, manifest.optimizer, layer_update(runner), (state.first_moment, state.second_moment))
+    trainer = Trainer(runner, run.schedule, optimizer, run.train)
     batches = epochs(run.examples, manifest.seq_len, run.bundle.tokenizer.pad_id, options.seed)
     _evaluate(run, runner, adapter, 0, sampler, observer)
     try:
@@ -219,7 +240,7 @@ def _train(run: Run, runner: StepRunner, adapter: Float32Array, sampler: MemoryS
             run.outcomes.append(outcome)
             run.memory.append(memory)
             observer.stepped(outcome, memory)
-            _stop_above_budget(sampler, options.memory_budget, outcome.step)
+            _stop_above_budget(sampler, options.memory_budget)
             if outcome.step == options.steps or (options.evaluate_every and outcome.step % options.evaluate_every == 0):
                 _evaluate(run, runner, adapter, outcome.step, sampler, observer)
     except (NonFiniteLossError, MemoryBudgetExceeded, KeyboardInterrupt):
@@ -252,12 +273,12 @@ def _continue_prompts(run: Run, runner: StepRunner, adapter: Float32Array, sampl
     ]
 
 
-def _stop_above_budget(sampler: MemorySampler, budget: int | None, step: int) -> None:
+def _stop_above_budget(sampler: MemorySampler, budget: int | None) -> None:
     if sampler.exceeded and budget is not None:
         reached = sampler.peak_anonymous or sampler.peak_rss
         raise MemoryBudgetExceeded(
-            f"step {step}: the run reached {megabytes(reached)} of anonymous memory, more than the {megabytes(budget)} allowed; "
-            "it was stopped and its adapter kept; allow more with --memory-budget, or export with a shorter --seq-len"
+            f"the run reached {megabytes(reached)} of anonymous memory, more than the {megabytes(budget)} allowed; it was stopped and "
+            "its adapter kept as it was after the last whole step; allow more with --memory-budget, or export with a shorter --seq-len"
         )
 
 
@@ -268,7 +289,7 @@ def _phase_seconds(run: Run, sampler: MemorySampler) -> dict[str, float]:
     return seconds | {STEPS: seconds[STEPS] - optimizer, OPTIMIZER: optimizer}
 
 
-def _result(run: Run, runner: StepRunner, sampler: MemorySampler, predicted: int | None) -> SimulateResult:
+def _result(run: Run, runner: StepRunner, sampler: MemorySampler, plan: Plan | None) -> SimulateResult:
     options = run.options
     return SimulateResult(
         runtime=runner.name,
@@ -285,7 +306,8 @@ def _result(run: Run, runner: StepRunner, sampler: MemorySampler, predicted: int
         eval_loss_after=run.evaluations[-1][1],
         peak_anonymous_bytes=sampler.peak_anonymous,
         peak_rss_bytes=sampler.peak_rss,
-        predicted_peak_anonymous_bytes=predicted,
+        predicted_peak_anonymous_bytes=None if plan is None else plan.predicted_peak_bytes,
+        kept_layers=0 if plan is None else plan.keep,
         phase_seconds=_phase_seconds(run, sampler),
         data=run.data,
         packing_fill=fill(pack(run.examples, run.bundle.manifest.seq_len, run.bundle.tokenizer.pad_id)),

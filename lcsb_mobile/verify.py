@@ -23,6 +23,8 @@ class VerifyResult(Record, frozen=True):
     steps: int
     step_loss: float
     step_gradient_norm: float
+    step_tolerance: float
+    run_tolerance: float
     run_loss: float
     official_run_loss: float | None
     eager_loss: float | None
@@ -57,6 +59,8 @@ def verify(
         steps=difference.steps,
         step_loss=difference.step_loss,
         step_gradient_norm=difference.step_gradient_norm,
+        step_tolerance=trace.step_tolerance,
+        run_tolerance=trace.run_tolerance,
         run_loss=difference.run_loss,
         official_run_loss=official,
         eager_loss=compared[0] if compared else None,

@@ -89,8 +89,10 @@ set_up() {
         command -v "$tool" >/dev/null || unavailable "$tool is not here; the set-up needs a Debian"
     done
     [ -e "$KEYRING" ] || unavailable "$KEYRING is not here; the set-up needs a Debian"
-    work=$(mktemp -d "$CACHE/work.XXXXXX")
+    work=$CACHE/work # this call has the lock; one that was killed may have left it
+    rm -rf "$work"
     trap 'rm -rf "$work"' EXIT
+    mkdir "$work"
     [ -e "$CACHE/qemu-aarch64" ] || set_up_qemu
     [ -e "$CACHE/python" ] || set_up_python
     [ -e "$site" ] || set_up_packages

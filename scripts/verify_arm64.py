@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -56,10 +57,13 @@ def run(processor: str, command: Sequence[object], bundles: Sequence[Path], cpu:
 def show(rows: Sequence[dict[str, object]]) -> None:
     table = Table("bundle", "processor", "a step's loss", "a gradient's norm", "the run's losses", box=None, pad_edge=False)
     for row in sorted(rows, key=lambda row: str(row["bundle"])):
-        cells = [row["error"]] if "error" in row else [f"{row[name]:.1e}" for name in FIGURES]
-        table.add_row(str(row["bundle"]), str(row["processor"]), *(str(cell) for cell in cells))
+        cells = ["failed"] if "error" in row else [f"{row[name]:.1e}" for name in FIGURES]
+        table.add_row(str(row["bundle"]), str(row["processor"]), *cells)
     print("largest relative differences to the golden traces")
     Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(table)
+    for row in rows:
+        if "error" in row:
+            print(f"error: {row['bundle']} on {row['processor']}: {row['error']}")
 
 
 def main() -> int:
@@ -81,8 +85,9 @@ def main() -> int:
         return set_up
     os.environ["LCSB_ARM64_LIKE"] = sys.executable
     rows = run("x86-64", [sys.executable], args.bundles)
-    for cpu in args.cpu or CPUS:
-        rows += run(f"arm64 {cpu}", [ARM64_PYTHON], args.bundles, cpu)
+    with ThreadPoolExecutor() as pool:  # each processor is a process of its own
+        for found in pool.map(lambda cpu: run(f"arm64 {cpu}", [ARM64_PYTHON], args.bundles, cpu), args.cpu or CPUS):
+            rows += found
     show(rows)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

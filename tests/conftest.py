@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.bundles import MESSAGES, RandomBundle, export_random, write_lines
-from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
+from helpers.captured import MakeDecoding, MakeGraphs
+from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_programs, export_tiny, small_head_chunks
+from helpers.tiny_models import SEQ_LEN, MakeTiny, TinyModel, make_tiny
+
+from lcsb_mobile.blocks import BlockGraphs, DecodeGraphs, capture_blocks, capture_decoding
+from lcsb_mobile.optimizer import AdamWConfig
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
 
@@ -23,6 +29,64 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
         return make_tiny(tmp_path_factory.mktemp(model), model, bits, embedding_bits, layers)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def graphs(tiny: MakeTiny) -> MakeGraphs:
+    """`graphs(name, bits=4, layers=None, tile=None)`: the captured block of a tiny model, which takes seconds."""
+
+    @functools.cache
+    def capture(name: str, bits: int, layers: int | None, tile: int | None) -> BlockGraphs:
+        model = tiny(name, bits, layers=layers)
+        return capture_blocks(model.config, model.layout, model.quantization, SEQ_LEN, tile)
+
+    return lambda name, bits=4, layers=None, tile=None: capture(name, bits, layers, tile)
+
+
+@pytest.fixture(scope="session")
+def decoding(tiny: MakeTiny) -> MakeDecoding:
+    """As `graphs`, for generation."""
+
+    @functools.cache
+    def capture(name: str, bits: int, layers: int | None, tile: int | None) -> DecodeGraphs:
+        model = tiny(name, bits, layers=layers)
+        return capture_decoding(model.config, model.layout, model.quantization, SEQ_LEN, tile)
+
+    return lambda name, bits=4, layers=None, tile=None: capture(name, bits, layers, tile)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, graphs: MakeGraphs) -> MakeExported:
+    """`exported(name, bits=4, embedding_bits=8, layers=None, optimizer=DEFAULTS)`: a tiny model for the training API."""
+
+    @functools.cache
+    def export(name: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, optimizer: AdamWConfig = DEFAULTS) -> Exported:
+        model = make_tiny(tmp_path_factory.mktemp(name), name, bits, embedding_bits, layers)
+        with small_head_chunks():
+            return export_tiny(model, graphs(name, bits, layers), optimizer)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, graphs: MakeGraphs, decoding: MakeDecoding) -> MakeExported:
+    """`programs(name, bits=4, embedding_bits=8, tile=None, layers=None)`: a tiny model as block programs."""
+
+    @functools.cache
+    def export(name: str, bits: int, embedding_bits: int, tile: int | None, layers: int | None) -> Exported:
+        model = tiny(name, bits, embedding_bits, layers)
+        captured = graphs(name, bits, layers, tile), decoding(name, bits, layers, tile)
+        with small_head_chunks():
+            return export_programs(tmp_path_factory.mktemp(name), model, *captured)
+
+    return lambda name, bits=4, embedding_bits=8, tile=None, layers=None: export(name, bits, embedding_bits, tile, layers)
+
+
+@pytest.fixture(scope="module")
+def small_chunks() -> Iterator[None]:
+    """For the eager runner, so that it sums over the head's chunks as `exported` does."""
+    with small_head_chunks():
+        yield
 
 
 @pytest.fixture(scope="session")

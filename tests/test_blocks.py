@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from helpers.captured import MakeGraphs, close, layer_feeds, run
 from helpers.tiny_models import (
     ARCHITECTURES,
     LORA,
@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult
-from lcsb_mobile.blocks import ACTIVATION_INPUTS, BACKWARD_INPUTS, BlockGraphs, capture_blocks, layer_tensors, make_block
+from lcsb_mobile.blocks import ACTIVATION_INPUTS, BACKWARD_INPUTS, BlockGraphs, layer_tensors, make_block
+from lcsb_mobile.captured import CapturedGraph
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.head import capture_final_norm, cross_entropy
-from lcsb_mobile.models.layers import attention_masks
 from lcsb_mobile.quantization import dequantize
 from lcsb_mobile.reference import reference_step
 from lcsb_mobile.schedule import Subset
@@ -135,48 +135,13 @@ def test_bad_subset_is_refused(tiny: MakeTiny) -> None:
 # The captured graphs
 
 
-@pytest.fixture(scope="module")
-def graphs(tiny: MakeTiny) -> Callable[..., BlockGraphs]:
-    @functools.cache
-    def capture(name: str, bits: int = 4, layers: int | None = None) -> BlockGraphs:
-        model = tiny(name, bits, layers=layers)
-        return capture_blocks(model.config, model.layout, model.quantization, SEQ_LEN)
-
-    return capture
-
-
-@functools.cache
-def callable_of(captured: CapturedGraph) -> torch.nn.Module:
-    return captured.program.module()  # takes a tenth of a second
-
-
-def run(captured: CapturedGraph, feeds: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    outputs: tuple[Tensor, ...] = callable_of(captured)(*(feeds[name] for name in captured.inputs))
-    assert len(outputs) == len(captured.outputs)
-    return outputs
-
-
-def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Array) -> dict[str, Tensor]:
-    """All inputs of a layer's graphs but h and g."""
-    kind = model.config.layer_kinds[layer]
-    feeds = {name: torch.from_numpy(array) for name, array in model.weights.layer(layer).items()}
-    feeds |= {name: torch.from_numpy(model.weights[f"rope.{name}"][kind][batch.position_ids]) for name in ("cos", "sin")}
-    feeds["mask"] = attention_masks(model.config, torch.from_numpy(batch.segment_ids))[kind]
-    feeds["adapter"] = torch.from_numpy(adapter[layer])
-    return feeds
-
-
 def head_rows(model: TinyModel, name: str) -> Tensor:
     return dequantize(torch.from_numpy(model.weights[f"{name}.packed"]), torch.from_numpy(model.weights[f"{name}.scale"]))
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
-
-
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("name", MODELS)
-def test_graphs_equal_the_block(tiny: MakeTiny, graphs: Callable[..., BlockGraphs], name: str, bits: int) -> None:
+def test_graphs_equal_the_block(tiny: MakeTiny, graphs: MakeGraphs, name: str, bits: int) -> None:
     """Law 3, one block: captured forward equals the block, captured backward its autograd, for a layer of each kind."""
     model, captured = tiny(name, bits), graphs(name, bits)
     block = make_block(model.config, LORA.scaling)
@@ -223,7 +188,7 @@ def chained_step(model: TinyModel, graphs: BlockGraphs, step: Subset, batch: Bat
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_chained_graphs_equal_the_model(tiny: MakeTiny, graphs: Callable[..., BlockGraphs], name: str) -> None:
+def test_chained_graphs_equal_the_model(tiny: MakeTiny, graphs: MakeGraphs, name: str) -> None:
     """Law 3: blocks chained are the whole model, forward and backward; with a subset they are the detach reference."""
     model, batch = tiny(name), packed_batch(3)
     layers = model.config.num_hidden_layers
@@ -233,20 +198,28 @@ def test_chained_graphs_equal_the_model(tiny: MakeTiny, graphs: Callable[..., Bl
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_inputs_and_outputs(tiny: MakeTiny, graphs: Callable[..., BlockGraphs], name: str) -> None:
+def test_inputs_and_outputs(tiny: MakeTiny, graphs: MakeGraphs, name: str) -> None:
     model, captured = tiny(name), graphs(name)
     tensors = layer_tensors(model.config, model.quantization)
+    read_back = [tensor for tensor in tensors if tensor != "mlp.down_proj.bias"]  # it is added last, no gradient depends on it
     assert captured.forward.inputs == (*ACTIVATION_INPUTS, *tensors)
-    assert captured.backward.inputs == (*BACKWARD_INPUTS, *tensors)
+    assert captured.backward.inputs == (*BACKWARD_INPUTS, *read_back)
+    assert captured.forward_keep.inputs == captured.forward.inputs
+    assert [x for x in captured.backward_kept.inputs if x not in captured.kept] == [
+        x for x in captured.backward.inputs if x in captured.backward_kept.inputs
+    ]
     assert (captured.forward.outputs, captured.backward.outputs) == (("h_next",), ("g_next", "d_adapter"))
-    for graph in (captured.forward, captured.backward):
-        placeholders = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"][-len(tensors) :]
-        assert [(str(p.dtype).removeprefix("torch."), tuple(p.shape)) for p in placeholders] == list(tensors.values())
+    assert (captured.forward_keep.outputs, captured.backward_kept.outputs) == (("h_next", *captured.kept), ("g_next", "d_adapter"))
+    for graph in (captured.forward, captured.backward, captured.forward_keep, captured.backward_kept):
+        for node, input_name in zip(graph.placeholders, graph.inputs, strict=True):
+            if input_name in tensors:
+                example = node.meta["val"]
+                assert (str(example.dtype).removeprefix("torch."), tuple(example.shape)) == tensors[input_name]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_weights_stay_compressed(tiny: MakeTiny, graphs: Callable[..., BlockGraphs], name: str, bits: int) -> None:
+def test_weights_stay_compressed(tiny: MakeTiny, graphs: MakeGraphs, name: str, bits: int) -> None:
     """Seven decompressions a graph, those of the recomputed forward shared with the backward, and no constant of any size."""
     for captured in (graphs(name, bits).forward, graphs(name, bits).backward):
         operations = [str(node.target) for node in captured.graph.nodes if node.op == "call_function"]
@@ -259,7 +232,7 @@ def test_weights_stay_compressed(tiny: MakeTiny, graphs: Callable[..., BlockGrap
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_graphs_do_not_depend_on_depth(graphs: Callable[..., BlockGraphs], name: str) -> None:
+def test_graphs_do_not_depend_on_depth(graphs: MakeGraphs, name: str) -> None:
     def operations(captured: CapturedGraph) -> list[str]:
         return [str(node.target) for node in captured.graph.nodes]
 

@@ -68,6 +68,7 @@ def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: 
         schedule_config=schedule,
         schedule=make_schedule(schedule, config.num_hidden_layers),
         optimizer=AdamWConfig(),
+        accuracy_level=0,
         block_flops=BlockFlops(blocks.forward.flops, blocks.backward.flops),
         graphs={},
         weights=weight_table(config, quantization, seq_len),

@@ -57,6 +57,9 @@ def export(
     embedding_bits: Annotated[int, Option(help="Bits of a weight in embedding and head: 8 or 4.")] = QUANTIZATION.embedding_bits,
     group_size: Annotated[int, Option(help="Weights that share a scale.")] = QUANTIZATION.group_size,
     seq_len: Annotated[int, Option(help="Tokens of a training sequence.")] = DEFAULTS.seq_len,
+    accuracy_level: Annotated[
+        int, Option(help="4: the forward's products round activations to int8 (target onnxruntime); weights then take memory as constants.")
+    ] = DEFAULTS.accuracy_level,
     weight_decay: Annotated[float, Option(help="AdamW's decoupled weight decay.")] = OPTIMIZER.weight_decay,
     clip_norm: Annotated[float, Option(help="A step's gradient is scaled down to this norm.")] = OPTIMIZER.clip_norm,
     implicit_updates: Annotated[
@@ -76,6 +79,7 @@ def export(
         schedule=ScheduleConfig(method, subsets, partition, order, seed),
         optimizer=AdamWConfig(weight_decay=weight_decay, clip_norm=clip_norm, implicit_updates=implicit_updates),
         seq_len=seq_len,
+        accuracy_level=accuracy_level,  # type: ignore[arg-type] # checked by export_bundle
         seed=seed,
         force=force,
     )

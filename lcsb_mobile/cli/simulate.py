@@ -12,11 +12,11 @@ from typer import Option
 
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Temperature, TopP
-from lcsb_mobile.cost import parse_size
 from lcsb_mobile.data import DataReport
 from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
 from lcsb_mobile.generate import SamplingConfig
 from lcsb_mobile.optimizer import LearningRateSchedule
+from lcsb_mobile.plan import parse_keep, parse_size
 from lcsb_mobile.run_record import megabytes
 from lcsb_mobile.schedule import Method
 from lcsb_mobile.simulate import Observer, SimulateOptions, SimulateResult, Simulation
@@ -49,6 +49,10 @@ def simulate(
     ] = DEFAULTS.evaluation_data,
     eval_every: Annotated[int, Option(help="Evaluate after so many steps; 0: only before and after.")] = DEFAULTS.evaluate_every,
     memory_budget: Annotated[str | None, Option(help="Most anonymous memory, such as 512MB.", show_default="none")] = None,
+    keep: Annotated[
+        str | None,
+        Option(help="Top layers that keep their activations: none, all or a number.", show_default="what --memory-budget allows"),
+    ] = None,
     prompt: Annotated[list[str] | None, Option(help="A text to continue before and after; may be given again.", show_default=False)] = None,
     max_tokens: MaxTokens = SAMPLING.max_tokens,
     temperature: Temperature = SAMPLING.temperature,
@@ -74,6 +78,7 @@ def simulate(
         evaluation_data=eval_data,
         evaluate_every=eval_every,
         memory_budget=parse_size(memory_budget) if memory_budget is not None else DEFAULTS.memory_budget,
+        keep=parse_keep(keep) if keep is not None else DEFAULTS.keep,
         threads=threads,
         runner=runner,
         report=report,
@@ -158,6 +163,8 @@ def show(result: SimulateResult) -> None:
         + (f" (predicted {megabytes(predicted)})" if predicted is not None else "")
         + f", {megabytes(result.peak_rss_bytes)} resident"
     )
+    if result.kept_layers:
+        say(f"kept             the activations of the top {result.kept_layers} layers")
     say(f"data             {data_line(result.data)}; sequences {result.packing_fill:.0%} filled")
     say(f"adapter          {result.adapter}")
     if result.report is not None:

@@ -10,7 +10,6 @@ from rich.table import Table
 from typer import Option
 
 from lcsb_mobile.cli.console import Json, StageBars, Threads, out, print_json, progress_bars, say, verb
-from lcsb_mobile.golden import RUN_TOLERANCE, STEP_TOLERANCE
 from lcsb_mobile.verify import VerifyResult
 from lcsb_mobile.verify import verify as verify_bundle
 
@@ -39,12 +38,12 @@ def verify(
 def show(result: VerifyResult) -> None:
     table = Table("relative difference", "found", "allowed", box=None, pad_edge=False)
     for name, found, allowed in (
-        ("a step's loss", result.step_loss, STEP_TOLERANCE),
-        ("a gradient's norm", result.step_gradient_norm, STEP_TOLERANCE),
-        ("the run's losses", result.run_loss, RUN_TOLERANCE),
-        ("the run by the training API's own loop", result.official_run_loss, RUN_TOLERANCE),
-        ("loss, against torch", result.eager_loss, STEP_TOLERANCE),
-        ("gradient elements, against torch", result.eager_gradient, STEP_TOLERANCE),
+        ("a step's loss", result.step_loss, result.step_tolerance),
+        ("a gradient's norm", result.step_gradient_norm, result.step_tolerance),
+        ("the run's losses", result.run_loss, result.run_tolerance),
+        ("the run by the training API's own loop", result.official_run_loss, result.run_tolerance),
+        ("loss, against torch", result.eager_loss, result.step_tolerance),
+        ("gradient elements, against torch", result.eager_gradient, result.step_tolerance),
     ):
         if found is not None:
             table.add_row(name, f"{found:.1e}", f"{allowed:.0e}")

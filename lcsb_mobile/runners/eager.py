@@ -16,6 +16,7 @@ from lcsb_mobile.adapter import AdapterLayout
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult
 from lcsb_mobile.blocks import make_block
 from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.decoding import WholeSequenceDecoder
 from lcsb_mobile.head import chunk_bounds, cross_entropy
 from lcsb_mobile.models import architecture
 from lcsb_mobile.models.layers import attention_masks
@@ -59,6 +60,10 @@ class EagerRunner:
         x = self.norm(h[position : position + 1], self._tensor("norm.weight"), self.config)
         logits: Float32Array = torch.cat([(x @ rows.t())[0] for rows in self._head_chunks()]).numpy()
         return logits
+
+    def decoder(self, adapter: Float32Array) -> WholeSequenceDecoder:
+        seq_len = self.weights["rope.cos"].shape[1]
+        return WholeSequenceDecoder(lambda batch, position: self.next_logits(batch, position, adapter), seq_len)
 
     @torch.no_grad()
     def _forward(self, batch: Batch, adapter: Float32Array, saved: dict[int, Tensor] | None = None, keep: Collection[int] = ()) -> Tensor:

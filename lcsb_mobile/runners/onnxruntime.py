@@ -6,8 +6,10 @@ allocates is the working set of one program. Imports no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,9 +18,10 @@ import numpy as np
 from lcsb_mobile.batch import Batch, Float32Array, StepResult
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.errors import BundleError, MissingDependencyError, RuntimeVersionError
-from lcsb_mobile.manifest import Graph, RuntimeSettings
+from lcsb_mobile.manifest import GraphTensor, RuntimeSettings
 from lcsb_mobile.optimizer import AdamWConfig, LayerUpdate
 from lcsb_mobile.phases import PhaseClock
+from lcsb_mobile.runners.onnxruntime_decoder import OnnxRuntimeDecoder
 from lcsb_mobile.schedule import Subset
 
 TARGET = "onnxruntime"
@@ -41,12 +44,18 @@ class OnnxRuntimeRunner:
 
     `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them.
     `between_layers` is called before each layer of a step: it may wait, to pause, or raise, to cancel; then nothing has changed.
+    `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which are complete once the runner is gone.
     """
 
     name = TARGET
 
     def __init__(
-        self, bundle: Bundle, threads: int | None = None, keep: int = 0, between_layers: Callable[[], None] = lambda: None
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        keep: int = 0,
+        between_layers: Callable[[], None] = lambda: None,
+        profile: Path | None = None,
     ) -> None:
         if bundle.manifest.target != TARGET:
             raise BundleError(
@@ -60,7 +69,7 @@ class OnnxRuntimeRunner:
         self.keep = min(keep, self.layers)
         self.between_layers = between_layers
         self.clock = PhaseClock()
-        self._bundle, self._threads = bundle, threads
+        self._bundle, self._threads, self._profile = bundle, threads, profile
         self._programs: dict[str, Program] = {}
         self._hidden = (bundle.manifest.seq_len, self.model.hidden_size)
         self._saved: list[Any] = []  # OrtValues [T, D]: as many layers' inputs as a step has needed at once
@@ -76,32 +85,35 @@ class OnnxRuntimeRunner:
         propagate = [layer for layer in subset.propagate if layer >= subset.train[0]]
         saved = dict(zip(propagate, self._saved_buffers(len(propagate))))
         kept = {layer: self._kept_buffers(layer) for layer in propagate if layer >= self.layers - self.keep}
-        h, attention = self._embed(batch, saved.get(0))
+        h, attention = self.embed(batch, saved.get(0))
         loss = self._head(self._forward(h, attention, adapter, saved, kept), batch)
         gradients = dict(zip(subset.train, self._gradient_buffers(len(subset.train) + 1)))
         unread = self._gradients[len(subset.train)]
         g = self._g
         for turn, layer in enumerate(reversed(propagate)):
-            outputs = {"g_next": self._turns[turn % 2], "d_adapter": self._value(gradients.get(layer, unread))}
-            feeds = {"h": saved[layer], "g": g, "adapter": self._value(adapter[layer])} | attention[self.model.layer_kinds[layer]]
+            outputs = {"g_next": self._turns[turn % 2], "d_adapter": self.value(gradients.get(layer, unread))}
+            feeds = {"h": saved[layer], "g": g, "adapter": self.value(adapter[layer])} | attention[self.model.layer_kinds[layer]]
             self._enter(layer - 1)
             with self.clock("backward"):
-                self._run("block_backward_kept" if layer in kept else "block_backward", feeds | kept.get(layer, {}), outputs, layer)
+                self.run("block_backward_kept" if layer in kept else "block_backward", feeds | kept.get(layer, {}), outputs, layer)
             g = outputs["g_next"]
         return StepResult(loss, gradients)
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
-        h, attention = self._embed(batch)
+        h, attention = self.embed(batch)
         h = self._forward(h, attention, adapter)
         loss = self._new(())
         with self.clock("head"):
-            self._run("head_eval", {"h": h, "labels": self._value(batch.labels)}, {"loss": loss})
+            self.run("head_eval", {"h": h, "labels": self.value(batch.labels)}, {"loss": loss})
         return float(loss.numpy())
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        h, attention = self._embed(batch)
+        h, attention = self.embed(batch)
         h = self._forward(h, attention, adapter)
-        return self._logits(h.numpy()[position : position + 1])
+        return self.logits(h.numpy()[position : position + 1])
+
+    def decoder(self, adapter: Float32Array) -> OnnxRuntimeDecoder:
+        return OnnxRuntimeDecoder(self, adapter)
 
     def update_layer(
         self,
@@ -116,17 +128,17 @@ class OnnxRuntimeRunner:
         state = {"parameters": theta, "first_moment": m, "second_moment": v}
         feeds = state | {"gradient": self._zeros if gradient is None else gradient, **vars(scalars)}
         with self.clock("optimizer"):
-            self._run("adamw", {name: self._value(np.asarray(x)) for name, x in feeds.items()}, self._adamw_outputs)
+            self.run("adamw", {name: self.value(np.asarray(x)) for name, x in feeds.items()}, self._adamw_outputs)
             for name, x in state.items():
                 np.copyto(x, self._adamw_arrays[f"{name}_next"])
 
-    def _embed(self, batch: Batch, target: Any | None = None) -> tuple[Any, list[Values]]:
+    def embed(self, batch: Batch, target: Any | None = None) -> tuple[Any, list[Values]]:
         """h[0], in `target` if given, and for each kind of layer its cos, sin and mask."""
-        feeds = {name: self._value(getattr(batch, name)) for name in ("input_ids", "position_ids", "segment_ids")}
+        feeds = {name: self.value(getattr(batch, name)) for name in ("input_ids", "position_ids", "segment_ids")}
         outputs = self._embed_outputs | {"h": target or self._embed_outputs["h"]}
         with self.clock("embed"):
-            self._run("embed", feeds, outputs)
-        return outputs["h"], self._by_kind(outputs)
+            self.run("embed", feeds, outputs)
+        return outputs["h"], self.by_kind(outputs)
 
     def _forward(
         self,
@@ -138,21 +150,34 @@ class OnnxRuntimeRunner:
     ) -> Any:
         """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it."""
         for layer in range(self.layers):
-            target = saved.get(layer + 1, self._turns[layer % 2])
-            feeds = {"h": h, "adapter": self._value(adapter[layer])} | attention[self.model.layer_kinds[layer]]
-            self._enter(layer + 1)
-            with self.clock("forward"):
-                name = "block_forward_keep" if layer in kept else "block_forward"
-                self._run(name, feeds, {"h_next": target} | kept.get(layer, {}), layer)
-            h = target
+            name = "block_forward_keep" if layer in kept else "block_forward"
+            h = self.forward_layer(name, layer, h, attention, adapter, kept.get(layer, {}), saved.get(layer + 1))
         return h
+
+    def forward_layer(
+        self,
+        program: str,
+        layer: int,
+        h: Any,
+        attention: Sequence[Values],
+        adapter: Float32Array,
+        outputs: Values,
+        target: Any | None = None,
+    ) -> Any:
+        """A layer's output, in `target` if given, by one of the forward programs; `outputs` are for what else it returns."""
+        target = target or self._turns[layer % 2]
+        feeds = {"h": h, "adapter": self.value(adapter[layer])} | attention[self.model.layer_kinds[layer]]
+        self._enter(layer + 1)
+        with self.clock("forward"):
+            self.run(program, feeds, {"h_next": target} | outputs, layer)
+        return target
 
     def _head(self, h: Any, batch: Batch) -> float:
         """The loss; its gradient goes to `self._g`."""
         loss = self._new(())
         self.between_layers()
         with self.clock("head"):
-            self._run("head", {"h": h, "labels": self._value(batch.labels)}, {"loss": loss, "g": self._g})
+            self.run("head", {"h": h, "labels": self.value(batch.labels)}, {"loss": loss, "g": self._g})
         return float(loss.numpy())
 
     def _enter(self, following: int) -> None:
@@ -161,27 +186,27 @@ class OnnxRuntimeRunner:
         if 0 <= following < self.layers:
             self.weights.read_ahead(following)
 
-    def _logits(self, h: Float32Array) -> Float32Array:
+    def logits(self, h: Float32Array) -> Float32Array:
         """h[L] of one token, [1, D] -> logits [V]."""
         logits = np.empty(self.model.vocab_size, np.float32)
-        self._run("logits", {"h": self._value(h)}, {"logits": self._value(logits)})
+        self.run("logits", {"h": self.value(h)}, {"logits": self.value(logits)})
         return logits
 
     # Programs and buffers
 
-    def _run(self, name: str, feeds: Values, outputs: Values, layer: int | None = None) -> None:
+    def run(self, name: str, feeds: Values, outputs: Values, layer: int | None = None) -> None:
         if name not in self._programs:
-            self._programs[name] = Program(self.ort, self._bundle, name, self._threads)
+            self._programs[name] = Program(self.ort, self._bundle, name, self._threads, self._profile)
         self._programs[name].run(feeds, outputs, layer)
 
-    def _value(self, array: np.ndarray) -> Any:
+    def value(self, array: np.ndarray) -> Any:
         """An OrtValue over the array's own memory, which must be contiguous."""
         return self.ort.OrtValue.ortvalue_from_numpy(array)
 
     def _new(self, shape: tuple[int, ...], dtype: str = "float32") -> Any:
-        return self._value(np.empty(shape, dtype))
+        return self.value(np.empty(shape, dtype))
 
-    def _by_kind(self, outputs: Values) -> list[Values]:
+    def by_kind(self, outputs: Values) -> list[Values]:
         kinds = range(len(self.model.attention_kinds))
         return [{name: outputs[f"{name}.{kind}"] for name in ("cos", "sin", "mask")} for kind in kinds]
 
@@ -199,9 +224,13 @@ class OnnxRuntimeRunner:
             self._kept[layer] = {x.name: self._new(x.shape, x.dtype) for x in outputs}
         return self._kept[layer]
 
+    def new_outputs(self, program: str) -> dict[str, Any]:
+        """A buffer for each of a program's outputs."""
+        return {x.name: self._new(x.shape, x.dtype) for x in self.manifest.graphs[program].outputs}
+
     @cached_property
     def _embed_outputs(self) -> dict[str, Any]:
-        return {x.name: self._new(x.shape, x.dtype) for x in self.manifest.graphs["embed"].outputs}
+        return self.new_outputs("embed")
 
     @cached_property
     def _zeros(self) -> Float32Array:
@@ -213,36 +242,51 @@ class OnnxRuntimeRunner:
 
     @cached_property
     def _adamw_outputs(self) -> dict[str, Any]:
-        return {name: self._value(array) for name, array in self._adamw_arrays.items()}
+        return {name: self.value(array) for name, array in self._adamw_arrays.items()}
 
 
 class Program:
-    """One program's session, and its weights by layer."""
+    """One program: its weights by layer, and its session, or a session a layer where the weights are its constants."""
 
-    def __init__(self, ort: Any, bundle: Bundle, name: str, threads: int | None) -> None:
-        graph = bundle.manifest.graphs[name]
-        options = session_options(ort, bundle.manifest.runtime, threads)
-        try:
-            self._session = ort.InferenceSession(bundle.path / graph.file, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's exceptions share no class of their own
-            raise _load_error(ort, bundle, graph, error) from error
-        self._weights = weight_feeds(ort, bundle, graph)
+    def __init__(self, ort: Any, bundle: Bundle, name: str, threads: int | None, profile: Path | None = None) -> None:
+        self._ort, self._bundle, self._name, self._threads, self._profile = ort, bundle, name, threads, profile
+        self._graph = bundle.manifest.graphs[name]
+        self._feeds = layer_weights(ort, bundle, self._graph.inputs)
+        self._constants = layer_weights(ort, bundle, self._graph.initializers)
+        self._sessions: dict[int, Any] = {}
+        self._session(0)
 
     def run(self, feeds: Values, outputs: Values, layer: int | None) -> None:
-        binding = self._session.io_binding()
-        for name, x in (feeds | self._weights[layer or 0]).items():
+        session = self._session(layer or 0)
+        binding = session.io_binding()
+        for name, x in (feeds | self._feeds[layer or 0]).items():
             binding.bind_ortvalue_input(name, x)
         for name, x in outputs.items():
             binding.bind_ortvalue_output(name, x)
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
+
+    def _session(self, layer: int) -> Any:
+        number = layer if self._graph.initializers else 0
+        if number not in self._sessions:
+            options = session_options(self._ort, self._bundle.manifest.runtime, self._threads)
+            if self._profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number}")
+            if constants := self._constants[number]:
+                options.add_external_initializers(list(constants), list(constants.values()))
+            path = self._bundle.path / self._graph.file
+            try:
+                self._sessions[number] = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # the runtime's exceptions share no class of their own
+                raise _load_error(self._ort, path, error) from error
+        return self._sessions[number]
 
 
-def weight_feeds(ort: Any, bundle: Bundle, graph: Graph) -> list[dict[str, Any]]:
-    """For each layer the program's weight inputs, in place; one entry for a program that is not a layer's."""
-    named = {x.name: x.weight for x in graph.inputs if x.weight is not None}
+def layer_weights(ort: Any, bundle: Bundle, tensors: Sequence[GraphTensor]) -> list[dict[str, Any]]:
+    """For each layer the weights among a program's tensors, in place; one entry for a program that is not a layer's."""
+    named = {x.name: x.weight for x in tensors if x.weight is not None}
     value = ort.OrtValue.ortvalue_from_numpy
-    tensors = {tensor.name: tensor for tensor in bundle.manifest.weights}
-    if not any(tensors[weight].per_layer for weight in named.values()):
+    stacked = {tensor.name for tensor in bundle.manifest.weights if tensor.per_layer}
+    if not stacked.intersection(named.values()):
         return [{name: value(bundle.weights[weight]) for name, weight in named.items()}]
     layers = range(bundle.manifest.model.num_hidden_layers)
     return [{name: value(bundle.weights[weight][layer]) for name, weight in named.items()} for layer in layers]
@@ -267,5 +311,15 @@ def share_arena(ort: Any, initial_bytes: int) -> None:
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, initial_bytes, -1))
 
 
-def _load_error(ort: Any, bundle: Bundle, graph: Graph, error: Exception) -> RuntimeVersionError:
-    return RuntimeVersionError(f"{bundle.path / graph.file}: onnxruntime {ort.__version__} cannot load it: {error}")
+OLDEST_RUNTIME = "1.18"  # the first with operator set 21 and IR version 10, in which all programs are written
+
+
+def _load_error(ort: Any, path: Path, error: Exception) -> RuntimeVersionError:
+    """Names the operator that the runtime lacks, where that is the reason."""
+    text = str(error)
+    missing = re.search(r"Could not find an implementation for (\w+)|([\w.:]+)\([-\d]+\) is not a registered function/op", text)
+    what = f"it has no operator {missing[1] or missing[2]}" if missing else text
+    return RuntimeVersionError(
+        f"{path}: onnxruntime {ort.__version__} cannot load it: {what}; expected onnxruntime {OLDEST_RUNTIME} or newer, with all of its "
+        "operators (a reduced build lacks some)"
+    )

@@ -10,7 +10,8 @@ import numpy as np
 
 from lcsb_mobile.batch import Batch, Float32Array, StepResult
 from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.errors import MissingDependencyError
+from lcsb_mobile.decoding import WholeSequenceDecoder
+from lcsb_mobile.errors import BundleError, MissingDependencyError
 from lcsb_mobile.memory import trim_heap
 from lcsb_mobile.schedule import Subset
 
@@ -36,6 +37,10 @@ class OnnxRuntimeTrainingRunner:
     name = TARGET
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        if bundle.manifest.target != TARGET:
+            raise BundleError(
+                f"{bundle.path}: expected a bundle of target {TARGET}, found {bundle.manifest.target}; export one with --target {TARGET}"
+            )
         self.ort, self.api = import_runtime()
         self.version = self.ort.__version__
         self.bundle = bundle
@@ -72,6 +77,10 @@ class OnnxRuntimeTrainingRunner:
         }
         logits: Float32Array = self._logits_session.run(["logits"], feeds)[0]
         return logits
+
+    def decoder(self, adapter: Float32Array) -> WholeSequenceDecoder:
+        seq_len = self.bundle.manifest.seq_len
+        return WholeSequenceDecoder(lambda batch, position: self.next_logits(batch, position, adapter), seq_len)
 
     def official_losses(self, subsets: Sequence[Subset], batches: Sequence[Batch], learning_rate: float) -> list[float]:
         """The losses of whole steps by the official loop alone, from the bundle's checkpoint: Module, then Optimizer."""

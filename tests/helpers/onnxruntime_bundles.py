@@ -1,20 +1,32 @@
-"""Tiny models exported for ONNX Runtime's training API, without tokenizer and golden trace: what the runner itself needs."""
+"""Tiny models exported for ONNX Runtime, without tokenizer and golden trace: what a runner itself needs."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 from helpers.tiny_models import SEQ_LEN, TinyModel
+from lcsb_mobile import head
 from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.blocks import capture_blocks
+from lcsb_mobile.blocks import BlockGraphs, DecodeGraphs
 from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.export import step_graph
 from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime import SETTINGS
+from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_onnxruntime
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
+from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Graph, Manifest, Target
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig, make_schedule
+from lcsb_mobile.weights import WEIGHTS_FILE
+
+CHUNK_ROWS = 50  # three chunks of the vocabulary of 131, the last one shorter
+DEFAULTS = AdamWConfig()
 
 
 @dataclass(frozen=True)
@@ -27,20 +39,43 @@ class Exported:
     optimizer: AdamWConfig
 
 
-def step_parts(model: TinyModel) -> StepParts:
+MakeExported = Callable[..., Exported]  # as the fixtures `exported` and `programs` are
+
+
+@contextmanager
+def small_head_chunks() -> Iterator[None]:
+    """Chunks of the head so small that the tiny vocabulary has several."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (head, step_graph):
+            patch.setattr(module, "head_rows", lambda hidden_size: CHUNK_ROWS)
+        yield
+
+
+def step_parts(model: TinyModel, blocks: BlockGraphs) -> StepParts:
     norm, norm_backward = capture_final_norm(model.config, SEQ_LEN)
-    blocks = capture_blocks(model.config, model.layout, model.quantization, SEQ_LEN)
     return StepParts(model.config, model.layout, model.quantization, blocks, norm, norm_backward, model.table)
 
 
-def export_tiny(model: TinyModel, optimizer: AdamWConfig) -> Exported:
-    """Writes the artifacts beside the model's `weights.bin`."""
+def export_tiny(model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig) -> Exported:
+    """For the training API; writes the artifacts beside the model's `weights.bin`."""
     adapter = model.adapter()
-    graphs = export_onnxruntime_training(model.directory, step_parts(model), adapter, optimizer)
+    graphs = export_onnxruntime_training(model.directory, step_parts(model, blocks), adapter, optimizer)
+    manifest = manifest_of(model, "onnxruntime-training", optimizer, graphs)
+    return Exported(model, Bundle(model.directory, manifest), adapter, optimizer)
+
+
+def export_programs(directory: Path, model: TinyModel, blocks: BlockGraphs, decoding: DecodeGraphs) -> Exported:
+    """The block programs, in a directory with a copy of the model's `weights.bin`."""
+    shutil.copy(model.directory / WEIGHTS_FILE, directory)
+    graphs = export_onnxruntime(directory, step_parts(model, blocks), decoding, DEFAULTS)
+    return Exported(model, Bundle(directory, manifest_of(model, "onnxruntime", DEFAULTS, graphs)), model.adapter(), DEFAULTS)
+
+
+def manifest_of(model: TinyModel, target: Target, optimizer: AdamWConfig, graphs: Mapping[str, Graph]) -> Manifest:
     schedule = ScheduleConfig(subsets=2)
-    manifest = Manifest(
+    return Manifest(
         format_version=FORMAT_VERSION,
-        target="onnxruntime-training",
+        target=target,
         source="tests",
         model=model.config,
         adapter=model.layout,
@@ -50,12 +85,12 @@ def export_tiny(model: TinyModel, optimizer: AdamWConfig) -> Exported:
         schedule_config=schedule,
         schedule=make_schedule(schedule, model.config.num_hidden_layers),
         optimizer=optimizer,
+        accuracy_level=0,
         block_flops=BlockFlops(forward=0, backward=0, backward_kept=0),
         runtime=SETTINGS,
-        graphs=graphs,
+        graphs=dict(graphs),
         weights=model.table,
         reconstruction_error=dict(model.errors),
         tools={},
         files={},
     )
-    return Exported(model, Bundle(model.directory, manifest), adapter, optimizer)

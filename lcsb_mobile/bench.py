@@ -1,0 +1,248 @@
+"""`bench`: speed and memory of a step, methods and peers side by side.
+
+Each measurement is a process of its own, so that none inherits another's memory; in each round every one of them has its turn, so
+that a drift of the machine meets all alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from lcsb_mobile.bench_jobs import (
+    TORCH_PEER,
+    WORKER,
+    GemmJob,
+    GemmResult,
+    ProfileResult,
+    StepsJob,
+    StepsResult,
+    TorchJob,
+    run_job,
+)
+from lcsb_mobile.bench_rows import BenchRow, in_order, make_row
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.cost import step_cost
+from lcsb_mobile.errors import BundleError, MemoryBudgetError, MissingDependencyError, OptionError
+from lcsb_mobile.machine import available_memory, physical_cores, scratch_directory
+from lcsb_mobile.manifest import Manifest, Target
+from lcsb_mobile.memory import process_memory
+from lcsb_mobile.plan import predicted_peak
+from lcsb_mobile.run_record import megabytes
+from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
+
+Peer = Literal["torch"]
+
+MEASURED = ("onnxruntime", "onnxruntime-training")
+PROFILED = "onnxruntime"
+TORCH_METHOD = "torch+peft checkpointing"
+TORCH_PACKAGES = ("torch", "transformers", "peft")
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """`target`: what the bundle must be of (None: any). `keep`: numbers of layers, more than there are being all. `steps`: of one
+    measurement, whole cycles (None: `subsets`). `threads` None: the cores. `scratch`: a directory on a disk."""
+
+    bundle: Path
+    target: Target | None = None
+    methods: tuple[Method, ...] = ("full", "lcsb-identity", "lcsb-exact", "freeze")
+    subsets: int = 4
+    keep: tuple[int, ...] = (0,)
+    steps: int | None = None
+    rounds: int = 3
+    threads: int | None = None
+    peers: tuple[Peer, ...] = ()
+    scratch: Path = field(default_factory=scratch_directory)
+
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+def bench(options: BenchOptions, progress: Progress = lambda stage, done, total: None) -> list[BenchRow]:
+    """A row for each method and number of kept layers, then one for each peer.
+
+    Raises OptionError, BundleError, MissingDependencyError, MemoryBudgetError (something would not fit; nothing was run) or RunFailure.
+    """
+    return _Bench(options, Bundle.open(options.bundle).manifest).run(progress)
+
+
+class _Bench:
+    def __init__(self, options: BenchOptions, manifest: Manifest) -> None:
+        check_options(options, manifest)
+        self.options, self.manifest = options, manifest
+        self.layers = manifest.model.num_hidden_layers
+        self.threads = options.threads or physical_cores()
+        self.steps = options.steps or options.subsets
+        keep = dict.fromkeys(min(count, self.layers) for count in options.keep)
+        self.jobs = [self.steps_job(method, count) for method in dict.fromkeys(options.methods) for count in keep]
+        self.torch = self.torch_job() if "torch" in options.peers else None
+        self.check_memory()
+
+    def steps_job(self, method: Method, keep: int) -> StepsJob:
+        options = self.options
+        return StepsJob(str(options.bundle), method, options.subsets, keep, self.steps, self.threads, str(options.scratch))
+
+    def torch_job(self) -> TorchJob:
+        lora = self.manifest.adapter.lora
+        return TorchJob(self.manifest.model, lora.rank, lora.alpha, self.manifest.seq_len, self.steps, self.threads)
+
+    def subsets(self, job: StepsJob) -> tuple[Subset, ...]:
+        return make_schedule(job.schedule, self.layers)
+
+    def check_memory(self) -> None:
+        available = available_memory()
+        if available is None:
+            return
+        base = process_memory()[0] or 0  # a measuring process has little more: the runtime's code is no anonymous memory
+        needs = {f"method {job.method} with {job.keep} layers kept": self.predicted(job, base) for job in self.jobs}
+        if self.torch is not None:
+            needs["the peer torch"] = torch_bytes(self.manifest)
+        faults = [f"{what} is predicted to need {megabytes(need)}" for what, need in needs.items() if need and need > available]
+        if faults:
+            raise MemoryBudgetError(
+                f"{'; '.join(faults)}; found {megabytes(available)} of memory available; nothing was run; choose a smaller shape, a "
+                "shorter --seq-len, fewer kept layers, or other methods and peers"
+            )
+
+    def predicted(self, job: StepsJob, base: int) -> int | None:
+        """Peak anonymous bytes; None where the memory model does not know the target."""
+        try:
+            return predicted_peak(self.manifest, self.subsets(job), job.keep, base)
+        except OptionError:
+            return None
+
+    def run(self, progress: Progress) -> list[BenchRow]:
+        gemm = "gemm" in self.manifest.graphs
+        profiled = self.manifest.target == PROFILED
+        total = self.options.rounds * (len(self.jobs) + gemm + (self.torch is not None)) + profiled * len(self.jobs)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress("measuring", done, total)
+
+        speeds: list[float] = []
+        found: dict[StepsJob | TorchJob, list[StepsResult]] = defaultdict(list)
+        for _ in range(self.options.rounds):
+            if gemm:
+                speeds.append(run_job(WORKER, GemmJob(str(self.options.bundle), self.threads), GemmResult).gflops)
+                step()
+            for job in self.jobs:
+                found[job].append(run_job(WORKER, job, StepsResult))
+                step()
+            if self.torch is not None:
+                found[self.torch].append(run_job(TORCH_PEER, self.torch, StepsResult))
+                step()
+        speed = statistics.median(speeds) if speeds else None
+        rows = []
+        for job in self.jobs:
+            profile = run_job(WORKER, with_profile(job), ProfileResult) if profiled else None
+            if profiled:
+                step()
+            rows.append(self.row(job, found[job], speed, profile))
+        return rows + ([self.torch_row(found[self.torch])] if self.torch is not None else [])
+
+    def row(self, job: StepsJob, results: list[StepsResult], speed: float | None, profile: ProfileResult | None) -> BenchRow:
+        subsets = self.subsets(job)
+        flops = statistics.mean(step_flops(self.manifest, subset, job.keep) for subset in subsets)
+        mean = statistics.mean(seconds for result in results for seconds in result.step_seconds)
+        decompression = dict(profile.decompress_seconds) if profile else {}
+        return make_row(
+            self.manifest,
+            results,
+            target=self.manifest.target,
+            method=job.method,
+            subset_fraction=statistics.mean(len(subset.train) for subset in subsets) / self.layers,
+            kept_layers=job.keep,
+            threads=self.threads,
+            decompress_seconds=in_order(decompression),
+            decompress_share=sum(decompression.values()) / profile.program_seconds if profile else None,
+            load_seconds=profile.load_seconds if profile else None,
+            model_flops=flops,
+            sgemm_gflops=speed,
+            time_over_gemm_bound=mean / (flops / (speed * 1e9)) if speed else None,
+            predicted_peak_anonymous_bytes=self.predicted(job, max(result.base_bytes for result in results)),
+        )
+
+    def torch_row(self, results: list[StepsResult]) -> BenchRow:
+        """PyTorch's own products and weights are other ones, so no FLOPs and no bound are stated."""
+        return make_row(
+            self.manifest,
+            results,
+            target="torch",
+            method=TORCH_METHOD,
+            subset_fraction=1.0,
+            kept_layers=0,
+            threads=self.threads,
+            decompress_seconds={},
+            decompress_share=None,
+            load_seconds=None,
+            model_flops=None,
+            sgemm_gflops=None,
+            time_over_gemm_bound=None,
+            predicted_peak_anonymous_bytes=None,
+        )
+
+
+def with_profile(job: StepsJob) -> StepsJob:
+    return StepsJob(job.bundle, job.method, job.subsets, job.keep, job.steps, job.threads, job.scratch, profile=True)
+
+
+def step_flops(manifest: Manifest, subset: Subset, keep: int) -> int:
+    """Of a step whose `keep` top layers need no recomputation, all labels counted."""
+    flops = manifest.block_flops
+    kept = sum(layer >= max(subset.train[0], manifest.model.num_hidden_layers - keep) for layer in subset.propagate)
+    return step_cost(manifest, subset).flops - kept * (flops.backward - flops.backward_kept)
+
+
+def torch_bytes(manifest: Manifest) -> int:
+    """What the peer is seen to need, about: six bytes a parameter, of which four stay, and six copies of the logits."""
+    model = manifest.model
+    blocks = manifest.adapter.num_layers * sum(
+        a.shape[1] * b.shape[0] for a, b in zip(manifest.adapter.matrices[::2], manifest.adapter.matrices[1::2])
+    )
+    embedding = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    return 6 * (blocks + embedding) + 6 * FLOAT * manifest.seq_len * model.vocab_size
+
+
+def check_choices(options: BenchOptions) -> None:
+    """What needs no bundle. Raises OptionError or MissingDependencyError."""
+    check_names("methods", options.methods, get_args(Method))
+    check_names("peers", options.peers, get_args(Peer), empty=True)
+    for name, value in (("subsets", options.subsets), ("rounds", options.rounds), ("threads", options.threads), ("steps", options.steps)):
+        if value is not None and value < 1:
+            raise OptionError(f"{name}: expected at least 1, found {value}")
+    if not options.keep:
+        raise OptionError("keep: expected none, all or a number of layers, found nothing")
+    missing = [name for name in TORCH_PACKAGES if options.peers and importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(f"peer torch needs {', '.join(missing)}; install them with: pip install {' '.join(missing)}")
+
+
+def check_options(options: BenchOptions, manifest: Manifest) -> None:
+    """Raises OptionError, BundleError or MissingDependencyError."""
+    check_choices(options)
+    if manifest.target not in MEASURED or options.target not in (None, manifest.target):
+        expected = options.target or " or ".join(MEASURED)
+        raise BundleError(f"{options.bundle}: expected a bundle of target {expected}, found {manifest.target}; export one with --target")
+    for method in options.methods:
+        cycle = len(make_schedule(ScheduleConfig(method, options.subsets), manifest.model.num_hidden_layers))
+        if options.steps is not None and options.steps % cycle:
+            raise OptionError(f"steps: expected whole cycles of {cycle} steps with {method}, found {options.steps}")
+    if any(options.keep) and manifest.target != PROFILED:
+        raise OptionError(f"keep: expected none with target {manifest.target}, which cannot keep activations, found {max(options.keep)}")
+
+
+def check_names(option: str, found: Iterable[str], known: Iterable[str], empty: bool = False) -> None:
+    names, allowed = list(found), list(known)
+    unknown = [name for name in names if name not in allowed]
+    if unknown or not (names or empty):
+        raise OptionError(f"{option}: expected some of {', '.join(allowed)}, found {', '.join(unknown) or 'none'}")

@@ -1,0 +1,203 @@
+"""One measurement of `bench`, in a process of its own: `python -m lcsb_mobile.bench_worker`, a job in, its result out."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from lcsb_mobile.batch import Batch, StepRunner
+from lcsb_mobile.bench_jobs import LEARNING_RATE, SEED, WHOLE_STEP, GemmJob, GemmResult, JobError, ProfileResult, StepsJob, StepsResult
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.errors import LcsbError
+from lcsb_mobile.manifest import Manifest
+from lcsb_mobile.memory import MemorySampler, process_memory
+from lcsb_mobile.op_profile import decompression_seconds, read_profile, run_seconds
+from lcsb_mobile.optimizer import AdamW
+from lcsb_mobile.phases import PhaseClock
+from lcsb_mobile.runners import import_runtime, layer_update, make_runner
+from lcsb_mobile.schedule import make_schedule
+from lcsb_mobile.state import mapped_state
+from lcsb_mobile.trainer import TrainConfig, Trainer
+from lcsb_mobile.weights import head_rows
+
+# The programs of a training step, by the phase that runs them.
+PROGRAM_PHASES = {
+    "embed": "embed",
+    "block_forward": "forward",
+    "block_forward_keep": "forward",
+    "head": "head",
+    "block_backward": "backward",
+    "block_backward_kept": "backward",
+    "adamw": "optimizer",
+}
+GEMM_SECONDS, GEMM_REPEATS = 0.1, 3  # at least so long and so often is each product run
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=StepsJob | GemmJob)  # type: ignore[arg-type]
+    try:
+        result = measure(job)
+    except LcsbError as error:
+        print(msgspec.json.encode(JobError(type(error).__name__, str(error))).decode())
+        sys.exit(error.exit_code)
+    print(msgspec.json.encode(result).decode())
+
+
+def measure(job: StepsJob | GemmJob) -> StepsResult | ProfileResult | GemmResult:
+    if isinstance(job, GemmJob):
+        return measure_gemm(job)
+    return profile_steps(job) if job.profile else measure_steps(job)
+
+
+def measure_steps(job: StepsJob) -> StepsResult:
+    bundle = Bundle.open(Path(job.bundle))
+    import_runtime(bundle.manifest.target)
+    anonymous, resident = process_memory()
+    with MemorySampler() as sampler:
+        runner = make_runner(bundle, threads=job.threads, keep=job.keep)
+        trainer, batch = make_trainer(runner, bundle, job), random_batch(bundle.manifest)
+        trainer.step(0, [batch])
+        clock = getattr(runner, "clock", PhaseClock())
+        clock.reset()
+        losses, seconds, optimizer = [], [], 0.0
+        for number in range(job.steps):
+            start = time.perf_counter()
+            outcome = trainer.step(number, [batch])
+            seconds.append(time.perf_counter() - start)
+            losses.append(outcome.loss)
+            optimizer += outcome.optimizer_seconds
+    phases = dict(clock.seconds) or {WHOLE_STEP: sum(seconds) - optimizer}
+    phases["optimizer"] = optimizer  # with the clipping, where the clock has AdamW alone
+    return StepsResult(
+        pid=os.getpid(),
+        runtime=runner.name,
+        runtime_version=runner.version,
+        losses=tuple(losses),
+        step_seconds=tuple(seconds),
+        phase_seconds={name: total / job.steps for name, total in phases.items()},
+        base_bytes=resident if anonymous is None else anonymous,
+        peak_anonymous_bytes=sampler.peak_anonymous,
+        peak_rss_bytes=sampler.peak_rss,
+    )
+
+
+def make_trainer(runner: StepRunner, bundle: Bundle, job: StepsJob) -> Trainer:
+    manifest = bundle.manifest
+    state = mapped_state(Path(job.scratch), bundle.initial_adapter())
+    optimizer = AdamW(state.adapter, manifest.optimizer, layer_update(runner), (state.first_moment, state.second_moment))
+    schedule = make_schedule(job.schedule, manifest.model.num_hidden_layers)
+    return Trainer(runner, schedule, optimizer, TrainConfig(steps=job.steps, learning_rate=LEARNING_RATE))
+
+
+def random_batch(manifest: Manifest) -> Batch:
+    """One segment of random tokens, every label counted: the most that a step can cost."""
+    length = manifest.seq_len
+    tokens = np.random.default_rng(SEED).integers(0, manifest.model.vocab_size, length + 1)
+    return Batch(tokens[:-1].copy(), tokens[1:].copy(), np.arange(length), np.zeros(length, np.int64))
+
+
+def profile_steps(job: StepsJob) -> ProfileResult:
+    """Target onnxruntime alone. Steps without a profile come first, to warm up the memory that all sessions share."""
+    from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+
+    bundle = Bundle.open(Path(job.bundle))
+
+    def run(runner: OnnxRuntimeRunner, steps: int) -> None:
+        trainer, batch = make_trainer(runner, bundle, job), random_batch(bundle.manifest)
+        for number in range(steps):
+            trainer.step(number, [batch])
+
+    load_seconds = sum(load(bundle, name, job.threads) for name in step_programs(bundle.manifest, job))
+    run(OnnxRuntimeRunner(bundle, job.threads, job.keep), 1)
+    total, phases = 0.0, defaultdict[str, float](float)
+    with tempfile.TemporaryDirectory(dir=job.scratch) as directory:
+        run(OnnxRuntimeRunner(bundle, job.threads, job.keep, profile=Path(directory)), job.steps)
+        gc.collect()  # a profile is complete once its session is gone
+        for path in sorted(Path(directory).iterdir()):
+            events = read_profile(path)
+            total += run_seconds(events)
+            phases[PROGRAM_PHASES[path.name.partition(".")[0]]] += decompression_seconds(events)
+    return ProfileResult(os.getpid(), load_seconds, {name: x / job.steps for name, x in phases.items()}, total / job.steps)
+
+
+def step_programs(manifest: Manifest, job: StepsJob) -> list[str]:
+    """Those that the steps of the job need."""
+    kept = manifest.model.num_hidden_layers - job.keep
+    propagated = {
+        layer
+        for subset in make_schedule(job.schedule, manifest.model.num_hidden_layers)
+        for layer in subset.propagate
+        if layer >= subset.train[0]
+    }
+    unused = {"block_backward"} if min(propagated) >= kept else set()
+    unused |= {"block_forward_keep", "block_backward_kept"} if max(propagated) < kept else set()
+    return [name for name in PROGRAM_PHASES if name not in unused]
+
+
+def load(bundle: Bundle, name: str, threads: int) -> float:
+    """Seconds until a program can run."""
+    from lcsb_mobile.runners.onnxruntime import Program, import_runtime
+
+    ort = import_runtime()
+    start = time.perf_counter()
+    Program(ort, bundle, name, threads)
+    return time.perf_counter() - start
+
+
+def measure_gemm(job: GemmJob) -> GemmResult:
+    from lcsb_mobile.runners import onnxruntime as runtime
+
+    bundle = Bundle.open(Path(job.bundle))
+    ort = runtime.import_runtime()
+    programs = {name: runtime.Program(ort, bundle, name, job.threads) for name in ("gemm", "gemm_backward")}
+    value, generator = ort.OrtValue.ortvalue_from_numpy, np.random.default_rng(SEED)
+    flops, seconds = 0.0, 0.0
+    for (name, m, n, k), count in products(bundle.manifest).items():
+        left, right, result = ((m, k), (n, k), (m, n)) if name == "gemm" else ((m, n), (n, k), (m, k))
+        feeds = {x: value(generator.standard_normal(shape, np.float32)) for x, shape in (("a", left), ("b", right))}
+        outputs = {"y": value(np.empty(result, np.float32))}
+        flops += 2.0 * m * n * k * count
+        seconds += count * median_seconds(partial(programs[name].run, feeds, outputs, None))
+    return GemmResult(os.getpid(), flops / seconds / 1e9)
+
+
+def products(manifest: Manifest) -> dict[tuple[str, int, int, int], float]:
+    """A full step's products with weights [N, K] at M tokens: (program, M, N, K) -> how many of them a step makes, whose every block
+    runs forward twice and backward once, and whose head takes its rows in chunks."""
+    tokens, layers, model = manifest.seq_len, manifest.model.num_hidden_layers, manifest.model
+    shapes = {matrix.name: matrix.shape for matrix in manifest.adapter.matrices}
+    rows = min(head_rows(model.hidden_size), model.vocab_size)
+    found = {("gemm", tokens, rows, model.hidden_size): model.vocab_size / rows}
+    found |= {("gemm_backward", tokens, rows, model.hidden_size): model.vocab_size / rows}
+    for name, (_, inputs) in shapes.items():
+        if name.endswith(".lora_A"):
+            outputs = shapes[name.removesuffix("A") + "B"][0]
+            for program, count in (("gemm", 2 * layers), ("gemm_backward", layers)):
+                key = (program, tokens, outputs, inputs)
+                found[key] = found.get(key, 0.0) + count
+    return found
+
+
+def median_seconds(call: Callable[[], None]) -> float:
+    call()
+    seconds: list[float] = []
+    while len(seconds) < GEMM_REPEATS or sum(seconds) < GEMM_SECONDS:
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()

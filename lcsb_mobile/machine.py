@@ -1,0 +1,33 @@
+"""What this machine has: memory that is free, cores, and a directory on a disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def available_memory() -> int | None:
+    """Bytes that a new process can have without swapping, as Linux estimates them; None on other systems."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, two threads of one core counted once: a second one gives matrix products nothing."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        cores.add(siblings.read_text(encoding="ascii") if siblings.is_file() else str(processor))
+    return len(cores)
+
+
+def scratch_directory() -> Path:
+    """For large files: /tmp is memory on many systems, and files in it would pass for no memory at all."""
+    disk = Path("/var/tmp")
+    return disk if os.access(disk, os.W_OK) else Path(tempfile.gettempdir())

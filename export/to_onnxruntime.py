@@ -20,6 +20,7 @@ from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.export.graph_builder import DTYPES, GraphBuilder, save_model, value
 from lcsb_mobile.export.lowering import lower
 from lcsb_mobile.export.step_graph import StepParts, attention_inputs, embed, final_norm, head, row_logits
+from lcsb_mobile.export.working_set import working_bytes
 from lcsb_mobile.manifest import Arena, Graph, GraphTensor, RuntimeSettings
 from lcsb_mobile.models.layers import MASKED
 from lcsb_mobile.optimizer import AdamWConfig
@@ -249,7 +250,7 @@ class _Programs:
         path = self.directory / f"{name}.onnx"
         save_model(b, path, values, {o.name: (r, o.dtype, o.shape) for o, r in zip(outputs, results, strict=True)})
         described = (*inputs, *(GraphTensor(w.name, w.dtype, w.shape, "the whole tensor", w.name) for w in whole))
-        self.written[name] = Graph(path.name, described, tuple(outputs), tuple(initializers))
+        self.written[name] = Graph(path.name, described, tuple(outputs), tuple(initializers), working_bytes(path))
 
 
 def _row(b: GraphBuilder, table: ir.Value, number: int) -> ir.Value:

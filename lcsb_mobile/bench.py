@@ -7,7 +7,9 @@ that a drift of the machine meets all alike.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -48,7 +50,9 @@ FLOAT = 4
 @dataclass(frozen=True)
 class BenchOptions:
     """`target`: what the bundle must be of (None: any). `keep`: numbers of layers, more than there are being all. `steps`: of one
-    measurement, whole cycles (None: `subsets`). `threads` None: the cores. `scratch`: a directory on a disk."""
+    measurement, whole cycles (None: `subsets`). `threads` None: the cores. `python`: the
+    interpreter of the measuring processes, in whose environment the bundle's runtime is; peers run in this one. `scratch`: a directory
+    on a disk."""
 
     bundle: Path
     target: Target | None = None
@@ -59,6 +63,7 @@ class BenchOptions:
     rounds: int = 3
     threads: int | None = None
     peers: tuple[Peer, ...] = ()
+    python: str = sys.executable
     scratch: Path = field(default_factory=scratch_directory)
 
 
@@ -133,18 +138,18 @@ class _Bench:
         found: dict[StepsJob | TorchJob, list[StepsResult]] = defaultdict(list)
         for _ in range(self.options.rounds):
             if gemm:
-                speeds.append(run_job(WORKER, GemmJob(str(self.options.bundle), self.threads), GemmResult).gflops)
+                speeds.append(run_job(self.options.python, WORKER, GemmJob(str(self.options.bundle), self.threads), GemmResult).gflops)
                 step()
             for job in self.jobs:
-                found[job].append(run_job(WORKER, job, StepsResult))
+                found[job].append(run_job(self.options.python, WORKER, job, StepsResult))
                 step()
             if self.torch is not None:
-                found[self.torch].append(run_job(TORCH_PEER, self.torch, StepsResult))
+                found[self.torch].append(run_job(sys.executable, TORCH_PEER, self.torch, StepsResult))
                 step()
         speed = statistics.median(speeds) if speeds else None
         rows = []
         for job in self.jobs:
-            profile = run_job(WORKER, with_profile(job), ProfileResult) if profiled else None
+            profile = run_job(self.options.python, WORKER, with_profile(job), ProfileResult) if profiled else None
             if profiled:
                 step()
             rows.append(self.row(job, found[job], speed, profile))
@@ -222,6 +227,8 @@ def check_choices(options: BenchOptions) -> None:
             raise OptionError(f"{name}: expected at least 1, found {value}")
     if not options.keep:
         raise OptionError("keep: expected none, all or a number of layers, found nothing")
+    if shutil.which(options.python) is None:
+        raise OptionError(f"python: expected an interpreter, found {options.python!r}")
     missing = [name for name in TORCH_PACKAGES if options.peers and importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(f"peer torch needs {', '.join(missing)}; install them with: pip install {' '.join(missing)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import TypeVar
 
 import msgspec
@@ -103,12 +102,12 @@ class JobError(Record, frozen=True, tag="error"):
 Result = TypeVar("Result", StepsResult, ProfileResult, GemmResult)
 
 
-def run_job(module: str, job: Job, result: type[Result]) -> Result:
-    """Runs the job in a process of its own.
+def run_job(python: str, module: str, job: Job, result: type[Result]) -> Result:
+    """Runs the job in a process of its own, of the interpreter `python`.
 
     Raises what the process raised on purpose, RunFailure when it ended in any other way.
     """
-    done = subprocess.run([sys.executable, "-m", module], input=msgspec.json.encode(job), capture_output=True, check=False)
+    done = subprocess.run([python, "-m", module], input=msgspec.json.encode(job), capture_output=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
         return msgspec.json.decode(lines[-1], type=result)

@@ -41,7 +41,7 @@ def main() -> None:
     result = StepsResult(
         pid=os.getpid(),
         runtime="torch",
-        runtime_version=torch.__version__,
+        runtime_version=str(torch.__version__),
         losses=tuple(losses),
         step_seconds=tuple(seconds),
         phase_seconds={name: total / job.steps for name, total in clock.items()},

@@ -20,7 +20,7 @@ from lcsb_mobile.batch import Batch, StepRunner
 from lcsb_mobile.bench_jobs import LEARNING_RATE, SEED, WHOLE_STEP, GemmJob, GemmResult, JobError, ProfileResult, StepsJob, StepsResult
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.errors import LcsbError
-from lcsb_mobile.manifest import Manifest
+from lcsb_mobile.manifest import Manifest, Target
 from lcsb_mobile.memory import MemorySampler, process_memory
 from lcsb_mobile.op_profile import decompression_seconds, read_profile, run_seconds
 from lcsb_mobile.optimizer import AdamW
@@ -45,24 +45,31 @@ GEMM_SECONDS, GEMM_REPEATS = 0.1, 3  # at least so long and so often is each pro
 
 
 def main() -> None:
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=StepsJob | GemmJob)  # type: ignore[arg-type]
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=StepsJob | GemmJob)
     try:
-        result = measure(job)
+        bundle = Bundle.open(Path(job.bundle))
+        import_runtime_alone(bundle.manifest.target)
+        result = measure(job, bundle)
     except LcsbError as error:
         print(msgspec.json.encode(JobError(type(error).__name__, str(error))).decode())
         sys.exit(error.exit_code)
     print(msgspec.json.encode(result).decode())
 
 
-def measure(job: StepsJob | GemmJob) -> StepsResult | ProfileResult | GemmResult:
+def import_runtime_alone(target: Target) -> None:
+    """The wheel of the training API imports torch with `onnxruntime` where it can: 300 MB, of which the block programs need nothing."""
+    if target == "onnxruntime":
+        sys.modules["torch"] = None  # type: ignore[assignment]  # importing it raises ImportError
+    import_runtime(target)
+
+
+def measure(job: StepsJob | GemmJob, bundle: Bundle) -> StepsResult | ProfileResult | GemmResult:
     if isinstance(job, GemmJob):
-        return measure_gemm(job)
-    return profile_steps(job) if job.profile else measure_steps(job)
+        return measure_gemm(job, bundle)
+    return profile_steps(job, bundle) if job.profile else measure_steps(job, bundle)
 
 
-def measure_steps(job: StepsJob) -> StepsResult:
-    bundle = Bundle.open(Path(job.bundle))
-    import_runtime(bundle.manifest.target)
+def measure_steps(job: StepsJob, bundle: Bundle) -> StepsResult:
     anonymous, resident = process_memory()
     with MemorySampler() as sampler:
         runner = make_runner(bundle, threads=job.threads, keep=job.keep)
@@ -107,11 +114,9 @@ def random_batch(manifest: Manifest) -> Batch:
     return Batch(tokens[:-1].copy(), tokens[1:].copy(), np.arange(length), np.zeros(length, np.int64))
 
 
-def profile_steps(job: StepsJob) -> ProfileResult:
+def profile_steps(job: StepsJob, bundle: Bundle) -> ProfileResult:
     """Target onnxruntime alone. Steps without a profile come first, to warm up the memory that all sessions share."""
     from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
-
-    bundle = Bundle.open(Path(job.bundle))
 
     def run(runner: OnnxRuntimeRunner, steps: int) -> None:
         trainer, batch = make_trainer(runner, bundle, job), random_batch(bundle.manifest)
@@ -155,10 +160,9 @@ def load(bundle: Bundle, name: str, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def measure_gemm(job: GemmJob) -> GemmResult:
+def measure_gemm(job: GemmJob, bundle: Bundle) -> GemmResult:
     from lcsb_mobile.runners import onnxruntime as runtime
 
-    bundle = Bundle.open(Path(job.bundle))
     ort = runtime.import_runtime()
     programs = {name: runtime.Program(ort, bundle, name, job.threads) for name in ("gemm", "gemm_backward")}
     value, generator = ort.OrtValue.ortvalue_from_numpy, np.random.default_rng(SEED)

@@ -33,12 +33,14 @@ class Graph(Record, frozen=True):
     """A program of the bundle: its file, and its inputs and outputs in order.
 
     `initializers`: weights that the program holds as constants, which its sessions, one a layer, are given when they are made.
+    `working_bytes`: about what the runtime allocates for the program's own values while it runs; None where it was not determined.
     """
 
     file: str
     inputs: tuple[GraphTensor, ...]
     outputs: tuple[GraphTensor, ...]
     initializers: tuple[GraphTensor, ...] = ()
+    working_bytes: int | None = None
 
 
 class FileEntry(Record, frozen=True):

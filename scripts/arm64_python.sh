@@ -27,9 +27,9 @@ unavailable() {
     exit 3
 }
 
-# why LOG PREFIX: the first line of a log that begins so, or else the last line.
+# why LOG PREFIX: the last line of a log that begins so, or else its last line.
 why() {
-    grep -m 1 "^$2" "$1" || tail -n 1 "$1" | grep . || echo "no reason given"
+    { grep "^$2" "$1" || cat "$1"; } | tail -n 1 | grep . || echo "no reason given"
 }
 
 # The mirror that this machine's apt uses, if it is a Debian.
@@ -102,8 +102,9 @@ set_up() {
 
 [ -x "$LIKE" ] || unavailable "$LIKE is not here; make it with: make .venv-onnxruntime/.installed"
 mkdir -p "$CACHE"
-# Tests are run outside of it.
-packages=$("$LIKE" -m pip freeze --exclude-editable --disable-pip-version-check | grep -vE '^(iniconfig|pluggy|pytest)=')
+# Not this package, which is read from the source, nor what tests and the figures of reports need.
+outside='lcsb_mobile|iniconfig|pluggy|pytest|matplotlib|contourpy|cycler|fonttools|kiwisolver|pillow|pyparsing|python-dateutil'
+packages=$("$LIKE" -m pip freeze --disable-pip-version-check --exclude-editable | grep -vE "^($outside)[ =]")
 site=$CACHE/packages-$(echo "$packages" | sha256sum | cut -c 1-12)
 if ! [ -e "$CACHE/qemu-aarch64" ] || ! [ -e "$CACHE/python" ] || ! [ -e "$site" ]; then
     exec 9>"$CACHE/lock"

@@ -54,6 +54,9 @@ def bench(
     rounds: Annotated[int, Option(help="How often each measurement is made, all in turn.")] = DEFAULTS.rounds,
     threads: Threads = DEFAULTS.threads,
     peers: Annotated[str, Option(help="`torch`: PyTorch with transformers and peft, beside.", show_default="none")] = "",
+    python: Annotated[
+        str, Option(help="Measure in this interpreter's environment; peers in the present one.", show_default="the present one")
+    ] = DEFAULTS.python,
     plot: Annotated[Path | None, Option(help="A directory for pictures: step-time.png, peak-memory.png.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
@@ -69,6 +72,7 @@ def bench(
         rounds=rounds,
         threads=threads,
         peers=tuple(names(peers)),
+        python=python,
     )
     check_choices(options)  # before a bundle is made, which may take minutes
     given = {name: value for name, value in given.items() if value is not None}
@@ -118,14 +122,8 @@ def make_random_bundle(path: Path, options: RandomBundleOptions) -> Path:
 
 
 def show(rows: Sequence[BenchRow]) -> None:
-    phases = list(dict.fromkeys(phase for row in rows for phase in row.phase_seconds))
-    table = Table("method", "kept", box=None, pad_edge=False, padding=(0, 1))
-    for column in ("s/step", "mean", "full/", *phases, "unpack", "×GEMM", "peak MB", "RSS MB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    full = next((row.step_seconds_mean for row in rows if row.method == "full"), None)
-    for row in rows:
-        table.add_row(*cells(row, phases, full))
-    out.print(table)
+    out.print(speed_and_memory(rows))
+    out.print(phases(rows))
     first = rows[0]
     say(
         f"{first.shape}: {first.target}, {first.runtime} {first.runtime_version}, {first.seq_len} tokens, rank {first.rank}, "
@@ -133,26 +131,45 @@ def show(rows: Sequence[BenchRow]) -> None:
     )
     if first.sgemm_gflops is not None:
         say(
-            f"GEMM at the model's shapes: {first.sgemm_gflops:.0f} GFLOP/s; ×GEMM: a mean step's time over that of its FLOPs at this speed"
+            f"GEMM at the model's shapes: {first.sgemm_gflops:.0f} GFLOP/s; of bound: a mean step's time over that of its FLOPs at this speed"
         )
-    say("s/step is the median; mean and phases are of whole cycles; unpack is the share that decompression takes")
 
 
-def cells(row: BenchRow, phases: Sequence[str], full: float | None) -> list[str]:
-    """A row of the table. `full`: the first row of method full's mean step, seconds."""
+def table(title: str, columns: Sequence[str]) -> Table:
+    made = Table("method", "kept", title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right", no_wrap=True)
+    return made
 
-    def number(value: float | None, form: str = "{:.3f}") -> str:
-        return "–" if value is None else form.format(value)
 
-    return [
-        row.method,
-        str(row.kept_layers),
-        number(row.step_seconds_median),
-        number(row.step_seconds_mean),
-        number(full and full / row.step_seconds_mean, "{:.2f}x"),
-        *(number(row.phase_seconds.get(phase)) for phase in phases),
-        number(row.decompress_share, "{:.0%}"),
-        number(row.time_over_gemm_bound, "{:.2f}"),
-        megabytes(row.peak_anonymous_bytes).removesuffix(" MB"),
-        megabytes(row.peak_rss_bytes).removesuffix(" MB"),
-    ]
+def speed_and_memory(rows: Sequence[BenchRow]) -> Table:
+    made = table("A step", ("median s", "mean s", "full/this", "of bound", "peak MB", "predicted", "resident MB"))
+    full = next((row.step_seconds_mean for row in rows if row.method == "full"), None)
+    for row in rows:
+        memory = (row.peak_anonymous_bytes, row.predicted_peak_anonymous_bytes, row.peak_rss_bytes)
+        made.add_row(
+            row.method,
+            str(row.kept_layers),
+            number(row.step_seconds_median),
+            number(row.step_seconds_mean),
+            number(full and full / row.step_seconds_mean, "{:.2f}x"),
+            number(row.time_over_gemm_bound, "{:.2f}x"),
+            *(megabytes(count).removesuffix(" MB") for count in memory),
+        )
+    return made
+
+
+def phases(rows: Sequence[BenchRow]) -> Table:
+    names = list(dict.fromkeys(phase for row in rows for phase in row.phase_seconds))
+    made = table("Seconds by phase, and decompression within it", (*names, "decompression"))
+    for row in rows:
+        cells = [
+            number(row.phase_seconds.get(name)) + (f" {seconds:.3f}" if (seconds := row.decompress_seconds.get(name)) else "")
+            for name in names
+        ]
+        made.add_row(row.method, str(row.kept_layers), *cells, number(row.decompress_share, "{:.0%}"))
+    return made
+
+
+def number(value: float | None, form: str = "{:.3f}") -> str:
+    return "–" if value is None else form.format(value)

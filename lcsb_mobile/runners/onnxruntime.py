@@ -318,7 +318,8 @@ def _load_error(ort: Any, path: Path, error: Exception) -> RuntimeVersionError:
     """Names the operator that the runtime lacks, where that is the reason."""
     text = str(error)
     missing = re.search(r"Could not find an implementation for (\w+)|([\w.:]+)\([-\d]+\) is not a registered function/op", text)
-    what = f"it has no operator {missing[1] or missing[2]}" if missing else text
+    version = re.search(r"Unsupported model IR version: \d+|ONNX Runtime only \*guarantees\* support .*?opset \d+", text)
+    what = f"it has no operator {missing[1] or missing[2]}" if missing else version[0] if version else text
     return RuntimeVersionError(
         f"{path}: onnxruntime {ort.__version__} cannot load it: {what}; expected onnxruntime {OLDEST_RUNTIME} or newer, with all of its "
         "operators (a reduced build lacks some)"

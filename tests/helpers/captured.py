@@ -14,8 +14,8 @@ from lcsb_mobile.blocks import BlockGraphs, DecodeGraphs
 from lcsb_mobile.captured import CapturedGraph
 from lcsb_mobile.models.layers import attention_masks
 
-TILE = 24  # of an intermediate size of 80: three tiles and an uneven fourth of 8
-TILES = 4
+TILE = 32  # of the tiny models' intermediate size of 80: two tiles and an uneven third of 16
+TILES = 3
 
 # As the fixtures give them: `graphs(model, bits=4, layers=None, tile=None)`.
 MakeGraphs = Callable[..., BlockGraphs]

@@ -18,15 +18,21 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 MODELS = ROOT / "models"
 LCSB = Path(sys.executable).with_name("lcsb")
+DEVICE_LCSB = ROOT / ".venv-onnxruntime/bin/lcsb"  # stock ONNX Runtime, without torch
 
 
-def lcsb(*arguments: str | Path) -> dict[str, Any]:
+def lcsb(*arguments: str | Path, program: Path = LCSB) -> dict[str, Any]:
     """One `lcsb … --json` in a process of its own; its progress goes to the terminal."""
-    command = [str(LCSB), *map(str, arguments), "--json"]
+    command = [str(program), *map(str, arguments), "--json"]
     print("$ lcsb", *arguments, file=sys.stderr, flush=True)
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, Any] = json.loads(output)
     return result
+
+
+def device_lcsb(*arguments: str | Path) -> dict[str, Any]:
+    """`lcsb` in the environment of a device: its processes hold no torch."""
+    return lcsb(*arguments, program=DEVICE_LCSB)
 
 
 def measured(*command: str | Path) -> tuple[float, int]:
@@ -56,10 +62,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def write_results(name: str, table: str, data: Any) -> None:
-    """results/NAME.json and results/NAME.md, with the machine they were measured on."""
+def write_results(name: str, table: str, data: Any, command: str | None = None) -> None:
+    """results/NAME.json and results/NAME.md, with the machine they were measured on. `command`: what makes them, `NAME.py` unless given."""
     RESULTS.mkdir(exist_ok=True)
     machine = f"{processor()}, Python {platform.python_version()}"
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": data}, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(f"{table}\nMeasured on {machine}; `python benchmarks/{name}.py`.\n")
+    (RESULTS / f"{name}.md").write_text(f"{table}\nMeasured on {machine}; `python benchmarks/{command or f'{name}.py'}`.\n")
     print(table)

@@ -1,11 +1,13 @@
-"""SmolLM2-135M-Instruct fine-tuned on real text, each method in a process of its own: held-out loss against steps and seconds.
+"""SmolLM2-135M-Instruct fine-tuned on real text, each run in a process of its own: held-out loss against steps and seconds.
 
-Needs `make models`. One seed; every method sees the same sequences in the same order. `real_model.py METHOD@RATE …` runs those
-rows alone and keeps the others of the last results.
+Needs `make models` and the environment of stock ONNX Runtime (`make .venv-onnxruntime/.installed`), in which the runs are made. One seed; all see
+the same sequences in the same order. Each method runs at three rates with nothing kept, then at its best with everything kept.
+`real_model.py METHOD@RATE@KEEP …` runs those rows alone and keeps the others of the last results.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -13,47 +15,86 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import MODELS, RESULTS, ROOT, lcsb, markdown_table, write_results
+from common import MODELS, RESULTS, ROOT, device_lcsb, lcsb, markdown_table, write_results
 
-ROWS = ("full@4e-4", "full@8e-4", "lcsb-exact@8e-4", "lcsb-exact@1.6e-3", "lcsb-identity@4e-4", "lcsb-identity@8e-4")
-STEPS, EVERY = 100, 25
-PROMPTS = ("The trouble with computers is", "My advice to the young:")
+RATES = {
+    "full": ("4e-4", "8e-4", "1.6e-3"),
+    "lcsb-exact": ("8e-4", "1.6e-3", "3.2e-3"),
+    "lcsb-identity": ("2e-4", "4e-4", "8e-4"),
+    "freeze": ("4e-4", "8e-4", "1.6e-3"),
+}
+STEPS, EVERY = 200, 50
+PICTURE = ROOT / "docs/images/smollm2.png"
 
 
 def run(bundle: Path, row: str) -> dict[str, Any]:
-    method, _, rate = row.partition("@")
-    return lcsb(
+    method, rate, keep = row.split("@")
+    return device_lcsb(
         *("simulate", bundle, "--data", MODELS / "fortunes.train.jsonl", "--eval-data", MODELS / "fortunes.eval.jsonl"),
-        *("--steps", str(STEPS), "--eval-every", str(EVERY), "--method", method, "--lr", rate),
-        *("--adapter", bundle.parent / "adapter.safetensors", "--report", ROOT / "runs" / f"smollm2-{row}.html"),
-        *("--max-tokens", "32", "--force"),
-        *(word for prompt in PROMPTS for word in ("--prompt", prompt)),
+        *("--steps", str(STEPS), "--eval-every", str(EVERY), "--method", method, "--lr", rate, "--keep", keep),
+        *("--adapter", bundle.parent / "adapter.safetensors", "--force"),
     )
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
+def final_loss(result: dict[str, Any]) -> float:
+    return float(result["evaluations"][-1][1])
+
+
+def best_rates(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """The row of each method that ends lowest, nothing kept."""
+    return [min((f"{method}@{rate}@none" for rate in rates), key=lambda row: final_loss(runs[row])) for method, rates in RATES.items()]
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
     lines = []
-    for row in sorted(rows):
-        result = rows[row]
+    for row in sorted(runs, key=lambda row: (list(RATES).index(row.split("@")[0]), float(row.split("@")[1]), row)):
+        method, rate, keep = row.split("@")
+        result = runs[row]
         losses = [f"{loss:.3f}" for _, loss in result["evaluations"]]
         seconds = result["step_seconds"]
-        figures = [f"{statistics.median(seconds):.2f}", f"{sum(seconds):.0f}", f"{result['peak_anonymous_bytes'] / 1e6:.0f} MB"]
-        lines.append([result["method"], row.partition("@")[2], *losses, *figures])
+        figures = [f"{statistics.mean(seconds):.2f}", f"{sum(seconds):.0f}", f"{result['peak_anonymous_bytes'] / 1e6:.0f} MB"]
+        lines.append([method, rate, keep, *losses, *figures])
     checkpoints = [f"{step} steps" for step in range(EVERY, STEPS + 1, EVERY)]
-    return markdown_table(["method", "rate", "before", *checkpoints, "s/step", "s in all", "peak anonymous"], lines)
+    return markdown_table(["method", "rate", "kept", "before", *checkpoints, "s/step", "s in all", "peak anonymous"], lines)
+
+
+def draw(runs: dict[str, dict[str, Any]], best: list[str]) -> None:
+    """Loss against seconds of training, each method at its best rate."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for number, row in enumerate(best):
+        for keep, style in (("none", "-"), ("all", "--")):
+            result = runs.get(row.replace("@none", f"@{keep}"))
+            if result is not None:
+                elapsed = [0.0, *itertools.accumulate(result["step_seconds"])]
+                points = [(elapsed[step], loss) for step, loss in result["evaluations"]]
+                label = f"{row.split('@')[0]}, rate {row.split('@')[1]}, {keep} kept"
+                axes.plot(*zip(*points, strict=True), style, color=f"C{number}", marker="o", markersize=3, label=label)
+    axes.set(xlabel="seconds of training steps", ylabel="held-out loss", title="SmolLM2-135M on fortunes, 200 steps of 256 tokens")
+    axes.legend(fontsize=8)
+    figure.savefig(PICTURE, dpi=120)
 
 
 def main() -> None:
     path = RESULTS / "real_model.json"
-    chosen = sys.argv[1:] or ROWS
     data: dict[str, Any] = json.loads(path.read_text())["rows"] if sys.argv[1:] and path.exists() else {"runs": {}}
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "smollm2"
-        data["export"] = lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--target", "onnxruntime-training", "--output", bundle)
-        data["runs"] |= {row: run(bundle, row) for row in chosen}
+        data["export"] = lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--target", "onnxruntime", "--output", bundle)
+        for row in sys.argv[1:] or [f"{method}@{rate}@none" for method, rates in RATES.items() for rate in rates]:
+            data["runs"][row] = run(bundle, row)
+        best = best_rates(data["runs"])
+        for row in [] if sys.argv[1:] else best:
+            kept = row.replace("@none", "@all")
+            data["runs"][kept] = run(bundle, kept)
     seconds = {stage: round(value, 1) for stage, value in data["export"]["seconds"].items()}
     footer = "\nExport from GGUF: " + ", ".join(f"{stage} {value} s" for stage, value in seconds.items()) + ".\n"
     write_results("real_model", table(data["runs"]) + footer, data)
+    draw(data["runs"], best)
 
 
 if __name__ == "__main__":

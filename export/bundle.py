@@ -178,7 +178,11 @@ def _write_graphs(
             graphs = export_onnxruntime(directory, parts, decoding, options.optimizer)
         else:
             graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer) | export_gemm(directory)
-    return graphs, BlockFlops(blocks.forward.flops, blocks.backward.flops, blocks.backward_kept.flops), SETTINGS
+    return (
+        graphs,
+        BlockFlops(blocks.forward.flops, blocks.backward.flops, blocks.backward_kept.flops),
+        INT8_SETTINGS if options.accuracy_level else SETTINGS,
+    )
 
 
 def _trace(

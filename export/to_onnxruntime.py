@@ -29,9 +29,11 @@ from lcsb_mobile.weights import LAYERS
 TARGET = "onnxruntime"
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
 
-# Found by measurement (docs/decisions.md): without the first, ONNX Runtime gives each consumer of a decompressed weight a
+# Found by measurement (docs/decisions.md): without the entry, ONNX Runtime gives each consumer of a decompressed weight a
 # decompression of its own; one chunk large enough for all that a step needs keeps the arena from growing in pieces.
 SETTINGS = RuntimeSettings(session_config={"session.disable_quant_qdq": "1"}, arena=Arena(initial_bytes=256 * 2**20))
+# KleidiAI, ONNX Runtime's default on ARM64, rounds activations by token where every other kernel does by group of 32.
+INT8_SETTINGS = RuntimeSettings(session_config=SETTINGS.session_config | {"mlas.disable_kleidiai": "1"}, arena=SETTINGS.arena)
 
 Build = Callable[[GraphBuilder, Mapping[str, ir.Value]], Sequence[ir.Value]]
 

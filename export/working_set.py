@@ -83,12 +83,12 @@ def _plan(graph: ir.Graph, planned: Mapping[str, Shape], actual: Mapping[str, Sh
                 held[value] = buffer
                 buffer.uses += uses[value]
                 buffer.last = position
-        for value in node.inputs:
-            if value in held:
-                held[value].last = position
-                held[value].uses -= 1
-                if not held[value].uses:
-                    free.insert(0, held[value])
+        for read in node.inputs:
+            if read in held:
+                held[read].last = position
+                held[read].uses -= 1
+                if not held[read].uses:
+                    free.insert(0, held[read])
     return buffers
 
 
@@ -96,7 +96,10 @@ def execution_order(graph: ir.Graph) -> list[ir.Node]:
     """Depth first, back from the nodes that nothing reads, the last of them first; of a node's inputs, too, the one whose node stands
     last in the file."""
     number = {node: position for position, node in enumerate(graph)}
-    sources = {node: sorted({x.producer() for x in node.inputs if x is not None} & number.keys(), key=number.__getitem__) for node in graph}
+    sources: dict[ir.Node, list[ir.Node]] = {}
+    for node in graph:
+        producers = {x.producer() for x in node.inputs if x is not None}
+        sources[node] = sorted((producer for producer in producers if producer is not None), key=number.__getitem__)
     read = {source for found in sources.values() for source in found}
     stack = [(node, False) for node in graph if node not in read]
     order: list[ir.Node] = []
@@ -107,7 +110,8 @@ def execution_order(graph: ir.Graph) -> list[ir.Node]:
             order.append(node)
         elif node not in seen:
             seen.add(node)
-            stack += [(node, True), *((source, False) for source in sources[node])]
+            stack.append((node, True))
+            stack.extend((source, False) for source in sources[node])
     return order
 
 

@@ -39,7 +39,7 @@ class Batch:
 @dataclass(frozen=True)
 class StepResult:
     """`loss`: mean over the counted labels. `gradients`: layer number -> float32[n], for the trained layers only; they may be
-    views of the runtime's own buffer, which its next step overwrites."""
+    views of the runtime's own buffer, which its next step overwrites; whoever asked for the step may change them."""
 
     loss: float
     gradients: Mapping[int, Float32Array]

@@ -77,12 +77,13 @@ class StepsResult(Record, frozen=True):
 
 
 class ProfileResult(Record, frozen=True):
-    """Of a mean step. `load_seconds`: of all its programs. `decompress_seconds`: by phase. `program_seconds`: all that ran."""
+    """Of a mean step under the profiler, by phase: `program_seconds` of all its programs' runs, `decompress_seconds` within them.
+    `load_seconds`: until all its programs can run."""
 
     pid: int
     load_seconds: float
     decompress_seconds: dict[str, float]
-    program_seconds: float
+    program_seconds: dict[str, float]
 
 
 class GemmResult(Record, frozen=True):

@@ -14,9 +14,10 @@ class BenchRow(Record, frozen=True, kw_only=True):
     """What was measured of one method, and how. Seconds by phase are of a mean step; peaks are the highest of all rounds, of the whole
     process. `subset_fraction`: of the layers, trained in a mean step.
 
-    `decompress_seconds` by phase and `decompress_share`, of the time that programs ran, are of one more cycle, under ONNX
-    Runtime's profiler. `model_flops`: of a mean step's programs. `sgemm_gflops`: the runtime's matrix product at the model's shapes, in the
-    same rounds; `time_over_gemm_bound`: a mean step's time over that of its FLOPs at this speed. None or empty: not known.
+    One more cycle runs under ONNX Runtime's profiler: `profiled_seconds` of its programs by phase, and `decompress_share` of them
+    that is decompression. `decompress_seconds`: each phase's share, of its seconds without the profiler. `model_flops`: of a mean
+    step's programs. `sgemm_gflops`: the runtime's matrix product at the model's shapes, in the same rounds; `time_over_gemm_bound`: a
+    mean step's time over that of its FLOPs at this speed. None or empty: not known.
     """
 
     shape: str
@@ -38,6 +39,7 @@ class BenchRow(Record, frozen=True, kw_only=True):
     phase_seconds: dict[str, float]
     decompress_seconds: dict[str, float]
     decompress_share: float | None
+    profiled_seconds: dict[str, float]
     load_seconds: float | None
     model_flops: float | None
     sgemm_gflops: float | None
@@ -48,8 +50,8 @@ class BenchRow(Record, frozen=True, kw_only=True):
     losses: tuple[float, ...]
 
 
-def make_row(manifest: Manifest, results: list[StepsResult], **others: object) -> BenchRow:
-    """What all rows state; every result has as many steps."""
+def make_row(manifest: Manifest, results: list[StepsResult], decompress_shares: Mapping[str, float], **others: object) -> BenchRow:
+    """What all rows state; every result has as many steps. `decompress_shares`: of each phase's time."""
     seconds = tuple(second for result in results for second in result.step_seconds)
     anonymous = [result.peak_anonymous_bytes for result in results if result.peak_anonymous_bytes is not None]
     phases = {name: statistics.mean(result.phase_seconds[name] for result in results) for name in results[0].phase_seconds}
@@ -66,6 +68,7 @@ def make_row(manifest: Manifest, results: list[StepsResult], **others: object) -
         step_seconds_min=min(seconds),
         step_seconds_max=max(seconds),
         phase_seconds=in_order(phases),
+        decompress_seconds={phase: share * phases[phase] for phase, share in decompress_shares.items()},
         peak_anonymous_bytes=max(anonymous, default=None),
         peak_rss_bytes=max(result.peak_rss_bytes for result in results),
         losses=results[0].losses,

@@ -24,7 +24,7 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=TorchJob)
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.manual_seed(SEED)
     torch.set_num_threads(job.threads)
     anonymous, resident = process_memory()
@@ -54,7 +54,7 @@ def main() -> None:
 
 def make_model(job: TorchJob) -> tuple[Any, torch.optim.Optimizer]:
     """Random float32 weights, LoRA on all seven projections, AdamW."""
-    model: Any = transformers.AutoModelForCausalLM.from_config(hf_config(job.model), dtype=torch.float32)
+    model: Any = transformers.AutoModelForCausalLM.from_config(hf_config(job.model), dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.config.use_cache = False
     lora = peft.LoraConfig(r=job.rank, lora_alpha=job.alpha, target_modules=PROJECTIONS, task_type="CAUSAL_LM")  # type: ignore[arg-type]
     model = peft.get_peft_model(model, lora)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import statistics
 import sys
@@ -41,7 +40,7 @@ PROGRAM_PHASES = {
     "block_backward_kept": "backward",
     "adamw": "optimizer",
 }
-GEMM_SECONDS, GEMM_REPEATS = 0.1, 3  # at least so long and so often is each product run
+GEMM_SECONDS, GEMM_REPEATS = 0.05, 3  # at least so long and so often is each product run
 
 
 def main() -> None:
@@ -125,15 +124,16 @@ def profile_steps(job: StepsJob, bundle: Bundle) -> ProfileResult:
 
     load_seconds = sum(load(bundle, name, job.threads) for name in step_programs(bundle.manifest, job))
     run(OnnxRuntimeRunner(bundle, job.threads, job.keep), 1)
-    total, phases = 0.0, defaultdict[str, float](float)
+    programs, decompression = defaultdict[str, float](float), defaultdict[str, float](float)
     with tempfile.TemporaryDirectory(dir=job.scratch) as directory:
-        run(OnnxRuntimeRunner(bundle, job.threads, job.keep, profile=Path(directory)), job.steps)
-        gc.collect()  # a profile is complete once its session is gone
+        runner = OnnxRuntimeRunner(bundle, job.threads, job.keep, profile=Path(directory))
+        run(runner, job.steps)
+        runner.end_profiling()
         for path in sorted(Path(directory).iterdir()):
-            events = read_profile(path)
-            total += run_seconds(events)
-            phases[PROGRAM_PHASES[path.name.partition(".")[0]]] += decompression_seconds(events)
-    return ProfileResult(os.getpid(), load_seconds, {name: x / job.steps for name, x in phases.items()}, total / job.steps)
+            events, phase = read_profile(path), PROGRAM_PHASES[path.name.partition(".")[0]]
+            programs[phase] += run_seconds(events) / job.steps
+            decompression[phase] += decompression_seconds(events) / job.steps
+    return ProfileResult(os.getpid(), load_seconds, dict(decompression), dict(programs))
 
 
 def step_programs(manifest: Manifest, job: StepsJob) -> list[str]:

@@ -23,8 +23,8 @@ LEARNING_RATE = 1e-3  # of the recorded run
 # the differences grow: AdamW moves an element whose gradient is all but zero by the sign of its rounding.
 STEP_TOLERANCE = 1e-4
 RUN_TOLERANCE = 1e-3
-# Of bundles whose forward rounds activations to int8: up to 3e-3 was found, on x86 and ARM64 kernels, which round differently.
-INT8_TOLERANCE = 2e-2
+# Of bundles whose forward rounds activations to int8. Found on tiny: losses 6e-3, gradient norms 1.4e-2 on x86 and 1.6e-2 on ARM64.
+INT8_TOLERANCE = 5e-2
 
 TEXT = (
     "The train was late again, so I walked along the canal instead and counted the boats. Two of them had geraniums on the roof. "
@@ -125,7 +125,7 @@ def record_trace(
     for number, subset in enumerate(run):
         index = number % len(batches)
         trainer.step(number, [batches[index].batch()])
-        records.append(_golden_step(subset, index, recorder.last))
+        records.append(GoldenStep(subset, index, *recorder.last))
         progress(len(steps) + number + 1, total)
     tolerances = (INT8_TOLERANCE, INT8_TOLERANCE) if accuracy_level else (STEP_TOLERANCE, RUN_TOLERANCE)
     return GoldenTrace(batches, tuple(singles), LEARNING_RATE, tuple(records), *tolerances)
@@ -207,21 +207,26 @@ def compare_runners(
 
 
 class _Recorder:
-    """Passes steps on and remembers the last result."""
+    """Passes steps on, and remembers loss and norms of the last: the trainer clips its gradients in place."""
 
     def __init__(self, runner: StepRunner) -> None:
         self.name, self.version = runner.name, runner.version
         self.evaluate, self.next_logits, self.decoder = runner.evaluate, runner.next_logits, runner.decoder
         self._step = runner.step
-        self.last = StepResult(math.nan, {})
+        self.last: tuple[float, tuple[float, ...]] = (math.nan, ())
 
     def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
-        self.last = self._step(subset, batch, adapter)
-        return self.last
+        result = self._step(subset, batch, adapter)
+        self.last = result.loss, _norms(subset, result)
+        return result
+
+
+def _norms(subset: Subset, result: StepResult) -> tuple[float, ...]:
+    return tuple(float(np.linalg.norm(result.gradients[layer])) for layer in subset.train)
 
 
 def _golden_step(subset: Subset, batch: int, result: StepResult) -> GoldenStep:
-    return GoldenStep(subset, batch, result.loss, tuple(float(np.linalg.norm(result.gradients[layer])) for layer in subset.train))
+    return GoldenStep(subset, batch, result.loss, _norms(subset, result))
 
 
 def _compare(runner: StepRunner, trace: GoldenTrace, step: GoldenStep, adapter: Float32Array) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""`inspect`: what is in a bundle and what its steps will cost, from the manifest and the files' sizes. Nothing is run."""
+"""`inspect`: what is in a bundle and what its steps will cost, from the manifest and the files' sizes, and from a calibration if there
+is one. Nothing is run here."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import math
 from collections.abc import Sequence
 
 from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.calibration import Calibration, predicted_seconds
 from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
-from lcsb_mobile.cost import MEMORY_TARGET, full_subset, matrix_parameters, predicted_peak, step_cost, time_share
+from lcsb_mobile.cost import full_subset, matrix_parameters, step_cost, time_share
 from lcsb_mobile.manifest import MANIFEST_FILE, Graph, Manifest
+from lcsb_mobile.plan import KEEPING_TARGET, MEMORY_TARGETS, predicted_peak
 from lcsb_mobile.run_record import layer_ranges
 from lcsb_mobile.schedule import ScheduleConfig, Subset
 from lcsb_mobile.weights import WeightTensor
@@ -40,8 +43,10 @@ class WeightSummary(Record, frozen=True):
 
 
 class StepSummary(Record, frozen=True):
-    """One step of the cycle, or the mean over it. Layers as ranges, such as "0–3, 7". FLOPs of the matrix products, all labels
-    counted; shares are of a full step; `time_share` is predicted (lcsb_mobile.cost). `decompressed_bytes`: of float32 weights."""
+    """One step of the cycle, or the mean over it, nothing kept. Layers as ranges, such as "0–3, 7". FLOPs of the matrix products, all
+    labels counted; shares are of a full step; `time_share` is predicted (lcsb_mobile.cost). `decompressed_bytes`: of float32 weights.
+    `predicted_peak_bytes` as in Inspection, of a run of this step alone, or of the whole cycle. `seconds`: predicted by a calibration.
+    """
 
     name: str
     train: str
@@ -50,14 +55,27 @@ class StepSummary(Record, frozen=True):
     flops_share: float
     time_share: float
     decompressed_bytes: float
+    predicted_peak_bytes: int | None
+    seconds: float | None
+
+
+class KeepSummary(Record, frozen=True):
+    """The cycle with the activations of the `keep` top layers kept: means of its steps, in shares of a full step that keeps nothing."""
+
+    keep: int
+    flops_share: float
+    time_share: float
+    predicted_peak_bytes: int
+    seconds: float | None
 
 
 class Inspection(Record, frozen=True):
     """What `lcsb inspect --json` prints. Sizes in bytes.
 
     `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
-    holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime
-    is imported, an estimate that is mostly high (lcsb_mobile.cost.predicted_peak); None for a target that it is not known of.
+    holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime is imported, an
+    estimate that is mostly high (lcsb_mobile.plan); None for a target that it is not known of. `keeping`: by how many layers keep their
+    activations; empty for a target that cannot. `calibration`: what the predicted seconds rest on, None where nothing was run.
     """
 
     path: str
@@ -77,16 +95,18 @@ class Inspection(Record, frozen=True):
     cycle_mean: StepSummary
     full: StepSummary
     predicted_peak_bytes: int | None
+    keeping: tuple[KeepSummary, ...]
+    calibration: Calibration | None
     file_sizes: dict[str, int]
     graphs: dict[str, Graph]
     tools: dict[str, str]
 
 
-def inspect_bundle(bundle: Bundle) -> Inspection:
-    """Describes an open bundle."""
+def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> Inspection:
+    """Describes an open bundle, with predicted seconds if its programs were timed (`calibration.calibrate_bundle`)."""
     manifest = bundle.manifest
     distinct = list(dict.fromkeys(manifest.schedule))
-    summaries = {subset: _step(manifest, subset, f"step {number}") for number, subset in enumerate(distinct, start=1)}
+    summaries = {subset: _step(manifest, subset, f"step {number}", calibration) for number, subset in enumerate(distinct, start=1)}
     return Inspection(
         path=str(bundle.path),
         source=manifest.source,
@@ -102,9 +122,11 @@ def inspect_bundle(bundle: Bundle) -> Inspection:
         schedule=manifest.schedule_config,
         cycle_steps=len(manifest.schedule),
         steps=tuple(summaries.values()),
-        cycle_mean=_mean([summaries[subset] for subset in manifest.schedule]),
-        full=_step(manifest, full_subset(manifest), "full"),
-        predicted_peak_bytes=predicted_peak(manifest, 0) if manifest.target == MEMORY_TARGET else None,
+        cycle_mean=_mean(manifest, [summaries[subset] for subset in manifest.schedule]),
+        full=_step(manifest, full_subset(manifest), "full", calibration),
+        predicted_peak_bytes=_peak(manifest, manifest.schedule),
+        keeping=_keeping(manifest, calibration),
+        calibration=calibration,
         file_sizes={name: entry.size for name, entry in manifest.files.items()}
         | {MANIFEST_FILE: (bundle.path / MANIFEST_FILE).stat().st_size},
         graphs=manifest.graphs,
@@ -135,7 +157,7 @@ def _weights(tensors: Sequence[WeightTensor]) -> WeightSummary:
     return WeightSummary(parameters, nbytes, nbytes / parameters)
 
 
-def _step(manifest: Manifest, subset: Subset, name: str) -> StepSummary:
+def _step(manifest: Manifest, subset: Subset, name: str, calibration: Calibration | None) -> StepSummary:
     cost, full = step_cost(manifest, subset), step_cost(manifest, full_subset(manifest))
     return StepSummary(
         name=name,
@@ -145,12 +167,41 @@ def _step(manifest: Manifest, subset: Subset, name: str) -> StepSummary:
         flops_share=cost.flops / full.flops,
         time_share=time_share(manifest, subset),
         decompressed_bytes=cost.decompressed_bytes,
+        predicted_peak_bytes=_peak(manifest, [subset]),
+        seconds=predicted_seconds(manifest, calibration, subset) if calibration else None,
     )
 
 
-def _mean(steps: Sequence[StepSummary]) -> StepSummary:
-    def over(field: str) -> float:
-        return math.fsum(getattr(step, field) for step in steps) / len(steps)
+def _mean(manifest: Manifest, steps: Sequence[StepSummary]) -> StepSummary:
+    means = {field: _over(steps, field) for field in ("flops", "flops_share", "time_share", "decompressed_bytes")}
+    peak = _peak(manifest, manifest.schedule)
+    seconds = _over(steps, "seconds") if steps[0].seconds is not None else None
+    return StepSummary(name="mean of the cycle", train="", propagate="", predicted_peak_bytes=peak, seconds=seconds, **means)
 
-    means = {field: over(field) for field in ("flops", "flops_share", "time_share", "decompressed_bytes")}
-    return StepSummary(name="mean of the cycle", train="", propagate="", **means)
+
+def _over(steps: Sequence[StepSummary], field: str) -> float:
+    return math.fsum(getattr(step, field) for step in steps) / len(steps)
+
+
+def _peak(manifest: Manifest, subsets: Sequence[Subset], keep: int = 0) -> int | None:
+    return predicted_peak(manifest, subsets, keep, 0) if manifest.target in MEMORY_TARGETS else None
+
+
+def _keeping(manifest: Manifest, calibration: Calibration | None) -> tuple[KeepSummary, ...]:
+    """With no layer kept, a quarter, half and all of them."""
+    if manifest.target != KEEPING_TARGET:
+        return ()
+    layers, steps = manifest.model.num_hidden_layers, manifest.schedule
+    full = step_cost(manifest, full_subset(manifest)).flops
+    return tuple(
+        KeepSummary(
+            keep=keep,
+            flops_share=math.fsum(step_cost(manifest, subset, keep=keep).flops for subset in steps) / len(steps) / full,
+            time_share=math.fsum(time_share(manifest, subset, keep) for subset in steps) / len(steps),
+            predicted_peak_bytes=predicted_peak(manifest, steps, keep, 0),
+            seconds=math.fsum(predicted_seconds(manifest, calibration, subset, keep) for subset in steps) / len(steps)
+            if calibration
+            else None,
+        )
+        for keep in dict.fromkeys((0, math.ceil(layers / 4), math.ceil(layers / 2), layers))
+    )

@@ -103,10 +103,12 @@ def gradient_norm(gradients: Mapping[int, Float32Array]) -> float:
     return math.sqrt(sum(float(np.dot(g, g)) for g in gradients.values()))
 
 
-def clip_gradients(gradients: Mapping[int, Float32Array], norm: float, clip_norm: float) -> dict[int, Float32Array]:
-    """Scales by `clip_norm / norm` where the norm exceeds it (`torch.nn.utils.clip_grad_norm_`)."""
+def clip_gradients(gradients: Mapping[int, Float32Array], norm: float, clip_norm: float) -> None:
+    """Scales by `clip_norm / norm`, in place, where the norm exceeds it (`torch.nn.utils.clip_grad_norm_`)."""
     factor = np.float32(min(1.0, clip_norm / (norm + 1e-6)))
-    return {layer: gradient if factor == 1 else gradient * factor for layer, gradient in gradients.items()}
+    if factor != 1:
+        for gradient in gradients.values():
+            gradient *= factor
 
 
 def learning_rate(base: float, schedule: LearningRateSchedule, step: int, steps: int, warmup: int) -> float:

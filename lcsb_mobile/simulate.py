@@ -159,7 +159,7 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
         sampler.mark(LOADING)
         observer.phase(LOADING)
         plan, runner = _load(run, sampler)
-        state = mapped_state(options.adapter.parent, run.bundle.initial_adapter())
+        state = mapped_state(_existing(options.adapter.parent), run.bundle.initial_adapter())
         _enter(CHECKING, sampler, observer)
         check_first_step(runner, read_trace(run.bundle.golden_path), state.adapter)
         _train(run, runner, state, sampler, observer)
@@ -209,6 +209,11 @@ def _load(run: Run, sampler: MemorySampler) -> tuple[Plan | None, StepRunner]:
         plan = plan_run(manifest, run.schedule, base, options.memory_budget, options.keep)
     keep = options.keep or 0 if plan is None else plan.keep
     return plan, make_runner(run.bundle, options.runner, options.threads, keep, _BudgetWatch(sampler, options.memory_budget))
+
+
+def _existing(directory: Path) -> Path:
+    """The directory, or what there is of its path: it is only made when the adapter is written."""
+    return directory if directory.is_dir() else _existing(directory.parent)
 
 
 class _BudgetWatch:

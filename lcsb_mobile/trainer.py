@@ -68,7 +68,8 @@ class Trainer:
             )
         computed = time.perf_counter()
         rate = learning_rate(self.config.learning_rate, self.config.lr_schedule, number, self.config.steps, self.config.warmup)
-        self.optimizer.update(clip_gradients(gradients, norm, self.optimizer.config.clip_norm), rate)
+        clip_gradients(gradients, norm, self.optimizer.config.clip_norm)
+        self.optimizer.update(gradients, rate)
         finished = time.perf_counter()
         return StepOutcome(number + 1, subset, loss, rate, norm, computed - started, finished - computed)
 

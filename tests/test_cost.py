@@ -1,4 +1,4 @@
-"""The cost model against hand formulas, and its refusals. No bundle: manifests are made here, of the shapes that the design names."""
+"""The cost model against hand formulas and captured graphs, and its refusals. No bundle: manifests are made here."""
 
 from __future__ import annotations
 
@@ -6,81 +6,29 @@ import itertools
 
 import msgspec
 import pytest
+from helpers.manifests import HALF_BILLION, SMALL, captured_blocks, make_config, make_manifest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lcsb_mobile.blocks import capture_blocks, lora_layout
-from lcsb_mobile.compress import weight_table
-from lcsb_mobile.config import AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
+from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.cost import (
     FLOPS_PER_DECOMPRESSED_BYTE,
-    check_budget,
+    backward_layers,
     evaluation_cost,
     full_subset,
-    parse_size,
-    peak_terms,
-    predicted_peak,
     step_cost,
     time_share,
 )
-from lcsb_mobile.errors import MemoryBudgetError, OptionError
-from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
-from lcsb_mobile.optimizer import AdamWConfig
-from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.errors import OptionError
+from lcsb_mobile.manifest import Manifest
+from lcsb_mobile.schedule import Subset
 
-MIB = 1024 * 1024
-
-
-def make_config(layers: int, hidden: int, inner: int, heads: int, kv_heads: int, head_dim: int, vocabulary: int) -> ModelConfig:
-    return ModelConfig(
-        model_type="llama",
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=True,
-        attention_kinds=(AttentionKind(10_000.0),),
-        layer_kinds=(0,) * layers,
-        query_scale=default_query_scale(head_dim),
-    )
-
-
-SMALL = make_config(layers=6, hidden=48, inner=80, heads=6, kv_heads=2, head_dim=12, vocabulary=131)
-HALF_BILLION = make_config(layers=24, hidden=896, inner=4864, heads=14, kv_heads=2, head_dim=64, vocabulary=151_936)
-
-
-def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: int = 8) -> Manifest:
-    """What an export would write, without weights: the FLOPs come from the captured graphs."""
-    layout, quantization = lora_layout(config, LoraConfig(rank=rank)), QuantizationConfig(group_size=group_size)
-    blocks = capture_blocks(config, layout, quantization, seq_len)
-    schedule = ScheduleConfig(subsets=4)
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        target="onnxruntime-training",
-        source="tests",
-        model=config,
-        adapter=layout,
-        quantization=quantization,
-        seq_len=seq_len,
-        seed=0,
-        schedule_config=schedule,
-        schedule=make_schedule(schedule, config.num_hidden_layers),
-        optimizer=AdamWConfig(),
-        accuracy_level=0,
-        block_flops=BlockFlops(blocks.forward.flops, blocks.backward.flops),
-        graphs={},
-        weights=weight_table(config, quantization, seq_len),
-        reconstruction_error={},
-        tools={},
-        files={},
-    )
+RANK = 4
 
 
 @pytest.fixture(scope="module")
 def small() -> Manifest:
-    return make_manifest(SMALL, seq_len=20, rank=4)
+    return make_manifest(SMALL, seq_len=20, rank=RANK)
 
 
 @pytest.fixture(scope="module")
@@ -199,62 +147,65 @@ def test_the_half_billion_model_costs_what_the_design_says(half_billion: Manifes
     assert full.decompressed_bytes == 4 * (2 * 24 * parameters(HALF_BILLION) + 151_936 * 896)
 
 
-def test_the_predicted_peak_is_the_base_and_its_terms(small: Manifest) -> None:
-    assert all(count >= 0 for count in peak_terms(small).values())
-    assert predicted_peak(small, 0) == sum(peak_terms(small).values())
-    assert predicted_peak(small, 300_000_000) == predicted_peak(small, 0) + 300_000_000
+SHAPES = {
+    "llama": SMALL,
+    "qwen2": make_config(layers=2, hidden=48, inner=80, heads=4, kv_heads=1, head_dim=12, vocabulary=131, model_type="qwen2"),
+    "gemma3": make_config(layers=2, hidden=32, inner=72, heads=4, kv_heads=4, head_dim=16, vocabulary=131, model_type="gemma3_text"),
+}
 
 
-def test_the_predicted_peak_grows_with_tokens_rank_and_depth(half_billion: Manifest) -> None:
-    peak = predicted_peak(half_billion, 0)
-    twelve = msgspec.structs.replace(HALF_BILLION, num_hidden_layers=12, layer_kinds=(0,) * 12)
-    shorter = msgspec.structs.replace(half_billion, seq_len=64)
-    lower = msgspec.structs.replace(half_billion, adapter=lora_layout(HALF_BILLION, LoraConfig(rank=4)))
-    shallower = msgspec.structs.replace(
-        half_billion,
-        model=twelve,
-        adapter=lora_layout(twelve, LoraConfig()),
-        weights=weight_table(twelve, half_billion.quantization, half_billion.seq_len),
-    )
-    assert all(predicted_peak(other, 0) < peak for other in (shorter, lower, shallower))
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_another_length_costs_what_its_own_graphs_do(config: ModelConfig) -> None:
+    """Forward, backward and kept backward, exactly: attention's products grow with the square, all others in proportion."""
+    short = make_manifest(config, seq_len=12, rank=RANK)
+    layers, everything = config.num_hidden_layers, full_subset(short)
+    for seq_len in (12, 31):
+        blocks = captured_blocks(config, seq_len, rank=RANK)
+        recomputing = step_cost(short, everything, seq_len=seq_len)
+        kept = step_cost(short, everything, keep=layers, seq_len=seq_len)
+        assert recomputing.forward_flops == kept.forward_flops == layers * blocks.forward.flops == layers * blocks.forward_keep.flops
+        assert recomputing.backward_flops == layers * blocks.backward.flops
+        assert kept.backward_flops == layers * blocks.backward_kept.flops < recomputing.backward_flops
+        assert kept.head_flops == 4 * seq_len * config.vocab_size * config.hidden_size
+    with pytest.raises(OptionError, match="seq-len: expected at least 1, found 0"):
+        step_cost(short, everything, seq_len=0)
+    with pytest.raises(OptionError, match="counted labels: expected 0 to 4 .*, found 5"):
+        step_cost(short, everything, counted_labels=5, seq_len=4)
 
 
-def test_another_target_has_no_predicted_peak(small: Manifest) -> None:
-    with pytest.raises(OptionError, match="onnxruntime-training, found coreml"):
-        predicted_peak(msgspec.structs.replace(small, target="coreml"), 0)
+def test_only_kept_layers_that_run_backward_spare_anything(small: Manifest) -> None:
+    spared = small.block_flops.backward - small.block_flops.backward_kept
+    for chosen, keep, count in (
+        (subset(4), 1, 0),  # the top layer is kept, but an identity
+        (subset(4), 2, 1),
+        (subset(1, 4), 6, 2),
+        (subset(4, propagate=(5,)), 6, 2),  # nothing runs below
+        (subset(0, 5), 10**6, 2),  # more than there are is all
+    ):
+        nothing, kept = step_cost(small, chosen), step_cost(small, chosen, keep=keep)
+        assert nothing.backward_flops - kept.backward_flops == count * spared, (chosen, keep)
+        assert nothing.decompressed_bytes == kept.decompressed_bytes  # weights are decompressed once in either backward
+        assert len(backward_layers(small, chosen, keep)[1]) == count
 
 
-def test_a_budget_is_checked_before_anything_runs(small: Manifest) -> None:
-    least = predicted_peak(small, 300_000_000)
-    assert check_budget(small, 300_000_000, None) == check_budget(small, 300_000_000, least) == least
-    with pytest.raises(MemoryBudgetError) as refusal:
-        check_budget(small, 300_000_000, 100_000_000)
-    message = str(refusal.value)
-    assert "\n" not in message
-    for part in (f"{least / 1e6:,.1f} MB", "300.0 MB", "100.0 MB", "--seq-len", "--rank", "nothing was run"):
-        assert part in message, (part, message)
+LAYERS = st.sets(st.integers(0, SMALL.num_hidden_layers - 1), min_size=1)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("512MB", 512_000_000),
-        ("512MiB", 512 * MIB),
-        ("2GB", 2_000_000_000),
-        ("1GiB", 1024 * MIB),
-        ("64kB", 64_000),
-        ("64KiB", 65_536),
-        ("1.5GB", 1_500_000_000),
-        (" 512 mb ", 512_000_000),
-        ("123456", 123_456),
-        ("100B", 100),
-    ],
-)
-def test_sizes_are_read(text: str, expected: int) -> None:
-    assert parse_size(text) == expected
+@given(train=LAYERS, propagate=LAYERS, keep=st.integers(0, 7))
+@settings(deadline=None)
+def test_keeping_never_costs_and_an_identity_never_costs_more_than_a_jacobian(
+    small: Manifest, train: set[int], propagate: set[int], keep: int
+) -> None:
+    manifest, chosen = small, subset(*sorted(train), propagate=tuple(propagate))
+    flops = [step_cost(manifest, chosen, keep=count).flops for count in (keep, keep + 1)]
+    assert flops[1] <= flops[0] <= step_cost(manifest, full_subset(manifest), keep=keep).flops
+    assert step_cost(manifest, subset(*sorted(train)), keep=keep).flops <= flops[0]
+    assert 0 < time_share(manifest, chosen, keep) <= 1
 
 
-@pytest.mark.parametrize("text", ["", "MB", "512XB", "-1MB", "0", "0MB", "1e3MB", "512MBs", "1.2.3GB", "nan", "inf", "5 0MB", "0.4"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="expected a size such as 512MB"):
-        parse_size(text)
+def test_a_forward_on_int8_activations_decompresses_nothing(small: Manifest) -> None:
+    int8 = msgspec.structs.replace(small, accuracy_level=4)
+    block = parameters(SMALL) * 4
+    assert step_cost(int8, full_subset(small)).forward_bytes == evaluation_cost(int8).forward_bytes == 0
+    assert step_cost(int8, full_subset(small), keep=2).forward_bytes == 2 * block  # what is kept is float
+    assert step_cost(int8, full_subset(small)).backward_bytes == step_cost(small, full_subset(small)).backward_bytes

@@ -11,6 +11,7 @@ from torch.nn import functional
 from lcsb_mobile import head
 from lcsb_mobile.head import capture_final_norm, chunk_bounds, cross_entropy
 from lcsb_mobile.models import architecture
+from lcsb_mobile.weights import HEAD_CHUNK_BYTES, head_rows
 
 VOCABULARY, HIDDEN = 131, 48
 
@@ -35,7 +36,7 @@ def expected(x: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
 def test_equals_cross_entropy(monkeypatch: pytest.MonkeyPatch, chunk_rows: int, scale: float) -> None:
     monkeypatch.setattr(head, "head_rows", lambda hidden_size: chunk_rows)
     x, labels, weight = problem(scale)
-    loss, dx = cross_entropy(x, weight[labels], (weight[start:stop] for start, stop in chunk_bounds(VOCABULARY)))
+    loss, dx = cross_entropy(x, weight[labels], (weight[start:stop] for start, stop in chunk_bounds(VOCABULARY, HIDDEN)))
     expected_loss, expected_dx = expected(x, labels, weight)
     # A logit is a float32 sum of 48 products, exact to some 2e-7 of its size; the loss is a difference of two logits, and a
     # probability has the logits' absolute error as its relative one. Measured: 0.45 of it.
@@ -57,12 +58,20 @@ def test_extreme_logits() -> None:
     assert torch.equal(dx[1], (weight[5] - weight[7]) / 2)
 
 
+@pytest.mark.parametrize("hidden_size", [48, 576, 2048, 8192])
 @pytest.mark.parametrize("vocab_size", [1, 4095, 4096, 4097, 262144])
-def test_chunks_cover_the_vocabulary(vocab_size: int) -> None:
-    bounds = chunk_bounds(vocab_size)
-    assert [row for start, stop in bounds for row in (start, stop)] == [
-        row for start in range(0, vocab_size, 4096) for row in (start, min(start + 4096, vocab_size))
-    ]
+def test_chunks_cover_the_vocabulary(vocab_size: int, hidden_size: int) -> None:
+    bounds, rows = chunk_bounds(vocab_size, hidden_size), head_rows(hidden_size)
+    assert [start for start, _ in bounds] == list(range(0, vocab_size, rows))
+    assert [stop for _, stop in bounds] == [*(start for start, _ in bounds[1:]), vocab_size]
+
+
+def test_rows_of_a_chunk() -> None:
+    """A power of two; as many as HEAD_CHUNK_BYTES of floats hold, and not half as many; 256 at least, so that a product is worth its call."""
+    assert [head_rows(size) for size in (48, 576, 896, 1152, 2048, 8192, 2**20)] == [32768, 2048, 2048, 1024, 1024, 256, 256]
+    for hidden_size in range(1, 8193, 7):
+        rows = head_rows(hidden_size)
+        assert rows & (rows - 1) == 0 and rows * hidden_size * 4 <= HEAD_CHUNK_BYTES < 2 * rows * hidden_size * 4
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES)

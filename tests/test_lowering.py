@@ -12,40 +12,17 @@ import onnx
 import pytest
 import torch
 from helpers.captured import MakeGraphs, layer_feeds, random_hidden
+from helpers.lowered import dtype, run_file, write
 from helpers.tiny_models import ARCHITECTURES, MakeTiny, packed_batch
 from torch import Tensor
 
-from lcsb_mobile.captured import CapturedGraph, capture
+from lcsb_mobile.captured import capture
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.dequantize import dequantize as lower_dequantize
 from lcsb_mobile.export.graph_builder import GraphBuilder, loop_body, save_model, value
-from lcsb_mobile.export.lowering import lower
 from lcsb_mobile.quantization import dequantize, quantize
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime-training]'")
-
-
-def write(captured: CapturedGraph, path: Path) -> onnx.ModelProto:
-    """The captured graph alone as a model, its inputs and outputs by their names."""
-    nodes = list(captured.graph.nodes)
-    placeholders = [node.meta["val"] for node in nodes if node.op == "placeholder"]
-    results = [node.meta["val"] for node in nodes[-1].args[0]]
-    b = GraphBuilder()
-    inputs = {name: value(name, dtype(val), val.shape) for name, val in zip(captured.inputs, placeholders, strict=True)}
-    outputs = lower(b, captured, inputs)
-    named = {name: (out, dtype(val), val.shape) for name, out, val in zip(captured.outputs, outputs, results, strict=True)}
-    save_model(b, path, list(inputs.values()), named)
-    return onnx.load(path)
-
-
-def dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def run(path: Path, feeds: dict[str, Tensor]) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    results: list[np.ndarray] = session.run(None, {i.name: feeds[i.name].numpy() for i in session.get_inputs()})
-    return results
+pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime-training]'")
 
 
 def lower_function(function: Callable[..., Any], args: Sequence[Tensor], path: Path) -> onnx.ModelProto:
@@ -65,7 +42,7 @@ def test_lowered_block_equals_the_captured(tiny: MakeTiny, graphs: MakeGraphs, t
     for captured in (captured_block.forward, captured_block.backward):
         write(captured, tmp_path / "block.onnx")
         expected = captured.program.module()(*(feeds[key] for key in captured.inputs))
-        for found, want in zip(run(tmp_path / "block.onnx", feeds), expected, strict=True):
+        for found, want in zip(run_file(tmp_path / "block.onnx", feeds), expected, strict=True):
             # float32 on both sides, sums in another order: measured 5e-7 of the largest element, Gemma 1.2e-6
             np.testing.assert_allclose(found, want.numpy(), rtol=0, atol=5e-6 * float(want.abs().max()))
 
@@ -78,7 +55,7 @@ def test_dequantize_is_exact(tmp_path: Path, bits: int, group_size: int) -> None
     inputs = [value("packed", dtype(matrix.packed), matrix.packed.shape), value("scale", "float16", matrix.scale.shape)]
     result = lower_dequantize(b, *inputs, bits, group_size, columns=96)
     save_model(b, tmp_path / "dequantize.onnx", inputs, {"y": (result, "float32", (7, 96))})
-    (found,) = run(tmp_path / "dequantize.onnx", {"packed": matrix.packed, "scale": matrix.scale})
+    (found,) = run_file(tmp_path / "dequantize.onnx", {"packed": matrix.packed, "scale": matrix.scale})
     assert np.array_equal(found, dequantize(matrix.packed, matrix.scale).numpy())  # one product an element
 
 
@@ -113,7 +90,7 @@ def test_each_rule(tmp_path: Path, case: str) -> None:
     function, shapes = FUNCTIONS[case]
     args = [torch.randn(shape, generator=torch.Generator().manual_seed(number)) for number, shape in enumerate(shapes)]
     lower_function(function, args, tmp_path / "rule.onnx")
-    (found,) = run(tmp_path / "rule.onnx", {f"x{number}": arg for number, arg in enumerate(args)})
+    (found,) = run_file(tmp_path / "rule.onnx", {f"x{number}": arg for number, arg in enumerate(args)})
     np.testing.assert_allclose(found, function(*args).numpy(), rtol=1e-6, atol=1e-6)  # sums of at most five products
 
 
@@ -160,6 +137,16 @@ def test_forward_transposes_no_matrix(graphs: MakeGraphs, tmp_path: Path, name: 
     assert all(len(order) > 2 for order in orders)
 
 
+def test_the_first_output_is_computed_last(tmp_path: Path) -> None:
+    """ONNX Runtime's order is a walk back from the last node: what only other outputs need comes first in the file, runs last."""
+    args = [torch.zeros(3, 4)]
+    for function in (lambda x: (torch.sigmoid(x), torch.neg(x)), lambda x: (torch.neg(x), torch.sigmoid(torch.neg(x)))):
+        graph = write(capture(function, args, ("x",), ("first", "second")), tmp_path / "model.onnx").graph
+        assert graph.node[-1].output[0] == "first" or any("first" in node.input for node in graph.node)
+        assert [output.name for output in graph.output] == ["first", "second"]
+        np.testing.assert_array_equal(run_file(tmp_path / "model.onnx", {"x": torch.ones(3, 4)})[0], function(torch.ones(3, 4))[0])
+
+
 def test_transposes_fold_into_gemm(tmp_path: Path) -> None:
     args = [torch.zeros(4, 3), torch.zeros(5, 4)]
     graph = lower_function(lambda a, b: a.t() @ b.t(), args, tmp_path / "gemm.onnx").graph
@@ -179,7 +166,7 @@ def test_transposes_that_cancel_are_dropped(tmp_path: Path, times: int, left: in
 
     model = lower_function(function, [x], tmp_path / "model.onnx")
     assert sum(node.op_type == "Transpose" for node in model.graph.node) == left
-    np.testing.assert_array_equal(run(tmp_path / "model.onnx", {"x0": x})[0], function(x).numpy())
+    np.testing.assert_array_equal(run_file(tmp_path / "model.onnx", {"x0": x})[0], function(x).numpy())
 
 
 def test_dead_nodes_are_removed_from_subgraphs(tmp_path: Path) -> None:
@@ -193,7 +180,7 @@ def test_dead_nodes_are_removed_from_subgraphs(tmp_path: Path) -> None:
     save_model(b, tmp_path / "loop.onnx", [x], {"y": (y, "float32", (3,))})
     (loop,) = (node for node in onnx.load(tmp_path / "loop.onnx").graph.node if node.op_type == "Loop")
     assert sorted(node.op_type for node in loop.attribute[0].g.node) == ["Add", "Identity", "Identity"]
-    assert run(tmp_path / "loop.onnx", {"x": torch.zeros(3)})[0].tolist() == [4.0, 4.0, 4.0]
+    assert run_file(tmp_path / "loop.onnx", {"x": torch.zeros(3)})[0].tolist() == [4.0, 4.0, 4.0]
 
 
 def test_constants_are_held_once() -> None:

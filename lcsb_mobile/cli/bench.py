@@ -67,7 +67,7 @@ def bench(
         target=target,
         methods=tuple(names(methods)),
         subsets=subsets,
-        keep=tuple(parse_keep(text) or 0 for text in keep) if keep else DEFAULTS.keep,
+        keep=tuple(parse_keep(text) for text in keep) if keep else DEFAULTS.keep,
         steps=steps,
         rounds=rounds,
         threads=threads,
@@ -130,9 +130,7 @@ def show(rows: Sequence[BenchRow]) -> None:
         f"{first.threads} threads, {first.rounds} rounds"
     )
     if first.sgemm_gflops is not None:
-        say(
-            f"GEMM at the model's shapes: {first.sgemm_gflops:.0f} GFLOP/s; of bound: a mean step's time over that of its FLOPs at this speed"
-        )
+        say(f"GEMM at the model's shapes: {first.sgemm_gflops:.0f} GFLOP/s; of bound: a mean step's time over its FLOPs' at this speed")
 
 
 def table(title: str, columns: Sequence[str]) -> Table:

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.cli.console import Json, out, print_json, verb
+from lcsb_mobile.calibration import calibrate_bundle
+from lcsb_mobile.cli.console import Json, Threads, out, print_json, verb
 from lcsb_mobile.cli.show_inspection import render
+from lcsb_mobile.errors import OptionError
 from lcsb_mobile.inspection import inspect_bundle
 
 
@@ -18,9 +20,17 @@ def register(app: typer.Typer) -> None:
 
 
 @verb
-def inspect(bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", show_default=False)], json: Json = False) -> None:
-    """Show what is in a bundle, by subset: layers, FLOPs, predicted share of a step's time, predicted memory; and its files."""
-    inspection = inspect_bundle(Bundle.open(bundle))
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", show_default=False)],
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Time the programs for a second or two and predict seconds.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Show what is in a bundle, by subset and kept layers: FLOPs, predicted share of a step's time, predicted memory; and its files."""
+    if threads is not None and not calibrate:
+        raise OptionError("threads: only what is calibrated runs; expected --calibrate beside it, found none")
+    opened = Bundle.open(bundle)
+    inspection = inspect_bundle(opened, calibrate_bundle(opened, threads) if calibrate else None)
     if json:
         print_json(inspection)
     else:

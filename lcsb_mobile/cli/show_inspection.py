@@ -6,14 +6,15 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from lcsb_mobile.inspection import Inspection, StepSummary, WeightSummary
+from lcsb_mobile.inspection import Inspection, KeepSummary, StepSummary, WeightSummary
 from lcsb_mobile.manifest import Graph, GraphTensor
 from lcsb_mobile.run_record import megabytes
 
 
 def render(inspection: Inspection) -> RenderableType:
-    """Facts, the steps of the cycle, the files, the graphs, one below the other."""
-    return Group(_facts(inspection), _steps(inspection), _files(inspection), _graphs(inspection))
+    """Facts, the steps of the cycle, what keeping activations changes, the files, the graphs, one below the other."""
+    keeping = [_keeping(inspection)] if inspection.keeping else []
+    return Group(_facts(inspection), _steps(inspection), *keeping, _files(inspection), _graphs(inspection))
 
 
 def _facts(inspection: Inspection) -> Table:
@@ -58,10 +59,10 @@ def _peak(nbytes: int | None) -> str:
 
 def _steps(inspection: Inspection) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="Steps of the cycle", title_justify="left", title_style="bold", padding=(0, 1))
-    table.add_column("step", no_wrap=True)
+    table.add_column("step", overflow="fold")
     for column in ("trains", "passes through"):
         table.add_column(column, overflow="fold", max_width=24)
-    for column in ("GFLOP", "of full", "time", "decompressed"):
+    for column in ("GFLOP", "of full", "time", "unpacked", "peak", *_seconds_column(inspection)):
         table.add_column(column, justify="right", no_wrap=True)
     for step in (*inspection.steps, inspection.cycle_mean, inspection.full):
         table.add_row(*_step(step), style=None if step in inspection.steps else "bold")
@@ -70,7 +71,33 @@ def _steps(inspection: Inspection) -> Table:
 
 def _step(step: StepSummary) -> tuple[str, ...]:
     shares = (f"{step.flops_share:.0%}", f"{step.time_share:.0%}")
-    return step.name, step.train, step.propagate, f"{step.flops / 1e9:,.1f}", *shares, megabytes(round(step.decompressed_bytes))
+    peak = megabytes(step.predicted_peak_bytes)
+    unpacked = megabytes(round(step.decompressed_bytes))
+    return step.name, step.train, step.propagate, f"{step.flops / 1e9:,.1f}", *shares, unpacked, peak, *_seconds(step.seconds)
+
+
+def _keeping(inspection: Inspection) -> Table:
+    """What is kept is not recomputed: fewer operations, more memory."""
+    title = "Mean of the cycle, by how many of the top layers keep their activations"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", padding=(0, 1))
+    for column in ("kept", "FLOPs of full", "time", "peak", *_seconds_column(inspection)):
+        table.add_column(column, justify="right", no_wrap=True)
+    for summary in inspection.keeping:
+        table.add_row(*_keep(summary))
+    return table
+
+
+def _keep(summary: KeepSummary) -> tuple[str, ...]:
+    shares = (f"{summary.flops_share:.0%}", f"{summary.time_share:.0%}")
+    return str(summary.keep), *shares, megabytes(summary.predicted_peak_bytes), *_seconds(summary.seconds)
+
+
+def _seconds_column(inspection: Inspection) -> tuple[str, ...]:
+    return ("seconds",) if inspection.calibration else ()
+
+
+def _seconds(seconds: float | None) -> tuple[str, ...]:
+    return () if seconds is None else (f"{seconds:.3g}",)
 
 
 def _files(inspection: Inspection) -> Table:

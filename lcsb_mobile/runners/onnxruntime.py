@@ -44,7 +44,7 @@ class OnnxRuntimeRunner:
 
     `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them.
     `between_layers` is called before each layer of a step: it may wait, to pause, or raise, to cancel; then nothing has changed.
-    `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which are complete once the runner is gone.
+    `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which `end_profiling` completes.
     """
 
     name = TARGET
@@ -199,6 +199,11 @@ class OnnxRuntimeRunner:
             self._programs[name] = Program(self.ort, self._bundle, name, self._threads, self._profile)
         self._programs[name].run(feeds, outputs, layer)
 
+    def end_profiling(self) -> None:
+        """Writes the profiles that `profile` asked for."""
+        for program in self._programs.values():
+            program.end_profiling()
+
     def value(self, array: np.ndarray) -> Any:
         """An OrtValue over the array's own memory, which must be contiguous."""
         return self.ort.OrtValue.ortvalue_from_numpy(array)
@@ -264,6 +269,10 @@ class Program:
         for name, x in outputs.items():
             binding.bind_ortvalue_output(name, x)
         session.run_with_iobinding(binding)
+
+    def end_profiling(self) -> None:
+        for session in self._sessions.values():
+            session.end_profiling()
 
     def _session(self, layer: int) -> Any:
         number = layer if self._graph.initializers else 0

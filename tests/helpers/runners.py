@@ -56,5 +56,6 @@ def run_losses(
         result = runner.step(step, batch, adapter)
         losses.append(result.loss)
         norm = gradient_norm(result.gradients)
-        optimizer.update(clip_gradients(result.gradients, norm, config.clip_norm), rate)
+        clip_gradients(result.gradients, norm, config.clip_norm)
+        optimizer.update(result.gradients, rate)
     return losses, adapter

@@ -21,7 +21,7 @@ from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_gemm, export_onnxruntime
+from lcsb_mobile.export.to_onnxruntime import INT8_SETTINGS, SETTINGS, export_gemm, export_onnxruntime
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output

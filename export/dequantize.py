@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -40,9 +41,9 @@ def matmul_nbits(b: GraphBuilder, x: ir.Value, packed: ir.Value, scale: ir.Value
     Only with constant weights does ONNX Runtime compute at the level asked for; else it decompresses to float.
     """
     rows, columns = shape
-    groups, half = packed.shape[1], packed.shape[2]  # type: ignore[index]
+    _, groups, half = packed.shape.numpy()  # type: ignore[union-attr]
     halves = b.op("Reshape", x, b.ints(-1, groups, 2, half))
     paired = b.op("Reshape", b.op("Transpose", halves, perm=[0, 1, 3, 2]), b.ints(-1, columns))
     scales = b.op("Reshape", b.op("Cast", scale, to=DTYPES["float32"].value), b.ints(-1))
-    attributes = {"K": columns, "N": rows, "bits": 4, "block_size": 2 * half, "accuracy_level": accuracy_level}
-    return b.op("MatMulNBits", paired, packed, scales, domain=MICROSOFT, **attributes)
+    sizes: dict[str, Any] = {"K": columns, "N": rows, "bits": 4, "block_size": 2 * half}
+    return b.op("MatMulNBits", paired, packed, scales, domain=MICROSOFT, accuracy_level=accuracy_level, **sizes)

@@ -75,7 +75,8 @@ class _Lowering:
     def mm(self, node: Node, left: Node, right: Node) -> ir.Value:
         (a, trans_a), (c, trans_c) = _strip_transposes(left), _strip_transposes(right)
         if self.accuracy_level and trans_c and not trans_a and op_name(c) == "dequantize_int4":
-            return matmul_nbits(self.b, self.values[a], *(self.values[source] for source in c.args), _shape(c), self.accuracy_level)
+            packed, scale = (self.values[source] for source in c.args)
+            return matmul_nbits(self.b, self.values[a], packed, scale, _shape(c), self.accuracy_level)
         return self.b.op("Gemm", self.values[a], self.values[c], transA=trans_a, transB=trans_c)
 
     def reshape(self, node: Node, x: Node, *_: Any) -> ir.Value:

@@ -152,7 +152,8 @@ def step_programs(manifest: Manifest, job: StepsJob) -> list[str]:
 
 def load(bundle: Bundle, name: str, threads: int) -> float:
     """Seconds until a program can run."""
-    from lcsb_mobile.runners.onnxruntime import Program, import_runtime
+    from lcsb_mobile.runners.onnxruntime import import_runtime
+    from lcsb_mobile.runners.onnxruntime_program import Program
 
     ort = import_runtime()
     start = time.perf_counter()
@@ -161,10 +162,11 @@ def load(bundle: Bundle, name: str, threads: int) -> float:
 
 
 def measure_gemm(job: GemmJob, bundle: Bundle) -> GemmResult:
-    from lcsb_mobile.runners import onnxruntime as runtime
+    from lcsb_mobile.runners.onnxruntime import import_runtime
+    from lcsb_mobile.runners.onnxruntime_program import Program
 
-    ort = runtime.import_runtime()
-    programs = {name: runtime.Program(ort, bundle, name, job.threads) for name in ("gemm", "gemm_backward")}
+    ort = import_runtime()
+    programs = {name: Program(ort, bundle, name, job.threads) for name in ("gemm", "gemm_backward")}
     value, generator = ort.OrtValue.ortvalue_from_numpy, np.random.default_rng(SEED)
     flops, seconds = 0.0, 0.0
     for (name, m, n, k), count in products(bundle.manifest).items():

@@ -96,7 +96,7 @@ class Projections:
         low = x @ self.lora[f"{name}.lora_A"].t()  # (T, rank)
         bounds = self._bounds(len(b))
         # LoRA's parts by one split: its derivative is one concatenation, where slices would sum padded copies.
-        for (start, stop), b_rows in zip(bounds, b.split([stop - start for start, stop in bounds])):
+        for (start, stop), b_rows in zip(bounds, torch.split(b, [stop - start for start, stop in bounds])):
             y = x @ self._matrix(name, slice(start, stop), slice(None)).t()
             if f"{name}.bias" in self.weights:
                 y = y + self.weights[f"{name}.bias"][start:stop]
@@ -107,7 +107,7 @@ class Projections:
         bounds = self._bounds(a.shape[1])
         parts: list[Tensor] = []
         low_parts: list[Tensor] = []
-        for x, (start, stop), a_columns in zip(tiles, bounds, a.split([stop - start for start, stop in bounds], 1)):
+        for x, (start, stop), a_columns in zip(tiles, bounds, torch.split(a, [stop - start for start, stop in bounds], 1)):
             parts.append(x @ self._matrix(name, slice(None), slice(start, stop)).t())
             low_parts.append(x @ a_columns.t())
         y = _sum(parts)
@@ -186,7 +186,8 @@ def capture_blocks(
     def joint(h: Tensor, g: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, adapter: Tensor, *w: Tensor) -> tuple[Tensor, ...]:
         weights_by_name = dict(zip(tensors, w))
         # The gradient is taken by each matrix and concatenated once; by the flat vector it would be a sum of padded slices.
-        h_next, vjp = torch.func.vjp(lambda x, lora: block(x, cos, sin, mask, lora, weights_by_name), h, layout.views(adapter))
+        result: tuple[Any, ...] = torch.func.vjp(lambda x, lora: block(x, cos, sin, mask, lora, weights_by_name), h, layout.views(adapter))
+        h_next, vjp = result
         dh, dlora = vjp(g)
         return h_next, dh, torch.cat([dlora[matrix.name].reshape(-1) for matrix in layout.matrices])
 

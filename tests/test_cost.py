@@ -149,8 +149,8 @@ def test_the_half_billion_model_costs_what_the_design_says(half_billion: Manifes
 
 SHAPES = {
     "llama": SMALL,
-    "qwen2": make_config(layers=2, hidden=48, inner=80, heads=4, kv_heads=1, head_dim=12, vocabulary=131, model_type="qwen2"),
-    "gemma3": make_config(layers=2, hidden=32, inner=72, heads=4, kv_heads=4, head_dim=16, vocabulary=131, model_type="gemma3_text"),
+    "qwen2": make_config(layers=4, hidden=48, inner=80, heads=4, kv_heads=1, head_dim=12, vocabulary=131, model_type="qwen2"),
+    "gemma3": make_config(layers=4, hidden=32, inner=72, heads=4, kv_heads=4, head_dim=16, vocabulary=131, model_type="gemma3_text"),
 }
 
 

@@ -67,7 +67,7 @@ def test_chunks_cover_the_vocabulary(vocab_size: int, hidden_size: int) -> None:
 
 
 def test_rows_of_a_chunk() -> None:
-    """A power of two; as many as HEAD_CHUNK_BYTES of floats hold, and not half as many; 256 at least, so that a product is worth its call."""
+    """A power of two; as many as HEAD_CHUNK_BYTES of floats hold, not half as many; but 256 at least."""
     assert [head_rows(size) for size in (48, 576, 896, 1152, 2048, 8192, 2**20)] == [32768, 2048, 2048, 1024, 1024, 256, 256]
     for hidden_size in range(1, 8193, 7):
         rows = head_rows(hidden_size)

@@ -9,14 +9,17 @@ import msgspec
 import pytest
 import torch
 from helpers.checkpoints import write_checkpoint
+from helpers.random_bundles import small_random_bundle
 from rich.console import Console
 
 from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.calibration import ONE_LABEL, PROGRAMS, Calibration, predicted_seconds
 from lcsb_mobile.cli.show_inspection import render
 from lcsb_mobile.config import QuantizationConfig
-from lcsb_mobile.cost import predicted_peak, step_cost
+from lcsb_mobile.cost import full_subset, step_cost
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.inspection import Inspection, inspect_bundle
+from lcsb_mobile.plan import predicted_peak
 from lcsb_mobile.schedule import ScheduleConfig
 
 torch.set_num_threads(1)
@@ -52,7 +55,8 @@ def test_the_facts_are_the_manifests(bundle: Bundle, inspection: Inspection) -> 
     assert inspection.quantization == manifest.quantization and inspection.lora == manifest.adapter.lora
     assert inspection.graphs == manifest.graphs and inspection.tools == manifest.tools
     assert len(inspection.reconstruction_error) == 8 and all(0 < error < 0.2 for error in inspection.reconstruction_error.values())
-    assert inspection.predicted_peak_bytes == predicted_peak(manifest, 0)
+    assert inspection.predicted_peak_bytes == predicted_peak(manifest, manifest.schedule, 0, 0)
+    assert inspection.keeping == () and inspection.calibration is None  # of a target that recomputes every layer, and not asked for
 
 
 def test_parameters_and_bytes_follow_from_the_packing(bundle: Bundle, inspection: Inspection) -> None:
@@ -91,8 +95,38 @@ def test_a_repeated_subset_is_listed_once_and_weighs_as_often_as_it_comes(bundle
 
 
 def test_another_target_has_no_predicted_peak(bundle: Bundle) -> None:
-    other = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, target="onnxruntime"))
-    assert inspect_bundle(other).predicted_peak_bytes is None
+    other = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, target="coreml"))
+    inspection = inspect_bundle(other)
+    assert inspection.predicted_peak_bytes is None and all(step.predicted_peak_bytes is None for step in inspection.steps)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of target onnxruntime, which can keep activations."""
+    return Bundle.open(small_random_bundle(tmp_path_factory))
+
+
+def test_keeping_is_shown_for_none_a_quarter_half_and_all(programs: Bundle) -> None:
+    manifest, inspection = programs.manifest, inspect_bundle(programs)
+    assert [summary.keep for summary in inspection.keeping] == [0, 1, 2, 3]
+    for summary in inspection.keeping:
+        assert summary.predicted_peak_bytes == predicted_peak(manifest, manifest.schedule, summary.keep, 0)
+        flops = sum(step_cost(manifest, subset, keep=summary.keep).flops for subset in manifest.schedule) / len(manifest.schedule)
+        assert summary.flops_share == pytest.approx(flops / inspection.full.flops) and summary.seconds is None
+    shares = [summary.flops_share for summary in inspection.keeping]
+    assert shares == sorted(shares, reverse=True) and shares[0] == pytest.approx(inspection.cycle_mean.flops_share)
+    assert inspection.keeping[0].time_share == pytest.approx(inspection.cycle_mean.time_share)
+    for step, subset in zip(inspection.steps, manifest.schedule, strict=True):
+        assert step.predicted_peak_bytes == predicted_peak(manifest, [subset], 0, 0)
+
+
+def test_a_calibration_adds_seconds(programs: Bundle) -> None:
+    made_up = Calibration(dict.fromkeys((*PROGRAMS, ONE_LABEL), 0.25))
+    inspection = inspect_bundle(programs, made_up)
+    assert inspection.full.seconds == predicted_seconds(programs.manifest, made_up, full_subset(programs.manifest))
+    assert inspection.cycle_mean.seconds == pytest.approx(sum(step.seconds or 0 for step in inspection.steps) / len(inspection.steps))
+    assert inspection.keeping[0].seconds == pytest.approx(inspection.cycle_mean.seconds)
+    assert f"{inspection.full.seconds:.3g}" in shown(inspection, 100)
 
 
 def test_every_file_is_listed_with_its_size(bundle: Bundle, inspection: Inspection) -> None:
@@ -104,12 +138,20 @@ def test_it_is_json_and_back(inspection: Inspection) -> None:
     assert msgspec.json.decode(msgspec.json.encode(inspection), type=Inspection) == inspection
 
 
-@pytest.mark.parametrize("width", [80, 100])
-def test_the_tables_fit_the_terminal(inspection: Inspection, width: int) -> None:
+def shown(inspection: Inspection, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(render(inspection))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
-    for part in ("weights.bin", "training_model", "mean of the cycle", "step 3", "labels int64[32]", "lcsb-exact", "1–2", "100%"):
-        assert part in text, part
     assert "…" not in text.replace(str(Path(inspection.path)), "")  # nothing is cut off
+    return text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_tables_fit_the_terminal(inspection: Inspection, programs: Bundle, width: int) -> None:
+    text = shown(inspection, width)
+    for part in ("weights.bin", "training_model", "step 3", "labels int64[32]", "lcsb-exact", "1–2", "100%"):
+        assert part in text, part
+    assert "keep their activations" not in text
+    calibrated = inspect_bundle(programs, Calibration(dict.fromkeys((*PROGRAMS, ONE_LABEL), 0.25)))
+    assert "keep their activations" in shown(calibrated, width)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from helpers.captured import TILE
@@ -14,8 +15,11 @@ from helpers.tiny_models import ARCHITECTURES, packed_batch, subset
 
 from lcsb_mobile.batch import StepResult
 from lcsb_mobile.errors import RuntimeVersionError
+from lcsb_mobile.manifest import Arena
 from lcsb_mobile.optimizer import AdamW
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner, layer_weights, session_options
+from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+from lcsb_mobile.runners.onnxruntime_program import layer_weights
+from lcsb_mobile.runners.sessions import session_options
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
 
@@ -159,28 +163,37 @@ def test_inputs_are_fed_in_place(programs: MakeExported) -> None:
     assert open_runner(programs("llama", tile=TILE)).value(array).data_ptr() == array.ctypes.data
 
 
+class Runtime:
+    """ONNX Runtime, but for the registration of an allocator, which a process can make once."""
+
+    OrtMemoryInfo, OrtAllocatorType, OrtMemType = onnxruntime.OrtMemoryInfo, onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
+    SessionOptions, OrtArenaCfg = onnxruntime.SessionOptions, onnxruntime.OrtArenaCfg
+
+    def __init__(self) -> None:
+        self.registered: list[Any] = []
+
+    def create_and_register_allocator(self, memory: Any, config: Any) -> None:
+        self.registered.append(config)
+
+
 def test_sessions_use_the_manifests_settings_and_one_arena(programs: MakeExported) -> None:
-    """The allocator is registered once a process, however many sessions there are."""
-    settings = programs("llama", tile=TILE).bundle.manifest.runtime
-    registered: list[Any] = []
-
-    class Runtime:
-        """ONNX Runtime, but for the registration, which a process can make once."""
-
-        OrtMemoryInfo, OrtAllocatorType, OrtMemType = onnxruntime.OrtMemoryInfo, onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
-        SessionOptions, OrtArenaCfg = onnxruntime.SessionOptions, onnxruntime.OrtArenaCfg
-
-        @staticmethod
-        def create_and_register_allocator(memory: Any, config: Any) -> None:
-            registered.append((memory, config))
-
-    made = [session_options(Runtime, settings, threads) for threads in (1, 3, None)]
-    assert len(registered) == 1
+    """The allocator is registered once, however many sessions there are."""
+    settings, runtime = programs("llama", tile=TILE).bundle.manifest.runtime, Runtime()
+    made = [session_options(runtime, settings, threads) for threads in (1, 3, None)]
+    assert len(runtime.registered) == 1
     assert [options.intra_op_num_threads for options in made] == [1, 3, 0]
     for options in made:
         assert options.get_session_config_entry("session.use_env_allocators") == "1"
         for key, entry in settings.session_config.items():
             assert options.get_session_config_entry(key) == entry
+
+
+def test_a_process_has_one_arena_whatever_runs_in_it(programs: MakeExported) -> None:
+    """ONNX Runtime refuses a second one: a bundle that asks for another size, or the runner of the training API, takes the first."""
+    settings, runtime = programs("llama", tile=TILE).bundle.manifest.runtime, Runtime()
+    session_options(runtime, settings, 1)
+    session_options(runtime, msgspec.structs.replace(settings, arena=Arena(initial_bytes=2**20)), 1)
+    assert len(runtime.registered) == 1
 
 
 def test_a_program_is_loaded_when_it_is_first_run(programs: MakeExported, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,9 @@ def test_decompressions(programs: MakeExported, name: str) -> None:
 
 
 def test_programs_do_not_depend_on_depth(programs: MakeExported) -> None:
-    """Byte for byte, but for what holds whole stacks: none does."""
-    shallow, deep = programs("gemma3", layers=2), programs("gemma3", layers=6)
-    assert deep.model.config.num_hidden_layers == 6
+    """Byte for byte, with layers of two kinds."""
+    shallow, deep = programs("gemma3-untied", 8, 8), programs("gemma3-untied", 8, 8, layers=6)
+    assert [case.model.config.num_hidden_layers for case in (shallow, deep)] == [4, 6]
     assert shallow.bundle.manifest.graphs == deep.bundle.manifest.graphs
     for graph in shallow.bundle.manifest.graphs.values():
         assert (shallow.bundle.path / graph.file).read_bytes() == (deep.bundle.path / graph.file).read_bytes(), graph.file

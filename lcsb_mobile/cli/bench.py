@@ -17,7 +17,7 @@ from lcsb_mobile.bench import BenchOptions, check_choices
 from lcsb_mobile.bench import bench as run_bench
 from lcsb_mobile.bench_figures import write_figures
 from lcsb_mobile.bench_rows import BenchRow
-from lcsb_mobile.cli.console import Json, StageBars, Threads, note, out, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Json, StageBars, note, out, print_json, progress_bars, say, verb
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.machine import scratch_directory
 from lcsb_mobile.plan import parse_keep
@@ -52,7 +52,7 @@ def bench(
     ] = None,
     steps: Annotated[int | None, Option(help="Steps of one measurement, whole cycles.", show_default="K")] = DEFAULTS.steps,
     rounds: Annotated[int, Option(help="How often each measurement is made, all in turn.")] = DEFAULTS.rounds,
-    threads: Threads = DEFAULTS.threads,
+    threads: Annotated[int | None, Option(help="Threads of every measurement.", show_default="the cores")] = DEFAULTS.threads,
     peers: Annotated[str, Option(help="`torch`: PyTorch with transformers and peft, beside.", show_default="none")] = "",
     python: Annotated[
         str, Option(help="Measure in this interpreter's environment; peers in the present one.", show_default="the present one")

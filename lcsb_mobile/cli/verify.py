@@ -36,6 +36,9 @@ def verify(
 
 
 def show(result: VerifyResult) -> None:
+    if not result.steps:
+        say(f"{result.bundle}: {result.files} files are whole; it has no recorded steps, so nothing was computed (random weights)")
+        return
     table = Table("relative difference", "found", "allowed", box=None, pad_edge=False)
     for name, found, allowed in (
         ("a step's loss", result.step_loss, result.step_tolerance),

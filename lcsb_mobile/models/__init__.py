@@ -10,7 +10,7 @@ from torch import Tensor
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.models import gemma3_text, llama, qwen2
-from lcsb_mobile.models.layers import Linear
+from lcsb_mobile.models.layers import Attend, Linear
 
 
 class Architecture(Protocol):
@@ -24,13 +24,11 @@ class Architecture(Protocol):
         """Tensor name within a layer -> shape. 2-D entries are the seven matrices [out, in], 1-D the vectors."""
         ...
 
-    def block(
-        self, h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, cos: Tensor, sin: Tensor, mask: Tensor, config: ModelConfig
-    ) -> Tensor:
+    def block(self, h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
         """One layer: h (T, D) -> (T, D).
 
         `vectors`: the layer's 1-D tensors by name. `linear(name, x)`, as in `linear("self_attn.q_proj", x)`: matrix, bias and
-        LoRA of that projection. cos, sin (T, d): the RoPE tables of the layer's kind at the positions. mask (T, T): additive.
+        LoRA of that projection. `attend(q, k, v)`: attention with the RoPE and the mask of the layer's kind.
         """
         ...
 

@@ -43,9 +43,9 @@ class OnnxRuntimeDecoder:
         h: Any = self._embedded["h"]
         for layer in range(runner.layers):
             outputs, cache = self._turns[layer % 2], self._cache[layer]
-            feeds = {"adapter": self._adapter[layer], "past_keys": cache["keys"], "past_values": cache["values"]}
-            values = {"h": h} | attention[runner.model.layer_kinds[layer]] | {name: runner.value(x) for name, x in feeds.items()}
-            runner.run("block_decode", values, outputs, layer)
+            arrays = {"adapter": self._adapter[layer], "past_keys": cache["keys"], "past_values": cache["values"]}
+            values = {name: runner.value(array) for name, array in arrays.items()}
+            runner.run("block_decode", {"h": h, **attention[runner.model.layer_kinds[layer]], **values}, outputs, layer)
             for name, places in cache.items():
                 places[self._position] = outputs[name].numpy()[0]
             h = outputs["h_next"]

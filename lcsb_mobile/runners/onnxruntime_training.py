@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.decoding import WholeSequenceDecoder
 from lcsb_mobile.errors import BundleError, MissingDependencyError
 from lcsb_mobile.memory import trim_heap
+from lcsb_mobile.runners.sessions import session_options
 from lcsb_mobile.schedule import Subset
 
 TARGET = "onnxruntime-training"
@@ -44,7 +45,7 @@ class OnnxRuntimeTrainingRunner:
         self.ort, self.api = import_runtime()
         self.version = self.ort.__version__
         self.bundle = bundle
-        self.options = session_options(self.ort, threads)
+        self.options = session_options(self.ort, bundle.manifest.runtime, threads)
         self.state = self.api.CheckpointState.load_checkpoint(bundle.path / "checkpoint")
         self.module = self.api.Module(
             bundle.path / "training_model.onnx", self.state, bundle.path / "eval_model.onnx", session_options=self.options
@@ -102,25 +103,6 @@ class OnnxRuntimeTrainingRunner:
     @cached_property
     def _logits_session(self) -> Any:
         return self.ort.InferenceSession(self.bundle.path / "logits_model.onnx", self.options, providers=["CPUExecutionProvider"])
-
-
-def session_options(ort: Any, threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    _share_one_arena(ort)
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    # Otherwise each consumer of a decompressed weight gets a decompression of its own.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
-
-
-@cache
-def _share_one_arena(ort: Any) -> None:
-    """One memory arena for all sessions of the process; each with its own holds on to what the others could use (docs/decisions.md)."""
-    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))  # no limit, and the runtime's own defaults
 
 
 def batch_inputs(batch: Batch) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,79 @@
+"""One block program: its sessions, its weights, and what its runtime lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.errors import RuntimeVersionError
+from lcsb_mobile.manifest import GraphTensor
+from lcsb_mobile.runners.sessions import session_options
+
+Values = Mapping[str, Any]  # input or output name -> OrtValue
+OLDEST_RUNTIME = "1.18"  # the first with operator set 21 and IR version 10, in which all programs are written
+
+
+class Program:
+    """One program: its weights by layer, and its session, or a session a layer where the weights are its constants."""
+
+    def __init__(self, ort: Any, bundle: Bundle, name: str, threads: int | None, profile: Path | None = None) -> None:
+        self._ort, self._bundle, self._name, self._threads, self._profile = ort, bundle, name, threads, profile
+        self._graph = bundle.manifest.graphs[name]
+        self._feeds = layer_weights(ort, bundle, self._graph.inputs)
+        self._constants = layer_weights(ort, bundle, self._graph.initializers)
+        self._sessions: dict[int, Any] = {}
+        self._session(0)
+
+    def run(self, feeds: Values, outputs: Values, layer: int | None) -> None:
+        session = self._session(layer or 0)
+        binding = session.io_binding()
+        for name, x in {**feeds, **self._feeds[layer or 0]}.items():
+            binding.bind_ortvalue_input(name, x)
+        for name, x in outputs.items():
+            binding.bind_ortvalue_output(name, x)
+        session.run_with_iobinding(binding)
+
+    def end_profiling(self) -> None:
+        for session in self._sessions.values():
+            session.end_profiling()
+
+    def _session(self, layer: int) -> Any:
+        number = layer if self._graph.initializers else 0
+        if number not in self._sessions:
+            options = session_options(self._ort, self._bundle.manifest.runtime, self._threads)
+            if self._profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number}")
+            if constants := self._constants[number]:
+                options.add_external_initializers(list(constants), list(constants.values()))
+            path = self._bundle.path / self._graph.file
+            try:
+                self._sessions[number] = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # the runtime's exceptions share no class of their own
+                raise _load_error(self._ort, path, error) from error
+        return self._sessions[number]
+
+
+def layer_weights(ort: Any, bundle: Bundle, tensors: Sequence[GraphTensor]) -> list[dict[str, Any]]:
+    """For each layer the weights among a program's tensors, in place; one entry for a program that is not a layer's."""
+    named = {x.name: x.weight for x in tensors if x.weight is not None}
+    value = ort.OrtValue.ortvalue_from_numpy
+    stacked = {tensor.name for tensor in bundle.manifest.weights if tensor.per_layer}
+    if not stacked.intersection(named.values()):
+        return [{name: value(bundle.weights[weight]) for name, weight in named.items()}]
+    layers = range(bundle.manifest.model.num_hidden_layers)
+    return [{name: value(bundle.weights[weight][layer]) for name, weight in named.items()} for layer in layers]
+
+
+def _load_error(ort: Any, path: Path, error: Exception) -> RuntimeVersionError:
+    """Names the operator that the runtime lacks, where that is the reason."""
+    text = str(error)
+    missing = re.search(r"Could not find an implementation for (\w+)|([\w.:]+)\([-\d]+\) is not a registered function/op", text)
+    version = re.search(r"Unsupported model IR version: \d+|ONNX Runtime only \*guarantees\* support .*?opset \d+", text)
+    what = f"it has no operator {missing[1] or missing[2]}" if missing else version[0] if version else text
+    return RuntimeVersionError(
+        f"{path}: onnxruntime {ort.__version__} cannot load it: {what}; expected onnxruntime {OLDEST_RUNTIME} or newer, with all of its "
+        "operators (a reduced build lacks some)"
+    )

@@ -1,8 +1,8 @@
 """SmolLM2-135M-Instruct fine-tuned on real text, each run in a process of its own: held-out loss against steps and seconds.
 
-Needs `make models` and the environment of stock ONNX Runtime (`make .venv-onnxruntime/.installed`), in which the runs are made. One seed; all see
-the same sequences in the same order. Each method runs at three rates with nothing kept, then at its best with everything kept.
-`real_model.py METHOD@RATE@KEEP …` runs those rows alone and keeps the others of the last results.
+Needs `make models` and `make .venv-onnxruntime/.installed`, the environment of stock ONNX Runtime, in which the runs are made. One
+seed; all see the same sequences in the same order. Each method runs at three rates with nothing kept, then at its best with
+everything kept. `real_model.py METHOD@RATE@KEEP …` runs those rows alone and keeps the others of the last results.
 """
 
 from __future__ import annotations

@@ -206,9 +206,10 @@ def _load(run: Run, sampler: MemorySampler) -> tuple[Plan | None, StepRunner]:
     base, _ = process_memory()
     plan = None
     if name == manifest.target and base is not None:
-        plan = plan_run(manifest, run.schedule, base, options.memory_budget, options.keep)
+        steps = (*run.schedule, *(step.subset for step in read_trace(run.bundle.golden_path).run[:1]))  # that one is checked first
+        plan = plan_run(manifest, steps, base, options.memory_budget, options.keep, options.accumulation)
     keep = options.keep or 0 if plan is None else plan.keep
-    return plan, make_runner(run.bundle, options.runner, options.threads, keep, _BudgetWatch(sampler, options.memory_budget))
+    return plan, make_runner(run.bundle, options.runner, options.threads, keep, _BudgetWatch(run, sampler))
 
 
 def _existing(directory: Path) -> Path:
@@ -219,15 +220,16 @@ def _existing(directory: Path) -> Path:
 class _BudgetWatch:
     """Called between two layers: stops a step in its middle when the budget is exceeded."""
 
-    def __init__(self, sampler: MemorySampler, budget: int | None) -> None:
-        self._sampler, self._budget = sampler, budget
+    def __init__(self, run: Run, sampler: MemorySampler) -> None:
+        self._run, self._sampler = run, sampler
         self._due = 0.0
 
     def __call__(self) -> None:
-        if self._budget is not None and time.monotonic() >= self._due:
+        budget = self._run.options.memory_budget
+        if budget is not None and time.monotonic() >= self._due:
             self._due = time.monotonic() + WATCH_INTERVAL
             self._sampler.sample()
-            _stop_above_budget(self._sampler, self._budget)
+            _stop_above_budget(self._sampler, budget, len(self._run.outcomes) + 1)
 
 
 def _train(run: Run, runner: StepRunner, state: AdapterState, sampler: MemorySampler, observer: Observer) -> None:
@@ -245,7 +247,7 @@ def _train(run: Run, runner: StepRunner, state: AdapterState, sampler: MemorySam
             run.outcomes.append(outcome)
             run.memory.append(memory)
             observer.stepped(outcome, memory)
-            _stop_above_budget(sampler, options.memory_budget)
+            _stop_above_budget(sampler, options.memory_budget, outcome.step)
             if outcome.step == options.steps or (options.evaluate_every and outcome.step % options.evaluate_every == 0):
                 _evaluate(run, runner, adapter, outcome.step, sampler, observer)
     except (NonFiniteLossError, MemoryBudgetExceeded, KeyboardInterrupt):
@@ -278,12 +280,13 @@ def _continue_prompts(run: Run, runner: StepRunner, adapter: Float32Array, sampl
     ]
 
 
-def _stop_above_budget(sampler: MemorySampler, budget: int | None) -> None:
+def _stop_above_budget(sampler: MemorySampler, budget: int | None, step: int) -> None:
     if sampler.exceeded and budget is not None:
         reached = sampler.peak_anonymous or sampler.peak_rss
         raise MemoryBudgetExceeded(
-            f"the run reached {megabytes(reached)} of anonymous memory, more than the {megabytes(budget)} allowed; it was stopped and "
-            "its adapter kept as it was after the last whole step; allow more with --memory-budget, or export with a shorter --seq-len"
+            f"step {step}: the run reached {megabytes(reached)} of anonymous memory, more than the {megabytes(budget)} allowed; it was "
+            "stopped and its adapter kept as it was after the last whole step; allow more with --memory-budget, or export with a "
+            "shorter --seq-len"
         )
 
 

@@ -16,6 +16,7 @@ from helpers.checkpoints import write_checkpoint
 
 from lcsb_mobile.adapter import load_adapter
 from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.plan import Plan
 
 MAIN = "import sys; from lcsb_mobile.cli import main; sys.argv[0] = 'lcsb'; main()"
 
@@ -262,7 +263,7 @@ def test_memory_budget_is_refused_before_the_start(random_bundle: RandomBundle, 
 
 def test_memory_budget_is_exceeded(random_bundle: RandomBundle, messages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prediction that was wrong: the run stops after the step and keeps the adapter."""
-    monkeypatch.setattr("lcsb_mobile.simulate.check_budget", lambda manifest, base, budget: 1)
+    monkeypatch.setattr("lcsb_mobile.simulate.plan_run", lambda *_: Plan(0, 1, 1))
     arguments = ("simulate", random_bundle.bundle, "--data", messages, "--steps", 9, "--adapter", tmp_path / "a", "--memory-budget", "2MB")
     line = lcsb_error(1, *arguments)
     assert "step 1: " in line and "2.0 MB" in line and str(tmp_path / "a") in line

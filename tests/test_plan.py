@@ -113,7 +113,7 @@ def test_the_least_runs_and_a_byte_less_is_refused(manifest: Manifest, target: s
     message = str(refusal.value)
     assert "\n" not in message and refusal.value.exit_code == 2
     for part in (
-        f"least memory for this run is {least / 1e6:,.1f} MB",
+        f"predicted to need at least {least / 1e6:,.1f} MB",
         "30.0 MB of it this process",
         "--seq-len",
         "--rank",

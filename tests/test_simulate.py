@@ -22,6 +22,7 @@ from lcsb_mobile.data import DataReport
 from lcsb_mobile.errors import DataError, MemoryBudgetExceeded, NonFiniteLossError, OptionError
 from lcsb_mobile.generate import SamplingConfig
 from lcsb_mobile.optimizer import AdamW, AdamWConfig
+from lcsb_mobile.plan import Plan
 from lcsb_mobile.report import layer_ranges
 from lcsb_mobile.run_report import run_report
 from lcsb_mobile.runners import make_runner
@@ -281,7 +282,7 @@ def test_the_adapter_is_kept_when_text_samples_fail(options: SimulateOptions, mo
 
 def test_a_budget_that_is_exceeded(options: SimulateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prediction let it start; after the first step it is stopped, that step's update kept."""
-    monkeypatch.setattr(simulate_module, "check_budget", lambda *_: 1)
+    monkeypatch.setattr(simulate_module, "plan_run", lambda *_: Plan(0, 1, 1))
     with pytest.raises(MemoryBudgetExceeded, match=r"step 1: .* more than the 1\.0 MB"):
         simulate(dataclasses.replace(options, memory_budget=1_000_000))
     assert not np.array_equal(saved(options), Bundle.open(options.bundle).initial_adapter())

@@ -29,6 +29,7 @@ def some_subsets(layers: int) -> list[Subset]:
         subset([0], range(layers)),
         subset([1], range(1, layers)),
         subset([0], [top]),
+        subset([0, top], range(layers)),  # the gradients of layers between are computed and not asked for
         subset([1], [0, 1]),  # what lies below the lowest trained layer does not matter
     ]
 

@@ -1,4 +1,4 @@
-"""Export time by stage, and peak memory, at 8, 16 and 24 layers of the Qwen2.5-0.5B shape: capture flat, the rest linear."""
+"""Export time by stage, and peak memory, at 8, 16 and 24 layers of the Qwen2.5-0.5B shape, target onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             checkpoint = Path(temporary) / "checkpoint"
             measured(sys.executable, ROOT / "benchmarks/random_checkpoint.py", checkpoint, "--layers", str(layers))
-            report = lcsb("export", checkpoint, "--output", Path(temporary) / "bundle")
+            report = lcsb("export", checkpoint, "--target", "onnxruntime", "--output", Path(temporary) / "bundle")
         seconds, anonymous, resident = report["seconds"], report["peak_anonymous_bytes"], report["peak_rss_bytes"]
         rows.append({"layers": layers, "seconds": seconds, "peak_anonymous_bytes": anonymous, "peak_rss_bytes": resident})
         stages = [f"{value:.1f}" for value in (*seconds.values(), sum(seconds.values()))]

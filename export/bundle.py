@@ -27,7 +27,7 @@ from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output
 from lcsb_mobile.golden import NO_TRACE, GoldenTrace, golden_batches, record_trace, write_trace
 from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockFlops, Graph, Manifest, RuntimeSettings, Target
+from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockWork, Graph, Manifest, RuntimeSettings, Target
 from lcsb_mobile.memory import MemorySampler, trim_heap
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.schedule import Subset, make_schedule
@@ -126,7 +126,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()
-    graphs, block_flops, runtime = _write_graphs(directory, config, options, layout, table, adapter, clock)
+    graphs, block_flops, block_bytes, runtime = _write_graphs(directory, config, options, layout, table, adapter, clock)
     save_adapter(directory / ADAPTER_FILE, layout, adapter)
     with clock("trace"):
         runner = EagerRunner(config, layout, MappedWeights(directory / WEIGHTS_FILE, table))
@@ -146,6 +146,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
         optimizer=options.optimizer,
         accuracy_level=options.accuracy_level,
         block_flops=block_flops,
+        block_decompressed_bytes=block_bytes,
         runtime=runtime,
         graphs=graphs,
         weights=table,
@@ -163,7 +164,7 @@ def _write_graphs(
     table: tuple[WeightTensor, ...],
     adapter: Float32Array,
     clock: _Clock,
-) -> tuple[dict[str, Graph], BlockFlops, RuntimeSettings]:
+) -> tuple[dict[str, Graph], BlockWork, BlockWork, RuntimeSettings]:
     """A function of its own, so that the captured graphs are gone when the trace is recorded."""
     quantization, seq_len = options.quantization, options.seq_len
     tile = tile_rows(config.hidden_size, config.intermediate_size, quantization.group_size)
@@ -178,11 +179,8 @@ def _write_graphs(
             graphs = export_onnxruntime(directory, parts, decoding, options.optimizer)
         else:
             graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer) | export_gemm(directory)
-    return (
-        graphs,
-        BlockFlops(blocks.forward.flops, blocks.backward.flops, blocks.backward_kept.flops),
-        INT8_SETTINGS if options.accuracy_level else SETTINGS,
-    )
+    flops, decompressed = blocks.work()
+    return graphs, flops, decompressed, INT8_SETTINGS if options.accuracy_level else SETTINGS
 
 
 def _trace(

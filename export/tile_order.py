@@ -13,53 +13,38 @@ from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from lcsb_mobile.captured import CapturedGraph, op_name
 from lcsb_mobile.export.graph_builder import GraphBuilder
+from lcsb_mobile.tiles import sweeps, tiles_behind
 
 
 def run_tiles_in_turn(b: GraphBuilder, captured: CapturedGraph, values: Mapping[Any, Any]) -> None:
     """`values`: node of the captured graph -> its lowered value. The builder's nodes are no longer in topological order afterwards;
     `save_model` sorts them."""
-    cuts = _cuts(captured)
-    last = _last_products(captured, cuts)
+    turns: list[tuple[list[Node], list[Node]]] = []  # (the slices that cut a tile out, the last products with it)
     position = {node: index for index, node in enumerate(captured.graph.nodes)}
-    # The forward uses the tiles upwards, autograd downwards.
-    order = sorted(last, key=lambda tile: max(position[product] for product in last[tile]))
-    for before, tile in itertools.pairwise(order):
-        token = _zero(b, [values[product] for product in last[before]])
-        for node in (node for node, number in cuts.items() if number == tile):
+    for cuts in sweeps(captured.graph):
+        last = _last_products(captured.graph, cuts)
+        # The forward uses the tiles upwards, autograd downwards.
+        order = sorted(last, key=lambda tile: max(position[product] for product in last[tile]))
+        turns += [([node for node, number in cuts.items() if number == tile], last[tile]) for tile in order]
+    for (_, before), (waiting, _) in itertools.pairwise(turns):
+        token = _zero(b, [values[product] for product in before])
+        for node in waiting:
             cut: ir.Node = values[node].producer()
             cut.replace_input_with(1, b.op("Add", cut.inputs[1], token))
 
 
-def _cuts(captured: CapturedGraph) -> dict[Node, int]:
-    """The slices that cut a tile out of packed weights and their scales -> the tile's number."""
-    cuts: dict[Node, int] = {}
-    for node in captured.graph.nodes:
-        if op_name(node) in ("dequantize_int4", "dequantize_int8"):
-            for source in node.args:
-                if source.op != "placeholder":
-                    start, stop = source.args[2:4]
-                    whole = source.args[0].meta["val"].shape[source.args[1]]
-                    size = stop - start if start == 0 else next(c.args[3] for c in cuts if c.args[:3] == (*source.args[:2], 0))
-                    cuts[source] = start // min(size, whole)
-    return cuts
-
-
-def _last_products(captured: CapturedGraph, cuts: Mapping[Node, int]) -> dict[int, list[Node]]:
+def _last_products(graph: Graph, cuts: Mapping[Node, int]) -> dict[int, list[Node]]:
     """Tile -> the matrix products that come of this tile alone, and that none of the same needs: once they are there, nothing of the
     tile is needed any more but themselves."""
-    tiles: dict[Node, frozenset[int]] = {}
+    behind = tiles_behind(graph, cuts)
     last: dict[int, list[Node]] = {}
-    for node in captured.graph.nodes:
-        if node in cuts:
-            tiles[node] = frozenset([cuts[node]])
-            continue
-        tiles[node] = frozenset().union(*(tiles[source] for source in node.all_input_nodes))
-        if len(tiles[node]) == 1 and op_name(node) == "mm":
-            (tile,) = tiles[node]
+    for node in graph.nodes:
+        if len(behind[node]) == 1 and op_name(node) == "mm":
+            (tile,) = behind[node]
             needed = _ancestors(node)
             last[tile] = [product for product in last.get(tile, []) if product not in needed] + [node]
     return last

@@ -199,7 +199,7 @@ class _Programs:
         return [embed(b, self.parts, feeds["input_ids"]), *results]
 
     def adamw(self, config: AdamWConfig) -> None:
-        """`optimizer.update_layer` in the same operations, so in the same bits."""
+        """`optimizer.update_layer` in the same operations, so in the same bits where the runtime rounds its square root correctly."""
         n = self.adapter.shape
         state = {"parameters": "the layer's LoRA matrices", "first_moment": "AdamW's", "second_moment": "AdamW's"}
         inputs = [GraphTensor(name, "float32", n, meaning) for name, meaning in state.items()]

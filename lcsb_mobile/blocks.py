@@ -32,9 +32,11 @@ from lcsb_mobile.adapter import AdapterLayout, adapter_layout
 from lcsb_mobile.captured import CapturedGraph, capture, extract
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
 from lcsb_mobile.kept import values_to_keep
+from lcsb_mobile.manifest import BlockWork
 from lcsb_mobile.models import architecture
 from lcsb_mobile.models.layers import Cache, attention_over
 from lcsb_mobile.quantization import check_group_size, dequantize
+from lcsb_mobile.tiles import decompress_for_each_sweep
 from lcsb_mobile.weights import DType
 
 ACTIVATION_INPUTS = ("h", "cos", "sin", "mask", "adapter")
@@ -170,6 +172,11 @@ class BlockGraphs:
     kept: tuple[str, ...]
     seq_len: int
 
+    def work(self) -> tuple[BlockWork, BlockWork]:
+        """FLOPs of the matrix products, and bytes of float weights decompressed."""
+        graphs = self.forward, self.backward, self.backward_kept
+        return BlockWork(*(graph.flops for graph in graphs)), BlockWork(*(graph.decompressed_bytes for graph in graphs))
+
 
 def capture_blocks(
     config: ModelConfig, layout: AdapterLayout, quantization: QuantizationConfig, seq_len: int, tile: int | None = None
@@ -256,6 +263,7 @@ def capture_decoding(
 
 def split(joint: CapturedGraph, seq_len: int) -> BlockGraphs:
     """(h_next, g_next, d_adapter) of (h, g, …) -> the four graphs."""
+    decompress_for_each_sweep(joint.graph)
     h_next, g_next, d_adapter = joint.results
     inputs = dict(zip(joint.placeholders, joint.inputs))
     without_g = {node: name for node, name in inputs.items() if name != "g"}

@@ -48,6 +48,12 @@ class CapturedGraph:
         products = [node for node in self.graph.nodes if op_name(node) in PRODUCTS]
         return sum(2 * math.prod(node.meta["val"].shape) * node.args[0].meta["val"].shape[-1] for node in products)
 
+    @property
+    def decompressed_bytes(self) -> int:
+        """Of float32 weights, each as often as the graph decompresses it."""
+        results = [node.meta["val"] for node in self.graph.nodes if op_name(node).startswith("dequantize_")]
+        return sum(result.numel() * result.element_size() for result in results)
+
 
 def capture(
     function: Callable[..., tuple[Tensor, ...]], args: Sequence[Tensor], inputs: tuple[str, ...], outputs: tuple[str, ...]

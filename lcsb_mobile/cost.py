@@ -74,16 +74,15 @@ def step_cost(manifest: Manifest, subset: Subset, counted_labels: int | None = N
     layers = manifest.model.num_hidden_layers
     recomputed, kept = backward_layers(manifest, subset, keep)
     tokens = _tokens(manifest, seq_len)
-    flops = manifest.block_flops
-    block = block_bytes(manifest)
+    flops, decompressed = manifest.block_flops, manifest.block_decompressed_bytes
     return StepCost(
         forward_flops=layers * _at_length(manifest, flops.forward, FORWARD_PRODUCTS, tokens),
         head_flops=2 * _head_product(manifest, counted_labels, tokens),
         backward_flops=len(recomputed) * _at_length(manifest, flops.backward, BACKWARD_PRODUCTS, tokens)
         + len(kept) * _at_length(manifest, flops.backward_kept, BACKWARD_PRODUCTS, tokens),
-        forward_bytes=(len(kept) if manifest.accuracy_level else layers) * block,
+        forward_bytes=(len(kept) if manifest.accuracy_level else layers) * decompressed.forward,
         head_bytes=head_parameters(manifest) * FLOAT,
-        backward_bytes=(len(recomputed) + len(kept)) * block,
+        backward_bytes=len(recomputed) * decompressed.backward + len(kept) * decompressed.backward_kept,
     )
 
 
@@ -94,7 +93,7 @@ def evaluation_cost(manifest: Manifest, counted_labels: int | None = None) -> St
         forward_flops=layers * manifest.block_flops.forward,
         head_flops=_head_product(manifest, counted_labels, manifest.seq_len),
         backward_flops=0,
-        forward_bytes=0 if manifest.accuracy_level else layers * block_bytes(manifest),
+        forward_bytes=0 if manifest.accuracy_level else layers * manifest.block_decompressed_bytes.forward,
         head_bytes=head_parameters(manifest) * FLOAT,
         backward_bytes=0,
     )

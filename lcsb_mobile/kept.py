@@ -29,7 +29,7 @@ def values_to_keep(joint: CapturedGraph) -> list[Node]:
         if node in backward or node not in needed or node.op == "placeholder":
             continue
         # Of equally large values the later one: less is computed again.
-        flow.add_edge((node, "in"), (node, "out"), capacity=_bytes(node) * len(order) - index)
+        flow.add_edge((node, "in"), (node, "out"), capacity=_bytes(node) * len(order) ** 2 - index)
         if _is_base_product(node):
             flow.add_edge(SOURCE, (node, "in"))  # no capacity: infinite
         for user in node.users:

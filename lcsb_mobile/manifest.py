@@ -48,9 +48,9 @@ class FileEntry(Record, frozen=True):
     sha256: str
 
 
-class BlockFlops(Record, frozen=True):
-    """Floating-point operations of one block's matrix products on T tokens, counted in the captured graphs; `backward` contains the
-    recomputed forward, `backward_kept` reads what the forward kept instead."""
+class BlockWork(Record, frozen=True):
+    """What one block does on T tokens, counted in the captured graphs; `backward` contains the recomputed forward, `backward_kept` reads
+    what the forward kept instead."""
 
     forward: int
     backward: int
@@ -88,7 +88,8 @@ class Manifest(Record, frozen=True):
     schedule: tuple[Subset, ...]
     optimizer: AdamWConfig
     accuracy_level: AccuracyLevel
-    block_flops: BlockFlops
+    block_flops: BlockWork
+    block_decompressed_bytes: BlockWork
     runtime: RuntimeSettings
     graphs: dict[str, Graph]
     weights: tuple[WeightTensor, ...]

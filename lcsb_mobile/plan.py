@@ -94,7 +94,7 @@ def peak_terms(manifest: Manifest, subsets: Sequence[Subset], keep: int, accumul
     recomputed = any(layers for layers, _ in backward)
     kept = {layer for _, layers in backward for layer in layers}
     trained = max(len(subset.train) for subset in subsets)
-    gradients = (trained + 1) * (2 if accumulation > 1 else 1)  # the one more is for layers that are passed through
+    gradients = trained * (2 if accumulation > 1 else 1)
     programs = ["block_forward"]  # of the evaluation, if nothing else
     programs += ["block_backward"] if recomputed else []
     programs += ["block_forward_keep", "block_backward_kept"] if kept else []

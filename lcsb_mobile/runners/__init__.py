@@ -63,6 +63,7 @@ def import_runtime(name: str) -> None:
 
 
 def layer_update(runner: StepRunner) -> UpdateLayer:
-    """AdamW's update of one layer: the runtime's own program where it has one, else NumPy's. They agree bit for bit."""
+    """AdamW's update of one layer: the runtime's own program where it has one, else NumPy's. They agree bit for bit,
+    but for ONNX Runtime before 1.24, whose square root is off by a rounding or two."""
     update: UpdateLayer = getattr(runner, "update_layer", update_layer)
     return update

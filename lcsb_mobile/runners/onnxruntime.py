@@ -84,8 +84,8 @@ class OnnxRuntimeRunner:
         kept = {layer: self._kept_buffers(layer) for layer in propagate if layer >= self.layers - self.keep}
         h, attention = self.embed(batch, saved.get(0))
         loss = self._head(self._forward(h, attention, adapter, saved, kept), batch)
-        gradients = dict(zip(subset.train, self._gradient_buffers(len(subset.train) + 1)))
-        unread = self._gradients[len(subset.train)]
+        gradients = dict(zip(subset.train, self._gradient_buffers(len(subset.train))))
+        unread = gradients[subset.train[0]]  # of a layer that is not trained: overwritten by the lowest trained layer's, the last
         g = self._g
         for turn, layer in enumerate(reversed(propagate)):
             outputs = {"g_next": self._turns[turn % 2], "d_adapter": self.value(gradients.get(layer, unread))}

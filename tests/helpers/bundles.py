@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from helpers.checkpoints import write_checkpoint
 from lcsb_mobile.batch import Batch, Float32Array, StepResult
 from lcsb_mobile.cli import app
-from lcsb_mobile.config import LoraConfig, QuantizationConfig
+from lcsb_mobile.config import AccuracyLevel, LoraConfig, QuantizationConfig
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
+from lcsb_mobile.manifest import Target
 from lcsb_mobile.schedule import ScheduleConfig, Subset
 
 SEQ_LEN = 32
@@ -41,12 +42,16 @@ class RandomBundle:
     bundle: Path
 
 
-def export_random(directory: Path, model_type: str = "llama", **overrides: Any) -> RandomBundle:
+def export_random(
+    directory: Path, model_type: str = "llama", target: Target = "onnxruntime-training", accuracy_level: AccuracyLevel = 0, **overrides: Any
+) -> RandomBundle:
     checkpoint = write_checkpoint(directory / "checkpoint", model_type, tied=True, **overrides)
     export_bundle(
         ExportOptions(
             model=str(checkpoint),
             output=directory / "bundle",
+            target=target,
+            accuracy_level=accuracy_level,
             lora=LoraConfig(rank=4),
             quantization=QuantizationConfig(group_size=8),
             schedule=ScheduleConfig(subsets=3),

@@ -6,7 +6,7 @@ from lcsb_mobile.blocks import BlockGraphs, capture_blocks, lora_layout
 from lcsb_mobile.compress import weight_table
 from lcsb_mobile.config import AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
 from lcsb_mobile.export.to_onnxruntime import SETTINGS
-from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Manifest
+from lcsb_mobile.manifest import FORMAT_VERSION, Manifest
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig, make_schedule
 
@@ -43,6 +43,7 @@ def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: 
     """What an export would write, without weights: the FLOPs come from the captured graphs."""
     layout, quantization = lora_layout(config, LoraConfig(rank=rank)), QuantizationConfig(group_size=group_size)
     blocks = captured_blocks(config, seq_len, rank, group_size)
+    flops, decompressed = blocks.work()
     schedule = ScheduleConfig(subsets=4)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -57,7 +58,8 @@ def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: 
         schedule=make_schedule(schedule, config.num_hidden_layers),
         optimizer=AdamWConfig(),
         accuracy_level=0,
-        block_flops=BlockFlops(blocks.forward.flops, blocks.backward.flops, blocks.backward_kept.flops),
+        block_flops=flops,
+        block_decompressed_bytes=decompressed,
         runtime=SETTINGS,
         graphs={},
         weights=weight_table(config, quantization, seq_len),

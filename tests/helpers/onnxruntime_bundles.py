@@ -20,7 +20,7 @@ from lcsb_mobile.export.step_graph import StepParts
 from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_onnxruntime
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import FORMAT_VERSION, BlockFlops, Graph, Manifest, Target
+from lcsb_mobile.manifest import FORMAT_VERSION, BlockWork, Graph, Manifest, Target
 from lcsb_mobile.optimizer import AdamWConfig
 from lcsb_mobile.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.weights import WEIGHTS_FILE
@@ -86,7 +86,8 @@ def manifest_of(model: TinyModel, target: Target, optimizer: AdamWConfig, graphs
         schedule=make_schedule(schedule, model.config.num_hidden_layers),
         optimizer=optimizer,
         accuracy_level=0,
-        block_flops=BlockFlops(forward=0, backward=0, backward_kept=0),
+        block_flops=BlockWork(forward=0, backward=0, backward_kept=0),
+        block_decompressed_bytes=BlockWork(forward=0, backward=0, backward_kept=0),
         runtime=SETTINGS,
         graphs=dict(graphs),
         weights=model.table,

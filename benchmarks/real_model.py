@@ -42,7 +42,8 @@ def final_loss(result: dict[str, Any]) -> float:
 
 def best_rates(runs: dict[str, dict[str, Any]]) -> list[str]:
     """The row of each method that ends lowest, nothing kept."""
-    return [min((f"{method}@{rate}@none" for rate in rates), key=lambda row: final_loss(runs[row])) for method, rates in RATES.items()]
+    rows = {method: [f"{method}@{rate}@none" for rate in rates if f"{method}@{rate}@none" in runs] for method, rates in RATES.items()}
+    return [min(found, key=lambda row: final_loss(runs[row])) for found in rows.values() if found]
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
@@ -87,14 +88,19 @@ def main() -> None:
         data["export"] = lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--target", "onnxruntime", "--output", bundle)
         for row in sys.argv[1:] or [f"{method}@{rate}@none" for method, rates in RATES.items() for rate in rates]:
             data["runs"][row] = run(bundle, row)
-        best = best_rates(data["runs"])
-        for row in [] if sys.argv[1:] else best:
+            save(data)
+        for row in [] if sys.argv[1:] else best_rates(data["runs"]):
             kept = row.replace("@none", "@all")
             data["runs"][kept] = run(bundle, kept)
+            save(data)
+    draw(data["runs"], best_rates(data["runs"]))
+
+
+def save(data: dict[str, Any]) -> None:
+    """After every run: a long one that is stopped has lost nothing."""
     seconds = {stage: round(value, 1) for stage, value in data["export"]["seconds"].items()}
     footer = "\nExport from GGUF: " + ", ".join(f"{stage} {value} s" for stage, value in seconds.items()) + ".\n"
     write_results("real_model", table(data["runs"]) + footer, data)
-    draw(data["runs"], best)
 
 
 if __name__ == "__main__":

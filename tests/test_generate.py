@@ -35,8 +35,8 @@ def byte_tokenizer() -> Tokenizer:
 class Script(StubRunner):
     """Writes the given tokens, whatever it reads, then the end; `seen`: the batches and positions it was asked about."""
 
-    def __init__(self, tokens: Sequence[int]) -> None:
-        super().__init__(vocabulary=257)
+    def __init__(self, tokens: Sequence[int], seq_len: int = 64) -> None:
+        super().__init__(vocabulary=257, seq_len=seq_len)
         self.tokens = [*tokens, 0]
         self.seen: list[tuple[Batch, int]] = []
 
@@ -59,7 +59,7 @@ def test_it_ends() -> None:
 
     def length(seq_len: int, max_tokens: int, tokens: int) -> int:
         config = SamplingConfig(temperature=0, max_tokens=max_tokens)
-        return len("".join(generate(Script(tokenizer.encode("a" * tokens)), tokenizer, ADAPTER, "xyz", seq_len, config)))
+        return len("".join(generate(Script(tokenizer.encode("a" * tokens), seq_len), tokenizer, ADAPTER, "xyz", seq_len, config)))
 
     assert length(64, 50, 5) == 5
     assert length(64, 4, 9) == 4
@@ -69,7 +69,7 @@ def test_it_ends() -> None:
 def test_what_the_model_reads() -> None:
     """The text so far as one segment, padding as another; the next token is asked for at the last one."""
     tokenizer = byte_tokenizer()
-    runner = Script(tokenizer.encode("bc"))
+    runner = Script(tokenizer.encode("bc"), seq_len=6)
     assert "".join(generate(runner, tokenizer, ADAPTER, "a", 6, GREEDY)) == "bc"
     assert [position for _, position in runner.seen] == [0, 1, 2]
     batch = runner.seen[2][0]

@@ -69,7 +69,7 @@ def test_the_budget_decides_what_is_kept(options: SimulateOptions) -> None:
 def test_a_budget_below_the_least_says_the_least(options: SimulateOptions) -> None:
     base, _ = process_memory()
     assert base is not None
-    with pytest.raises(MemoryBudgetError, match=r"at least [\d.]+ MB, .* nothing was run"):
+    with pytest.raises(MemoryBudgetError, match=r"at least [\d.,]+ MB, .* nothing was run"):
         simulate(dataclasses.replace(options, memory_budget=base // 2))
     assert not options.adapter.exists()
 

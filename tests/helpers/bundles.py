@@ -17,6 +17,7 @@ from helpers.checkpoints import write_checkpoint
 from lcsb_mobile.batch import Batch, Float32Array, StepResult
 from lcsb_mobile.cli import app
 from lcsb_mobile.config import AccuracyLevel, LoraConfig, QuantizationConfig
+from lcsb_mobile.decoding import WholeSequenceDecoder
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.manifest import Target
 from lcsb_mobile.schedule import ScheduleConfig, Subset
@@ -105,8 +106,15 @@ class StubRunner:
 
     name, version = "stub", "0"
 
-    def __init__(self, loss: float = 1.0, gradient: float = 1.0, logits: Mapping[int, float] | None = None, vocabulary: int = 8) -> None:
-        self.loss, self.gradient, self.vocabulary = loss, gradient, vocabulary
+    def __init__(
+        self,
+        loss: float = 1.0,
+        gradient: float = 1.0,
+        logits: Mapping[int, float] | None = None,
+        vocabulary: int = 8,
+        seq_len: int = 64,
+    ) -> None:
+        self.loss, self.gradient, self.vocabulary, self.seq_len = loss, gradient, vocabulary, seq_len
         self.logits = logits or {}
 
     def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
@@ -120,6 +128,9 @@ class StubRunner:
         for token, value in self.logits.items():
             logits[token] = value
         return logits
+
+    def decoder(self, adapter: Float32Array) -> WholeSequenceDecoder:
+        return WholeSequenceDecoder(lambda batch, position: self.next_logits(batch, position, adapter), self.seq_len)
 
 
 def left_behind(directory: Path, name: str) -> list[str]:

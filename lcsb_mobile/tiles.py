@@ -17,8 +17,8 @@ def tile_cuts(graph: Graph) -> dict[Node, int]:
     size: dict[object, int] = {}  # (tensor, axis) -> the size of its tiles; the last may be smaller
     for cut in cuts:
         tensor, axis, start, stop = cut.args[:4]
-        size[tensor, axis] = max(size.get((tensor, axis), 0), stop - start)  # type: ignore[operator]
-    return {cut: cut.args[2] // size[cut.args[:2]] for cut in cuts}  # type: ignore[operator]
+        size[tensor, axis] = max(size.get((tensor, axis), 0), stop - start)
+    return {cut: cut.args[2] // size[cut.args[:2]] for cut in cuts}
 
 
 def tiles_behind(graph: Graph, cuts: Mapping[Node, int]) -> dict[Node, frozenset[int]]:

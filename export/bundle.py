@@ -21,7 +21,7 @@ from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime import INT8_SETTINGS, SETTINGS, export_gemm, export_onnxruntime
+from lcsb_mobile.export.to_onnxruntime import export_gemm, export_onnxruntime, runtime_settings
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
 from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.files import check_output
@@ -180,7 +180,7 @@ def _write_graphs(
         else:
             graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer) | export_gemm(directory)
     flops, decompressed = blocks.work()
-    return graphs, flops, decompressed, INT8_SETTINGS if options.accuracy_level else SETTINGS
+    return graphs, flops, decompressed, runtime_settings(graphs, options.accuracy_level)
 
 
 def _trace(

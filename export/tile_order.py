@@ -15,7 +15,7 @@ from typing import Any
 import onnx_ir as ir
 from torch.fx import Graph, Node
 
-from lcsb_mobile.captured import CapturedGraph, op_name
+from lcsb_mobile.captured import CapturedGraph, ancestors, op_name
 from lcsb_mobile.export.graph_builder import GraphBuilder
 from lcsb_mobile.tiles import sweeps, tiles_behind
 
@@ -45,20 +45,9 @@ def _last_products(graph: Graph, cuts: Mapping[Node, int]) -> dict[int, list[Nod
     for node in graph.nodes:
         if len(behind[node]) == 1 and op_name(node) == "mm":
             (tile,) = behind[node]
-            needed = _ancestors(node)
+            needed = ancestors([node])
             last[tile] = [product for product in last.get(tile, []) if product not in needed] + [node]
     return last
-
-
-def _ancestors(node: Node) -> set[Node]:
-    found: set[Node] = set()
-    pending = [node]
-    while pending:
-        for source in pending.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
-                pending.append(source)
-    return found
 
 
 def _zero(b: GraphBuilder, results: list[ir.Value]) -> ir.Value:

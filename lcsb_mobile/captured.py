@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,18 @@ def op_name(node: Node) -> str:
     """`aten.mul.Tensor` -> `mul`; a function of Python's own, such as getitem, by its name."""
     schema = getattr(node.target, "_schema", None)
     return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", str(node.target))
+
+
+def ancestors(nodes: Iterable[Node]) -> set[Node]:
+    """All that the nodes are computed from, themselves not included."""
+    found: set[Node] = set()
+    pending = list(nodes)
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                pending.append(source)
+    return found
 
 
 @dataclass(frozen=True)

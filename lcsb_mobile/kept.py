@@ -12,7 +12,7 @@ import math
 import networkx
 from torch.fx import Node
 
-from lcsb_mobile.captured import CapturedGraph, op_name
+from lcsb_mobile.captured import CapturedGraph, ancestors, op_name
 
 SOURCE, SINK = "source", "sink"
 
@@ -22,7 +22,7 @@ def values_to_keep(joint: CapturedGraph) -> list[Node]:
     order = list(joint.graph.nodes)
     (g,) = (node for node, name in zip(joint.placeholders, joint.inputs) if name == "g")
     backward = _descendants(g)
-    needed = _needed(joint.results[1:])
+    needed = ancestors(joint.results[1:])
     flow = networkx.DiGraph()
     flow.add_nodes_from((SOURCE, SINK))
     for index, node in enumerate(order):
@@ -67,15 +67,4 @@ def _descendants(node: Node) -> set[Node]:
             if user not in found:
                 found.add(user)
                 pending.append(user)
-    return found
-
-
-def _needed(results: list[Node]) -> set[Node]:
-    found = set(results)
-    pending = list(results)
-    while pending:
-        for source in pending.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
-                pending.append(source)
     return found

@@ -6,11 +6,10 @@ safetensors with PEFT's tensor names, so that it is readable without this packag
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -19,6 +18,7 @@ from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.config import LoraConfig, Record
 from lcsb_mobile.errors import AdapterError
 from lcsb_mobile.files import replace_atomically
+from lcsb_mobile.safetensors_writer import TensorEntry, write_safetensors
 
 ArrayT = TypeVar("ArrayT")
 
@@ -85,23 +85,10 @@ def adapter_layout(projections: Mapping[str, tuple[int, int]], num_layers: int, 
 def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array) -> None:
     """Writes the adapter as safetensors, atomically: `path` holds the old file or the new one."""
     metadata = {"format": "pt", "rank": str(layout.lora.rank), "alpha": repr(layout.lora.alpha)}
+    tensors = dict(sorted(layout.named(adapter)))
+    entries = {name: TensorEntry("F32", tensor.shape) for name, tensor in tensors.items()}
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        _write_safetensors(file, dict(sorted(layout.named(adapter))), metadata)
-
-
-def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Float32Array], metadata: Mapping[str, str]) -> None:
-    """What `safetensors.numpy.save` makes, tensor by tensor: that needs all of them twice in memory, at the end of a run that may
-    have no such room."""
-    header: dict[str, Any] = {"__metadata__": metadata}
-    offset = 0
-    for name, tensor in tensors.items():
-        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": (offset, offset + tensor.nbytes)}
-        offset += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors.values():
-        file.write(np.ascontiguousarray(tensor).data)
+        write_safetensors(file, entries, tensors.__getitem__, metadata)
 
 
 def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:

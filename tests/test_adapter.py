@@ -183,7 +183,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         fails(path, "not a readable safetensors file")
 
 
-@pytest.mark.parametrize("broken", ["lcsb_mobile.files.os.fsync", "lcsb_mobile.files.os.replace", "lcsb_mobile.adapter._write_safetensors"])
+@pytest.mark.parametrize("broken", ["lcsb_mobile.files.os.fsync", "lcsb_mobile.files.os.replace", "lcsb_mobile.adapter.write_safetensors"])
 def test_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     path, old = tmp_path / "adapter.safetensors", random_adapter(1)
     save_adapter(path, LAYOUT, old)

@@ -1,0 +1,55 @@
+"""Writing safetensors tensor by tensor: the library's own writer needs all of them twice in memory, at the end of a run that may have
+no such room."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+
+
+class Sink(Protocol):
+    """What is written to: a file, or something that looks at what passes."""
+
+    def write(self, data: Any, /) -> object: ...
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor to come. `dtype`: safetensors' name of it, one of ITEM_BYTES."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+def write_safetensors(
+    file: Sink, entries: Mapping[str, TensorEntry], read: Callable[[str], npt.NDArray[Any]], metadata: Mapping[str, str]
+) -> None:
+    """Writes `entries` in their order, asking `read` for one at a time. BF16 is read as uint16.
+
+    Raises ValueError when what was read has not the size that its entry states.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, entry in entries.items():
+        header[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (offset, offset + entry.nbytes)}
+        offset += entry.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name, entry in entries.items():
+        array = np.ascontiguousarray(read(name))
+        if array.nbytes != entry.nbytes:
+            raise ValueError(f"{name}: expected {entry.nbytes} bytes, found {array.nbytes}")
+        file.write(array.data)

@@ -48,6 +48,11 @@ class AdapterLayout(Record, frozen=True):
     size: int
     matrices: tuple[AdapterMatrix, ...]
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The adapted projections by their names within a layer, such as self_attn.q_proj."""
+        return tuple(m.name.removesuffix(".lora_A") for m in self.matrices if m.name.endswith(".lora_A"))
+
     def views(self, layer: ArrayT) -> dict[str, ArrayT]:
         """One layer's float32[n], an array or a tensor -> name -> view of the matrix."""
         flat: Any = layer
@@ -57,7 +62,7 @@ class AdapterLayout(Record, frozen=True):
         """float32[L, n] -> PEFT's tensor names and views."""
         for layer in range(self.num_layers):
             for name, view in self.views(adapter[layer]).items():
-                yield f"{PEFT_PREFIX}.{layer}.{name}.weight", view
+                yield tensor_name(layer, name), view
 
     def initial(self, seed: int) -> Float32Array:
         """As PEFT initialises: A Kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(in), 1/sqrt(in)); B zero."""
@@ -69,6 +74,11 @@ class AdapterLayout(Record, frozen=True):
                     bound = 1 / math.sqrt(view.shape[1])
                     view[:] = generator.uniform(-bound, bound, view.shape).astype(np.float32)
         return adapter
+
+
+def tensor_name(layer: int, matrix: str) -> str:
+    """PEFT's name of a layer's matrix, such as self_attn.q_proj.lora_A."""
+    return f"{PEFT_PREFIX}.{layer}.{matrix}.weight"
 
 
 def adapter_layout(projections: Mapping[str, tuple[int, int]], num_layers: int, lora: LoraConfig) -> AdapterLayout:

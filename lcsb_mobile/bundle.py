@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
 from lcsb_mobile.adapter import load_adapter
 from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.errors import BundleError, BundleVersionError, IntegrityError, OutputExistsError
+from lcsb_mobile.bounded import one_line, read_bounded
+from lcsb_mobile.bundle_files import MANIFEST_BYTES, check_files, is_inside
+from lcsb_mobile.errors import BundleError, BundleVersionError, OutputExistsError
 from lcsb_mobile.files import replace_directory, sha256
+from lcsb_mobile.golden import check_fits, read_trace
 from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, MANIFEST_FILE, FileEntry, Manifest
+from lcsb_mobile.manifest_check import check_keys, check_manifest
 from lcsb_mobile.tokenizer import Tokenizer
 from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights
 
@@ -35,19 +39,17 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Reads the manifest and checks every file against it, size and SHA-256.
+        """Reads the manifest, checks it, and every file against it: place, size and SHA-256; and that the golden trace is of its model.
 
-        Raises BundleError (no bundle, malformed manifest, missing file), BundleVersionError or IntegrityError.
+        The bundle may come from anywhere (docs/hostile_input.md). Raises BundleError (no bundle, malformed manifest, missing file),
+        BundleVersionError or IntegrityError.
         """
-        manifest_path = path / MANIFEST_FILE
-        try:
-            raw = manifest_path.read_bytes()
-        except OSError as error:
-            raise BundleError(
-                f"{path}: not a bundle: {MANIFEST_FILE} cannot be read ({error.strerror}); write one with lcsb export"
-            ) from error
-        manifest = _decode(manifest_path, raw)
-        _check_files(path, manifest)
+        raw = _read_manifest(path)
+        manifest = _decode(path / MANIFEST_FILE, raw)
+        check_keys(raw, path / MANIFEST_FILE)
+        check_manifest(manifest, path / MANIFEST_FILE)
+        check_files(path, manifest)
+        check_fits(read_trace(path / GOLDEN_FILE), manifest, path / GOLDEN_FILE)
         return cls(path, manifest)
 
     @cached_property
@@ -66,6 +68,15 @@ class Bundle:
         return self.path / GOLDEN_FILE
 
 
+def _read_manifest(path: Path) -> bytes:
+    try:
+        if not is_inside(path, MANIFEST_FILE):
+            raise BundleError(f"{path}: {MANIFEST_FILE} is a link that leads outside the bundle")
+        return read_bounded(path / MANIFEST_FILE, MANIFEST_BYTES)
+    except OSError as error:
+        raise BundleError(f"{path}: not a bundle: {MANIFEST_FILE} cannot be read ({error.strerror}); write one with lcsb export") from error
+
+
 def _decode(path: Path, raw: bytes) -> Manifest:
     try:
         version = msgspec.json.decode(raw, type=_Version).format_version
@@ -76,33 +87,8 @@ def _decode(path: Path, raw: bytes) -> Manifest:
         if version < FORMAT_VERSION:
             raise BundleVersionError(f"{path}: format version {version} is older than {FORMAT_VERSION}; export the bundle again")
         return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{path}: malformed manifest: {error}; export the bundle again") from error
-
-
-def _check_files(path: Path, manifest: Manifest) -> None:
-    faults: list[str] = []
-    for name, entry in manifest.files.items():
-        pure = PurePosixPath(name)
-        file = path / name
-        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-            raise BundleError(f"{path}: the manifest lists {name!r}, which is outside the bundle")
-        if not file.is_file():
-            raise BundleError(f"{path}: {name} is missing; copy the bundle again, whole")
-        if (size := file.stat().st_size) != entry.size:
-            faults.append(f"{name}: expected {entry.size} bytes, found {size}")
-        elif (digest := sha256(file)) != entry.sha256:
-            faults.append(f"{name}: expected SHA-256 {entry.sha256[:12]}…, found {digest[:12]}…")
-    needed = {WEIGHTS_FILE, ADAPTER_FILE, GOLDEN_FILE, *(graph.file for graph in manifest.graphs.values())}
-    if missing := sorted(needed - manifest.files.keys()):
-        raise BundleError(f"{path}: the manifest lists no {', '.join(missing)}; export the bundle again")
-    end = max((tensor.offset + tensor.nbytes for tensor in manifest.weights), default=0)
-    if end > manifest.files[WEIGHTS_FILE].size:
-        raise BundleError(
-            f"{path}: the manifest's tensors end at byte {end} of {WEIGHTS_FILE}, which has {manifest.files[WEIGHTS_FILE].size}"
-        )
-    if faults:
-        raise IntegrityError(f"{path}: changed since it was exported: {'; '.join(faults)}; copy or export it again")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: malformed manifest: {one_line(error)}; export the bundle again") from error
 
 
 @contextmanager

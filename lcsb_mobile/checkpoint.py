@@ -31,6 +31,7 @@ class Checkpoint(abc.ABC):
 
     config: ModelConfig
     description: str  # one line for people: architecture, size, where the weights come from
+    raw: Mapping[str, Any]  # what `config.json` holds
 
     @abc.abstractmethod
     def read(self, name: str) -> Tensor:
@@ -75,6 +76,7 @@ class DirectoryCheckpoint(Checkpoint):
 
     config: ModelConfig
     description: str
+    raw: Mapping[str, Any]
     directory: Path
     files: Mapping[str, Path]
 
@@ -98,9 +100,10 @@ class DirectoryCheckpoint(Checkpoint):
 class GgufCheckpoint(Checkpoint):
     """A GGUF file. transformers decodes it whole, so the float32 model is in memory until `close`."""
 
-    def __init__(self, path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: Path, config: ModelConfig, raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.path = path
         self.config = config
+        self.raw = raw
         self.description = f"{_size(config)}, GGUF"
         self._tensors = dict(tensors)
 
@@ -156,14 +159,14 @@ def _open_directory(directory: Path) -> DirectoryCheckpoint:
     expected = checkpoint_weights(config)
     files = _weight_files(directory, expected)
     dtypes = _check_tensors(directory, files, expected)
-    return DirectoryCheckpoint(config, f"{_size(config)}, {' and '.join(sorted(dtypes))}", directory, files)
+    return DirectoryCheckpoint(config, f"{_size(config)}, {' and '.join(sorted(dtypes))}", raw, directory, files)
 
 
 def _open_gguf(path: Path) -> GgufCheckpoint:
     from lcsb_mobile import gguf
 
     raw, tensors = gguf.read_gguf(path)
-    return GgufCheckpoint(path, _read_config(raw, path), tensors)
+    return GgufCheckpoint(path, _read_config(raw, path), raw, tensors)
 
 
 def _read_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:

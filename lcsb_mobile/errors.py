@@ -53,6 +53,14 @@ class AdapterError(LcsbError):
     """An adapter file does not belong to the bundle: other names, shapes, rank or alpha."""
 
 
+class RunCheckpointError(LcsbError):
+    """A run's checkpoint is damaged, malformed, or of another run."""
+
+
+class RunBusyError(LcsbError):
+    """Another process uses the same directory of checkpoints."""
+
+
 class MissingDependencyError(LcsbError):
     """A runtime or an optional package is not installed in this environment."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcsb_mobile.errors import CheckpointError, MissingDependencyError, TokenizerError, UnsupportedModelError
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "gemma3": "gemma3_text"}  # GGUF's name -> model_type
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}  # GGUF's name -> model_type
 
 # What gguf and transformers raise on a truncated or malformed file, having no error class of their own.
 MALFORMED = (ValueError, IndexError, KeyError, OSError, RuntimeError)
@@ -48,7 +48,9 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     faults += [f"{name}: expected shape {list(shape)}, found {list(found)}" for name, found, shape in sorted(info["mismatched_keys"])]
     if faults:
         raise CheckpointError(f"{path}: {'; '.join(faults)}")
-    raw: dict[str, Any] = model.config.to_dict()
+    raw: dict[str, Any] = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    for field in ("quantization_config", "_name_or_path"):  # of the file, not of the model that was decoded
+        raw.pop(field, None)
     return raw, {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
 

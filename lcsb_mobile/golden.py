@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,16 @@ import msgspec
 import numpy as np
 
 from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult, StepRunner
+from lcsb_mobile.bounded import one_line, read_bounded, some
 from lcsb_mobile.config import AccuracyLevel, Record
-from lcsb_mobile.errors import BundleError, GoldenTraceError, NonFiniteLossError
+from lcsb_mobile.errors import BundleError, GoldenTraceError, NonFiniteLossError, OptionError
+from lcsb_mobile.manifest import Manifest
 from lcsb_mobile.optimizer import AdamW, AdamWConfig
 from lcsb_mobile.schedule import Subset
 from lcsb_mobile.trainer import TrainConfig, Trainer
 
 LEARNING_RATE = 1e-3  # of the recorded run
+TRACE_BYTES = 16 * 2**20  # that are read: 7 kB are usual, half a megabyte at 8,192 tokens
 
 # Relative. A step's loss and gradient norms differ by float32 rounding alone, about 1e-6 a product chain. Over optimizer steps
 # the differences grow: AdamW moves an element whose gradient is all but zero by the sign of its rounding.
@@ -133,9 +136,42 @@ def record_trace(
 
 def read_trace(path: Path) -> GoldenTrace:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=GoldenTrace)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BundleError(f"{path}: not a readable golden trace ({error}); export the bundle again") from error
+        return msgspec.json.decode(read_bounded(path, TRACE_BYTES), type=GoldenTrace)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: not a readable golden trace ({one_line(error)}); export the bundle again") from error
+
+
+def check_fits(trace: GoldenTrace, manifest: Manifest, path: Path) -> None:
+    """Raises BundleError unless the trace's sequences and steps are of the manifest's model, and its tolerances among those in use."""
+    faults = [f"batch {number}: {fault}" for number, batch in enumerate(trace.batches) for fault in _batch_faults(batch, manifest)]
+    for number, step in enumerate((*trace.steps, *trace.run)):
+        try:
+            step.subset.check(manifest.model.num_hidden_layers)
+        except OptionError as error:
+            faults.append(f"step {number}: {error}")
+        if not 0 <= step.batch < len(trace.batches):
+            faults.append(f"step {number}: expected one of {len(trace.batches)} batches, found {step.batch}")
+        if len(step.gradient_norms) != len(step.subset.train) or not all(norm >= 0 for norm in step.gradient_norms):
+            faults.append(f"step {number}: expected the norms of {len(step.subset.train)} layers, found {list(step.gradient_norms)}")
+    if not 0 < trace.learning_rate <= 1:
+        faults.append(f"learning_rate: expected more than 0 and at most 1, found {trace.learning_rate}")
+    for name in ("step_tolerance", "run_tolerance"):
+        if not 0 <= getattr(trace, name) <= INT8_TOLERANCE:
+            faults.append(f"{name}: expected 0 to {INT8_TOLERANCE}, found {getattr(trace, name)}")
+    if faults:
+        raise BundleError(f"{path}: not a golden trace of this bundle: {some(faults)}; export the bundle again")
+
+
+def _batch_faults(batch: GoldenBatch, manifest: Manifest) -> Iterator[str]:
+    tokens, vocabulary = manifest.seq_len, manifest.model.vocab_size
+    for name, most in (("input_ids", vocabulary), ("labels", vocabulary), ("position_ids", tokens), ("segment_ids", tokens)):
+        values = getattr(batch, name)
+        if len(values) != tokens:
+            yield f"{name}: expected {tokens} numbers, found {len(values)}"
+        elif not all(0 <= value < most or (name == "labels" and value == IGNORED_LABEL) for value in values):
+            yield f"{name}: expected 0 to {most - 1}, found {min(values)} to {max(values)}"
+    if all(label == IGNORED_LABEL for label in batch.labels):
+        yield "labels: none is counted"
 
 
 def write_trace(path: Path, trace: GoldenTrace) -> None:
@@ -193,7 +229,9 @@ def compare_runners(
     runner: StepRunner, reference: StepRunner, schedule: Sequence[Subset], trace: GoldenTrace, adapter: Float32Array
 ) -> tuple[float, float]:
     """One step of every subset on both, element by element: the largest relative difference of the losses, and of the
-    gradients relative to each layer's largest element. Raises GoldenTraceError."""
+    gradients relative to each layer's largest element. Raises GoldenTraceError, or OptionError where the trace has no sequence."""
+    if not trace.batches:
+        raise OptionError("eager: expected a bundle with a golden trace, whose sequences are compared on, found one without")
     losses, gradients = [], []
     batch = trace.batches[0].batch()
     for subset in dict.fromkeys(schedule):

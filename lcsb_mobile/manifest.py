@@ -14,7 +14,12 @@ FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter.safetensors"
 GOLDEN_FILE = "golden.json"
+CHECKPOINT_FILE = "checkpoint"  # of target onnxruntime-training
 DECOMPRESSION = "decompress"  # what the names of a program's nodes begin with that decompress weights
+
+# The session configuration entries that a manifest may have; each is "0" or "1". Others make ONNX Runtime write and read files at a path of
+# the manifest's choice, or take a model for another format (docs/hostile_input.md).
+SESSION_CONFIG = ("session.disable_quant_qdq", "session.force_spinning_stop", "mlas.disable_kleidiai")
 
 Target = Literal["onnxruntime-training", "onnxruntime", "executorch", "coreml"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lcsb_mobile.report import write_report
 from lcsb_mobile.run_record import RunReport, StepRecord, layer_ranges, megabytes
-from lcsb_mobile.simulate import EVALUATING, STEPS, Run, Simulation
+from lcsb_mobile.run_setup import Run
+from lcsb_mobile.simulate import EVALUATING, STEPS, Simulation
 
 
 def write_run_report(path: Path, simulation: Simulation) -> None:
@@ -34,10 +35,13 @@ def run_report(simulation: Simulation) -> RunReport:
 
 
 def _phases(simulation: Simulation) -> dict[str, float]:
-    """The runtime computes a step as one graph, so what of it is forward pass and loss is taken from the evaluations."""
+    """Of the last process. What of a step is forward pass and loss is taken from the evaluations."""
     run, seconds = simulation.run, dict(simulation.result.phase_seconds)
-    passes = len(run.evaluations) * len(run.evaluation)
-    sequences = len(run.outcomes) * run.train.accumulation
+    begun = run.resumed_from
+    passes = len([step for step, _ in run.evaluations if begun is None or step > begun]) * len(run.evaluation)
+    if not passes:
+        return seconds
+    sequences = (len(run.outcomes) - (begun or 0)) * run.train.accumulation
     forward = min(seconds[STEPS], seconds[EVALUATING] / passes * sequences)
     return {
         "loading": 0.0,
@@ -69,13 +73,15 @@ def _facts(simulation: Simulation) -> dict[str, str]:
 
 
 def _notes(run: Run) -> list[str]:
+    torch = " and torch, which onnxruntime.training imports" if run.bundle.manifest.target == "onnxruntime-training" else ""
     trained = {layer for subset in run.schedule for layer in subset.train}
     notes = [
         f"{len(run.evaluation)} sequences are evaluated; the loss is the mean over their counted labels.",
         f"The schedule trains layers {layer_ranges(sorted(trained))}.",
-        "Memory is that of the whole process, sampled every 10 ms; "
-        "here that includes Python and torch, which onnxruntime.training imports.",
+        f"Memory is that of the whole process, sampled every 10 ms; here that includes Python{torch}.",
     ]
+    if run.resumed_from is not None:
+        notes.append(f"The run was resumed after step {run.resumed_from}; memory and phases are those of its last process.")
     if run.data.truncated:
         notes.append(f"{run.data.truncated} examples were longer than {run.bundle.manifest.seq_len} tokens and were cut.")
     return notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+
+Array = npt.NDArray[Any]
 
 
 class Sink(Protocol):
@@ -34,9 +36,10 @@ class TensorEntry:
 
 
 def write_safetensors(
-    file: Sink, entries: Mapping[str, TensorEntry], read: Callable[[str], npt.NDArray[Any]], metadata: Mapping[str, str]
+    file: Sink, entries: Mapping[str, TensorEntry], read: Callable[[str], Array | Iterator[Array]], metadata: Mapping[str, str]
 ) -> None:
-    """Writes `entries` in their order, asking `read` for one at a time. BF16 is read as uint16.
+    """Writes `entries` in their order, asking `read` for one at a time: the array, or its parts one after the other. BF16 is read as
+    uint16.
 
     Raises ValueError when what was read has not the size that its entry states.
     """
@@ -49,7 +52,10 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name, entry in entries.items():
-        array = np.ascontiguousarray(read(name))
-        if array.nbytes != entry.nbytes:
-            raise ValueError(f"{name}: expected {entry.nbytes} bytes, found {array.nbytes}")
-        file.write(array.data)
+        found = read(name)
+        size = 0
+        for part in (found,) if isinstance(found, np.ndarray) else found:
+            size += part.nbytes
+            file.write(np.ascontiguousarray(part).data)
+        if size != entry.nbytes:
+            raise ValueError(f"{name}: expected {entry.nbytes} bytes, found {size}")

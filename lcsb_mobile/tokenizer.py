@@ -6,7 +6,9 @@ sandbox, with the same filters and functions, because a template that comes with
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,15 +18,24 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
+import jinja2.runtime
 import tokenizers
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from lcsb_mobile.bounded import bounded_memory, one_line, read_bounded, refused_as
 from lcsb_mobile.errors import TokenizerError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"  # where newer versions of transformers write the template; wins over CONFIG_FILE's
 TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE)  # all that a bundle copies; the last may be absent
+
+MIB = 2**20
+FILE_BYTES = {TOKENIZER_FILE: 64 * MIB, CONFIG_FILE: 16 * MIB, TEMPLATE_FILE: MIB}  # that are read
+RENDER_BYTES = 256 * MIB  # of memory that a chat template may take to render a conversation
+
+PROBE = "lcsb"  # a message, to see what a chat template puts after one
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair, which JSON can hold and UTF-8 cannot
 
 TEMPLATE_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # the variables of a chat template
 
@@ -44,23 +55,22 @@ class Tokenizer:
         pad = backend.token_to_id(self._tokens["pad_token"] or "")
         self.pad_id: int = pad if pad is not None and pad < vocab_size else (self.eos_id or 0)
         self._adds_bos = self.bos_id is not None and _adds_bos(backend, config, self.bos_id)
+        self.special_ids = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
+        self._stated_ends = _end_ids(config)
 
     @classmethod
     def open(cls, directory: Path, vocab_size: int) -> Tokenizer:
         """Reads TOKENIZER_FILES in `directory`. Raises TokenizerError when one is missing or cannot be read."""
         config = _read_config(directory / CONFIG_FILE)
         path = directory / TOKENIZER_FILE
-        if not path.is_file():
-            raise TokenizerError(f"{path}: no such file; a tokenizer needs {TOKENIZER_FILE} and {CONFIG_FILE}")
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every cause
-            raise TokenizerError(f"{path}: not a readable tokenizer: {_one_line(error)}") from error
+        with refused_as(TokenizerError, f"{path}: not a readable tokenizer"):
+            backend = tokenizers.Tokenizer.from_buffer(_read(path))
         template = directory / TEMPLATE_FILE
         if template.is_file():
-            config["chat_template"] = template.read_text(encoding="utf-8")
+            config["chat_template"] = _read_text(template)
         try:
-            return cls(backend, config, vocab_size)
+            with refused_as(TokenizerError, f"{TOKENIZER_FILE} cannot be used"):
+                return cls(backend, config, vocab_size)
         except TokenizerError as error:
             raise TokenizerError(f"{directory / CONFIG_FILE}: {error}") from error
 
@@ -105,9 +115,27 @@ class Tokenizer:
         """The token of end as a list of one, or of none."""
         return [] if self.eos_id is None else [self.eos_id]
 
+    @functools.cached_property
+    def end_ids(self) -> frozenset[int]:
+        """What a text or an assistant's turn ends with: `eos_token`, `eos_token_id` (a number or several), and the token that the chat
+        template puts after an assistant's message, if it is one that no text is made of."""
+        return self._stated_ends | frozenset(self.eos()) | self._turn_end()
+
+    def _turn_end(self) -> frozenset[int]:
+        if not self.has_chat_template:
+            return frozenset()
+        try:
+            _, probe, after = self.render_chat([{"role": role, "content": PROBE} for role in ("user", "assistant")]).rpartition(PROBE)
+            ids = self.encode(after.lstrip()) if probe else []
+        except TokenizerError:  # a template that cannot render so little ends turns in a way of its own
+            return frozenset()
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(index for index in ids[:1] if index in added)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, without special tokens."""
-        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+        with refused_as(TokenizerError, "tokens that cannot be decoded"):
+            return str(self._backend.decode(list(ids), skip_special_tokens=True))
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
         """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too.
@@ -118,11 +146,12 @@ class Tokenizer:
             raise TokenizerError(f"the tokenizer has no chat template (`chat_template` in {CONFIG_FILE}), so messages cannot be used")
         tokens = {name: token for name, token in self._tokens.items() if token is not None}
         try:
-            return self._template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens
-            )
+            with bounded_memory(RENDER_BYTES):
+                return self._template.render(
+                    messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens
+                )
         except Exception as error:  # a template is a program: it can fail in any way, most often by its own raise_exception
-            raise TokenizerError(f"the chat template refused the messages: {_one_line(error)}") from error
+            raise TokenizerError(f"the chat template refused the messages: {one_line(error)}") from error
 
     def _bos(self) -> list[int]:
         return [self.bos_id] if self._adds_bos and self.bos_id is not None else []
@@ -139,10 +168,8 @@ class Tokenizer:
         return int(index)
 
     def _encoding(self, text: str) -> tokenizers.Encoding:
-        try:
+        with refused_as(TokenizerError, f"text that cannot be tokenised, {text[:40]!r}"):
             encoding = self._backend.encode(text, add_special_tokens=False)
-        except Exception as error:  # TypeError for half a surrogate pair; bare Exception for what the model cannot express
-            raise TokenizerError(f"text that cannot be tokenised: {_one_line(error)}: {text[:40]!r}") from error
         if encoding.ids and (highest := max(encoding.ids)) >= self.vocab_size:
             raise TokenizerError(self._outside(highest, encoding.tokens[encoding.ids.index(highest)]))
         return encoding
@@ -151,13 +178,28 @@ class Tokenizer:
         return f"token {index} ({token!r}) is outside the model's vocabulary of {self.vocab_size}"
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return read_bounded(path, FILE_BYTES[path.name])
     except FileNotFoundError:
         raise TokenizerError(f"{path}: no such file; a tokenizer needs {TOKENIZER_FILE} and {CONFIG_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path}: not readable JSON: {_one_line(error)}") from error
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not readable JSON: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise TokenizerError(f"{path}: expected a JSON object, found {type(config).__name__}")
     return config
@@ -167,16 +209,24 @@ def _token(config: Mapping[str, Any], name: str) -> str | None:
     value = config.get(name)
     if isinstance(value, dict):
         value = value.get("content")
-    if value is not None and not isinstance(value, str):
-        raise TokenizerError(f'{name}: expected a string or {{"content": string}}, found {config[name]!r}')
+    if value is not None and not (isinstance(value, str) and SURROGATE.search(value) is None):
+        raise TokenizerError(f'{name}: expected a string or {{"content": string}}, found {one_line(repr(config[name]), 80)}')
     return value or None
+
+
+def _end_ids(config: Mapping[str, Any]) -> frozenset[int]:
+    value = config.get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(index) is int for index in ids):
+        raise TokenizerError(f"eos_token_id: expected a number or a list of numbers, found {one_line(repr(value), 80)}")
+    return frozenset(ids)
 
 
 def _chat_template(config: Mapping[str, Any]) -> str | None:
     """The template, or the one named `default` in a list of {name, template}, or else the list's first."""
     value = config.get("chat_template")
     if isinstance(value, list):
-        if not all(isinstance(entry, dict) and {"name", "template"} <= entry.keys() for entry in value):
+        if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) and "template" in entry for entry in value):
             raise TokenizerError("chat_template: expected a list of {name, template}")
         named = {entry["name"]: entry["template"] for entry in reversed(value)}
         value = named.get("default", next(reversed(named.values()), None))
@@ -206,14 +256,27 @@ def _compile(source: str | None) -> jinja2.Template | None:
     """A template in the environment that Hugging Face's templates are written for."""
     if source is None:
         return None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, jinja2.ext.loopcontrols],
+        optimized=False,  # with it, and without `finalize`, jinja2 computes constant expressions while it compiles, however large
+        finalize=_as_it_is,
+    )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     try:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
-        raise TokenizerError(f"chat_template: line {error.lineno}: {_one_line(error.message)}") from error
+        raise TokenizerError(f"chat_template: line {error.lineno}: {one_line(error.message)}") from error
+    except (ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:  # of the Python program that it becomes
+        raise TokenizerError(f"chat_template: cannot be compiled: {one_line(error)}") from error
+
+
+@jinja2.pass_context
+def _as_it_is(context: jinja2.runtime.Context, value: Any) -> Any:
+    return value
 
 
 def _to_json(
@@ -229,8 +292,3 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
-
-
-def _one_line(error: object) -> str:
-    """An error's text as one line; its type where the text is empty."""
-    return " ".join(str(error).split()) or type(error).__name__

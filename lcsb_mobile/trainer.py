@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lcsb_mobile.batch import Batch, Float32Array, StepRunner
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import NonFiniteLossError, OptionError
+from lcsb_mobile.interrupts import uninterrupted
 from lcsb_mobile.optimizer import AdamW, LearningRateSchedule, clip_gradients, gradient_norm, learning_rate
 from lcsb_mobile.schedule import Subset
 
@@ -46,11 +47,19 @@ class StepOutcome:
 
 
 class Trainer:
-    """Trains `optimizer.adapter` in place, one step at a time."""
+    """Trains `optimizer.adapter` in place, one step at a time. `record` is told of each step together with its update: an interrupt comes
+    before both or after both."""
 
-    def __init__(self, runner: StepRunner, schedule: Sequence[Subset], optimizer: AdamW, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        runner: StepRunner,
+        schedule: Sequence[Subset],
+        optimizer: AdamW,
+        config: TrainConfig,
+        record: Callable[[StepOutcome], None] = lambda outcome: None,
+    ) -> None:
         config.check()
-        self.runner, self.schedule, self.optimizer, self.config = runner, schedule, optimizer, config
+        self.runner, self.schedule, self.optimizer, self.config, self.record = runner, schedule, optimizer, config, record
 
     def step(self, number: int, batches: Sequence[Batch]) -> StepOutcome:
         """Step `number` (from 0) on `config.accumulation` sequences.
@@ -69,9 +78,11 @@ class Trainer:
         computed = time.perf_counter()
         rate = learning_rate(self.config.learning_rate, self.config.lr_schedule, number, self.config.steps, self.config.warmup)
         clip_gradients(gradients, norm, self.optimizer.config.clip_norm)
-        self.optimizer.update(gradients, rate)
-        finished = time.perf_counter()
-        return StepOutcome(number + 1, subset, loss, rate, norm, computed - started, finished - computed)
+        with uninterrupted():
+            self.optimizer.update(gradients, rate)
+            outcome = StepOutcome(number + 1, subset, loss, rate, norm, computed - started, time.perf_counter() - computed)
+            self.record(outcome)
+        return outcome
 
     def _gradients(self, subset: Subset, batches: Sequence[Batch]) -> tuple[float, dict[int, Float32Array]]:
         """Mean over all counted labels of `batches`: each batch's mean weighs as many labels as it counts."""

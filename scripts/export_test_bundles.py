@@ -51,6 +51,8 @@ CASES = {
     "llama-20-steps": Case("llama-untied", layers=10, schedule=ScheduleConfig(subsets=10)),
     "qwen2": Case("qwen2", schedule=ScheduleConfig(method="lcsb-identity", subsets=3), optimizer=AdamWConfig(implicit_updates="none")),
     "qwen2-untied-int4-head": Case("qwen2-untied", quantization=QuantizationConfig(embedding_bits=4, group_size=GROUP)),
+    "qwen3": Case("qwen3"),
+    "qwen3-untied-int8": Case("qwen3-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP)),
     "gemma3": Case("gemma3"),
     "gemma3-untied-int8": Case(
         "gemma3-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP), schedule=ScheduleConfig(method="full")

@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
@@ -42,6 +44,7 @@ def test_matrices_are_contiguous() -> None:
     assert LAYOUT.size == end == sum(4 * (rows + columns) for rows, columns in PROJECTIONS.values())
     assert [matrix.shape for matrix in LAYOUT.matrices] == [(4, 48), (72, 4), (4, 48), (24, 4), (4, 80), (48, 4)]
     assert [matrix.name for matrix in LAYOUT.matrices[:2]] == ["self_attn.q_proj.lora_A", "self_attn.q_proj.lora_B"]
+    assert LAYOUT.modules == tuple(PROJECTIONS)
     assert LORA.scaling == 3.0
 
 
@@ -181,6 +184,24 @@ def test_unreadable_files(tmp_path: Path) -> None:
     for content in (b"", whole[:5], whole[:100], whole[:-1], b"{" * 64):
         path.write_bytes(content)
         fails(path, "not a readable safetensors file")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage(data: st.DataObject, tmp_path: Path) -> None:
+    """Bytes changed, most of them in the header, and the file cut off or continued: an adapter or an AdapterError."""
+    path, good = tmp_path / "adapter.safetensors", tmp_path / "good.safetensors"
+    if not good.exists():
+        save_adapter(good, LAYOUT, random_adapter())
+    changed = bytearray(good.read_bytes())
+    for position in data.draw(st.lists(st.integers(0, 3000), max_size=4)):
+        changed[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(-40, len(changed)))
+    path.write_bytes(bytes(changed[: len(changed) - cut]) if cut >= 0 else bytes(changed) + os.urandom(-cut))
+    try:
+        assert np.isfinite(load_adapter(path, LAYOUT)).all()
+    except AdapterError as error:
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("broken", ["lcsb_mobile.files.os.fsync", "lcsb_mobile.files.os.replace", "lcsb_mobile.adapter.write_safetensors"])

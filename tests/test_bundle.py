@@ -81,7 +81,7 @@ def test_a_graph_outside_the_bundle(bundle: Path) -> None:
     graphs = read(bundle)["graphs"]
     next(iter(graphs.values()))["file"] = "../elsewhere.onnx"
     edit(bundle, graphs=graphs)
-    with pytest.raises(BundleError, match=r"lists no \.\./elsewhere\.onnx"):
+    with pytest.raises(BundleError, match=r"expected the file \w+\.onnx, found '\.\./elsewhere\.onnx'"):
         Bundle.open(bundle)
 
 
@@ -146,7 +146,7 @@ with write_bundle(target, force=True) as directory:
     for file in source.iterdir():
         shutil.copy(file, directory)
     (directory / "manifest.json").unlink()
-    (directory / "adapter.safetensors").write_bytes(b"new")
+    (directory / "adapter.safetensors").write_bytes(bytes((source / "adapter.safetensors").stat().st_size))
     seal(directory, Bundle.open(source).manifest)
     for module, name in ((os, "chmod"), (os, "unlink"), (os, "rmdir"), (files, "sync"), (files, "_exchange"), (Path, "rename")):
         setattr(module, name, counted(name, getattr(module, name)))

@@ -227,7 +227,7 @@ def test_quantised_weights(llama: Path) -> None:
 
 def test_unknown_model_type(llama: Path) -> None:
     edit_json(llama / "config.json", model_type="mamba")
-    with pytest.raises(UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, llama, qwen2"):
+    with pytest.raises(UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, llama, qwen2, qwen3"):
         open_checkpoint(llama)
 
 

@@ -21,9 +21,9 @@ from lcsb_mobile.adapter import load_adapter
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.cli import app
 from lcsb_mobile.export_options import ExportOptions
-from lcsb_mobile.simulate import SimulateOptions
+from lcsb_mobile.run_setup import SimulateOptions
 
-VERBS = ("quickstart", "export", "inspect", "verify", "simulate", "generate")
+VERBS = ("quickstart", "export", "inspect", "verify", "data", "simulate", "adapter", "generate", "bench")
 MAIN = "import sys; from lcsb_mobile.cli import main; sys.argv[0] = 'lcsb'; main()"
 
 

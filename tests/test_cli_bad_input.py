@@ -263,7 +263,7 @@ def test_memory_budget_is_refused_before_the_start(random_bundle: RandomBundle, 
 
 def test_memory_budget_is_exceeded(random_bundle: RandomBundle, messages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prediction that was wrong: the run stops after the step and keeps the adapter."""
-    monkeypatch.setattr("lcsb_mobile.simulate.plan_run", lambda *_: Plan(0, 1, 1))
+    monkeypatch.setattr("lcsb_mobile.run_setup.plan_run", lambda *_: Plan(0, 1, 1))
     arguments = ("simulate", random_bundle.bundle, "--data", messages, "--steps", 9, "--adapter", tmp_path / "a", "--memory-budget", "2MB")
     line = lcsb_error(1, *arguments)
     assert "step 1: " in line and "2.0 MB" in line and str(tmp_path / "a") in line

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.bundles import RandomBundle, StubRunner
+from helpers.captured import TILE
+from helpers.checkpoints import VOCABULARY, write_tokenizer
+from helpers.onnxruntime_bundles import MakeExported
+from helpers.scripts import ADAPTER, GREEDY, Script, byte_tokenizer
+from helpers.tiny_models import SEQ_LEN
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-from lcsb_mobile.batch import Batch, Float32Array
+from lcsb_mobile.batch import Float32Array, StepRunner
 from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.errors import OptionError
+from lcsb_mobile.errors import OptionError, RunFailure
 from lcsb_mobile.generate import SamplingConfig, generate, generate_text, sample
+from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.tokenizer import Tokenizer
-
-GREEDY = SamplingConfig(temperature=0)
-ADAPTER = np.zeros((1, 1), np.float32)
-
-
-def byte_tokenizer() -> Tokenizer:
-    """Bytes as tokens 1 to 256; 0 ends a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Backend(models.BPE(vocab={"<end>": 0} | {letter: number for number, letter in enumerate(alphabet, 1)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<end>"])
-    return Tokenizer(backend, {"eos_token": "<end>"}, 257)
-
-
-class Script(StubRunner):
-    """Writes the given tokens, whatever it reads, then the end; `seen`: the batches and positions it was asked about."""
-
-    def __init__(self, tokens: Sequence[int], seq_len: int = 64) -> None:
-        super().__init__(vocabulary=257, seq_len=seq_len)
-        self.tokens = [*tokens, 0]
-        self.seen: list[tuple[Batch, int]] = []
-
-    def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        self.logits = {self.tokens[len(self.seen)]: 9.0}
-        self.seen.append((batch, position))
-        return super().next_logits(batch, position, adapter)
 
 
 def test_pieces_are_whole_characters() -> None:
@@ -51,6 +29,18 @@ def test_pieces_are_whole_characters() -> None:
     text = "añ€ 🚲."
     pieces = list(generate(Script(tokenizer.encode(text)), tokenizer, ADAPTER, "x", 64, GREEDY))
     assert pieces == list(text)
+
+
+def test_a_blank_before_the_first_word_is_kept() -> None:
+    """SentencePiece's decoders drop it from what they are given: here the prompt's tokens and the new ones, not these alone."""
+    vocabulary = {piece: number for number, piece in enumerate(["<end>", "▁", "▁I", "▁see"])}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<end>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.add_special_tokens(["<end>"])
+    tokenizer = Tokenizer(backend, {"eos_token": "<end>"}, 300)
+    assert tokenizer.decode([2, 3]) == "I see"
+    assert list(generate(Script([2, 3]), tokenizer, ADAPTER, " ", 64, GREEDY)) == [" I", " see"]
 
 
 def test_it_ends() -> None:
@@ -86,7 +76,14 @@ def test_a_prompt_that_leaves_no_room(prompt: str) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [SamplingConfig(max_tokens=0), SamplingConfig(temperature=-1.0), SamplingConfig(temperature=float("nan")), SamplingConfig(top_p=1.5)],
+    [
+        SamplingConfig(max_tokens=0),
+        SamplingConfig(temperature=-1.0),
+        SamplingConfig(temperature=float("nan")),
+        SamplingConfig(top_p=1.5),
+        SamplingConfig(seed=-1),
+        SamplingConfig(stop=("x", "")),
+    ],
 )
 def test_bad_sampling(config: SamplingConfig, random_bundle: RandomBundle) -> None:
     """Refused at once, before the bundle is opened."""
@@ -113,6 +110,62 @@ def test_sampling_follows_the_probabilities() -> None:
     np.testing.assert_allclose(frequencies(0.5, 1.0), squared / squared.sum(), atol=0.04)
     np.testing.assert_allclose(frequencies(1.0, 0.7), [0.625, 0.375, 0, 0], atol=0.04)  # the smallest set that reaches 0.7
     np.testing.assert_allclose(frequencies(1.0, 0.01), [1, 0, 0, 0])
+
+
+def slow_sample(logits: Float32Array, temperature: float, top_p: float, draw: float) -> int:
+    """The token at `draw`, from 0 to 1, of the likeliest that reach `top_p`, laid end to end."""
+    weights = [np.exp((float(x) - float(max(logits))) / temperature) for x in logits]
+    order = sorted(range(len(logits)), key=lambda token: (-weights[token], token))
+    kept: list[int] = []
+    while sum(weights[token] for token in kept) < top_p * sum(weights):
+        kept.append(order[len(kept)])
+    reached = 0.0
+    for token in kept:
+        reached += weights[token]
+        if draw < reached / sum(weights[token] for token in kept):
+            return token
+    return kept[-1]
+
+
+def test_a_token_costs_one_draw() -> None:
+    """Which token it is depends on logits, settings and PCG64's next number alone, so a port can do the same."""
+    logits = np.random.default_rng(1).normal(0, 2, 50).astype(np.float32)
+    for temperature, top_p in ((1.0, 1.0), (0.7, 0.9), (2.0, 0.5)):
+        generator, draws = np.random.default_rng(7), np.random.default_rng(7)
+        config = SamplingConfig(temperature=temperature, top_p=top_p)
+        found = [sample(logits, config, generator) for _ in range(200)]
+        assert found == [slow_sample(logits, temperature, top_p, draws.random()) for _ in range(200)]
+        assert len(set(found)) >= 5
+
+
+def test_a_temperature_near_zero_is_greedy() -> None:
+    logits = np.array([-80.0, 3.0, 90.0], np.float32)
+    assert sample(logits, SamplingConfig(temperature=1e-310), np.random.default_rng(0)) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite(bad: float, temperature: float) -> None:
+    with pytest.raises(RunFailure, match="logits are not finite"):
+        sample(np.array([1.0, bad], np.float32), SamplingConfig(temperature=temperature), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_runners_write_the_same_text(programs: MakeExported, exported: MakeExported, tmp_path: Path, temperature: float) -> None:
+    """With a cache, by whole sequences on the training API, and eagerly: logits differ by a rounding, which moves no token here."""
+    pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed")
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer.open(tmp_path, VOCABULARY)
+    case, other = programs("qwen3", tile=TILE), exported("qwen3")
+    runners: list[StepRunner] = [make_runner(case.bundle, threads=1), make_runner(other.bundle, threads=1), case.model.runner()]
+    assert {runner.name for runner in runners} == {"onnxruntime", "onnxruntime-training", "eager"}
+    texts = set()
+    for seed in range(3):
+        config = SamplingConfig(temperature=temperature, seed=seed)
+        found = ["".join(generate(runner, tokenizer, case.adapter, "the ", SEQ_LEN, config)) for runner in runners]
+        assert found == [found[0]] * 3
+        texts.add(found[0])
+    assert len(texts) == (3 if temperature else 1)
 
 
 def test_a_seed_repeats(random_bundle: RandomBundle) -> None:

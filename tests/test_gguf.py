@@ -76,7 +76,7 @@ def test_bad_gguf_tensors_are_named_at_once(tmp_path: Path) -> None:
 def test_unsupported_ggufs(tmp_path: Path) -> None:
     write_gguf(tmp_path / "mamba.gguf", "mamba", {})
     with pytest.raises(
-        UnsupportedModelError, match="mamba.gguf: GGUF architecture 'mamba' is not supported; supported: llama, qwen2, gemma3"
+        UnsupportedModelError, match="mamba.gguf: GGUF architecture 'mamba' is not supported; supported: llama, qwen2, qwen3, gemma3"
     ):
         open_checkpoint(tmp_path / "mamba.gguf")
     write_gguf(tmp_path / "scaled.gguf", "llama", {}, rope__scaling__type="linear")

@@ -28,6 +28,7 @@ EXPORT_HALF = (
     "gguf",
     "head",
     "kept",
+    "merge",
     "tiles",
     "models",
     "quantization",

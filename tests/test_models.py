@@ -23,7 +23,7 @@ LENGTH = 40
 # Both sides are float32 and do the same operations, in another order where query heads are grouped, queries scaled with RoPE and
 # GELU written with a sigmoid. Each is as far from the same model in float64 as from the other (up to 5e-6 on logits up to 4;
 # Gemma, whose norms after attention and MLP scale rounding errors up, 2.5e-5 on logits up to 10; 6 seeds): rounding.
-TOLERANCE = {"llama": 2e-5, "qwen2": 2e-5, "gemma3_text": 6e-5}
+TOLERANCE = {"llama": 2e-5, "qwen2": 2e-5, "qwen3": 2e-5, "gemma3_text": 6e-5}
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -34,6 +34,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
 GEMMA_ROPE = {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
 
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
@@ -46,7 +47,11 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "llama, one key-value head": ("llama", True, {"num_key_value_heads": 1}),
     "qwen2, tied": ("qwen2", True, {}),
     "qwen2, untied": ("qwen2", False, {}),
-    "qwen2, windows from layer 1": ("qwen2", True, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    "qwen2, windows from layer 1": ("qwen2", True, WINDOWS),
+    "qwen3, tied": ("qwen3", True, {}),
+    "qwen3, untied": ("qwen3", False, {}),
+    "qwen3, biases": ("qwen3", True, {"attention_bias": True}),
+    "qwen3, windows from layer 1, linear RoPE": ("qwen3", True, WINDOWS | {"rope_parameters": LINEAR}),
     "gemma3, tied": ("gemma3_text", True, {}),
     "gemma3, untied": ("gemma3_text", False, {}),
     "gemma3, biases": ("gemma3_text", True, {"attention_bias": True}),
@@ -81,7 +86,8 @@ def test_logits_equal_transformers(case: str) -> None:
     [
         ("llama", {}, {"rope_parameters": LLAMA3}),
         ("llama", {}, {"rope_parameters": LINEAR}),
-        ("qwen2", {}, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+        ("qwen2", {}, WINDOWS),
+        ("qwen3", {}, WINDOWS),
         ("gemma3_text", {}, {"sliding_window": 9}),
     ],
 )
@@ -156,11 +162,12 @@ def test_both_dialects_of_llama(scaling: dict[str, Any] | None, type_key: str) -
     )
 
 
-def test_both_dialects_of_qwen2() -> None:
-    new = v5("qwen2", use_sliding_window=True, sliding_window=7, max_window_layers=2, rope_parameters={"rope_theta": 1e6})
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+def test_both_dialects_of_qwen(model_type: str) -> None:
+    new = v5(model_type, use_sliding_window=True, sliding_window=7, max_window_layers=2, rope_parameters={"rope_theta": 1e6})
     classic = {name: value for name, value in new.items() if name not in ("rope_parameters", "layer_types")} | {"rope_theta": 1_000_000}
-    config = ARCHITECTURES["qwen2"].read_config(classic)
-    assert config == ARCHITECTURES["qwen2"].read_config(new)
+    config = ARCHITECTURES[model_type].read_config(classic)
+    assert config == ARCHITECTURES[model_type].read_config(new)
     assert config.layer_kinds == (0, 0, 1)
     assert [(kind.rope_theta, kind.window) for kind in config.attention_kinds] == [(1e6, None), (1e6, 7)]
 
@@ -182,7 +189,7 @@ MINIMAL = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidde
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_defaults_are_those_of_transformers(model_type: str) -> None:
-    raw = MINIMAL | ({} if model_type == "llama" else {"num_key_value_heads": 2})
+    raw = MINIMAL | {"hidden_size": 128, "num_attention_heads": 64}  # a multiple of every default of num_key_value_heads
     full = transformers.AutoConfig.for_model(model_type, **raw).to_dict()
     assert ARCHITECTURES[model_type].read_config(raw) == ARCHITECTURES[model_type].read_config(full)
 
@@ -201,6 +208,9 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
         ("qwen2", {"layer_types": ["full_attention", "chunked_attention"]}, ["layer_types", "chunked_attention", "sliding_attention"]),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, ["layer_types", "use_sliding_window"]),
         ("qwen2", {"rope_parameters": {"full_attention": {"rope_theta": 5.0}}}, ["rope_parameters", "full_attention", "rope_theta"]),
+        ("qwen3", {"hidden_act": "gelu"}, ["qwen3", "hidden_act", "'gelu'", "'silu'"]),
+        ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, ["layer_types", "use_sliding_window"]),
+        ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, ["rope_scaling", "'yarn'", "'default', 'linear', 'llama3'"]),
         ("gemma3_text", {"hidden_activation": "silu"}, ["hidden_activation", "'silu'", "'gelu_pytorch_tanh'"]),
         (
             "gemma3_text",
@@ -250,7 +260,7 @@ def test_layer_types_of_another_length() -> None:
 
 
 def test_unknown_architecture() -> None:
-    with pytest.raises(UnsupportedModelError, match="'mamba'.*gemma3_text, llama, qwen2"):
+    with pytest.raises(UnsupportedModelError, match="'mamba'.*gemma3_text, llama, qwen2, qwen3"):
         architecture("mamba")
 
 

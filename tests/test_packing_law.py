@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.tiny_models import MODELS, MakeTiny, assert_steps_equal, example, pack, subset
+from helpers.data import dataset_of
+from helpers.data import example as data_example
+from helpers.tiny_models import MODELS, SEQ_LEN, MakeTiny, assert_steps_equal, example, pack, subset
 
+from lcsb_mobile import packing
 from lcsb_mobile.batch import StepResult
 
 
@@ -25,7 +28,7 @@ def test_packed_equals_apart(tiny: MakeTiny, name: str, step) -> None:
     apart = [runner.step(step, part, adapter) for part in examples]
     expected = weighted_mean(apart, [part.counted_labels for part in examples])
     # float32 on both sides; sums over masked keys, and over the positions of all examples, round otherwise.
-    tolerance = {"llama": 4e-6, "qwen2": 4e-6, "gemma3_text": 2e-5}[model.config.model_type]
+    tolerance = {"llama": 4e-6, "qwen2": 4e-6, "qwen3": 4e-6, "gemma3_text": 2e-5}[model.config.model_type]
     assert_steps_equal(runner.step(step, pack(examples), adapter), expected, tolerance)
     assert runner.evaluate(pack(examples), adapter) == pytest.approx(expected.loss, rel=1e-6)
     for number, part in enumerate(examples):  # and the order of the examples does not matter
@@ -45,3 +48,11 @@ def test_padding_costs_nothing(tiny: MakeTiny, name: str) -> None:
     other = model.runner().step(step, packed, adapter)
     assert other.loss == long.loss
     assert all(np.array_equal(other.gradients[layer], long.gradients[layer]) for layer in step.train)
+
+
+def test_these_are_the_sequences_that_packing_makes() -> None:
+    parts = [example(seed, length) for seed, length in enumerate((6, 2, 9))]
+    dataset = dataset_of(data_example(part.input_ids.tolist(), part.labels.tolist()) for part in parts)
+    (made,) = packing.pack(dataset, SEQ_LEN, pad_id=3)
+    for name, array in vars(pack(parts)).items():
+        assert np.array_equal(getattr(made, name), array), name

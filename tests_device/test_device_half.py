@@ -85,7 +85,7 @@ def test_bundles_are_of_every_kind(bundles: list[Path]) -> None:
     assert {manifest.target for manifest in manifests} == {"onnxruntime"}
     models = [manifest.model for manifest in manifests]
     kinds = {(model.model_type, model.tie_word_embeddings) for model in models}
-    assert kinds == {(name, tied) for name in ("llama", "qwen2", "gemma3_text") for tied in (True, False)}
+    assert kinds == {(name, tied) for name in ("llama", "qwen2", "qwen3", "gemma3_text") for tied in (True, False)}
     assert all(model.num_key_value_heads < model.num_attention_heads for model in models)
     assert {manifest.quantization.bits for manifest in manifests} == {4, 8}
     assert {manifest.quantization.embedding_bits for manifest in manifests} == {4, 8}

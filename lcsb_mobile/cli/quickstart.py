@@ -19,7 +19,8 @@ from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, OutputExistsError
 from lcsb_mobile.export_options import TINY, ExportOptions
 from lcsb_mobile.generate import SamplingConfig
-from lcsb_mobile.simulate import SimulateOptions, SimulateResult
+from lcsb_mobile.run_setup import SimulateOptions
+from lcsb_mobile.simulate import SimulateResult
 
 TINY_STEPS, OTHER_STEPS = 400, 24  # for tiny: under a minute on two cores, and enough to hear the style
 TINY_TOKENS, OTHER_TOKENS = 96, 12  # of a text sample: each costs a forward pass of the whole sequence, half a second for 135 M parameters

@@ -12,14 +12,15 @@ from typer import Option
 
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Temperature, TopP
-from lcsb_mobile.data import DataReport
+from lcsb_mobile.dataset import DataReport
 from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
 from lcsb_mobile.generate import SamplingConfig
 from lcsb_mobile.optimizer import LearningRateSchedule
 from lcsb_mobile.plan import parse_keep, parse_size
 from lcsb_mobile.run_record import megabytes
+from lcsb_mobile.run_setup import Observer, SimulateOptions
 from lcsb_mobile.schedule import Method
-from lcsb_mobile.simulate import Observer, SimulateOptions, SimulateResult, Simulation
+from lcsb_mobile.simulate import SimulateResult, Simulation
 from lcsb_mobile.simulate import simulate as simulate_run
 from lcsb_mobile.trainer import StepOutcome
 
@@ -37,6 +38,9 @@ def simulate(
     data: Annotated[Path, Option(help="One JSON object a line: text, prompt and completion, or messages.", show_default=False)],
     steps: Annotated[int, Option(help="Optimizer steps.", show_default=False)],
     adapter: Annotated[Path | None, Option(help="Where the adapter goes.", show_default="BUNDLE-adapter.safetensors")] = None,
+    initial_adapter: Annotated[
+        Path | None, Option(help="Begin with this adapter, as `lcsb adapter import` writes one.", show_default="the bundle's")
+    ] = DEFAULTS.initial_adapter,
     lr: Annotated[
         float | None, Option(help="The highest learning rate.", show_default="4e-4, times sqrt(K) for lcsb-exact")
     ] = DEFAULTS.learning_rate,
@@ -45,8 +49,9 @@ def simulate(
     warmup: Annotated[int, Option(help="Steps over which the learning rate rises.")] = DEFAULTS.warmup,
     accumulation: Annotated[int, Option(help="Sequences a step.")] = DEFAULTS.accumulation,
     eval_data: Annotated[
-        Path | None, Option(help="Data to evaluate on.", show_default="every tenth example, held out")
+        Path | None, Option(help="Data to evaluate on.", show_default="examples that are held out")
     ] = DEFAULTS.evaluation_data,
+    hold_out: Annotated[float, Option(help="The share of the examples to evaluate on, without --eval-data.")] = DEFAULTS.hold_out,
     eval_every: Annotated[int, Option(help="Evaluate after so many steps; 0: only before and after.")] = DEFAULTS.evaluate_every,
     memory_budget: Annotated[str | None, Option(help="Most anonymous memory, such as 512MB.", show_default="none")] = None,
     keep: Annotated[
@@ -57,6 +62,11 @@ def simulate(
     max_tokens: MaxTokens = SAMPLING.max_tokens,
     temperature: Temperature = SAMPLING.temperature,
     top_p: TopP = SAMPLING.top_p,
+    checkpoint_dir: Annotated[
+        Path | None, Option(help="Keep the run's last two states here.", show_default=False)
+    ] = DEFAULTS.checkpoint_directory,
+    checkpoint_every: Annotated[int, Option(help="Steps between two of them.")] = DEFAULTS.checkpoint_every,
+    resume: Annotated[bool, Option("--resume", help="Go on from the newest state in --checkpoint-dir, if any.")] = DEFAULTS.resume,
     threads: Threads = DEFAULTS.threads,
     runner: Runner = DEFAULTS.runner,
     report: Annotated[Path | None, Option(help="Write a report, one HTML file that stands alone.", show_default=False)] = DEFAULTS.report,
@@ -70,15 +80,20 @@ def simulate(
         data=data,
         steps=steps,
         adapter=adapter or default_adapter(bundle),
+        initial_adapter=initial_adapter,
         learning_rate=lr,
         method=method,
         lr_schedule=lr_schedule,
         warmup=warmup,
         accumulation=accumulation,
         evaluation_data=eval_data,
+        hold_out=hold_out,
         evaluate_every=eval_every,
         memory_budget=parse_size(memory_budget) if memory_budget is not None else DEFAULTS.memory_budget,
         keep=parse_keep(keep) if keep is not None else DEFAULTS.keep,
+        checkpoint_directory=checkpoint_dir,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
         threads=threads,
         runner=runner,
         report=report,
@@ -110,13 +125,19 @@ def run_simulation(options: SimulateOptions) -> Simulation:
         except (NonFiniteLossError, MemoryBudgetExceeded) as error:
             raise type(error)(f"{error} ({options.adapter})") from error
         except KeyboardInterrupt as error:
-            kept = f"after step {observer.steps}; the adapter is in {options.adapter}" if observer.steps else "before the first step ended"
-            raise Stopped(kept) from error
+            raise Stopped(what_is_kept(options, observer.steps)) from error
     if options.report is not None:
         from lcsb_mobile.run_report import write_run_report  # after the run: drawing must not count into its memory
 
         write_run_report(options.report, simulation)
     return simulation
+
+
+def what_is_kept(options: SimulateOptions, steps: int) -> str:
+    if not steps:
+        return "before the first step ended"
+    kept = f"after step {steps}; the adapter is in {options.adapter}"
+    return kept if options.checkpoint_directory is None else f"{kept}; the same command with --resume goes on"
 
 
 class BarObserver(Observer):
@@ -132,6 +153,14 @@ class BarObserver(Observer):
 
     def data(self, report: DataReport, held_out: int) -> None:
         note(f"data: {data_line(report)}; {held_out} examples to evaluate on")
+
+    def warned(self, text: str) -> None:
+        note(f"warning: {text}")
+
+    def resumed(self, step: int) -> None:
+        self.steps = step
+        self._progress.update(self._task, completed=step)
+        note(f"going on after step {step}")
 
     def evaluated(self, step: int, loss: float) -> None:
         note(f"evaluation loss {loss:.3f} after step {step}" if step else f"evaluation loss {loss:.3f} before the first step")
@@ -167,6 +196,8 @@ def show(result: SimulateResult) -> None:
         say(f"kept             the activations of the top {result.kept_layers} layers")
     say(f"data             {data_line(result.data)}; sequences {result.packing_fill:.0%} filled")
     say(f"adapter          {result.adapter}")
+    if result.checkpoints is not None:
+        say(f"checkpoints      {result.checkpoints}")
     if result.report is not None:
         say(f"report           {result.report}")
     for prompt, before, after in result.samples:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.models import gemma3_text, llama, qwen2
+from lcsb_mobile.models import gemma3_text, llama, qwen2, qwen3
 from lcsb_mobile.models.layers import Attend, Linear
 
 
@@ -37,7 +37,7 @@ class Architecture(Protocol):
         ...
 
 
-ARCHITECTURES: dict[str, Architecture] = {"gemma3_text": gemma3_text, "llama": llama, "qwen2": qwen2}
+ARCHITECTURES: dict[str, Architecture] = {"gemma3_text": gemma3_text, "llama": llama, "qwen2": qwen2, "qwen3": qwen3}
 
 
 def architecture(model_type: str) -> Architecture:

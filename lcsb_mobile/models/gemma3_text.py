@@ -23,7 +23,16 @@ from lcsb_mobile.models.hf_config import (
     resolve_attention,
     resolve_layer_types,
 )
-from lcsb_mobile.models.layers import Attend, Linear, gated_mlp, gelu_tanh, projection_weights, rms_norm, split_heads
+from lcsb_mobile.models.layers import (
+    Attend,
+    Linear,
+    gated_mlp,
+    gelu_tanh,
+    head_norm_weights,
+    normed_attention,
+    projection_weights,
+    rms_norm,
+)
 
 
 class Gemma3Fields(msgspec.Struct, kw_only=True):
@@ -107,25 +116,17 @@ def _read_ropes(raw: Raw, fields: Gemma3Fields) -> dict[str, tuple[float, RopeSc
 def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name within a layer -> shape; matrices are [out, in], norms and biases vectors."""
     norms = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-    head_norms = dict.fromkeys(("self_attn.q_norm.weight", "self_attn.k_norm.weight"), (config.head_dim,))
-    return projection_weights(config) | head_norms | {f"{name}.weight": (config.hidden_size,) for name in norms}
+    return projection_weights(config) | head_norm_weights(config) | {f"{name}.weight": (config.hidden_size,) for name in norms}
 
 
 def norm(x: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
     return rms_norm(x, 1.0 + weight, config.rms_norm_eps)
 
 
-def self_attention(x: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
-    q, k, v = (split_heads(linear(f"self_attn.{name}_proj", x), config.head_dim) for name in "qkv")  # (T, heads, d)
-    q = norm(q, vectors["self_attn.q_norm.weight"], config)
-    k = norm(k, vectors["self_attn.k_norm.weight"], config)
-    return linear("self_attn.o_proj", attend(q, k, v))  # (T, D)
-
-
 def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
     """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
     x = norm(h, vectors["input_layernorm.weight"], config)
-    x = self_attention(x, vectors, linear, attend, config)
+    x = normed_attention(x, vectors, linear, attend, config, norm)
     h = h + norm(x, vectors["post_attention_layernorm.weight"], config)
     x = norm(h, vectors["pre_feedforward_layernorm.weight"], config)
     x = gated_mlp(x, linear, gelu_tanh)

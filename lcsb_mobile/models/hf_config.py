@@ -81,6 +81,15 @@ def resolve_attention(
     return kinds, tuple(used.index(name) for name in layer_types)
 
 
+def late_windows(
+    layers: int, layer_types: LayerTypes | None, window: int | None, first: int, rope: tuple[float, RopeScaling | None]
+) -> tuple[tuple[AttentionKind, ...], tuple[int, ...]]:
+    """As `resolve_attention`, for models whose layers from number `first` on have the window (None: no layer has one) unless `layer_types`
+    says it layer by layer, and one RoPE for all."""
+    default = [SLIDING if window is not None and layer >= first else FULL for layer in range(layers)]
+    return resolve_attention(resolve_layer_types(layer_types, default), {FULL: rope, SLIDING: rope}, window)
+
+
 def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, where: str) -> tuple[float, RopeScaling | None]:
     """(theta, scaling) from one RoPE dictionary (or None). `theta`: the classic top-level value; the dictionary's own wins.
 
@@ -99,6 +108,12 @@ def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, wh
     if not isinstance(found_theta, int | float) or found_theta <= 0:
         raise CheckpointError(f"config.json: rope_theta: expected a positive number, found {found_theta!r}")
     return float(found_theta), _scaling(raw, fields, rope_type, where)
+
+
+def read_flat_rope(raw: Raw) -> tuple[float, RopeScaling | None]:
+    """As `read_rope`: the one RoPE of all layers, of base 10,000 unless `raw` says another. The classic `rope_scaling` wins."""
+    name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
+    return read_rope(raw, raw.get(name), theta=raw.get("rope_theta"), default_theta=10_000.0, where=name)
 
 
 def check_shape(config: ModelConfig) -> ModelConfig:

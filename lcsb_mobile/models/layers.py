@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (T, H, d), k and v (T, K, d) before RoPE -> (T, H * d)
+Norm = Callable[[Tensor, Tensor, ModelConfig], Tensor]  # (x, weight, config), over x's last dimension
 Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (keys after RoPE, values), (T, K, d) each -> those to attend to
 
 
@@ -128,6 +129,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: T
     weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, S)
     out = torch.bmm(weights, v.permute(1, 0, 2))  # (K, G * T, d)
     return out.reshape(H, T, d).permute(1, 0, 2).reshape(T, H * d)
+
+
+HEAD_NORMS = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
+
+
+def normed_attention(x: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig, norm: Norm) -> Tensor:
+    """Attention whose queries and keys are normed head by head before RoPE, (T, D) -> (T, D); HEAD_NORMS are the weights, (d,) each."""
+    q, k, v = (split_heads(linear(f"self_attn.{name}_proj", x), config.head_dim) for name in "qkv")  # (T, heads, d)
+    q, k = (norm(heads, vectors[name], config) for heads, name in zip((q, k), HEAD_NORMS))
+    return linear("self_attn.o_proj", attend(q, k, v))  # (T, D)
+
+
+def head_norm_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Those of `normed_attention`: name -> shape."""
+    return dict.fromkeys(HEAD_NORMS, (config.head_dim,))
 
 
 def projection_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:

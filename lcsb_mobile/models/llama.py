@@ -8,7 +8,7 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
-from lcsb_mobile.models.hf_config import FULL, PositiveInt, Raw, check_shape, read_fields, read_rope, refuse_unless, resolve_attention
+from lcsb_mobile.models.hf_config import FULL, PositiveInt, Raw, check_shape, read_fields, read_flat_rope, refuse_unless, resolve_attention
 from lcsb_mobile.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
 
@@ -34,9 +34,7 @@ def read_config(raw: Raw) -> ModelConfig:
     fields = read_fields(raw, LlamaFields)
     refuse_unless("llama", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or fields.hidden_size // fields.num_attention_heads
-    name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
-    rope = read_rope(raw, raw.get(name), theta=raw.get("rope_theta"), default_theta=10_000.0, where=name)
-    kinds, layer_kinds = resolve_attention([FULL] * fields.num_hidden_layers, {FULL: rope}, None)
+    kinds, layer_kinds = resolve_attention([FULL] * fields.num_hidden_layers, {FULL: read_flat_rope(raw)}, None)
     config = ModelConfig(
         model_type="llama",
         vocab_size=fields.vocab_size,

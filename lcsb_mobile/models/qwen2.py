@@ -9,17 +9,14 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
 from lcsb_mobile.models.hf_config import (
-    FULL,
-    SLIDING,
     LayerTypes,
     PositiveInt,
     Raw,
     check_shape,
+    late_windows,
     read_fields,
-    read_rope,
+    read_flat_rope,
     refuse_unless,
-    resolve_attention,
-    resolve_layer_types,
 )
 from lcsb_mobile.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
@@ -48,12 +45,8 @@ def read_config(raw: Raw) -> ModelConfig:
     fields = read_fields(raw, Qwen2Fields)
     refuse_unless("qwen2", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or fields.hidden_size // fields.num_attention_heads
-    name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
-    rope = read_rope(raw, raw.get(name), theta=raw.get("rope_theta"), default_theta=10_000.0, where=name)
     window = fields.sliding_window if fields.use_sliding_window else None
-    first_window_layer = fields.num_hidden_layers if window is None else fields.max_window_layers
-    default_types = [SLIDING if layer >= first_window_layer else FULL for layer in range(fields.num_hidden_layers)]
-    kinds, layer_kinds = resolve_attention(resolve_layer_types(fields.layer_types, default_types), {FULL: rope, SLIDING: rope}, window)
+    kinds, layer_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
     config = ModelConfig(
         model_type="qwen2",
         vocab_size=fields.vocab_size,

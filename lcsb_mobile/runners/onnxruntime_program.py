@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lcsb_mobile.bounded import one_line, refused_as
 from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.errors import RuntimeVersionError
+from lcsb_mobile.errors import RunFailure, RuntimeVersionError
 from lcsb_mobile.manifest import GraphTensor
-from lcsb_mobile.runners.sessions import session_options
+from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
 
 Values = Mapping[str, Any]  # input or output name -> OrtValue
 OLDEST_RUNTIME = "1.18"  # the first with operator set 21 and IR version 10, in which all programs are written
@@ -29,12 +30,13 @@ class Program:
 
     def run(self, feeds: Values, outputs: Values, layer: int | None) -> None:
         session = self._session(layer or 0)
-        binding = session.io_binding()
-        for name, x in {**feeds, **self._feeds[layer or 0]}.items():
-            binding.bind_ortvalue_input(name, x)
-        for name, x in outputs.items():
-            binding.bind_ortvalue_output(name, x)
-        session.run_with_iobinding(binding)
+        with refused_as(RunFailure, f"{self._graph.file}: onnxruntime {self._ort.__version__} cannot run it"):
+            binding = session.io_binding()
+            for name, x in {**feeds, **self._feeds[layer or 0]}.items():
+                binding.bind_ortvalue_input(name, x)
+            for name, x in outputs.items():
+                binding.bind_ortvalue_output(name, x)
+            session.run_with_iobinding(binding)
 
     def end_profiling(self) -> None:
         for session in self._sessions.values():
@@ -48,11 +50,13 @@ class Program:
                 options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number}")
             if constants := self._constants[number]:
                 options.add_external_initializers(list(constants), list(constants.values()))
-            path = self._bundle.path / self._graph.file
+            path = program_path(self._bundle, self._name)
             try:
-                self._sessions[number] = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                session = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the runtime's exceptions share no class of their own
                 raise _load_error(self._ort, path, error) from error
+            check_signature(session, self._graph, path)
+            self._sessions[number] = session
         return self._sessions[number]
 
 
@@ -72,7 +76,7 @@ def _load_error(ort: Any, path: Path, error: Exception) -> RuntimeVersionError:
     text = str(error)
     missing = re.search(r"Could not find an implementation for (\w+)|([\w.:]+)\([-\d]+\) is not a registered function/op", text)
     version = re.search(r"Unsupported model IR version: \d+|ONNX Runtime only \*guarantees\* support .*?opset \d+", text)
-    what = f"it has no operator {missing[1] or missing[2]}" if missing else version[0] if version else text
+    what = f"it has no operator {missing[1] or missing[2]}" if missing else version[0] if version else one_line(text)
     return RuntimeVersionError(
         f"{path}: onnxruntime {ort.__version__} cannot load it: {what}; expected onnxruntime {OLDEST_RUNTIME} or newer, with all of its "
         "operators (a reduced build lacks some)"

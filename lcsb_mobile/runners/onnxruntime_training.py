@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lcsb_mobile.batch import Batch, Float32Array, StepResult
+from lcsb_mobile.bounded import refused_as
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.decoding import WholeSequenceDecoder
-from lcsb_mobile.errors import BundleError, MissingDependencyError
+from lcsb_mobile.errors import BundleError, MissingDependencyError, RunFailure
+from lcsb_mobile.manifest import CHECKPOINT_FILE
 from lcsb_mobile.memory import trim_heap
-from lcsb_mobile.runners.sessions import session_options
+from lcsb_mobile.ort_checkpoint import check_checkpoint
+from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
 from lcsb_mobile.schedule import Subset
 
 TARGET = "onnxruntime-training"
 PARAMETER = "adapter"
+BATCH_INPUTS = ("input_ids", "labels", "position_ids", "segment_ids")
+TRAINING_INPUTS = (*BATCH_INPUTS, "train", "propagate")
 
 
 def import_runtime() -> tuple[Any, Any]:
@@ -46,25 +52,31 @@ class OnnxRuntimeTrainingRunner:
         self.version = self.ort.__version__
         self.bundle = bundle
         self.options = session_options(self.ort, bundle.manifest.runtime, threads)
-        self.state = self.api.CheckpointState.load_checkpoint(bundle.path / "checkpoint")
-        self.module = self.api.Module(
-            bundle.path / "training_model.onnx", self.state, bundle.path / "eval_model.onnx", session_options=self.options
-        )
+        self.state = self._load_checkpoint()
+        training, evaluation = (program_path(bundle, name) for name in ("training_model", "eval_model"))
+        with refused_as(BundleError, f"{bundle.path}: the programs cannot be loaded"):
+            self.module = self.api.Module(training, self.state, evaluation, session_options=self.options)
+            for train, expected in ((True, TRAINING_INPUTS), (False, BATCH_INPUTS)):
+                self.module.train(train)
+                if (found := tuple(self.module.input_names())) != expected:
+                    raise BundleError(f"{bundle.path}: expected programs that take {expected}, found {found}; export the bundle again")
 
     def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
         subset.check(adapter.shape[0])
-        self._set_adapter(adapter)
-        self.module.train()
-        self.module.lazy_reset_grad()
-        loss = self.module(*batch_inputs(batch), *subset_inputs(subset, adapter.shape[0]))
-        gradients = self.state.parameters[PARAMETER].grad
+        with self._running():
+            self._set_adapter(adapter)
+            self.module.train()
+            self.module.lazy_reset_grad()
+            loss = float(self.module(*batch_inputs(batch), *subset_inputs(subset, adapter.shape[0])))
+            gradients = self.state.parameters[PARAMETER].grad
         trim_heap()
-        return StepResult(float(loss), {layer: gradients[layer] for layer in subset.train})
+        return StepResult(loss, {layer: gradients[layer] for layer in subset.train})
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
-        self._set_adapter(adapter)
-        self.module.eval()
-        loss = float(self.module(*batch_inputs(batch)))
+        with self._running():
+            self._set_adapter(adapter)
+            self.module.eval()
+            loss = float(self.module(*batch_inputs(batch)))
         trim_heap()
         return loss
 
@@ -76,7 +88,9 @@ class OnnxRuntimeTrainingRunner:
             "position": np.array([position], np.int64),
             "adapter": adapter,
         }
-        logits: Float32Array = self._logits_session.run(["logits"], feeds)[0]
+        session = self._logits_session
+        with self._running():
+            logits: Float32Array = session.run(["logits"], feeds)[0]
         return logits
 
     def decoder(self, adapter: Float32Array) -> WholeSequenceDecoder:
@@ -85,24 +99,39 @@ class OnnxRuntimeTrainingRunner:
 
     def official_losses(self, subsets: Sequence[Subset], batches: Sequence[Batch], learning_rate: float) -> list[float]:
         """The losses of whole steps by the official loop alone, from the bundle's checkpoint: Module, then Optimizer."""
-        state = self.api.CheckpointState.load_checkpoint(self.bundle.path / "checkpoint")
-        module = self.api.Module(self.bundle.path / "training_model.onnx", state, session_options=self.options)
-        optimizer = self.api.Optimizer(self.bundle.path / "optimizer_model.onnx", module)
-        optimizer.set_learning_rate(learning_rate)
+        state, layers = self._load_checkpoint(), self.bundle.manifest.adapter.num_layers
+        training, update = (program_path(self.bundle, name) for name in ("training_model", "optimizer_model"))
         losses: list[float] = []
-        for subset, batch in zip(subsets, batches, strict=True):
-            module.train()
-            losses.append(float(module(*batch_inputs(batch), *subset_inputs(subset, self.bundle.manifest.adapter.num_layers))))
-            optimizer.step()
-            module.lazy_reset_grad()
+        with self._running():
+            module = self.api.Module(training, state, session_options=self.options)
+            optimizer = self.api.Optimizer(update, module)
+            optimizer.set_learning_rate(learning_rate)
+            for subset, batch in zip(subsets, batches, strict=True):
+                module.train()
+                losses.append(float(module(*batch_inputs(batch), *subset_inputs(subset, layers))))
+                optimizer.step()
+                module.lazy_reset_grad()
         return losses
 
     def _set_adapter(self, adapter: Float32Array) -> None:
         self.state.parameters[PARAMETER].data = adapter
 
+    def _load_checkpoint(self) -> Any:
+        layout, path = self.bundle.manifest.adapter, self.bundle.path / CHECKPOINT_FILE
+        check_checkpoint(path, PARAMETER, (layout.num_layers, layout.size))
+        with refused_as(BundleError, f"{path}: cannot be loaded"):
+            return self.api.CheckpointState.load_checkpoint(path)
+
+    def _running(self) -> AbstractContextManager[None]:
+        return refused_as(RunFailure, f"{self.bundle.path}: onnxruntime-training {self.version} cannot run its programs")
+
     @cached_property
     def _logits_session(self) -> Any:
-        return self.ort.InferenceSession(self.bundle.path / "logits_model.onnx", self.options, providers=["CPUExecutionProvider"])
+        path = program_path(self.bundle, "logits_model")
+        with refused_as(BundleError, f"{path}: cannot be loaded"):
+            session = self.ort.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
+        check_signature(session, self.bundle.manifest.graphs["logits_model"], path)
+        return session
 
 
 def batch_inputs(batch: Batch) -> tuple[np.ndarray, ...]:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from lcsb_mobile.manifest import RuntimeSettings
+from lcsb_mobile.bounded import refused_as, some
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.errors import BundleError, MemoryBudgetError
+from lcsb_mobile.manifest import Graph, RuntimeSettings
+from lcsb_mobile.onnx_external_data import check_external_data
+from lcsb_mobile.programs import ANY, Tensors, differences
+from lcsb_mobile.weights import WEIGHTS_FILE
+
+MOST_INITIAL_BYTES = 2**31 - 1  # that ONNX Runtime's configuration of an arena can hold
+TYPES = {"float": "float32", "float16": "float16", "int64": "int64", "uint8": "uint8", "int8": "int8", "bool": "bool"}
 
 _with_arena: list[Any] = []  # the runtimes, one a process, that have their arena
 
@@ -28,6 +38,29 @@ def share_arena(ort: Any, initial_bytes: int) -> None:
     """
     if any(runtime is ort for runtime in _with_arena):
         return
-    _with_arena.append(ort)
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, initial_bytes, -1))
+    with refused_as(MemoryBudgetError, f"onnxruntime cannot reserve its arena of {initial_bytes} bytes"):
+        ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, min(initial_bytes, MOST_INITIAL_BYTES), -1))
+    _with_arena.append(ort)
+
+
+def program_path(bundle: Bundle, name: str) -> Path:
+    """A program's file, known to take no data but the bundle's weights, where it may. Raises BundleError."""
+    graph, weights = bundle.manifest.graphs[name], bundle.path / WEIGHTS_FILE
+    names = None if bundle.manifest.target == "onnxruntime-training" else [x.name for x in graph.initializers]
+    check_external_data(bundle.path / graph.file, WEIGHTS_FILE, weights.stat().st_size, names)
+    return bundle.path / graph.file
+
+
+def check_signature(session: Any, graph: Graph, path: Path) -> None:
+    """Raises BundleError unless the program takes and returns what the manifest says, by which buffers are made."""
+    faults: list[str] = []
+    for what, described, found in (("inputs", graph.inputs, session.get_inputs()), ("outputs", graph.outputs, session.get_outputs())):
+        faults += differences(what, {x.name: (x.dtype, x.shape) for x in described}, _signature(found))
+    if faults:
+        raise BundleError(f"{path}: other than the manifest says: {some(faults)}; export the bundle again")
+
+
+def _signature(tensors: Any) -> Tensors:
+    types = {x.name: x.type.removeprefix("tensor(").removesuffix(")") for x in tensors}
+    return {x.name: (TYPES.get(types[x.name], x.type), tuple(size if isinstance(size, int) else ANY for size in x.shape)) for x in tensors}

@@ -35,6 +35,7 @@ SIZES: dict[str, Any] = {
 OWN_SIZES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
+    "qwen3": {},
     "gemma3_text": {
         "num_hidden_layers": 4,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],

@@ -30,10 +30,12 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "llama-untied": ("llama", False, {}),
     "qwen2": ("qwen2", True, {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
     "qwen2-untied": ("qwen2", False, {}),
+    "qwen3": ("qwen3", True, {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3-untied": ("qwen3", False, {"attention_bias": True}),
     "gemma3": ("gemma3_text", True, {}),
     "gemma3-untied": ("gemma3_text", False, {}),
 }
-ARCHITECTURES = ("llama", "qwen2", "gemma3")  # one model each
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # one model each
 
 
 @dataclass(frozen=True)

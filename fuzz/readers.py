@@ -1,0 +1,151 @@
+"""Every reader of a stranger's file as a function of bytes, which reads them or raises an error of ours. Device half alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from lcsb_mobile import peft_adapter
+from lcsb_mobile.adapter import load_adapter
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.golden import check_fits, read_trace
+from lcsb_mobile.inspection import inspect_bundle
+from lcsb_mobile.manifest import MANIFEST_FILE, Manifest
+from lcsb_mobile.onnx_external_data import check_external_data
+from lcsb_mobile.ort_checkpoint import check_checkpoint
+from lcsb_mobile.records import read_line
+from lcsb_mobile.run_checkpoint import DIGEST_FIELD, UNKNOWN_DIGEST, read_checkpoint
+from lcsb_mobile.tokenizer import Tokenizer
+
+BASE = Path(__file__).parent / "base"
+CORPUS = Path(__file__).parent / "corpus"
+SPLIT = 8  # bytes of a number: how long the first of two files is
+
+
+@cache
+def bundle(target: str) -> Path:
+    """A directory with what the manifest `base/TARGET.json` lists; programs and weights are zeros, which nothing here runs."""
+    directory = Path(tempfile.mkdtemp(prefix="lcsb-fuzz-"))
+    text = (BASE / f"{target}.json").read_bytes()
+    (directory / MANIFEST_FILE).write_bytes(text)
+    for name, entry in json.loads(text)["files"].items():
+        content = (BASE / name).read_bytes() if (BASE / name).exists() else bytes(entry["size"])
+        (directory / name).write_bytes(content)
+    return directory
+
+
+@cache
+def manifest() -> Manifest:
+    return Bundle.open(bundle("onnxruntime")).manifest
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    return Tokenizer.open(BASE, manifest().model.vocab_size)
+
+
+def read_manifest(data: bytes) -> None:
+    """Of a bundle whose other files are as they were; and what `lcsb inspect` makes of one that is accepted."""
+    directory = bundle("onnxruntime-training" if b"onnxruntime-training" in data[:100] else "onnxruntime")
+    (directory / MANIFEST_FILE).write_bytes(data)
+    opened = Bundle.open(directory)
+    inspect_bundle(opened)
+    opened.initial_adapter()
+    for tensor in opened.manifest.weights:
+        assert opened.weights[tensor.name].shape == tensor.shape
+
+
+def read_golden(data: bytes) -> None:
+    path = _written("golden.json", data)
+    check_fits(read_trace(path), manifest(), path)
+
+
+def read_adapter_file(data: bytes) -> None:
+    layout = manifest().adapter
+    adapter = load_adapter(_written("adapter.safetensors", data), layout)
+    assert adapter.shape == (layout.num_layers, layout.size) and np.isfinite(adapter).all()
+
+
+def read_peft(data: bytes) -> None:
+    """A number, so many bytes of `adapter_config.json`, and the tensors. What was read is not written."""
+    length = int.from_bytes(data[:SPLIT], "little")
+    path = _written("adapter_model.safetensors", data[SPLIT + length :])
+    _written("adapter_config.json", data[SPLIT : SPLIT + length])
+    with patch.object(peft_adapter, "save_adapter"):
+        peft_adapter.import_peft(path.parent, Bundle(_untouched(), manifest()), path.parent / "imported", force=True)
+
+
+def read_run_checkpoint(data: bytes) -> None:
+    """With its digest put right: what lies behind it is to be read, not SHA-256 broken."""
+    at = data.find(DIGEST_FIELD) + len(DIGEST_FIELD)
+    if at >= len(DIGEST_FIELD):
+        blank = data[:at] + UNKNOWN_DIGEST.encode() + data[at + len(UNKNOWN_DIGEST) :]
+        data = data[:at] + hashlib.sha256(blank).hexdigest().encode() + data[at + len(UNKNOWN_DIGEST) :]
+    layout = manifest().adapter
+    read = read_checkpoint(_written("step-00000000.safetensors", data), layout)
+    assert read.state.adapter.shape == (layout.num_layers, layout.size)
+
+
+def read_data_line(data: bytes) -> None:
+    example = read_line(data, tokenizer()).example
+    assert len(example.input_ids) == len(example.labels)
+
+
+def read_program(data: bytes) -> None:
+    check_external_data(_written("program.onnx", data), "weights.bin", 1 << 20, None)
+
+
+def read_training_checkpoint(data: bytes) -> None:
+    layout = manifest().adapter
+    check_checkpoint(_written("checkpoint", data), "adapter", (layout.num_layers, layout.size))
+
+
+def read_tokenizer_config(data: bytes) -> None:
+    path = _written("tokenizer_config.json", data)
+    target = path.with_name("tokenizer.json")
+    if not target.exists():
+        target.write_bytes((BASE / "tokenizer.json").read_bytes())
+    read = Tokenizer.open(path.parent, manifest().model.vocab_size)
+    read.encode_document("the boats")
+
+
+READERS: dict[str, Callable[[bytes], None]] = {
+    "manifest": read_manifest,
+    "golden": read_golden,
+    "adapter": read_adapter_file,
+    "peft": read_peft,
+    "run_checkpoint": read_run_checkpoint,
+    "data_line": read_data_line,
+    "program": read_program,
+    "training_checkpoint": read_training_checkpoint,
+    "tokenizer_config": read_tokenizer_config,
+}
+
+
+@cache
+def _scratch() -> Path:
+    return Path(tempfile.mkdtemp(prefix="lcsb-fuzz-"))
+
+
+@cache
+def _untouched() -> Path:
+    """As `bundle`, in a directory that no reader writes to."""
+    return bundle.__wrapped__("onnxruntime")
+
+
+def _written(name: str, data: bytes) -> Path:
+    path = _scratch() / name
+    path.write_bytes(data)
+    return path
+
+
+if __name__ == "__main__":
+    READERS[sys.argv[1]](Path(sys.argv[2]).read_bytes())

@@ -1,0 +1,61 @@
+"""Bundles whose manifest or files were changed by somebody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.bundles import export_random
+from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.errors import BundleError
+from lcsb_mobile.files import sha256
+from lcsb_mobile.manifest import MANIFEST_FILE
+
+Json = dict[str, Any]
+Change = Callable[[Json], object]
+
+
+def edit(bundle: Path, change: Change) -> None:
+    """Changes the manifest."""
+    manifest = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))
+    change(manifest)
+    (bundle / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def put(field: str, value: object) -> Change:
+    """Sets a field, such as `graphs.embed.inputs.0.shape`; with slashes where a name has dots."""
+
+    def change(manifest: Json) -> None:
+        *parents, last = field.split("/" if "/" in field else ".")
+        place: Any = manifest
+        for parent in parents:
+            place = place[int(parent) if isinstance(place, list) else parent]
+        place[int(last) if isinstance(place, list) else last] = value
+
+    return change
+
+
+def replace(bundle: Path, name: str, content: bytes) -> None:
+    """Writes a file of the bundle and what the manifest states of it: a manifest has no signature."""
+    (bundle / name).write_bytes(content)
+    edit(bundle, lambda manifest: manifest["files"].update({name: {"size": len(content), "sha256": sha256(bundle / name)}}))
+
+
+def refusal(bundle: Path, kind: type[BundleError] = BundleError) -> str:
+    """The one line that opening it says."""
+    with pytest.raises(BundleError) as error:
+        Bundle.open(bundle)
+    message = str(error.value)
+    assert type(error.value) is kind and message.startswith(str(bundle)) and len(message) < 3500
+    assert message.isprintable()
+    return message
+
+
+def programs_bundle(factory: pytest.TempPathFactory) -> Path:
+    """As the fixture `random_bundle`, of target onnxruntime. Written once a session. Tests read it and do not change it."""
+    directory = factory.getbasetemp() / "programs-bundle"
+    return directory / "bundle" if directory.exists() else export_random(directory, target="onnxruntime").bundle

@@ -1,0 +1,42 @@
+"""A model that writes what it is told, and a tokenizer of bytes: for what happens around a model when a text is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
+from helpers.bundles import StubRunner
+from lcsb_mobile.batch import Batch, Float32Array
+from lcsb_mobile.generate import SamplingConfig
+from lcsb_mobile.tokenizer import Tokenizer
+
+GREEDY = SamplingConfig(temperature=0)
+ADAPTER = np.zeros((1, 1), np.float32)
+
+
+def byte_tokenizer(*special: str, **config: Any) -> Tokenizer:
+    """Bytes as tokens 1 to 256, then the `special` ones; 0 ends a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE(vocab={"<end>": 0} | {letter: number for number, letter in enumerate(alphabet, 1)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<end>", *special])
+    return Tokenizer(backend, {"eos_token": "<end>"} | config, 257 + len(special))
+
+
+class Script(StubRunner):
+    """Writes the given tokens, whatever it reads, then the end; `seen`: the batches and positions it was asked about."""
+
+    def __init__(self, tokens: Sequence[int], seq_len: int = 64) -> None:
+        super().__init__(vocabulary=300, seq_len=seq_len)
+        self.tokens = [*tokens, 0]
+        self.seen: list[tuple[Batch, int]] = []
+
+    def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
+        self.logits = {self.tokens[len(self.seen)]: 9.0}
+        self.seen.append((batch, position))
+        return super().next_logits(batch, position, adapter)

@@ -1,0 +1,27 @@
+"""Law 7 on stock ONNX Runtime: a run that SIGKILL ended at fifty random moments comes to the unbroken run's bits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import BUNDLES
+
+from lcsb_mobile import tiny
+
+NAME = "llama"
+
+
+@pytest.mark.skipif(NAME not in {path.name for path in BUNDLES}, reason=f"there is no bundle {NAME}")
+def test_fifty_kills() -> None:
+    bundle = next(path for path in BUNDLES if path.name == NAME)
+    script = Path(__file__).parents[1] / "scripts/kill_test.py"
+    command = [sys.executable, str(script), str(bundle), "--data", str(tiny.MESSAGES), "--kills", "50"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["kills"] >= 50 and figures["runs"] >= 2 and figures["faults"] == []
+    assert 0 < figures["early"] < figures["kills"]

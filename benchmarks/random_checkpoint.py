@@ -16,7 +16,12 @@ import transformers
 import lcsb_mobile.shapes
 from lcsb_mobile.export.random_bundle import write_byte_tokenizer
 
-CONFIGS = {"qwen2": transformers.Qwen2Config, "llama": transformers.LlamaConfig, "gemma3_text": transformers.Gemma3TextConfig}
+CONFIGS = {
+    "gemma3_text": transformers.Gemma3TextConfig,
+    "llama": transformers.LlamaConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+}
 GEMMA3_270M: dict[str, Any] = {
     "model_type": "gemma3_text",
     "vocab_size": 262_144,

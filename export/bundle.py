@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from lcsb_mobile.memory import MemorySampler, trim_heap
 from lcsb_mobile.runners.eager import EagerRunner
 from lcsb_mobile.schedule import Subset, make_schedule
 from lcsb_mobile.tiny import tiny_checkpoint
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.tokenizer import CONFIG_FILE, Tokenizer
 from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
 
 TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir", "onnxruntime-training-cpu")
@@ -121,6 +122,7 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
     adapter = content.initial_adapter(layout, options.seed)
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, config.vocab_size)
+    _state_ends(directory / CONFIG_FILE, tokenizer)
     with clock("weights"):
         table, errors = content.write_weights(
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
@@ -154,6 +156,12 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
         tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
         files={},
     )
+
+
+def _state_ends(path: Path, tokenizer: Tokenizer) -> None:
+    """Which tokens end a text or a turn, as data: to find out takes a renderer of chat templates, which a phone need not have."""
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"eos_token_id": sorted(tokenizer.end_ids)}
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_graphs(

@@ -142,6 +142,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     template = source / "chat_template.jinja"
     if template.is_file():
         settings["chat_template"] = template.read_text(encoding="utf-8")
+    ends = _read_settings(source / "generation_config.json").get("eos_token_id")
+    if ends is not None:
+        settings["eos_token_id"] = ends
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tokenizer, target / "tokenizer.json")
     (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.dataset import DataReport, Dataset, hold_out, read_dataset
 from lcsb_mobile.errors import AdapterError, MemoryBudgetExceeded, OptionError
 from lcsb_mobile.files import sha256
-from lcsb_mobile.generate import SamplingConfig
+from lcsb_mobile.generate import Chat, SamplingConfig
 from lcsb_mobile.golden import read_trace
 from lcsb_mobile.manifest import MANIFEST_FILE
 from lcsb_mobile.memory import MemorySampler, process_memory
@@ -37,7 +37,8 @@ class SimulateOptions:
     """`method` None: the bundle's schedule. `learning_rate` None: `default_learning_rate`. `memory_budget`: bytes of anonymous memory.
     `keep`: that many of the top layers keep their activations; None: as many as the budget allows, none without a budget.
     `initial_adapter` None: the bundle's. `hold_out`: the share of the examples that is evaluated instead of trained on, without
-    `evaluation_data`. `evaluate_every` 0: only before and after. `prompts` are continued before and after. `checkpoint_directory` gets
+    `evaluation_data`. `evaluate_every` 0: only before and after. `prompts` are continued before and after;
+    with `chat` they are a user's messages that are answered. `checkpoint_directory` gets
     the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where there is none."""
 
     bundle: Path
@@ -63,6 +64,7 @@ class SimulateOptions:
     report: Path | None = None
     prompts: tuple[str, ...] = ()
     sampling: SamplingConfig = SamplingConfig()
+    chat: Chat | None = None
     seed: int = 0
     force: bool = False
 

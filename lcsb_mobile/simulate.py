@@ -200,7 +200,7 @@ class _Session:
         _enter(WRITING, self.sampler, self.observer)
         seq_len = bundle.manifest.seq_len
         arguments = self.runner, bundle.tokenizer, self.state.adapter
-        return ["".join(generate(*arguments, prompt, seq_len, options.sampling)) for prompt in options.prompts]
+        return ["".join(generate(*arguments, prompt, seq_len, options.sampling, options.chat)) for prompt in options.prompts]
 
     def _save(self) -> None:
         """A checkpoint of the last whole step, unless there is one."""

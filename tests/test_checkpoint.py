@@ -120,7 +120,7 @@ def test_special_tokens_map_fills_what_is_missing(llama: Path, tmp_path: Path) -
 
 def test_tokenizer_alone_is_enough(llama: Path, tmp_path: Path) -> None:
     (llama / "tokenizer_config.json").unlink()
-    assert written_tokenizer(llama, tmp_path / "out") == {}
+    assert written_tokenizer(llama, tmp_path / "out") == {"eos_token_id": 2}  # of generation_config.json
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from rich.progress import Progress, TextColumn
 from typer import Option
 
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
-from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Temperature, TopP
+from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
 from lcsb_mobile.dataset import DataReport
 from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
-from lcsb_mobile.generate import SamplingConfig
+from lcsb_mobile.generate import Chat, SamplingConfig
 from lcsb_mobile.optimizer import LearningRateSchedule
 from lcsb_mobile.plan import parse_keep, parse_size
 from lcsb_mobile.run_record import megabytes
@@ -59,6 +59,8 @@ def simulate(
         Option(help="Top layers that keep their activations: none, all or a number.", show_default="what --memory-budget allows"),
     ] = None,
     prompt: Annotated[list[str] | None, Option(help="A text to continue before and after; may be given again.", show_default=False)] = None,
+    chat: Annotated[bool, Option("--chat", help="The prompts are users' messages; write the answers.")] = False,
+    stop: Stop = None,
     max_tokens: MaxTokens = SAMPLING.max_tokens,
     temperature: Temperature = SAMPLING.temperature,
     top_p: TopP = SAMPLING.top_p,
@@ -98,7 +100,8 @@ def simulate(
         runner=runner,
         report=report,
         prompts=tuple(prompt or DEFAULTS.prompts),
-        sampling=SamplingConfig(max_tokens, temperature, top_p, seed),
+        sampling=SamplingConfig(max_tokens, temperature, top_p, seed, tuple(stop or SAMPLING.stop)),
+        chat=Chat() if chat else DEFAULTS.chat,
         seed=seed,
         force=force,
     )

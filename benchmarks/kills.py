@@ -13,7 +13,7 @@ from common import DEVICE_LCSB, ROOT, lcsb, markdown_table, write_results
 
 from lcsb_mobile import tiny
 
-KILLS = 500
+KILLS = 200
 PYTHONS = {"onnxruntime-training": Path(sys.executable), "onnxruntime": DEVICE_LCSB.with_name("python")}
 
 

@@ -66,4 +66,7 @@ def watch(pid: int, interval: float) -> None:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[1]), float(sys.argv[2]))
+    try:
+        watch(int(sys.argv[1]), float(sys.argv[2]))
+    except BrokenPipeError:  # who asked is gone, and so is whom to complain to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

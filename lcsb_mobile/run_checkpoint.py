@@ -201,7 +201,7 @@ def _decode(path: Path, metadata: _Metadata) -> RunPlace:
     try:
         place = msgspec.json.decode(metadata.run, type=RunPlace)
         place.identity.train.check()
-    except (msgspec.MsgspecError, RecursionError, OptionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OptionError) as error:
         raise RunCheckpointError(f"{path}: malformed: {error}") from error
     expected = place.step * place.identity.train.accumulation
     if place.step < 0 or place.sequences != expected:
@@ -243,7 +243,7 @@ def _views(
 def _entry(raw: msgspec.Raw) -> _Entry | None:
     try:
         return msgspec.json.decode(raw, type=_Entry)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

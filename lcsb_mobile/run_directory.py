@@ -63,9 +63,7 @@ class RunDirectory:
                 f"{self.path}: already holds checkpoints of a run; go on with it by --resume, choose another directory, "
                 "or pass --force to remove them"
             )
-        with storage_errors(self.path):
-            for file in files:
-                file.unlink()
+        self._remove(files)
 
     def newest(self, layout: AdapterLayout, identity: RunIdentity, warn: Callable[[str], None]) -> RunCheckpoint | None:
         """The newest good checkpoint, or None when there is none at all. `warn` is told of damaged ones that were passed over.
@@ -79,16 +77,21 @@ class RunDirectory:
         check_identity(file, checkpoint.place.identity, identity)
         for fault in faults:
             warn(f"{fault}; going on from {file.name}")
+        if file in files[:KEPT]:
+            self._remove(files[KEPT:])  # a process was killed after it had written and before it removed
         return checkpoint
 
     def write(self, checkpoint: RunCheckpoint) -> Path:
         """Then removes those older than the last two. Raises StorageError; what was there before then still is."""
         path = self.path / f"step-{checkpoint.place.step:08}.safetensors"
         write_checkpoint(path, checkpoint)
-        with storage_errors(self.path):
-            for old in self.files()[KEPT:]:
-                old.unlink()
+        self._remove(self.files()[KEPT:])
         return path
+
+    def _remove(self, files: list[Path]) -> None:
+        with storage_errors(self.path):
+            for file in files:
+                file.unlink()
 
 
 def check_identity(path: Path, found: RunIdentity, wanted: RunIdentity) -> None:

@@ -14,7 +14,7 @@ from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
 from helpers.tiny_models import ARCHITECTURES, packed_batch, subset
 
 from lcsb_mobile.batch import StepResult
-from lcsb_mobile.errors import RuntimeVersionError
+from lcsb_mobile.errors import BundleError, RuntimeVersionError
 from lcsb_mobile.manifest import Arena
 from lcsb_mobile.optimizer import AdamW
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
@@ -218,9 +218,13 @@ def test_a_broken_program_is_named(programs: MakeExported, tmp_path: Path) -> No
     case = programs("llama", tile=TILE)
     bundle = type(case.bundle)(tmp_path, case.bundle.manifest)
     (tmp_path / "weights.bin").symlink_to(case.bundle.path / "weights.bin")
-    (tmp_path / "embed.onnx").write_bytes(b"not a model")
-    with pytest.raises(RuntimeVersionError, match=r"embed\.onnx: onnxruntime [0-9.]+.* cannot load it"):
-        OnnxRuntimeRunner(bundle, threads=1).evaluate(packed_batch(), case.adapter)
+    for content, error, reason in (
+        (b"not a model", BundleError, "not an ONNX file"),
+        (b"", RuntimeVersionError, "onnxruntime [0-9.]+.* cannot load it"),
+    ):
+        (tmp_path / "embed.onnx").write_bytes(content)
+        with pytest.raises(error, match=rf"embed\.onnx: {reason}"):
+            OnnxRuntimeRunner(bundle, threads=1).evaluate(packed_batch(), case.adapter)
 
 
 def test_the_head_computes_counted_positions_alone(programs: MakeExported, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from helpers.run_checkpoints import IDENTITY, LAYOUT, assert_equal, make_checkpoint
 
 from lcsb_mobile.errors import OutputExistsError, RunBusyError, RunCheckpointError, StorageError
-from lcsb_mobile.run_checkpoint import RunIdentity
+from lcsb_mobile.run_checkpoint import RunIdentity, checkpoint_files, write_checkpoint
 from lcsb_mobile.run_directory import RunDirectory, check_identity
 from lcsb_mobile.schedule import Subset
 
@@ -29,12 +29,33 @@ def no_warning(text: str) -> None:
 def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "a" / "run") as directory:
         assert directory.newest(LAYOUT, IDENTITY, no_warning) is None
-        for step in (0, 9, 10, 100_000_000):  # by number, not by name
+        for step in (0, 9, 10):
             directory.write(make_checkpoint(step))
-        assert names(directory.path) == ["lock", "step-00000010.safetensors", "step-100000000.safetensors"]
+        assert names(directory.path) == ["lock", "step-00000009.safetensors", "step-00000010.safetensors"]
         found = directory.newest(LAYOUT, IDENTITY, no_warning)
         assert found is not None
-        assert_equal(found, make_checkpoint(100_000_000))
+        assert_equal(found, make_checkpoint(10))
+
+
+def test_the_newest_is_that_of_the_highest_number(tmp_path: Path) -> None:
+    for step in (7, 100_000_000, 99_999_999):
+        (tmp_path / f"step-{step:08}.safetensors").touch()
+    assert [file.name[5:-12] for file in checkpoint_files(tmp_path)] == ["100000000", "99999999", "00000007"]
+
+
+def test_what_a_killed_process_did_not_remove_is_removed(tmp_path: Path) -> None:
+    """It was killed after it had written the newest. An older one stays while it is the good one."""
+    with RunDirectory(tmp_path) as directory:
+        for step in (5, 6, 7):
+            write_checkpoint(tmp_path / f"step-{step:08}.safetensors", make_checkpoint(step))
+        newest, second, oldest = directory.files()
+        whole = newest.read_bytes()
+        for file in (newest, second):
+            file.write_bytes(b"spoilt")
+        assert directory.newest(LAYOUT, IDENTITY, lambda text: None) is not None and oldest.exists()
+        newest.write_bytes(whole)
+        assert directory.newest(LAYOUT, IDENTITY, no_warning) is not None
+        assert names(tmp_path) == ["lock", second.name, newest.name]
 
 
 def test_a_damaged_one_is_passed_over_and_left(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from lcsb_mobile.config import ModelConfig, RopeScaling
 from lcsb_mobile.models.hf_config import (
     FULL,
     SLIDING,
+    LayerCount,
     LayerTypes,
     PositiveInt,
     Raw,
@@ -41,7 +42,7 @@ class Gemma3Fields(msgspec.Struct, kw_only=True):
     vocab_size: PositiveInt
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
+    num_hidden_layers: LayerCount
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt = 4
     head_dim: PositiveInt = 256

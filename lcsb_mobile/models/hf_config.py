@@ -14,7 +14,8 @@ import msgspec
 from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
 
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**24)]  # a bound, so that no product of them is beyond reason
+LayerCount = Annotated[int, msgspec.Meta(ge=1, le=1000)]  # names and kinds are listed by layer
 LayerTypes = list[str]
 Raw = Mapping[str, Any]
 Fields = TypeVar("Fields")
@@ -41,7 +42,7 @@ def read_fields(raw: Raw, fields: type[Fields]) -> Fields:
     """The fields of `raw` that `fields` declares. Raises CheckpointError naming a field that is missing or mistyped."""
     try:
         return msgspec.convert(dict(raw), fields)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for half a surrogate pair
         raise CheckpointError(f"config.json: {error}") from error
 
 

@@ -8,7 +8,17 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
-from lcsb_mobile.models.hf_config import FULL, PositiveInt, Raw, check_shape, read_fields, read_flat_rope, refuse_unless, resolve_attention
+from lcsb_mobile.models.hf_config import (
+    FULL,
+    LayerCount,
+    PositiveInt,
+    Raw,
+    check_shape,
+    read_fields,
+    read_flat_rope,
+    refuse_unless,
+    resolve_attention,
+)
 from lcsb_mobile.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
 
@@ -18,7 +28,7 @@ class LlamaFields(msgspec.Struct, kw_only=True):
     vocab_size: PositiveInt
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
+    num_hidden_layers: LayerCount
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt | None = None
     head_dim: PositiveInt | None = None

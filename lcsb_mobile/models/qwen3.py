@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
 from lcsb_mobile.models.hf_config import (
+    LayerCount,
     LayerTypes,
     PositiveInt,
     Raw,
@@ -36,7 +37,7 @@ class Qwen3Fields(msgspec.Struct, kw_only=True):
     vocab_size: PositiveInt
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
+    num_hidden_layers: LayerCount
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt | None = 32
     head_dim: PositiveInt = 128

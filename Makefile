@@ -8,10 +8,12 @@ MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 DEVICE_VENV := .venv-onnxruntime
 DEVICE_BIN := $(DEVICE_VENV)/bin
 DEVICE_BUNDLES := build/device-bundles
+FUZZ_VENV := .venv-fuzz
+FUZZ_SECONDS ?= 600
 # The version that Microsoft's Swift package pins.
 IOS_RUNTIME := 1.24.2
 
-.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64
+.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64 fuzz
 demo: $(VENV)/.installed
 	$(BIN)/lcsb quickstart --output demo --force
 
@@ -71,5 +73,15 @@ $(MODEL): | $(VENV)/.installed
 models/fortunes.train.jsonl: | $(VENV)/.installed
 	$(BIN)/python scripts/fetch_models.py text models
 
+# Atheris on every reader of a stranger's file, outside the test suite (fuzz/README.md).
+fuzz: $(FUZZ_VENV)/.installed
+	$(FUZZ_VENV)/bin/python fuzz/run.py $(FUZZ_SECONDS)
+
+$(FUZZ_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[fuzz]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEVICE_VENV) $(DEVICE_VENV)-* build demo runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(FUZZ_VENV) $(DEVICE_VENV) $(DEVICE_VENV)-* build demo runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,34 +1,83 @@
 """What bits cost: loss of SmolLM2-135M-Instruct on two texts, its matrices rounded as an export rounds them.
 
-The texts: the first 24 sequences of 128 tokens of `fortunes` (held-out part) and of the licence in this repository. Needs
+The texts: the first 24 sequences of 128 tokens of `fortunes` (held-out part) and of the licence in this repository. gptq is
+calibrated on the toolkit's own text, or on the training part of `fortunes`, which is of the first text's kind, or on both. Needs
 `make models`.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict, dataclass
 
 import torch
 from common import MODELS, ROOT, markdown_table, write_results
 
-from lcsb_mobile.checkpoint import open_checkpoint
-from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.calibrate_weights import calibrated_layers, read_calibration
+from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
+from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.float_model import Read, model_logits
-from lcsb_mobile.quantization import dequantize, quantize
+from lcsb_mobile.quantization import QuantizedMatrix, dequantize, quantize
 from lcsb_mobile.tokenizer import Tokenizer
 
-SETTINGS = ((None, None, 32), (8, 8, 64), (4, 4, 64), (4, 4, 32), (4, 8, 64), (4, 8, 32), (4, 8, 16))
+OWN, FORTUNES = "own text", "fortunes"
+CALIBRATION_FILES = {OWN: None, FORTUNES: MODELS / "fortunes.train.jsonl"}
 SEQUENCE, SEQUENCES = 128, 24
 
 
-def rounded(read: Read, bits: int | None, embedding_bits: int | None, group: int, name: str) -> torch.Tensor:
-    tensor = read(name)
-    chosen = embedding_bits if "embed" in name or "lm_head" in name else bits
-    if tensor.dim() < 2 or chosen is None:
-        return tensor
-    matrix = quantize(tensor, chosen, group)
+@dataclass(frozen=True)
+class Setting:
+    """`bits` None: float32. `calibration`: the texts that gptq is given; without any, each weight is rounded by itself."""
+
+    bits: int | None
+    embedding_bits: int | None
+    group_size: int
+    calibration: tuple[str, ...] = ()
+
+    def label(self) -> list[str]:
+        names = [f"{bits} bits, group {self.group_size}" if bits else "float32" for bits in (self.bits, self.embedding_bits)]
+        return [*names, f"gptq, {' and '.join(self.calibration)}" if self.calibration else "search" if self.bits else ""]
+
+
+SETTINGS = (
+    Setting(None, None, 32),
+    Setting(8, 8, 64),
+    Setting(4, 4, 64),
+    Setting(4, 4, 32),
+    Setting(4, 8, 64),
+    Setting(4, 8, 32),
+    Setting(4, 8, 16),
+    Setting(4, 8, 64, (OWN,)),
+    Setting(4, 8, 32, (OWN,)),
+    Setting(4, 8, 16, (OWN,)),
+    Setting(4, 8, 64, (FORTUNES,)),
+    Setting(4, 8, 32, (FORTUNES,)),
+    Setting(4, 8, 32, (OWN, FORTUNES)),
+)
+
+
+def rounded(checkpoint: Checkpoint, setting: Setting, tokenizer: Tokenizer) -> Read:
+    """The tensors of the rounded model, which is held in float."""
+    calibrated: dict[str, torch.Tensor] = {}
+    if setting.calibration:
+        tokens = torch.cat([read_calibration(CALIBRATION_FILES[name], tokenizer).tokens for name in setting.calibration])
+        quantization = QuantizationConfig(4, 8, setting.group_size, "gptq")
+        for layer, name, tensor in calibrated_layers(checkpoint, quantization, tokens):
+            calibrated[f"model.layers.{layer}.{name}"] = restored(tensor) if isinstance(tensor, QuantizedMatrix) else tensor
+
+    def read(name: str) -> torch.Tensor:
+        if name not in calibrated:
+            tensor = checkpoint.read(name)
+            bits = setting.embedding_bits if "embed" in name or "lm_head" in name else setting.bits
+            calibrated[name] = tensor if tensor.dim() < 2 or bits is None else restored(quantize(tensor, bits, setting.group_size))
+        return calibrated[name]
+
+    return read
+
+
+def restored(matrix: QuantizedMatrix) -> torch.Tensor:
     return dequantize(matrix.packed, matrix.scale)
 
 
@@ -37,25 +86,23 @@ def main() -> None:
     directory = ROOT / "runs" / "tokenizer"
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, checkpoint.config.vocab_size)
+    sequences = evaluation_texts(tokenizer)
+    rows, table = [], []
+    for setting in SETTINGS:
+        start = time.perf_counter()
+        read = rounded(checkpoint, setting, tokenizer)
+        seconds = time.perf_counter() - start if setting.calibration else None
+        losses = {name: mean_loss(checkpoint.config, read, ids) for name, ids in sequences.items()}
+        rows.append(asdict(setting) | losses | {"calibration_seconds": seconds})
+        table.append([*setting.label(), " / ".join(f"{loss:.3f}" for loss in losses.values())])
+        print(table[-1], flush=True)
+    write_results("bits", markdown_table(["blocks", "embedding and head", "rounding", "loss on fortunes / on the licence"], table), rows)
+
+
+def evaluation_texts(tokenizer: Tokenizer) -> dict[str, Sequence[torch.Tensor]]:
     sayings = [json.loads(line)["text"] for line in (MODELS / "fortunes.eval.jsonl").read_text().splitlines()]
     texts = {"fortunes": "\n\n".join(sayings[:400]), "licence": (ROOT / "LICENSE").read_text()}
-    sequences = {name: torch.tensor(tokenizer.encode(text))[: SEQUENCE * SEQUENCES].split(SEQUENCE) for name, text in texts.items()}
-    rows, table = [], []
-    for bits, embedding_bits, group in SETTINGS:
-        cache: dict[str, torch.Tensor] = {}
-        exact = partial(rounded, checkpoint.read, bits, embedding_bits, group)
-
-        def read(name: str, cache: dict[str, torch.Tensor] = cache, exact: Read = exact) -> torch.Tensor:
-            if name not in cache:
-                cache[name] = exact(name)
-            return cache[name]
-
-        losses = {name: mean_loss(checkpoint.config, read, ids) for name, ids in sequences.items()}
-        label = [f"{b} bits, group {group}" if b else "float32" for b in (bits, embedding_bits)]
-        rows.append({"bits": bits, "embedding_bits": embedding_bits, "group_size": group, **losses})
-        table.append([*label, " / ".join(f"{loss:.3f}" for loss in losses.values())])
-        print(table[-1], flush=True)
-    write_results("bits", markdown_table(["blocks", "embedding and head", "loss on fortunes / on the licence"], table), rows)
+    return {name: torch.tensor(tokenizer.encode(text))[: SEQUENCE * SEQUENCES].split(SEQUENCE) for name, text in texts.items()}
 
 
 def mean_loss(config: ModelConfig, read: Read, sequences: Sequence[torch.Tensor]) -> float:

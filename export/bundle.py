@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
+
+import msgspec
 
 from lcsb_mobile.adapter import AdapterLayout, save_adapter
 from lcsb_mobile.batch import Float32Array
 from lcsb_mobile.blocks import capture_blocks, capture_decoding, lora_layout
 from lcsb_mobile.bundle import seal, write_bundle
+from lcsb_mobile.calibrate_weights import read_calibration
 from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.compress import write_weights
-from lcsb_mobile.config import ModelConfig, QuantizationConfig
+from lcsb_mobile.config import ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.step_graph import StepParts
@@ -111,8 +115,19 @@ def _check_options(options: ExportOptions) -> None:
     for name, bits in (("bits", options.quantization.bits), ("embedding-bits", options.quantization.embedding_bits)):
         if bits not in (4, 8):
             raise OptionError(f"{name}: expected 4 or 8, found {bits}")
+    _check_quantizer(options)
     if not options.lora.alpha > 0:
         raise OptionError(f"alpha: expected a positive number, found {options.lora.alpha}")
+
+
+def _check_quantizer(options: ExportOptions) -> None:
+    quantizer, bits = options.quantization.quantizer, options.quantization.bits
+    if quantizer not in get_args(Quantizer):
+        raise OptionError(f"quantizer: expected {' or '.join(get_args(Quantizer))}, found {quantizer!r}")
+    if quantizer == "gptq" and bits != 4:
+        raise OptionError(f"quantizer: gptq rounds to 4 bits, found {bits}; leave it out: at 8 bits rounding costs next to nothing")
+    if options.calibration and quantizer != "gptq":
+        raise OptionError(f"calibration: {options.calibration} would not be read; give --quantizer gptq with it")
 
 
 def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock: _Clock, progress: Progress, content: Content) -> Manifest:
@@ -123,8 +138,13 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, config.vocab_size)
     _state_ends(directory / CONFIG_FILE, tokenizer)
+    write_content = content.write_weights
+    if quantization.quantizer == "gptq":
+        text = read_calibration(options.calibration, tokenizer)
+        quantization = msgspec.structs.replace(quantization, calibration=text.description)
+        write_content = partial(write_weights, calibration=text.tokens)
     with clock("weights"):
-        table, errors = content.write_weights(
+        table, errors = write_content(
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()

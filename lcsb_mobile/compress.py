@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from lcsb_mobile.blocks import layer_tensors, packed_tensors
+from lcsb_mobile.calibrate_weights import ROWS_AT_ONCE, LayerTensor, calibrated_layers
 from lcsb_mobile.checkpoint import Checkpoint
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.models import architecture
 from lcsb_mobile.models.layers import rope_tables
 from lcsb_mobile.quantization import QuantizedMatrix, quantize
 from lcsb_mobile.weights import LAYERS, DType, WeightTensor, lay_out
-
-ROWS_AT_ONCE = 16384  # of embedding and head, whose float form may be larger than all else together
 
 
 def weight_table(config: ModelConfig, quantization: QuantizationConfig, seq_len: int) -> tuple[WeightTensor, ...]:
@@ -36,10 +35,16 @@ def weight_table(config: ModelConfig, quantization: QuantizationConfig, seq_len:
 
 
 def write_weights(
-    path: Path, checkpoint: Checkpoint, quantization: QuantizationConfig, seq_len: int, progress: Callable[[int, int], None]
+    path: Path,
+    checkpoint: Checkpoint,
+    quantization: QuantizationConfig,
+    seq_len: int,
+    progress: Callable[[int, int], None],
+    calibration: Tensor | None = None,
 ) -> tuple[tuple[WeightTensor, ...], dict[str, float]]:
     """Quantises and writes everything; holds one matrix, or a part of the embedding, in float at a time.
 
+    `calibration`: token ids int64 [S, T] that the layers are rounded against, for gptq; then a layer is held at a time.
     `progress(done, total)` counts matrices. Returns the table and the relative error of each matrix, those of the layers
     averaged over the layers.
     """
@@ -53,15 +58,23 @@ def write_weights(
         writer.tensor("norm.weight", checkpoint.read("model.norm.weight"))
         for name, rope in zip(("rope.cos", "rope.sin"), rope_tables(config, seq_len)):
             writer.tensor(name, rope)
-        for layer in range(config.num_hidden_layers):
-            for name, shape in architecture(config.model_type).layer_weights(config).items():
-                tensor = checkpoint.read(f"model.layers.{layer}.{name}")
-                if len(shape) == 2:
-                    writer.matrix(LAYERS + name, quantize(tensor, quantization.bits, quantization.group_size), layer)
-                else:
-                    writer.tensor(LAYERS + name, tensor, layer)
+        layers = _searched(checkpoint, quantization) if calibration is None else calibrated_layers(checkpoint, quantization, calibration)
+        for layer, name, tensor in layers:
+            if isinstance(tensor, QuantizedMatrix):
+                writer.matrix(LAYERS + name, tensor, layer)
+            else:
+                writer.tensor(LAYERS + name, tensor, layer)
         file.truncate(table[-1].offset + table[-1].nbytes)
     return table, {name: sum(errors) / len(errors) for name, errors in writer.errors.items()}
+
+
+def _searched(checkpoint: Checkpoint, quantization: QuantizationConfig) -> Iterator[LayerTensor]:
+    """Each matrix by itself."""
+    config = checkpoint.config
+    for layer in range(config.num_hidden_layers):
+        for name, shape in architecture(config.model_type).layer_weights(config).items():
+            tensor = checkpoint.read(f"model.layers.{layer}.{name}")
+            yield layer, name, quantize(tensor, quantization.bits, quantization.group_size) if len(shape) == 2 else tensor
 
 
 def _large_matrices(config: ModelConfig) -> dict[str, str]:

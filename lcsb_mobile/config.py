@@ -16,6 +16,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A frozen record; decoding one with an unknown or mistyped field is an error."""
 
 
+Quantizer = Literal["search", "gptq"]
 AccuracyLevel = Literal[0, 4]  # of com.microsoft::MatMulNBits: 0 float32 activations, 4 activations rounded to int8
 
 
@@ -71,11 +72,16 @@ class LoraConfig(Record, frozen=True):
 
 
 class QuantizationConfig(Record, frozen=True):
-    """Symmetric, group-wise along the input dimension. `bits` for the blocks, `embedding_bits` for embedding and head."""
+    """Symmetric, group-wise along the input dimension. `bits` for the blocks, `embedding_bits` for embedding and head.
+
+    `quantizer`: how the blocks are rounded; "gptq" does it against a text, which `calibration` describes once it has been read.
+    """
 
     bits: Literal[4, 8] = 4
     embedding_bits: Literal[4, 8] = 8
     group_size: int = 32
+    quantizer: Quantizer = "search"
+    calibration: str | None = None
 
 
 def default_query_scale(head_dim: int) -> float:

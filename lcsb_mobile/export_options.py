@@ -15,13 +15,14 @@ TINY = "tiny"  # the embedded model
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`model`: a Hugging Face directory, a .gguf file, or "tiny"."""
+    """`model`: a Hugging Face directory, a .gguf file, or "tiny". `calibration`: the text of quantizer gptq (None: the toolkit's own)."""
 
     model: str
     output: Path
     target: Target = "onnxruntime-training"
     lora: LoraConfig = LoraConfig()
     quantization: QuantizationConfig = QuantizationConfig()
+    calibration: Path | None = None
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: AdamWConfig = AdamWConfig()
     seq_len: int = 256

@@ -74,8 +74,20 @@ def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedMatrix:
     return QuantizedMatrix(packed.reshape(shape), scale.reshape(rows, columns // group_size), bits, error)
 
 
-def _round_int4(groups: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Groups float32 [M, G] -> q int8 [M, G], scale float16 [M], squared error."""
+def int4_matrix(weight: Tensor, q: Tensor, scale: Tensor) -> QuantizedMatrix:
+    """Of a matrix float32 [N, K] that was rounded to q [N, K] in -8..7 with scales [N, K/G], whose values float16 holds."""
+    grouped = q.contiguous().reshape(*scale.shape, -1)
+    difference = weight - (grouped * scale.unsqueeze(-1)).flatten(1)
+    squared_error, squared_norm = (float(x.square().sum(dtype=torch.float64)) for x in (difference, weight))
+    error = (squared_error / squared_norm) ** 0.5 if squared_norm else 0.0
+    return QuantizedMatrix(pack_int4(grouped.to(torch.int8)), scale.half().contiguous(), 4, error)
+
+
+def search_scale(groups: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Groups float32 [M, G] -> float16 [M, 1], the int4 scales that `quantize` searches for: least Σ weights (w - q s)².
+
+    `weights`: float32 [G], not negative (None: ones). Raises UnsupportedModelError for a scale that float16 does not reach.
+    """
     peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30)
     best_gain = torch.zeros_like(peak)
     best_inverse = 8.0 / peak
@@ -83,32 +95,49 @@ def _round_int4(groups: Tensor) -> tuple[Tensor, Tensor, float]:
         for sign in (1.0, -1.0) if divisor > 7.5 else (1.0,):  # below, nothing rounds to 8, and the signs give the same
             inverse = (sign * divisor) / peak
             q = (groups * inverse).round_().clamp_(-8, 7)
-            dot, square = (groups * q).sum(-1, keepdim=True), q.square().sum(-1, keepdim=True)
-            gain = dot.square_().div_(square.clamp_min_(1.0))  # ‖w‖² less the error of the refitted scale
+            dot, square = _products(groups, q, weights)
+            gain = dot.square_().div_(square)  # Σ weights w², less the error of the refitted scale
             better = gain > best_gain
             best_gain = torch.where(better, gain, best_gain)
             best_inverse = torch.where(better, inverse, best_inverse)
     q = (groups * best_inverse).round_().clamp_(-8, 7)
     for _ in range(REFITS):
-        scale = _least_squares(groups, q)
+        scale = _least_squares(groups, q, weights)
         q = (groups / torch.where(scale == 0, 1.0, scale)).round_().clamp_(-8, 7)
-    return _finish(groups, q, -8, 7)
+    return stored_scale(_least_squares(groups, q, weights))
+
+
+def stored_scale(scale: Tensor) -> Tensor:
+    """In float16. Raises UnsupportedModelError where it is not finite there."""
+    scale = scale.half()
+    if not torch.isfinite(scale).all():
+        raise UnsupportedModelError("a weight is not finite or its group's scale exceeds float16's range (65504)")
+    return scale
+
+
+def _round_int4(groups: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Groups float32 [M, G] -> q int8 [M, G], scale float16 [M], squared error."""
+    return _finish(groups, search_scale(groups), -8, 7)
 
 
 def _round_int8(groups: Tensor) -> tuple[Tensor, Tensor, float]:
     peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30)
-    return _finish(groups, (groups * (127.0 / peak)).round_(), -127, 127)
+    return _finish(groups, stored_scale(_least_squares(groups, (groups * (127.0 / peak)).round_())), -127, 127)
 
 
-def _least_squares(groups: Tensor, q: Tensor) -> Tensor:
-    return (groups * q).sum(-1, keepdim=True) / q.square().sum(-1, keepdim=True).clamp_min(1.0)
+def _least_squares(groups: Tensor, q: Tensor, weights: Tensor | None = None) -> Tensor:
+    dot, square = _products(groups, q, weights)
+    return dot / square
 
 
-def _finish(groups: Tensor, q: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, float]:
-    """The scale is stored in float16, so the last rounding is against what will be read back."""
-    scale = _least_squares(groups, q).half()
-    if not torch.isfinite(scale).all():
-        raise UnsupportedModelError("a weight is not finite or its group's scale exceeds float16's range (65504)")
+def _products(groups: Tensor, q: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Σ weights w q and Σ weights q², the latter not zero, [M, 1] each."""
+    weighted = q if weights is None else q * weights
+    return (groups * weighted).sum(-1, keepdim=True), (q * weighted).sum(-1, keepdim=True).clamp_min_(1e-30)
+
+
+def _finish(groups: Tensor, scale: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, float]:
+    """Rounds against the stored scales, float16 [M, 1]: what will be read back."""
     stored = scale.float()
     q = (groups / torch.where(stored == 0, 1.0, stored)).round_().clamp_(low, high)
     q = torch.where(stored == 0, 0.0, q)

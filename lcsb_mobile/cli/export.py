@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, progress_bars, say, verb
-from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.config import LoraConfig, QuantizationConfig, Quantizer, Record
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export_options import ExportOptions
 from lcsb_mobile.manifest import Target
@@ -22,8 +22,8 @@ LORA, QUANTIZATION, SCHEDULE, OPTIMIZER = DEFAULTS.lora, DEFAULTS.quantization, 
 
 
 class ExportSummary(Record, frozen=True):
-    """What `lcsb export --json` prints. `size`: bytes of all files. `seconds`: by stage. `reconstruction_error`: of each matrix.
-    `peak_…_bytes`: of the exporting process."""
+    """What `lcsb export --json` prints. `size`: bytes of all files. `calibration`: the text that gptq rounded against. `seconds`: by stage.
+    `reconstruction_error`: of each matrix. `peak_…_bytes`: of the exporting process."""
 
     bundle: str
     source: str
@@ -32,6 +32,8 @@ class ExportSummary(Record, frozen=True):
     schedule: tuple[tuple[int, ...], ...]
     seq_len: int
     size: int
+    quantizer: str
+    calibration: str | None
     seconds: dict[str, float]
     reconstruction_error: dict[str, float]
     peak_anonymous_bytes: int | None
@@ -56,6 +58,13 @@ def export(
     bits: Annotated[int, Option(help="Bits of a weight in the blocks: 4 or 8.")] = QUANTIZATION.bits,
     embedding_bits: Annotated[int, Option(help="Bits of a weight in embedding and head: 8 or 4.")] = QUANTIZATION.embedding_bits,
     group_size: Annotated[int, Option(help="Weights that share a scale.")] = QUANTIZATION.group_size,
+    quantizer: Annotated[
+        Quantizer, Option(help="How the blocks are rounded: each weight by itself, or against a text, which takes longer and loses less.")
+    ] = QUANTIZATION.quantizer,
+    calibration: Annotated[
+        Path | None,
+        Option(help="The text of `--quantizer gptq`: a text file, or .jsonl as for training.", show_default="the toolkit's own"),
+    ] = DEFAULTS.calibration,
     seq_len: Annotated[int, Option(help="Tokens of a training sequence.")] = DEFAULTS.seq_len,
     accuracy_level: Annotated[
         int, Option(help="4: the forward's products round activations to int8 (target onnxruntime); weights then take memory as constants.")
@@ -75,7 +84,8 @@ def export(
         output=output,
         target=target,
         lora=LoraConfig(rank, alpha),
-        quantization=QuantizationConfig(bits, embedding_bits, group_size),  # type: ignore[arg-type]  # export checks the bits
+        quantization=QuantizationConfig(bits, embedding_bits, group_size, quantizer),  # type: ignore[arg-type]  # export checks the bits
+        calibration=calibration,
         schedule=ScheduleConfig(method, subsets, partition, order, seed),
         optimizer=AdamWConfig(weight_decay=weight_decay, clip_norm=clip_norm, implicit_updates=implicit_updates),
         seq_len=seq_len,
@@ -110,6 +120,8 @@ def run_export(options: ExportOptions) -> ExportSummary:
         schedule=tuple(subset.train for subset in manifest.schedule),
         seq_len=manifest.seq_len,
         size=sum(entry.size for entry in manifest.files.values()),
+        quantizer=manifest.quantization.quantizer,
+        calibration=manifest.quantization.calibration,
         seconds=report.seconds,
         reconstruction_error=manifest.reconstruction_error,
         peak_anonymous_bytes=report.peak_anonymous_bytes,
@@ -127,5 +139,7 @@ def show(summary: ExportSummary) -> None:
     say(f"  method    {summary.method}, {len(summary.schedule)} steps a cycle, sequences of {summary.seq_len} tokens")
     say(f"  seconds   {sum(summary.seconds.values()):.1f}: {stages}")
     say(f"  error     of the quantised matrices: {errors}")
+    if summary.calibration:
+        say(f"  gptq      keeps their outputs rather than the weights, on {summary.calibration}")
     say(f"next: lcsb verify {summary.bundle}")
     say(f"      lcsb simulate {summary.bundle} --data FILE.jsonl --steps 100")

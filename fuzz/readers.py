@@ -31,9 +31,22 @@ SPLIT = 8  # bytes of a number: how long the first of two files is
 
 
 @cache
-def bundle(target: str) -> Path:
+def place(name: str) -> Path:
+    """A directory of that name, removed when the process ends."""
+    path = Path(_temporary().name) / name
+    path.mkdir()
+    return path
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="lcsb-fuzz-")
+
+
+@cache
+def bundle(target: str, name: str = "changed") -> Path:
     """A directory with what the manifest `base/TARGET.json` lists; programs and weights are zeros, which nothing here runs."""
-    directory = Path(tempfile.mkdtemp(prefix="lcsb-fuzz-"))
+    directory = place(f"{target}-{name}")
     text = (BASE / f"{target}.json").read_bytes()
     (directory / MANIFEST_FILE).write_bytes(text)
     for name, entry in json.loads(text)["files"].items():
@@ -44,7 +57,7 @@ def bundle(target: str) -> Path:
 
 @cache
 def manifest() -> Manifest:
-    return Bundle.open(bundle("onnxruntime")).manifest
+    return Bundle.open(_untouched()).manifest
 
 
 @cache
@@ -130,19 +143,13 @@ READERS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-@cache
-def _scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="lcsb-fuzz-"))
-
-
-@cache
 def _untouched() -> Path:
-    """As `bundle`, in a directory that no reader writes to."""
-    return bundle.__wrapped__("onnxruntime")
+    """A bundle that no reader writes to."""
+    return bundle("onnxruntime", "untouched")
 
 
 def _written(name: str, data: bytes) -> Path:
-    path = _scratch() / name
+    path = place("scratch") / name
     path.write_bytes(data)
     return path
 

@@ -25,7 +25,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"{status.st_size} bytes, more than the {limit} that are read", str(path))
-        return file.read(limit)
+        return file.read(status.st_size)
 
 
 def _without_waiting(name: str, flags: int) -> int:

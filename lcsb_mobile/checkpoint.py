@@ -141,7 +141,10 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     settings = _read_settings(source / "special_tokens_map.json") | settings
     template = source / "chat_template.jinja"
     if template.is_file():
-        settings["chat_template"] = template.read_text(encoding="utf-8")
+        try:
+            settings["chat_template"] = template.read_text(encoding="utf-8")
+        except ValueError as error:
+            raise TokenizerError(f"{template}: not UTF-8 ({error}); download it again") from error
     ends = _read_settings(source / "generation_config.json").get("eos_token_id")
     if ends is not None:
         settings["eos_token_id"] = ends
@@ -239,6 +242,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises CheckpointError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # a ValueError for half a surrogate pair, which JSON can hold and no file
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; a Hugging Face checkpoint has one") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -38,6 +38,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 gguf_file=path.name,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,  # reported below, all at once
                 output_loading_info=True,
             )
@@ -61,7 +62,9 @@ def save_tokenizer(path: Path, directory: Path) -> None:
 
     try:
         with _quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+            )
             tokenizer.init_kwargs.pop("local_files_only", None)  # it would be saved as a setting of the tokenizer
             tokenizer.save_pretrained(directory)
     except MALFORMED as error:

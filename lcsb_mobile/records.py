@@ -115,7 +115,8 @@ def _example(ids: list[int], counted: BoolArray) -> Example:
 def _chat_example(messages: Sequence[Message], tokenizer: Tokenizer) -> LineExample:
     """The conversation through the assistant's last turn, rendered and tokenised once.
 
-    A token counts when any of its characters is in one of the assistant's turns that can be found.
+    A token counts when any of its characters is in what the template marks as the assistant's, or, where it has no marks, in one of the
+    assistant's turns that can be found.
     """
     assistant = [index for index, message in enumerate(messages) if message.role == ASSISTANT]
     if not assistant:
@@ -123,11 +124,14 @@ def _chat_example(messages: Sequence[Message], tokenizer: Tokenizer) -> LineExam
     if len(messages) > MOST_MESSAGES:
         raise DataError(f"messages: expected at most {MOST_MESSAGES}, found {len(messages)}; give the conversation in parts, a line each")
     turns = [msgspec.to_builtins(message) for message in messages[: assistant[-1] + 1]]
-    text = tokenizer.render_chat(turns)
-    spans = [span for index in assistant[:-1] if (span := _earlier_turn(turns, index, text, tokenizer))]
-    spans.append(_last_turn(turns, text, tokenizer))
+    text, spans = tokenizer.render_marked_chat(turns)
+    uncounted = 0
+    if spans is None:
+        spans = [span for index in assistant[:-1] if (span := _earlier_turn(turns, index, text, tokenizer))]
+        spans.append(_last_turn(turns, text, tokenizer))
+        uncounted = len(assistant) - len(spans)
     ids, offsets = tokenizer.encode_with_offsets(text)
-    return LineExample(_example(ids, _overlaps(offsets, spans, len(text))), "messages", len(assistant) - len(spans))
+    return LineExample(_example(ids, _overlaps(offsets, spans, len(text))), "messages", uncounted)
 
 
 def _last_turn(turns: Sequence[Mapping[str, str]], text: str, tokenizer: Tokenizer) -> Span:

@@ -85,7 +85,7 @@ def runs(example: Example, tokenizer: Tokenizer) -> tuple[Run, ...]:
     counted = np.concatenate([[False], example.labels[:-1] != IGNORED_LABEL])
     ids = example.input_ids.tolist()
     edges = [0, *(np.flatnonzero(np.diff(counted)) + 1).tolist(), len(ids)]
-    texts = [tokenizer.decode(ids[:edge]) for edge in edges]
+    texts = [tokenizer.decode(ids[:edge], special_tokens=True) for edge in edges]
     return tuple(
         Run(text[len(before) :], bool(counted[edge])) for edge, (before, text) in zip(edges, itertools.pairwise(texts), strict=False)
     )

@@ -1,7 +1,6 @@
 """Text to token ids and back, and the model's chat template, from `tokenizer.json` alone: no transformers.
 
-The file names are those that Hugging Face writes. The chat template runs as it does in transformers: in jinja2's immutable
-sandbox, with the same filters and functions, because a template that comes with a model is foreign code.
+The file names are those that Hugging Face writes.
 """
 
 from __future__ import annotations
@@ -10,19 +9,13 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.runtime
 import tokenizers
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lcsb_mobile.bounded import bounded_memory, one_line, read_bounded, refused_as
+from lcsb_mobile.chat_template import compile_template, has_marks, split_marks
 from lcsb_mobile.errors import TokenizerError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -47,7 +40,7 @@ class Tokenizer:
         backend.no_truncation()  # a tokenizer.json may carry its trainer's own settings
         backend.no_padding()
         self._backend = backend
-        self._template = _compile(_chat_template(config))
+        self._template = compile_template(_chat_template(config))
         self._tokens = {name: _token(config, name) for name in TEMPLATE_TOKENS}
         self.vocab_size = vocab_size
         self.bos_id = self._special_id("bos_token")
@@ -132,16 +125,26 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         return frozenset(index for index in ids[:1] if index in added)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, without special tokens."""
+    def decode(self, ids: Sequence[int], special_tokens: bool = False) -> str:
+        """The text of `ids`, without special tokens unless they are asked for."""
         with refused_as(TokenizerError, "tokens that cannot be decoded"):
-            return str(self._backend.decode(list(ids), skip_special_tokens=True))
+            return str(self._backend.decode(list(ids), skip_special_tokens=not special_tokens))
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
         """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too.
 
         Raises TokenizerError without a template, and when the template refuses the messages.
         """
+        return split_marks(self._render(messages, add_generation_prompt))[0]
+
+    def render_marked_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]] | None]:
+        """As `render_chat`, and the ranges of characters [start, end) that the template marks as the assistant's with
+        `{% generation %}`; None where it has no such tag."""
+        text, spans = split_marks(self._render(messages, False))
+        return text, spans if self._template is not None and has_marks(self._template) else None
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
+        """With the marks of `chat_template`."""
         if self._template is None:
             raise TokenizerError(f"the tokenizer has no chat template (`chat_template` in {CONFIG_FILE}), so messages cannot be used")
         tokens = {name: token for name, token in self._tokens.items() if token is not None}
@@ -240,55 +243,3 @@ def _adds_bos(backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos_id: 
     if isinstance(stated := config.get("add_bos_token"), bool):
         return stated
     return bool(backend.encode("", add_special_tokens=True).ids[:1] == [bos_id])
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's text in some templates. Its body is rendered as it stands."""
-
-    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _compile(source: str | None) -> jinja2.Template | None:
-    """A template in the environment that Hugging Face's templates are written for."""
-    if source is None:
-        return None
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_Generation, jinja2.ext.loopcontrols],
-        optimized=False,  # with it, and without `finalize`, jinja2 computes constant expressions while it compiles, however large
-        finalize=_as_it_is,
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise TokenizerError(f"chat_template: line {error.lineno}: {one_line(error.message)}") from error
-    except (ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:  # of the Python program that it becomes
-        raise TokenizerError(f"chat_template: cannot be compiled: {one_line(error)}") from error
-
-
-@jinja2.pass_context
-def _as_it_is(context: jinja2.runtime.Context, value: Any) -> Any:
-    return value
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
-) -> str:
-    """jinja2's own `tojson` escapes HTML, which a prompt must not."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.chat_templates import GEMMA3, LLAMA3, QWEN3, QWEN25, SPECIAL
+from helpers.chat_templates import GEMMA3, LLAMA3, MARKED, QWEN3, QWEN25, SPECIAL
 from helpers.data import CHATML, all_text, bpe_backend, byte_backend, learned, make_tokenizer
 
 from lcsb_mobile.batch import IGNORED_LABEL
@@ -65,6 +65,9 @@ def read(tokenizer: Tokenizer, turns: list[Turn]) -> LineExample:
         (LLAMA3, CHAT[1:], f"Oui.{EOT}Two\n\nlines{EOT}", 0),
         (GEMMA3, CHAT, f"Oui.{TURN}Two\n\nlines{TURN}", 0),
         (GEMMA3, CHAT[1:], f"Oui.{TURN}Two\n\nlines{TURN}", 0),
+        (MARKED, CHAT, " Oui.\n<|im_end|>Two\n\nlines<|im_end|>", 0),
+        (MARKED, THOUGHTS, "b<|im_end|><think>\nso\n</think>\n\nd<|im_end|>", 0),  # the earlier one as the template has it
+        (MARKED, [assistant(""), user("a"), assistant("b")], "<|im_end|>b<|im_end|>", 0),
         (QWEN3, THOUGHTS, f"<think>\nso\n</think>\n\nd{IM}", 1),
         (QWEN3, NO_THOUGHTS, f"{NO_THOUGHT}d{IM}", 1),
         (QWEN3, NO_THOUGHTS[:2], f"{NO_THOUGHT}b{IM}", 0),
@@ -117,6 +120,37 @@ def test_a_turn_of_nothing_is_not_counted() -> None:
     template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
     model = tokenizer(template)
     assert learned(model, read(model, [user("x"), assistant(""), user("y"), assistant("z")]).example) == "z"
+
+
+@pytest.mark.parametrize("backend", [byte_backend, bpe_backend])
+@pytest.mark.parametrize("turns", [CHAT, TOOLS, THOUGHTS, [assistant(""), user("é🙂"), assistant("🙂é")]])
+def test_marked_turns_are_those_of_transformers(turns: list[Turn], backend) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = tokenizer(MARKED, backend)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=model._backend, chat_template=MARKED)
+    expected = theirs.apply_chat_template(turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    example = read(model, turns).example
+    assert example.input_ids.tolist() == expected["input_ids"]
+    assert (example.labels[:-1] != IGNORED_LABEL).tolist() == [bool(counted) for counted in expected["assistant_masks"][1:]]
+
+
+def test_marks_leave_no_trace() -> None:
+    model = tokenizer(MARKED)
+    unmarked = MARKED.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+    for turns in (CHAT, THOUGHTS):
+        assert model.render_chat(turns) == tokenizer(unmarked).render_chat(turns)
+
+
+def test_a_template_that_marks_nothing_here() -> None:
+    """It has the tag, so what it does not mark does not count."""
+    model = tokenizer("{% if false %}{% generation %}{% endgeneration %}{% endif %}" + CHATML)
+    assert read(model, CHAT).example.counted_labels == 0
+
+
+def test_marks_within_marks_are_refused() -> None:
+    nested = "{% generation %}{% generation %}{{ messages[1].content }}{% endgeneration %}{% endgeneration %}"
+    with pytest.raises(TokenizerError, match="tags are not one after the other"):
+        read(tokenizer(nested), CHAT)
 
 
 @pytest.mark.model

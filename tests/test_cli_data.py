@@ -29,7 +29,7 @@ def test_json(random_bundle: RandomBundle, file: Path) -> None:
     assert (report["file"], report["seq_len"], report["accumulation"]) == (str(file), SEQ_LEN, 2)
     assert report["steps"] == -(-report["sequences"] // 2)
     assert report["seq_len_to_cut_none"] == data["longest"] == 51
-    assert report["preview"][1] == [{"text": "a", "counted": False}, {"text": "b", "counted": True}]
+    assert report["preview"][1] == [{"text": "a", "counted": False}, {"text": "b</s>", "counted": True}]
     longer = lcsb_json("data", file, "--bundle", random_bundle.bundle, "--seq-len", 51)
     assert (longer["seq_len"], longer["data"]["truncated"], longer["preview"]) == (51, 0, [])
 
@@ -41,8 +41,8 @@ def test_text(random_bundle: RandomBundle, file: Path) -> None:
         "20.0% of the lines at 32 tokens; 19 tokens lost",
         "51 tokens would cut at most 1 % of the lines, 51 none",
         "1 lines equal an earlier one",
-        "example 2\na⟦b⟧\n",
-        "assistant\n⟦two\n⟧\n",
+        "example 2\na⟦b</s>⟧\n",
+        "assistant\n⟦two</s>\n⟧\n",
         "example 5\n",
     ):
         assert expected in out

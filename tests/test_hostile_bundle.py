@@ -87,6 +87,7 @@ HARMFUL = {
     "session.load_model_format": "ORT",
     "session.optimized_model_filepath": "/tmp/written",
     "session.model_external_initializers_file_folder_path": "/etc",
+    "session.use_ort_model_bytes_directly": "1",
     "session.force_spinning_stop": "2",
     "": "",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,24 @@ DOUBLING = "{% set n = namespace(x='a' * 1000) %}{% for i in range(40) %}{% set 
 
 @pytest.mark.parametrize("source", [*ENDLESS, DOUBLING])
 def test_templates_are_given_little_memory(bundle: Path, source: str) -> None:
-    """Nothing is computed when it is compiled; where it runs it is refused what is too much, and the process goes on."""
+    """Where one asks for more, it is refused, and the process goes on."""
     tokenizer = with_template(bundle, source)
     with pytest.raises(TokenizerError, match="the chat template refused the messages: MemoryError"):
         tokenizer.render_chat([])
     assert np.ones(400 * MIB // 8).sum() > 0  # nobody else is bounded
     assert with_template(bundle, "{{ 'a' * 10**7 }}").render_chat([]) == "a" * 10**7
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ 'a' * 10**8 }}", "{{ 'a'|center(10**8) }}", "{% set x = 'a' * 10**8 %}", "{% if 'a' * 10**8 %}{% endif %}"]
+)
+def test_templates_compute_nothing_when_they_are_compiled(bundle: Path, source: str) -> None:
+    tracemalloc.start()
+    try:
+        with_template(bundle, source)
+        assert tracemalloc.get_traced_memory()[1] < 10 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 PARTS = [

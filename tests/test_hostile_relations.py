@@ -14,8 +14,10 @@ from helpers.hostile import Change, Json, edit, programs_bundle, put, refusal
 
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.errors import BundleError
-from lcsb_mobile.manifest import MANIFEST_FILE, Manifest
+from lcsb_mobile.manifest import MANIFEST_FILE, FileEntry, Manifest
 from lcsb_mobile.manifest_check import check_manifest
+from lcsb_mobile.manifest_relations import relation_faults
+from lcsb_mobile.weights import PAGE, WeightTensor
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ SHARED = [
     (repeat("adapter.matrices"), "adapter.matrices: 'self_attn.q_proj.lora_A' stands twice"),
     (repeat("weights"), "weights: 'embed_tokens.weight.packed' stands twice"),
     (put("weights.0.offset", 1 << 40), "weights: the tensors end at byte 1099511634064 of weights.bin, which has 107072"),
+    (put("files/weights.bin/size", 107071), "weights: the tensors end at byte 107072 of weights.bin, which has 107071"),
     (put("weights.1.offset", 0), "weights: 'embed_tokens.weight.packed' and 'embed_tokens.weight.scale' overlap"),
     (put("weights.0.shape.0", 130), "weights: 'embed_tokens.weight.packed': expected int8 [131, 6, 8], found int8 [130, 6, 8]"),
     (put("weights.1.dtype", "float32"), "weights: 'embed_tokens.weight.scale': expected float16 [131, 6], found float32 [131, 6]"),
@@ -157,6 +160,15 @@ def test_every_tensor_that_a_runner_makes(programs: Path, bundle: Path) -> None:
                     check_manifest(msgspec.convert(manifest, Manifest), path)
                 tensor["dtype"] = kept
         check_manifest(msgspec.convert(manifest, Manifest), path)
+
+
+def test_tensors_may_touch(bundle: Path) -> None:
+    """To the byte: one ends where the next begins, and then one byte further."""
+    manifest = Bundle.open(bundle).manifest
+    files = manifest.files | {"weights.bin": FileEntry(2**20, "")}
+    for size, expected in ((PAGE, []), (PAGE + 1, ["weights: 'a' and 'b' overlap"])):
+        more = (WeightTensor("a", "int8", (size,), 40 * PAGE), WeightTensor("b", "int8", (1,), 41 * PAGE))
+        assert list(relation_faults(msgspec.structs.replace(manifest, weights=(*manifest.weights, *more), files=files))) == expected
 
 
 def test_every_fault_is_named(programs: Path) -> None:

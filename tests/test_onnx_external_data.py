@@ -163,6 +163,13 @@ def test_marked_without_a_place(tmp_path: Path) -> None:
     assert "'w' has its data in None" in refusal(write(tmp_path / "m.onnx", graph_of(made)))
 
 
+def test_a_place_without_the_mark(tmp_path: Path) -> None:
+    """Today's ONNX Runtime takes no notice of it; no exporter writes it."""
+    made = tensor("w")
+    made.external_data.add(key="location", value="../secret")
+    assert "'w' has its data in '../secret'" in refusal(write(tmp_path / "m.onnx", graph_of(made)))
+
+
 def test_a_key_twice(tmp_path: Path) -> None:
     made = tensor("w", location=DATA)
     made.external_data.add(key="location", value="../secret")

@@ -65,8 +65,8 @@ def test_options_are_checked(tmp_path: Path) -> None:
 def test_runs(backend) -> None:
     tokenizer = make_tokenizer(backend())
     for line, expected in (
-        ({"text": "abc"}, [("a", False), ("bc", True)]),
-        ({"prompt": "a b", "completion": "é 🙂"}, [("a b", False), ("é 🙂", True)]),
+        ({"text": "abc"}, [("a", False), ("bc</s>", True)]),
+        ({"prompt": "a b", "completion": "é 🙂"}, [("a b", False), ("é 🙂</s>", True)]),
         ({"messages": CHAT}, None),
     ):
         found = runs(read_line(json.dumps(line).encode(), tokenizer).example, tokenizer)
@@ -75,8 +75,8 @@ def test_runs(backend) -> None:
             assert [(run.text, run.counted) for run in found] == expected
         else:
             text = "".join(run.text for run in found)
-            assert text == tokenizer.decode(tokenizer.encode(tokenizer.render_chat(CHAT)))
-            assert [run.text for run in found if run.counted] == [" Oui, très bien.\n\n", "Two\n\nlines 🙂\n"]
+            assert text == tokenizer.render_chat(CHAT)
+            assert [run.text for run in found if run.counted] == [" Oui, très bien.\n<|im_end|>\n", "Two\n\nlines 🙂<|im_end|>\n"]
 
 
 def test_runs_of_a_cut_example() -> None:

@@ -85,6 +85,13 @@ def test_offsets_of_blanks_that_the_post_processor_trims(tmp_path: Path) -> None
     assert opened(tmp_path, backend).encode_with_offsets("a  b")[1] == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
+def test_decoding_with_special_tokens(tmp_path: Path) -> None:
+    tokenizer = opened(tmp_path, byte_level())
+    ids = tokenizer.encode("a<|im_end|>é</s>")
+    assert tokenizer.decode(ids) == "aé"
+    assert tokenizer.decode(ids, special_tokens=True) == "a<|im_end|>é</s>"
+
+
 def test_special_ids(tmp_path: Path) -> None:
     tokenizer = opened(tmp_path, byte_level(), eos_token={"content": "</s>", "lstrip": False}, pad_token="<pad>")
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (256, 257, 258)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from lcsb_mobile.bounded import printable
 from lcsb_mobile.errors import LcsbError
 
 INTERRUPTED = 130  # as a shell reports SIGINT
@@ -72,7 +73,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
 def print_error(kind: str, message: str) -> None:
     """One line, whatever the message holds and however narrow the terminal is."""
-    line = " ".join(message.split("\n")) if message else ""
+    line = printable(" ".join(message.split("\n")))
     err.print(Text.assemble((kind, "bold red"), f": {line}" if line else ""), soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 from torch import Tensor
@@ -50,7 +51,7 @@ class Gemma3Fields(msgspec.Struct, kw_only=True):
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True
     attention_bias: bool = False
-    query_pre_attn_scalar: float = 256
+    query_pre_attn_scalar: Annotated[float, msgspec.Meta(gt=0)] = 256
     sliding_window: PositiveInt | None = 4096
     sliding_window_pattern: PositiveInt = 6
     layer_types: LayerTypes | None = None

@@ -43,7 +43,7 @@ def read_config(raw: Raw) -> ModelConfig:
     """Raises CheckpointError for a missing or mistyped field, UnsupportedModelError for an option that is not supported."""
     fields = read_fields(raw, LlamaFields)
     refuse_unless("llama", {"hidden_act": (fields.hidden_act, ("silu",))})
-    head_dim = fields.head_dim or fields.hidden_size // fields.num_attention_heads
+    head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     kinds, layer_kinds = resolve_attention([FULL] * fields.num_hidden_layers, {FULL: read_flat_rope(raw)}, None)
     config = ModelConfig(
         model_type="llama",

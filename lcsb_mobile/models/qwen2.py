@@ -45,7 +45,7 @@ def read_config(raw: Raw) -> ModelConfig:
     """Raises CheckpointError for a missing or mistyped field, UnsupportedModelError for an option that is not supported."""
     fields = read_fields(raw, Qwen2Fields)
     refuse_unless("qwen2", {"hidden_act": (fields.hidden_act, ("silu",))})
-    head_dim = fields.head_dim or fields.hidden_size // fields.num_attention_heads
+    head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     window = fields.sliding_window if fields.use_sliding_window else None
     kinds, layer_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
     config = ModelConfig(

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from lcsb_mobile.batch import StepRunner
 from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.errors import MissingDependencyError, OptionError
+from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError
 from lcsb_mobile.optimizer import UpdateLayer, update_layer
 
 RunnerName = Literal["onnxruntime-training", "onnxruntime", "eager"]
@@ -41,12 +41,16 @@ def make_runner(
         return OnnxRuntimeRunner(bundle, threads, keep, between_layers or (lambda: None))
     if name == "eager":
         try:
+            from lcsb_mobile.compress import weight_table
             from lcsb_mobile.runners import eager
         except ImportError as error:
             raise MissingDependencyError(
                 f"the eager runner needs torch ({error}); install it with: pip install 'lcsb_mobile[export]'"
             ) from error
-        return eager.EagerRunner(bundle.manifest.model, bundle.manifest.adapter, bundle.weights, threads)
+        manifest = bundle.manifest
+        if manifest.weights != weight_table(manifest.model, manifest.quantization, manifest.seq_len):
+            raise BundleError(f"{bundle.path}: its weights are not those of a {manifest.model.model_type}; export the bundle again")
+        return eager.EagerRunner(manifest.model, manifest.adapter, bundle.weights, threads)
     raise OptionError(f"runner: expected one of {', '.join(get_args(RunnerName))}, found {name!r}")
 
 

@@ -16,6 +16,24 @@ QWEN25 = """\
 {%- endif -%}
 """
 
+# With the tag by which templates say themselves what the assistant writes. Thoughts of earlier turns are dropped.
+MARKED = """\
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\\n' -}}
+    {%- if m.role == 'assistant' -%}
+        {%- generation -%}
+            {{- (m.content if loop.last else m.content.split('</think>')[-1].lstrip('\\n')) + '<|im_end|>' -}}
+        {%- endgeneration -%}
+        {{- '\\n' -}}
+    {%- else -%}
+        {{- m.content + '<|im_end|>\\n' -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
 # Thoughts stay in the turns after the last question alone, and the last turn has a place for one even where it has none.
 QWEN3 = """\
 {%- set at = namespace(question=-1) -%}

@@ -9,6 +9,7 @@ DEVICE_VENV := .venv-onnxruntime
 DEVICE_BIN := $(DEVICE_VENV)/bin
 DEVICE_BUNDLES := build/device-bundles
 FUZZ_VENV := .venv-fuzz
+PARALLEL := -n auto --dist loadfile  # a process a core; a file's tests share what they export
 FUZZ_SECONDS ?= 600
 # The version that Microsoft's Swift package pins.
 IOS_RUNTIME := 1.24.2
@@ -20,7 +21,7 @@ demo: $(VENV)/.installed
 # The tests of the real model are skipped where it is not to be had (no registry, no apt), those on ARM64 where its Python is not.
 test: check
 	-$(MAKE) models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 	$(MAKE) test-device
 	$(DEVICE_BIN)/python scripts/verify_arm64.py --skip-if-unavailable $(DEVICE_BUNDLES)/*
 
@@ -33,11 +34,11 @@ check: $(VENV)/.installed
 
 # The device half on bundles that the export half wrote: on the newest ONNX Runtime without torch, and on 1.19.2.
 test-device: device-bundles $(DEVICE_VENV)/.installed
-	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_BIN)/python -m pytest tests_device
-	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(BIN)/python -m pytest tests_device
+	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_BIN)/python -m pytest $(PARALLEL) tests_device
+	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(BIN)/python -m pytest $(PARALLEL) tests_device
 
 test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed
-	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_VENV)-$(IOS_RUNTIME)/bin/python -m pytest tests_device
+	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_VENV)-$(IOS_RUNTIME)/bin/python -m pytest $(PARALLEL) tests_device
 
 # The golden traces on a phone's instruction set, emulated.
 test-arm64: device-bundles $(DEVICE_VENV)/.installed

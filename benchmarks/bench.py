@@ -15,7 +15,7 @@ from typing import Any
 
 from common import RESULTS, ROOT, lcsb, markdown_table, write_results
 
-from lcsb_mobile.bench_jobs import PHASES
+from lcsb_mobile.bench.jobs import PHASES
 from lcsb_mobile.machine import scratch_directory
 
 Row = dict[str, Any]

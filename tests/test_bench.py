@@ -17,17 +17,17 @@ import pytest
 from helpers.bundles import lcsb, lcsb_error
 from helpers.random_bundles import small_random_bundle
 
-import lcsb_mobile.bench as bench_module
-from lcsb_mobile.bench import BenchOptions, bench, check_choices, check_options
-from lcsb_mobile.bench_figures import write_figures
-from lcsb_mobile.bench_jobs import PHASES, TORCH_PEER, WORKER, GemmJob, GemmResult, ProfileResult, StepsJob, StepsResult, run_job
-from lcsb_mobile.bench_rows import BenchRow
-from lcsb_mobile.bench_worker import products, random_batch, step_programs
+import lcsb_mobile.bench.side_by_side as bench_module
+from lcsb_mobile.bench.figures import write_figures
+from lcsb_mobile.bench.jobs import PHASES, TORCH_PEER, WORKER, GemmJob, GemmResult, ProfileResult, StepsJob, StepsResult, run_job
+from lcsb_mobile.bench.op_profile import decompression_seconds, read_profile, run_seconds
+from lcsb_mobile.bench.rows import BenchRow
+from lcsb_mobile.bench.side_by_side import BenchOptions, bench, check_choices, check_options
+from lcsb_mobile.bench.worker import products, random_batch, step_programs
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.cost import step_cost
 from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError, RunFailure
 from lcsb_mobile.manifest import DECOMPRESSION
-from lcsb_mobile.op_profile import decompression_seconds, read_profile, run_seconds
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 from lcsb_mobile.schedule import ScheduleConfig, Subset, make_schedule
 

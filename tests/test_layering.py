@@ -18,7 +18,7 @@ EXPORT = PACKAGE.parent / "export"
 # The export half (checkpoint -> bundle) needs torch. Every other module is the device half (bundle -> adapter): numpy,
 # safetensors, tokenizers and one runtime, as on a phone. So a new module is held to that unless it is named here.
 EXPORT_HALF = (
-    "bench_torch",
+    "bench.torch_peer",
     "blocks",
     "calibrate_weights",
     "captured",

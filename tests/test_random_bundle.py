@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.random_bundles import OPTIONS, small_random_bundle
 
-from lcsb_mobile.bench_worker import random_batch
+from lcsb_mobile.bench.worker import random_batch
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.compress import weight_table
 from lcsb_mobile.config import QuantizationConfig

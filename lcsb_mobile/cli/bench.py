@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 from typer import Option
 
-from lcsb_mobile.bench import BenchOptions, check_choices
-from lcsb_mobile.bench import bench as run_bench
-from lcsb_mobile.bench_figures import write_figures
-from lcsb_mobile.bench_rows import BenchRow
+from lcsb_mobile.bench.figures import write_figures
+from lcsb_mobile.bench.rows import BenchRow
+from lcsb_mobile.bench.side_by_side import BenchOptions, check_choices
+from lcsb_mobile.bench.side_by_side import bench as run_bench
 from lcsb_mobile.cli.console import Json, StageBars, note, out, print_json, progress_bars, say, verb
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.machine import scratch_directory

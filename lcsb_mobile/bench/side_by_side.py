@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from lcsb_mobile.bench_jobs import (
+from lcsb_mobile.bench.jobs import (
     TORCH_PEER,
     WORKER,
     GemmJob,
@@ -27,7 +27,7 @@ from lcsb_mobile.bench_jobs import (
     TorchJob,
     run_job,
 )
-from lcsb_mobile.bench_rows import BenchRow, in_order, make_row
+from lcsb_mobile.bench.rows import BenchRow, in_order, make_row
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.cost import FLOAT, head_parameters, matrix_parameters, step_cost
 from lcsb_mobile.errors import BundleError, MemoryBudgetError, MissingDependencyError, OptionError

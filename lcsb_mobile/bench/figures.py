@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcsb_mobile.bench_rows import BenchRow
+from lcsb_mobile.bench.rows import BenchRow
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.files import storage_errors
 from lcsb_mobile.run_record import MEGABYTE

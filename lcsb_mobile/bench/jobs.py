@@ -18,8 +18,8 @@ WHOLE_STEP = "step"  # instead of all but the optimizer, where a runtime has one
 LEARNING_RATE = 1e-4
 SEED = 0  # of the tokens
 
-WORKER = "lcsb_mobile.bench_worker"
-TORCH_PEER = "lcsb_mobile.bench_torch"
+WORKER = "lcsb_mobile.bench.worker"
+TORCH_PEER = "lcsb_mobile.bench.torch_peer"
 
 
 class StepsJob(Record, frozen=True, tag="steps"):

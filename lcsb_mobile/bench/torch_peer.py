@@ -1,4 +1,4 @@
-"""The peer: LoRA steps in eager PyTorch with peft, float32, gradient checkpointing; `python -m lcsb_mobile.bench_torch`."""
+"""The peer: LoRA steps in eager PyTorch with peft, float32, gradient checkpointing; `python -m lcsb_mobile.bench.torch_peer`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import peft
 import torch
 import transformers
 
-from lcsb_mobile.bench_jobs import LEARNING_RATE, SEED, StepsResult, TorchJob
+from lcsb_mobile.bench.jobs import LEARNING_RATE, SEED, StepsResult, TorchJob
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.memory import MemorySampler, process_memory
 from lcsb_mobile.models.hf_config import FULL, SLIDING

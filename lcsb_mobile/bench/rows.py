@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 
-from lcsb_mobile.bench_jobs import PHASES, WHOLE_STEP, StepsResult
+from lcsb_mobile.bench.jobs import PHASES, WHOLE_STEP, StepsResult
 from lcsb_mobile.config import Record
 from lcsb_mobile.manifest import Manifest
 

@@ -1,4 +1,4 @@
-"""One measurement of `bench`, in a process of its own: `python -m lcsb_mobile.bench_worker`, a job in, its result out."""
+"""One measurement of `bench`, in a process of its own: `python -m lcsb_mobile.bench.worker`, a job in, its result out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 
 from lcsb_mobile.batch import Batch, StepRunner
-from lcsb_mobile.bench_jobs import LEARNING_RATE, SEED, WHOLE_STEP, GemmJob, GemmResult, JobError, ProfileResult, StepsJob, StepsResult
+from lcsb_mobile.bench.jobs import LEARNING_RATE, SEED, WHOLE_STEP, GemmJob, GemmResult, JobError, ProfileResult, StepsJob, StepsResult
+from lcsb_mobile.bench.op_profile import decompression_seconds, read_profile, run_seconds
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.errors import LcsbError
 from lcsb_mobile.manifest import Manifest, Target
 from lcsb_mobile.memory import MemorySampler, process_memory
-from lcsb_mobile.op_profile import decompression_seconds, read_profile, run_seconds
 from lcsb_mobile.optimizer import AdamW
 from lcsb_mobile.phases import PhaseClock
 from lcsb_mobile.runners import import_runtime, layer_update, make_runner

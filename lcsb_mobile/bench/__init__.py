@@ -1,0 +1,1 @@
+"""Measuring steps side by side, each in a process of its own."""

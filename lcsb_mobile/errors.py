@@ -93,3 +93,7 @@ class GoldenTraceError(RunFailure):
 
 class StorageError(RunFailure):
     """A file could not be written: the disk is full or the directory is not writable."""
+
+
+class PhoneError(RunFailure):
+    """No phone is connected that takes a bundle, or adb failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from lcsb_mobile.interrupts import uninterrupted
 from lcsb_mobile.optimizer import AdamW, AdamWConfig, update_layer
 from lcsb_mobile.schedule import Subset
 from lcsb_mobile.trainer import StepOutcome, TrainConfig, Trainer
+
+
+@pytest.fixture(autouse=True)
+def pythons_own_handler() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def test_an_interrupt_waits_for_the_end() -> None:

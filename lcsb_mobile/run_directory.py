@@ -11,12 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lcsb_mobile.adapter import AdapterLayout
-from lcsb_mobile.errors import OutputExistsError, RunBusyError, RunCheckpointError
+from lcsb_mobile.errors import OutputExistsError, RunBusyError, RunCheckpointError, StorageError
 from lcsb_mobile.files import storage_errors
 from lcsb_mobile.run_checkpoint import RunCheckpoint, RunIdentity, checkpoint_files, newest_good, write_checkpoint
 
 KEPT = 2
 LOCK_FILE = "lock"
+
+# A process has its lock once: opening and closing the file again, even to find it locked, would give the lock away.
+_held: set[Path] = set()
+
+
+def _busy(path: Path, holder: str) -> RunBusyError:
+    return RunBusyError(f"{path}: another run, {holder}, uses these checkpoints; wait for it, or choose another directory")
 
 
 class RunDirectory:
@@ -27,19 +34,29 @@ class RunDirectory:
         self.path = path
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
+            self._key = path.resolve()
+            if self._key in _held:
+                raise _busy(path, "of this process")
             self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(self._lock, 20).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
-            raise RunBusyError(
-                f"{path}: another run, process {holder}, uses these checkpoints; wait for it, or choose another directory"
-            ) from error
-        with storage_errors(path):
+            raise _busy(path, f"process {holder}") from error
+        _held.add(self._key)
+        try:
+            self._begin()
+        except StorageError:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        """Writes who has the lock, and removes what a process left that was killed while it wrote."""
+        with storage_errors(self.path):
             os.truncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-            for left in path.glob(".step-*"):  # of a process that was killed while it wrote
+            for left in self.path.glob(".step-*"):
                 left.unlink()
 
     def __enter__(self) -> RunDirectory:
@@ -50,6 +67,7 @@ class RunDirectory:
 
     def close(self) -> None:
         os.close(self._lock)
+        _held.discard(self._key)
 
     def files(self) -> list[Path]:
         """The checkpoints, the newest first."""

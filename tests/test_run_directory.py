@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from helpers.bundles import python
 from helpers.run_checkpoints import IDENTITY, LAYOUT, assert_equal, make_checkpoint
 
 from lcsb_mobile.errors import OutputExistsError, RunBusyError, RunCheckpointError, StorageError
@@ -100,6 +101,33 @@ sys.stdin.read()
         other.kill()
     with RunDirectory(tmp_path):  # the lock went with its process
         assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_process_has_it_once(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path):
+        with pytest.raises(RunBusyError, match="another run, of this process"):
+            RunDirectory(tmp_path)
+        locked = python(
+            "import sys; from pathlib import Path; from lcsb_mobile.run_directory import *; RunDirectory(Path(sys.argv[1]))", tmp_path
+        )
+        assert "RunBusyError" in locked.stderr  # being refused did not give the lock away
+    RunDirectory(tmp_path).close()
+
+
+def test_the_lock_goes_with_its_process_though_a_child_lives_on(tmp_path: Path) -> None:
+    """As the process that watches the memory does, until it has begun: killed in between, a run left its directory locked."""
+    forked = """
+import os, sys, time
+from pathlib import Path
+from lcsb_mobile.run_directory import RunDirectory
+directory = RunDirectory(Path(sys.argv[1]))
+if os.fork() == 0:
+    os.close(1), os.close(2)
+    time.sleep(20)
+os._exit(0)
+"""
+    assert python(forked, tmp_path).returncode == 0
+    RunDirectory(tmp_path).close()
 
 
 def test_a_new_run_replaces_no_other_without_force(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ test-arm64: device-bundles $(DEVICE_VENV)/.installed
 device-bundles: $(VENV)/.installed
 	rm -rf $(DEVICE_BUNDLES)
 	$(BIN)/python scripts/export_test_bundles.py $(DEVICE_BUNDLES)
+	$(BIN)/python scripts/write_runtime_vectors.py $(DEVICE_BUNDLES)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

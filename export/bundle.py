@@ -25,6 +25,7 @@ from lcsb_mobile.compress import write_weights
 from lcsb_mobile.config import ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
+from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.step_graph import StepParts
 from lcsb_mobile.export.to_onnxruntime import export_gemm, export_onnxruntime, runtime_settings
 from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
@@ -71,6 +72,7 @@ class ExportReport:
     seconds: dict[str, float]
     peak_anonymous_bytes: int | None
     peak_rss_bytes: int
+    warnings: tuple[str, ...]
 
 
 def export_bundle(options: ExportOptions, progress: Progress = lambda stage, done, total: None) -> ExportReport:
@@ -88,14 +90,15 @@ def export_model(
     _check_options(options)
     check_output(options.output, options.force)
     clock = _Clock()
+    warnings: list[str] = []
     with MemorySampler() as sampler:
         with clock("read"):
             checkpoint = open_model()
         with checkpoint, write_bundle(options.output, options.force) as directory:
-            manifest = _fill(directory, checkpoint, options, clock, progress, content)
+            manifest = _fill(directory, checkpoint, options, clock, progress, content, warnings)
             with clock("seal"):
                 manifest = seal(directory, manifest)
-    return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss)
+    return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss, tuple(warnings))
 
 
 def _check_options(options: ExportOptions) -> None:
@@ -130,7 +133,15 @@ def _check_quantizer(options: ExportOptions) -> None:
         raise OptionError(f"calibration: {options.calibration} would not be read; give --quantizer gptq with it")
 
 
-def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock: _Clock, progress: Progress, content: Content) -> Manifest:
+def _fill(
+    directory: Path,
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    clock: _Clock,
+    progress: Progress,
+    content: Content,
+    warnings: list[str],
+) -> Manifest:
     config, quantization = checkpoint.config, options.quantization
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
     layout = lora_layout(config, options.lora)
@@ -138,6 +149,8 @@ def _fill(directory: Path, checkpoint: Checkpoint, options: ExportOptions, clock
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, config.vocab_size)
     _state_ends(directory / CONFIG_FILE, tokenizer)
+    if warning := write_chat_format(directory, tokenizer):
+        warnings.append(warning)
     write_content = content.write_weights
     if quantization.quantizer == "gptq":
         text = read_calibration(options.calibration, tokenizer)

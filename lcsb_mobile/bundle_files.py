@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lcsb_mobile.bounded import some
+from lcsb_mobile.chat_format import CHAT_BYTES, CHAT_FILE
 from lcsb_mobile.errors import BundleError, IntegrityError
 from lcsb_mobile.files import sha256
 from lcsb_mobile.golden import TRACE_BYTES
@@ -27,7 +28,7 @@ FLOAT = 4
 # A part of a path that every file system takes as it stands, and means the same by: no blank, backslash or colon, no dot at either end.
 PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?", re.ASCII)
 MOST_CHARACTERS = 200
-UNASKED = (TEMPLATE_FILE, f"{CHECKPOINT_FILE}.data")  # what a reader takes up wherever it lies, listed or not
+UNASKED = (TEMPLATE_FILE, CHAT_FILE, f"{CHECKPOINT_FILE}.data")  # what a reader takes up wherever it lies, listed or not
 
 
 def check_files(path: Path, manifest: Manifest) -> None:
@@ -71,7 +72,7 @@ def _size_faults(manifest: Manifest) -> Iterator[str]:
     layout = manifest.adapter
     state = layout.num_layers * layout.size * FLOAT
     header = layout.num_layers * len(layout.matrices) * ENTRY_BYTES + SLACK_BYTES
-    bounds = {name: (0, most) for name, most in {GOLDEN_FILE: TRACE_BYTES, **FILE_BYTES}.items()}
+    bounds = {name: (0, most) for name, most in {GOLDEN_FILE: TRACE_BYTES, CHAT_FILE: CHAT_BYTES, **FILE_BYTES}.items()}
     bounds |= {graph.file: (0, PROGRAM_BYTES) for graph in manifest.graphs.values()}
     bounds |= {ADAPTER_FILE: (state, state + header), CHECKPOINT_FILE: (state, state + SLACK_BYTES)}
     for name, (least, most) in bounds.items():

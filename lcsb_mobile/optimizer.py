@@ -99,8 +99,8 @@ class AdamW:
 
 
 def gradient_norm(gradients: Mapping[int, Float32Array]) -> float:
-    """The Euclidean norm over all trained layers."""
-    return math.sqrt(sum(float(np.dot(g, g)) for g in gradients.values()))
+    """The Euclidean norm over all trained layers, summed in double precision: float32 sums differ from processor to processor."""
+    return math.sqrt(sum(float(np.einsum("i,i->", g, g, dtype=np.float64)) for g in gradients.values()))
 
 
 def clip_gradients(gradients: Mapping[int, Float32Array], norm: float, clip_norm: float) -> None:

@@ -157,6 +157,8 @@ class _Session:
         else:
             self._restore(checkpoint)
         try:
+            self._evaluate_if_due()  # the process before was interrupted within it
+            self._save()
             self._steps()
         except (NonFiniteLossError, MemoryBudgetExceeded, KeyboardInterrupt):
             save_adapter(run.options.adapter, run.bundle.manifest.adapter, adapter)
@@ -175,10 +177,8 @@ class _Session:
             _enter(STEPS, self.sampler, self.observer)
             outcome = self.trainer.step(number, list(itertools.islice(batches, options.accumulation)))
             stop_above_budget(self.sampler, options.memory_budget, outcome.step)
-            last = outcome.step == options.steps
-            if last or (options.evaluate_every and outcome.step % options.evaluate_every == 0):
-                self._evaluate(outcome.step)
-            if last or outcome.step % options.checkpoint_every == 0:
+            self._evaluate_if_due()
+            if outcome.step == options.steps or outcome.step % options.checkpoint_every == 0:
                 self._save()
 
     def _record(self, outcome: StepOutcome) -> None:
@@ -186,6 +186,13 @@ class _Session:
         self.run.outcomes.append(outcome)
         self.run.memory.append(memory)
         self.observer.stepped(outcome, memory)
+
+    def _evaluate_if_due(self) -> None:
+        step, every = len(self.run.outcomes), self.run.options.evaluate_every
+        due = step == self.run.options.steps or (every and step % every == 0)
+        if due and not any(evaluated == step for evaluated, _ in self.run.evaluations):
+            self._evaluate(step)
+            self.saved = None
 
     def _evaluate(self, step: int) -> None:
         _enter(EVALUATING, self.sampler, self.observer)

@@ -130,12 +130,13 @@ class Tokenizer:
         with refused_as(TokenizerError, "tokens that cannot be decoded"):
             return str(self._backend.decode(list(ids), skip_special_tokens=not special_tokens))
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
-        """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too.
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any) -> str:
+        """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too. `variables` take
+        the place of those that a template has besides.
 
         Raises TokenizerError without a template, and when the template refuses the messages.
         """
-        return split_marks(self._render(messages, add_generation_prompt))[0]
+        return split_marks(self._render(messages, add_generation_prompt, **variables))[0]
 
     def render_marked_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]] | None]:
         """As `render_chat`, and the ranges of characters [start, end) that the template marks as the assistant's with
@@ -143,7 +144,7 @@ class Tokenizer:
         text, spans = split_marks(self._render(messages, False))
         return text, spans if self._template is not None and has_marks(self._template) else None
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, **variables: Any) -> str:
         """With the marks of `chat_template`."""
         if self._template is None:
             raise TokenizerError(f"the tokenizer has no chat template (`chat_template` in {CONFIG_FILE}), so messages cannot be used")
@@ -151,7 +152,7 @@ class Tokenizer:
         try:
             with bounded_memory(RENDER_BYTES):
                 return self._template.render(
-                    messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens
+                    messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens, **variables
                 )
         except Exception as error:  # a template is a program: it can fail in any way, most often by its own raise_exception
             raise TokenizerError(f"the chat template refused the messages: {one_line(error)}") from error

@@ -111,6 +111,8 @@ def run_export(options: ExportOptions) -> ExportSummary:
         ) from error
     with progress_bars() as progress:
         report = export_bundle(options, StageBars(progress))
+    for warning in report.warnings:
+        note(f"warning: {warning}")
     manifest = report.manifest
     return ExportSummary(
         bundle=str(report.bundle),

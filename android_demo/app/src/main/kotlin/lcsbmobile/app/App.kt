@@ -1,0 +1,50 @@
+package lcsbmobile.app
+
+import android.app.Application
+import android.content.Context
+import java.io.File
+
+/** The app's parts, made once a process; they live in it and not in a screen, so that turning the phone stops nothing. */
+class App : Application() {
+    lateinit var store: Store
+        private set
+    lateinit var settings: Settings
+        private set
+    lateinit var bundles: Bundles
+        private set
+    lateinit var data: Data
+        private set
+    lateinit var training: Training
+        private set
+    lateinit var trial: Trial
+        private set
+    lateinit var sharing: Sharing
+        private set
+
+    override fun onCreate() {
+        super.onCreate()
+        val engine = Engine(cacheDir)
+        val library = BundleLibrary(File(filesDir, "bundles"), engine)
+        val runs = RunStore(File(filesDir, "runs"))
+        val shelf = DataShelf(File(filesDir, "data"))
+        val phone = Phone(this)
+        settings = Settings(this)
+        store = Store(AppState())
+        training = Training(this, engine, library, shelf, runs, phone)
+        data = Data(this, engine, library, shelf, runs)
+        bundles = Bundles(this, engine, library, runs, phone)
+        trial = Trial(this, engine, library, runs)
+        sharing = Sharing(this, engine, library, runs)
+        bundles.begin()
+    }
+
+    override fun onTrimMemory(level: Int) {
+        super.onTrimMemory(level)
+        @Suppress("DEPRECATION") // RUNNING_CRITICAL is no longer sent from API 34 on; COMPLETE is, to a process in the background
+        if (level == TRIM_MEMORY_RUNNING_CRITICAL || level == TRIM_MEMORY_COMPLETE) training.giveMemoryBack()
+    }
+
+    companion object {
+        fun of(context: Context) = context.applicationContext as App
+    }
+}

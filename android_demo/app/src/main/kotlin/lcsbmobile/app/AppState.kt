@@ -1,0 +1,123 @@
+package lcsbmobile.app
+
+import android.os.Handler
+import android.os.Looper
+import java.util.concurrent.CopyOnWriteArrayList
+import kotlinx.serialization.Serializable
+
+/**
+ * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters a layer. [schedule]: one cycle, by step. [predictedMemory]: anonymous bytes of a step that keeps nothing.
+ * [secondsAStep]: predicted from this phone's speed at a matrix product, later measured. [checked]: the golden trace came out right on this phone.
+ */
+@Serializable
+data class BundleInfo(
+    val name: String,
+    val source: String,
+    val bytes: Long,
+    val layers: Int,
+    val adapterSize: Int,
+    val seqLen: Int,
+    val schedule: List<List<LayerRole>>,
+    val predictedMemory: Long? = null,
+    val secondsAStep: Double? = null,
+    val checked: Boolean = false,
+)
+
+/** Something that takes long: [done] of [total] (0: unknown), both in bytes. */
+data class Progress(val kind: Kind, val name: String, val done: Long = 0, val total: Long = 0) {
+    enum class Kind { COPYING, VERIFYING, TESTING, READING }
+}
+
+/** The data to train on. [typed]: the person's own messages, where they typed them. [summary]: under the chosen bundle, null until it was read. */
+data class DataInfo(val file: String, val name: String, val typed: List<String>? = null, val summary: DataSummary? = null)
+
+/** What the data comes to. [cut]: examples longer than a sequence. [sequences]: of an epoch. [previews]: the first examples. */
+data class DataSummary(
+    val examples: Long,
+    val tokens: Long,
+    val counted: Long,
+    val cut: Long,
+    val dropped: Long,
+    val sequences: Long,
+    val previews: List<List<Piece>>,
+)
+
+/** Neighbouring tokens that all count for the loss, or none of them, as text. */
+data class Piece(val text: String, val counted: Boolean)
+
+enum class Phase { NONE, OPENING, TESTING, EVALUATING, TRAINING, PAUSING, PAUSED, WAITING, INTERRUPTED, FINISHED, CANCELLED, FAILED }
+
+/** The run of the chosen bundle. [roles]: of the step under way. [secondsAStep]: of the last steps. */
+data class RunState(
+    val phase: Phase = Phase.NONE,
+    val step: Int = 0,
+    val steps: Int = 0,
+    val training: List<LossPoint> = emptyList(),
+    val evaluation: List<LossPoint> = emptyList(),
+    val roles: List<LayerRole> = emptyList(),
+    val layer: Int = -1,
+    val secondsAStep: Double? = null,
+    val decision: Decision = Decision(),
+) {
+    val active: Boolean get() = phase in ACTIVE
+
+    val resumable: Boolean get() = phase == Phase.PAUSED || phase == Phase.INTERRUPTED || phase == Phase.FAILED
+
+    private companion object {
+        val ACTIVE = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.TRAINING, Phase.PAUSING, Phase.WAITING)
+    }
+}
+
+/** The same prompt answered before and after. [prompt] null: nothing was asked yet. */
+data class Comparison(val prompt: String? = null, val before: String = "", val after: String = "", val writing: Boolean = false)
+
+/** Everything that the screens show. */
+data class AppState(
+    val bundles: List<BundleInfo> = emptyList(),
+    val found: List<String> = emptyList(),
+    val chosen: String? = null,
+    val transfer: Progress? = null,
+    val data: DataInfo? = null,
+    val reading: Progress? = null,
+    val run: RunState = RunState(),
+    val vitals: Vitals = Vitals(),
+    val comparison: Comparison = Comparison(),
+    val report: RunReport? = null,
+    val packing: Boolean = false,
+    val problem: Problem? = null,
+) {
+    val bundle: BundleInfo? get() = bundles.find { it.name == chosen }
+}
+
+/** Holds the one [AppState]. It is changed from any thread; observers hear of the newest on the main thread, as often as that is free. */
+class Store(initial: AppState) {
+    @Volatile var state = initial
+        private set
+    private val main = Handler(Looper.getMainLooper())
+    private val observers = CopyOnWriteArrayList<(AppState) -> Unit>()
+    private var posted = false
+
+    @Synchronized
+    fun update(change: (AppState) -> AppState) {
+        state = change(state)
+        if (!posted) posted = main.post(::tell)
+    }
+
+    /** On the main thread; [observer] hears at once of what is. */
+    fun observe(observer: (AppState) -> Unit) {
+        observers += observer
+        observer(state)
+    }
+
+    fun forget(observer: (AppState) -> Unit) {
+        observers -= observer
+    }
+
+    private fun tell() {
+        val newest = synchronized(this) {
+            posted = false
+            state
+        }
+        observers.forEach { it(newest) }
+    }
+}

@@ -1,0 +1,164 @@
+package lcsbmobile.app
+
+import android.content.ContentResolver
+import android.content.res.AssetManager
+import android.net.Uri
+import android.provider.DocumentsContract
+import android.provider.DocumentsContract.Document
+import java.io.File
+import java.io.FilterInputStream
+import java.io.IOException
+import java.io.InputStream
+import java.util.zip.ZipException
+import java.util.zip.ZipInputStream
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
+import lcsbmobile.core.checkFreeSpace
+import lcsbmobile.core.storing
+
+private const val MOST_FILES = 1000
+private const val MOST_DEPTH = 4
+
+/** Where a bundle comes from. Each throws BUNDLE_UNREADABLE where it cannot be read, STORAGE_FULL and STORAGE_FAILED where [copyTo] cannot be written. */
+interface BundleSource {
+    /** What to call it. */
+    val name: String
+
+    /** Copies all files into an empty directory. [progress]: bytes done and in all (0: unknown); it may throw to stop. */
+    fun copyTo(directory: File, progress: (Long, Long) -> Unit)
+}
+
+/** The tiny bundle that rides in the APK. */
+class AssetSource(private val assets: AssetManager, override val name: String) : BundleSource {
+    override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
+        val files = assets.list(name).orEmpty()
+        val copier = Copier(directory, files.sumOf { assets.open("$name/$it").use { opened -> opened.available().toLong() } }, progress)
+        files.forEach { copier.copy(it, assets.open("$name/$it")) }
+    }
+}
+
+/** A directory of files that the app can read, such as one pushed by adb. */
+class DirectorySource(private val source: File) : BundleSource {
+    override val name: String get() = source.name
+
+    override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
+        val files = source.walkTopDown().maxDepth(MOST_DEPTH).filter { it.isFile }.take(MOST_FILES).toList()
+        val copier = Copier(directory, files.sumOf { it.length() }, progress)
+        files.forEach { copier.copy(it.relativeTo(source).path, it.inputStream()) }
+    }
+}
+
+/** A directory tree that the person picked. Where it holds one directory and no manifest.json, that one is meant. */
+class TreeSource(private val resolver: ContentResolver, private val tree: Uri) : BundleSource {
+    private class Entry(val id: String, val name: String, val directory: Boolean, val size: Long)
+
+    override val name: String by lazy {
+        val root = DocumentsContract.buildDocumentUriUsingTree(tree, DocumentsContract.getTreeDocumentId(tree))
+        query(root).firstOrNull()?.name ?: "bundle"
+    }
+
+    override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
+        var root = DocumentsContract.getTreeDocumentId(tree)
+        val top = children(root)
+        if (top.none { it.name == "manifest.json" }) top.singleOrNull { it.directory }?.let { root = it.id }
+        val files = mutableListOf<Pair<String, Entry>>()
+        collect(root, "", 1, files)
+        val copier = Copier(directory, files.sumOf { it.second.size }, progress)
+        for ((path, entry) in files) {
+            val uri = DocumentsContract.buildDocumentUriUsingTree(tree, entry.id)
+            copier.copy(path, resolver.openInputStream(uri) ?: throw unreadable(path))
+        }
+    }
+
+    private fun collect(id: String, path: String, depth: Int, files: MutableList<Pair<String, Entry>>) {
+        for (entry in children(id)) {
+            if (files.size == MOST_FILES) return
+            if (!entry.directory) files += path + entry.name to entry
+            if (entry.directory && depth < MOST_DEPTH) collect(entry.id, "$path${entry.name}/", depth + 1, files)
+        }
+    }
+
+    private fun children(id: String) = query(DocumentsContract.buildChildDocumentsUriUsingTree(tree, id))
+
+    private fun query(uri: Uri): List<Entry> {
+        val columns = arrayOf(Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME, Document.COLUMN_MIME_TYPE, Document.COLUMN_SIZE)
+        val cursor = resolver.query(uri, columns, null, null, null) ?: throw unreadable("$uri")
+        return cursor.use {
+            generateSequence { if (it.moveToNext()) it else null }.map { row ->
+                Entry(row.getString(0), row.getString(1).orEmpty(), row.getString(2) == Document.MIME_TYPE_DIR, row.getLong(3))
+            }.toList()
+        }
+    }
+}
+
+/** A ZIP file that the person picked, with the bundle's files at the top or in one directory. */
+class ZipSource(private val resolver: ContentResolver, private val uri: Uri, fileName: String) : BundleSource {
+    override val name: String = fileName.removeSuffix(".zip")
+
+    override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
+        val copier = Copier(directory, 0, progress)
+        try {
+            ZipInputStream(resolver.openInputStream(uri) ?: throw unreadable(name)).use { zip ->
+                for (entry in generateSequence { zip.nextEntry }.take(MOST_FILES)) {
+                    if (!entry.isDirectory) copier.copy(entry.name, NotClosed(zip))
+                }
+            }
+        } catch (error: ZipException) {
+            throw unreadable(name, error)
+        }
+        liftSingleDirectory(directory)
+    }
+
+    private class NotClosed(stream: InputStream) : FilterInputStream(stream) {
+        override fun read(bytes: ByteArray, offset: Int, length: Int): Int = `in`.read(bytes, offset, length)
+
+        override fun close() = Unit
+    }
+
+    private fun liftSingleDirectory(directory: File) {
+        if (File(directory, "manifest.json").exists()) return
+        val inner = directory.listFiles().orEmpty().singleOrNull { it.isDirectory } ?: return
+        val aside = File(directory.parentFile, directory.name + "-inner")
+        storing(directory) {
+            if (!inner.renameTo(aside) || !directory.deleteRecursively() || !aside.renameTo(directory)) throw IOException("cannot be renamed")
+        }
+    }
+}
+
+/** Copies streams into files below [directory], nowhere else, as long as there is room. */
+private class Copier(private val directory: File, private val total: Long, private val progress: (Long, Long) -> Unit) {
+    private val block = ByteArray(1 shl 18)
+    private var done = 0L
+
+    init {
+        checkFreeSpace(directory, total)
+    }
+
+    fun copy(path: String, stream: InputStream) = stream.use {
+        val target = File(directory, path)
+        if (!target.canonicalPath.startsWith(directory.canonicalPath + File.separator)) throw unreadable(path)
+        storing(target) {
+            target.parentFile!!.mkdirs()
+            target.outputStream().use { output ->
+                while (true) {
+                    val read = read(path, stream)
+                    if (read < 0) break
+                    output.write(block, 0, read)
+                    done += read
+                    progress(done, total)
+                }
+            }
+        }
+    }
+
+    /** A stream that fails is the source's fault, not the storage's. */
+    private fun read(path: String, stream: InputStream): Int =
+        try {
+            stream.read(block)
+        } catch (error: IOException) {
+            throw unreadable(path, error)
+        }
+}
+
+private fun unreadable(path: String, cause: Throwable? = null) =
+    LcsbException(Fault.BUNDLE_UNREADABLE, "$path: cannot be read${cause?.message?.let { ": $it" }.orEmpty()}", listOf(path), cause)

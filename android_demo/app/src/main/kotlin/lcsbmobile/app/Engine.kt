@@ -1,0 +1,161 @@
+package lcsbmobile.app
+
+import java.io.File
+import lcsbmobile.core.Bundle
+import lcsbmobile.core.Manifest
+import lcsbmobile.core.OnnxRuntimeRunner
+import lcsbmobile.core.RunCheckpoint
+import lcsbmobile.core.RunControl
+import lcsbmobile.core.RunOptions
+import lcsbmobile.core.RunResult
+import lcsbmobile.core.STEP_COLUMNS
+import lcsbmobile.core.SamplingConfig
+import lcsbmobile.core.Subset
+import lcsbmobile.core.TrainingRun
+import lcsbmobile.core.checkpointFiles
+import lcsbmobile.core.directFloats
+import lcsbmobile.core.generate
+import lcsbmobile.core.newestGood
+import lcsbmobile.core.planRun
+import lcsbmobile.core.processAnonymousBytes
+import lcsbmobile.core.reportTokens
+import lcsbmobile.core.stepCost
+import lcsbmobile.core.verify
+import lcsbmobile.core.writePeft
+
+/** What to train: [state] is the run's directory, [budget] bytes of anonymous memory. */
+class TrainingJob(val bundle: File, val data: File, val state: File, val steps: Int, val budget: Long, val threads: Int)
+
+/** All that the app asks of the core. Each call takes long and throws the core's LcsbException. [scratch]: a directory for what need not outlive a call. */
+class Engine(private val scratch: File) {
+    private var opened: Bundle? = null
+
+    /** Verifying reads every byte, so a bundle is opened once a process; its weights are mapped and take no memory that counts. */
+    @Synchronized
+    private fun open(directory: File): Bundle = opened?.takeIf { it.directory == directory } ?: Bundle.open(directory).also { opened = it }
+
+    @Synchronized
+    fun forget(directory: File) {
+        if (opened?.directory == directory) opened = null
+    }
+
+    /** Verifies a bundle, tokenizer included, and sees what it takes on this phone. */
+    fun inspect(directory: File, name: String, progress: (Progress) -> Unit): BundleInfo {
+        val bundle = Bundle.open(directory) { done, total -> progress(Progress(Progress.Kind.VERIFYING, name, done, total)) }
+        val manifest = bundle.manifest
+        bundle.tokenizer
+        bundle.chat
+        progress(Progress(Progress.Kind.TESTING, name))
+        return BundleInfo(
+            name = name,
+            source = manifest.source,
+            bytes = manifest.files.values.sumOf { it.size },
+            layers = manifest.model.numHiddenLayers,
+            adapterSize = manifest.adapter.size,
+            seqLen = manifest.seqLen,
+            schedule = manifest.schedule.map { roles(it, manifest.model.numHiddenLayers) },
+            predictedMemory = planRun(manifest, manifest.schedule, processAnonymousBytes() ?: 0, null, null).predictedPeakBytes,
+            secondsAStep = measure(bundle),
+        )
+    }
+
+    /** The mean of a cycle's steps, by proportion from one that is timed; the one before it warms up. */
+    private fun measure(bundle: Bundle): Double? {
+        val manifest = bundle.manifest
+        val batch = bundle.golden.batches.firstOrNull()?.batch() ?: return null
+        val adapter = directFloats(manifest.adapter.numLayers * manifest.adapter.size).also(bundle::readInitialAdapter)
+        val subset = manifest.schedule.first()
+        return OnnxRuntimeRunner(bundle, threads()).use { runner ->
+            runner.step(subset, batch, adapter)
+            val started = System.nanoTime()
+            runner.step(subset, batch, adapter)
+            val seconds = (System.nanoTime() - started) / 1e9
+            seconds * manifest.schedule.map { stepCost(manifest, it).timeUnits }.average() / stepCost(manifest, subset).timeUnits
+        }
+    }
+
+    /** Holds this phone to the bundle's golden trace; throws GOLDEN_TRACE. [goOn] may throw to stop. */
+    fun check(directory: File, threads: Int, goOn: () -> Unit) {
+        val bundle = open(directory)
+        OnnxRuntimeRunner(bundle, threads, betweenLayers = goOn).use { verify(bundle, it, scratch) }
+    }
+
+    /** [progress]: bytes read of all; it may throw to stop. */
+    fun summarize(directory: File, data: File, progress: (Long, Long) -> Unit): DataSummary {
+        val bundle = open(directory)
+        val report = reportTokens(data, bundle.tokenizer, bundle.chat, bundle.manifest.seqLen, 1, PREVIEWS, scratch, progress)
+        return DataSummary(
+            examples = report.data.examples,
+            tokens = report.data.tokens,
+            counted = report.data.countedLabels,
+            cut = report.data.truncated,
+            dropped = report.data.withoutLabels,
+            sequences = report.sequences,
+            previews = report.preview.map { pieces -> pieces.map { Piece(it.text, it.counted) } },
+        )
+    }
+
+    fun train(job: TrainingJob, control: RunControl, progress: RunProgress): RunResult {
+        val options = RunOptions(
+            steps = job.steps,
+            evaluateEvery = maxOf(job.steps / 5, 1),
+            checkpointEvery = CHECKPOINT_EVERY,
+            memoryBudget = job.budget,
+            threads = job.threads,
+        )
+        return TrainingRun(open(job.bundle), job.data, job.state, options).run(control, progress)
+    }
+
+    /** What the run has saved, as the screens show it; nothing where nothing is saved or all is damaged, which resuming says. */
+    fun history(info: BundleInfo, state: File): RunState {
+        val checkpoint = newest(state, info.layers, info.adapterSize) ?: return RunState()
+        val step = checkpoint.place.step
+        return RunState(
+            step = step,
+            training = (0 until step).map { LossPoint(it + 1, checkpoint.steps[it * STEP_COLUMNS]) },
+            evaluation = (0 until checkpoint.evaluations.size / 2).map { LossPoint(checkpoint.evaluations[2 * it].toInt(), checkpoint.evaluations[2 * it + 1]) },
+        )
+    }
+
+    fun exportPeft(directory: File, state: File, target: File) {
+        val manifest = open(directory).manifest
+        val checkpoint = checkNotNull(newest(state, manifest)) { "no checkpoint" }
+        writePeft(manifest, checkpoint.state.adapter, target)
+    }
+
+    /** Continues [prompt] without and, where something was learned, with the adapter; [piece] is told what is written in turn, and may throw to stop. */
+    fun compare(directory: File, state: File, prompt: String, piece: (text: String, after: Boolean) -> Unit) {
+        val bundle = open(directory)
+        val manifest = bundle.manifest
+        val initial = directFloats(manifest.adapter.numLayers * manifest.adapter.size).also(bundle::readInitialAdapter)
+        val learned = newest(state, manifest)?.state?.adapter
+        OnnxRuntimeRunner(bundle, threads()).use { runner ->
+            val texts = listOfNotNull(initial, learned).map { generate(runner, bundle, it, prompt, SamplingConfig()) }
+            try {
+                val pieces = texts.map { it.iterator() }
+                while (pieces.any { it.hasNext() }) {
+                    pieces.forEachIndexed { i, text -> if (text.hasNext()) piece(text.next(), i == 1) }
+                }
+            } finally {
+                texts.forEach { if (it.ended == null) it.close() }
+            }
+        }
+    }
+
+    private fun newest(state: File, manifest: Manifest) = newest(state, manifest.adapter.numLayers, manifest.adapter.size)
+
+    private fun newest(state: File, layers: Int, size: Int): RunCheckpoint? =
+        if (!state.isDirectory) null else checkpointFiles(state).takeIf { it.isNotEmpty() }?.let { newestGood(it, layers, size).second }
+
+    companion object {
+        private const val PREVIEWS = 20
+        private const val CHECKPOINT_EVERY = 5 // steps: what is lost at most when the system ends the process
+
+        /** Half of a phone's cores are slow ones. */
+        fun threads(): Int = (Runtime.getRuntime().availableProcessors() / 2).coerceIn(1, 4)
+
+        fun roles(subset: Subset, layers: Int): List<LayerRole> = List(layers) {
+            if (it in subset.train) LayerRole.TRAINED else if (it in subset.propagate) LayerRole.PASSED else LayerRole.SKIPPED
+        }
+    }
+}

@@ -1,0 +1,36 @@
+package lcsbmobile.app
+
+import android.content.res.Resources
+import java.text.NumberFormat
+import java.util.Locale
+
+/** Figures in the language of the screen, which need not be the JVM's. */
+fun locale(resources: Resources): Locale = resources.configuration.locales[0]
+
+fun formatCount(resources: Resources, count: Long): String = NumberFormat.getIntegerInstance(locale(resources)).format(count)
+
+fun formatDecimal(resources: Resources, value: Double, digits: Int): String =
+    if (value.isFinite()) String.format(locale(resources), "%.${digits}f", value) else "–"
+
+fun formatPercent(resources: Resources, percent: Int): String = NumberFormat.getPercentInstance(locale(resources)).format(percent / 100.0)
+
+/** 1 MB is 1,000,000 bytes, as the system's settings count. */
+fun formatBytes(resources: Resources, bytes: Long): String = when {
+    bytes < 1_000_000 -> resources.getString(R.string.kilobytes, formatCount(resources, (bytes + 999) / 1000))
+    bytes < 10_000_000 -> resources.getString(R.string.megabytes, formatDecimal(resources, bytes / 1e6, 1))
+    bytes < 1_000_000_000 -> resources.getString(R.string.megabytes, formatCount(resources, bytes / 1_000_000))
+    else -> resources.getString(R.string.gigabytes, formatDecimal(resources, bytes / 1e9, 1))
+}
+
+fun formatSeconds(resources: Resources, seconds: Double): String =
+    resources.getString(R.string.seconds, formatDecimal(resources, seconds, if (seconds < 1) 2 else 1))
+
+/** A time to wait, rounded to what a person plans with. */
+fun formatDuration(resources: Resources, seconds: Double): String {
+    val minutes = Math.round(seconds / 60).toInt()
+    return when {
+        minutes < 1 -> resources.getString(R.string.under_a_minute)
+        minutes < 90 -> resources.getQuantityString(R.plurals.minutes, minutes, minutes)
+        else -> Math.round(minutes / 60.0).toInt().let { resources.getQuantityString(R.plurals.hours, it, it) }
+    }
+}

@@ -1,0 +1,140 @@
+package lcsbmobile.app
+
+import android.content.Context
+import android.graphics.Canvas
+import android.graphics.Paint
+import android.graphics.Path
+import android.util.AttributeSet
+import android.util.TypedValue
+import android.view.View
+import kotlin.math.ceil
+import kotlin.math.floor
+import kotlin.math.log10
+import kotlin.math.pow
+
+/** One point of a curve: the loss at a step. */
+class LossPoint(val step: Int, val loss: Double)
+
+/** The training loss as a line, the evaluation loss as a line with dots, over the run's steps. What it shows is said in words too. */
+class LossChart(context: Context, attributes: AttributeSet?) : View(context, attributes) {
+    private var training = emptyList<LossPoint>()
+    private var evaluation = emptyList<LossPoint>()
+    private var steps = 1
+
+    private val unit = resources.displayMetrics.density
+    private val label = Paint(Paint.ANTI_ALIAS_FLAG).apply {
+        color = context.getColor(R.color.on_surface_variant)
+        textSize = TypedValue.applyDimension(TypedValue.COMPLEX_UNIT_SP, 12f, resources.displayMetrics)
+    }
+    private val grid = Paint().apply {
+        color = context.getColor(R.color.outline_variant)
+        strokeWidth = unit
+    }
+    private val trained = line(R.color.primary)
+    private val evaluated = line(R.color.tertiary)
+    private val dot = Paint(Paint.ANTI_ALIAS_FLAG).apply { color = context.getColor(R.color.tertiary) }
+    private val path = Path()
+
+    private fun line(color: Int) = Paint(Paint.ANTI_ALIAS_FLAG).apply {
+        style = Paint.Style.STROKE
+        strokeWidth = 2.5f * unit
+        strokeJoin = Paint.Join.ROUND
+        strokeCap = Paint.Cap.ROUND
+        this.color = context.getColor(color)
+    }
+
+    /** [steps]: the run's whole length, which the horizontal axis spans. */
+    fun show(training: List<LossPoint>, evaluation: List<LossPoint>, steps: Int) {
+        this.training = training
+        this.evaluation = evaluation
+        this.steps = maxOf(steps, 1)
+        contentDescription = inWords()
+        invalidate()
+    }
+
+    private fun inWords(): String {
+        val last = training.lastOrNull() ?: return context.getString(R.string.chart_empty)
+        val first = training.first()
+        val trainingWords = context.getString(R.string.chart_training, last.step, decimal(first.loss, 3), decimal(last.loss, 3))
+        val lastEvaluation = evaluation.lastOrNull() ?: return trainingWords
+        return trainingWords + " " + context.getString(R.string.chart_evaluation, decimal(evaluation.first().loss, 3), decimal(lastEvaluation.loss, 3))
+    }
+
+    private fun decimal(value: Double, digits: Int) = formatDecimal(resources, value, digits)
+
+    override fun onDraw(canvas: Canvas) {
+        val legend = label.textSize * 1.8f
+        val losses = (training + evaluation).map { it.loss }.filter { it.isFinite() }
+        drawLegend(canvas)
+        if (losses.isEmpty()) {
+            val text = context.getString(R.string.chart_empty)
+            canvas.drawText(text, (width - label.measureText(text)) / 2, (height + legend) / 2, label)
+            return
+        }
+        val ticks = ticks(losses.min(), losses.max())
+        val digits = maxOf(0, -floor(log10(ticks[1] - ticks[0]) + 1e-9).toInt())
+        val labels = ticks.map { decimal(it, digits) }
+        val axis = labels.maxOf(label::measureText) + 8 * unit
+        val top = legend + 4 * unit
+        val bottom = height - label.textSize * 1.6f
+        val plot = Plot(axis, width - 6 * unit, top, bottom, ticks.first(), ticks.last(), steps)
+        ticks.forEachIndexed { i, tick ->
+            val y = plot.y(tick)
+            canvas.drawLine(axis, y, width.toFloat(), y, grid)
+            canvas.drawText(labels[i], axis - 8 * unit - label.measureText(labels[i]), y + label.textSize * 0.35f, label)
+        }
+        drawSteps(canvas, plot)
+        drawCurve(canvas, plot, training, trained)
+        drawCurve(canvas, plot, evaluation, evaluated)
+        evaluation.filter { it.loss.isFinite() }.forEach { canvas.drawCircle(plot.x(it.step), plot.y(it.loss), 4 * unit, dot) }
+    }
+
+    private class Plot(val left: Float, val right: Float, val top: Float, val bottom: Float, val low: Double, val high: Double, val steps: Int) {
+        fun x(step: Int) = left + (right - left) * step / steps
+
+        fun y(loss: Double) = (bottom - (bottom - top) * (loss - low) / (high - low)).toFloat()
+    }
+
+    private fun drawLegend(canvas: Canvas) {
+        val y = label.textSize
+        var x = 0f
+        for ((text, paint) in listOf(R.string.legend_training to trained, R.string.legend_evaluation to evaluated)) {
+            canvas.drawLine(x + 2 * unit, y - label.textSize * 0.35f, x + 18 * unit, y - label.textSize * 0.35f, paint)
+            if (paint === evaluated) canvas.drawCircle(x + 10 * unit, y - label.textSize * 0.35f, 4 * unit, dot)
+            x += 24 * unit
+            canvas.drawText(context.getString(text), x, y, label)
+            x += label.measureText(context.getString(text)) + 20 * unit
+        }
+    }
+
+    private fun drawSteps(canvas: Canvas, plot: Plot) {
+        for (step in listOf(0, steps / 2, steps).distinct()) {
+            val text = formatCount(resources, step.toLong())
+            val x = (plot.x(step) - label.measureText(text) / 2).coerceIn(0f, width - label.measureText(text))
+            canvas.drawText(text, x, height - 2 * unit, label)
+        }
+    }
+
+    private fun drawCurve(canvas: Canvas, plot: Plot, points: List<LossPoint>, paint: Paint) {
+        val finite = points.filter { it.loss.isFinite() }
+        path.reset()
+        finite.forEachIndexed { i, point ->
+            if (i == 0) path.moveTo(plot.x(point.step), plot.y(point.loss)) else path.lineTo(plot.x(point.step), plot.y(point.loss))
+        }
+        if (finite.size == 1) canvas.drawPoint(plot.x(finite[0].step), plot.y(finite[0].loss), paint)
+        canvas.drawPath(path, paint)
+    }
+
+    companion object {
+        /** Three to six round numbers that enclose [low] and [high], in equal steps. */
+        fun ticks(low: Double, high: Double): List<Double> {
+            val span = maxOf(high - low, maxOf(kotlin.math.abs(high), 1e-3) * 0.02)
+            val rough = span / 3
+            val power = 10.0.pow(floor(log10(rough)))
+            val step = listOf(1.0, 2.0, 5.0, 10.0).first { it * power >= rough * 0.999 } * power
+            val first = floor(low / step).toLong()
+            val last = maxOf(ceil(high / step).toLong(), first + 2)
+            return (first..last).map { it * step }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+package lcsbmobile.app
+
+import android.app.Activity
+import android.content.ActivityNotFoundException
+import android.content.Intent
+import android.net.Uri
+import android.os.Build
+import android.os.Bundle
+import android.provider.OpenableColumns
+import android.provider.Settings as SystemSettings
+import android.view.View
+import android.view.WindowInsets
+import android.view.inputmethod.InputMethodManager
+import android.widget.FrameLayout
+import android.widget.LinearLayout
+
+/** The one window: five screens, of which one is seen, and what needs an Activity: pickers, permissions, the share sheet. */
+class MainActivity : Activity() {
+    private lateinit var screens: Map<Destination, Screen>
+    private lateinit var problem: ProblemCard
+    private lateinit var navigation: Navigation
+    private val observer = ::render
+    private val app get() = App.of(this)
+    private var shown = Destination.MODEL
+
+    override fun onCreate(saved: Bundle?) {
+        super.onCreate(saved)
+        setContentView(R.layout.main)
+        val content = findViewById<FrameLayout>(R.id.content)
+        screens = Destination.entries.associateWith { destination ->
+            val view = layoutInflater.inflate(destination.layout, content, false)
+            content.addView(view)
+            heading(view.findViewById(destination.title))
+            screen(destination, view)
+        }
+        problem = ProblemCard(this)
+        navigation = findViewById(R.id.navigation)
+        navigation.onChosen = ::show
+        applyInsets()
+        show(Destination.entries[saved?.getInt(SHOWN) ?: 0])
+    }
+
+    private fun screen(destination: Destination, view: View): Screen = when (destination) {
+        Destination.MODEL -> ModelScreen(this, view)
+        Destination.DATA -> DataScreen(this, view)
+        Destination.TRAIN -> TrainScreen(this, view)
+        Destination.TRY -> TryScreen(this, view)
+        Destination.SHARE -> ShareScreen(this, view)
+    }
+
+    override fun onStart() {
+        super.onStart()
+        app.store.observe(observer)
+    }
+
+    override fun onStop() {
+        app.store.forget(observer)
+        super.onStop()
+    }
+
+    override fun onSaveInstanceState(state: Bundle) {
+        super.onSaveInstanceState(state)
+        state.putInt(SHOWN, shown.ordinal)
+    }
+
+    fun show(destination: Destination) {
+        shown = destination
+        for ((each, screen) in screens) screen.view.visibility = if (each == destination) View.VISIBLE else View.GONE
+        navigation.show(destination)
+        getSystemService(InputMethodManager::class.java).hideSoftInputFromWindow(navigation.windowToken, 0)
+        render(app.store.state)
+    }
+
+    /** Only what is seen is drawn anew. */
+    private fun render(state: AppState) {
+        problem.render(state)
+        screens.getValue(shown).render(state)
+    }
+
+    fun pickFolder() = pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), FOLDER)
+
+    fun pickZip() = pick(document("application/zip"), ZIP)
+
+    fun pickData() = pick(document("*/*"), DATA)
+
+    private fun document(type: String) = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type)
+
+    private fun pick(intent: Intent, request: Int) {
+        try {
+            startActivityForResult(intent, request)
+        } catch (error: ActivityNotFoundException) {
+            app.store.update { it.copy(problem = Problem.NO_PICKER) }
+        }
+    }
+
+    override fun onActivityResult(request: Int, result: Int, data: Intent?) {
+        val uri = data?.data
+        if (result != RESULT_OK || uri == null) return
+        try {
+            when (request) {
+                FOLDER -> app.bundles.add(TreeSource(contentResolver, uri))
+                ZIP -> app.bundles.add(ZipSource(contentResolver, uri, describe(uri).first))
+                DATA -> describe(uri).let { (name, size) -> app.data.import(uri, name, size) }
+            }
+        } catch (error: SecurityException) {
+            app.store.update { it.copy(problem = Problem.ACCESS) }
+        }
+    }
+
+    /** A document's name and size (0: unknown). */
+    private fun describe(uri: Uri): Pair<String, Long> {
+        val columns = arrayOf(OpenableColumns.DISPLAY_NAME, OpenableColumns.SIZE)
+        contentResolver.query(uri, columns, null, null, null)?.use {
+            if (it.moveToFirst()) return (it.getString(0) ?: uri.lastPathSegment.orEmpty()) to it.getLong(1)
+        }
+        return uri.lastPathSegment.orEmpty() to 0L
+    }
+
+    /** Training begins whether or not the person allows notifications; without them it is seen in the app only. */
+    fun train() {
+        if (Build.VERSION.SDK_INT >= 33 && checkSelfPermission(NOTIFICATIONS) != PERMISSION_GRANTED) requestPermissions(arrayOf(NOTIFICATIONS), NOTIFY)
+        TrainService.start(this)
+    }
+
+    override fun onRequestPermissionsResult(request: Int, permissions: Array<String>, results: IntArray) {
+        if (request == NOTIFY && results.firstOrNull() != PERMISSION_GRANTED) app.store.update { it.copy(problem = Problem.NOTIFICATIONS) }
+    }
+
+    fun openNotificationSettings() =
+        startActivity(Intent(SystemSettings.ACTION_APP_NOTIFICATION_SETTINGS).putExtra(SystemSettings.EXTRA_APP_PACKAGE, packageName))
+
+    /** From any thread. */
+    fun send(intent: Intent) = runOnUiThread { if (!isDestroyed) startActivity(intent) }
+
+    /** The window reaches below the system's bars; what is touched or read does not. */
+    private fun applyInsets() {
+        val root = findViewById<View>(R.id.root)
+        reachBelowBars(root)
+        root.setOnApplyWindowInsetsListener { _, insets ->
+            val edges = edges(insets)
+            root.setPadding(edges.left, edges.top, edges.right, 0)
+            navigation.setPadding(0, 0, 0, if (edges.keyboard > 0) 0 else edges.bottom)
+            navigation.visibility = if (edges.keyboard > 0) View.GONE else View.VISIBLE
+            val below = if (navigation.orientation == LinearLayout.VERTICAL) edges.bottom else 0
+            for (screen in screens.values) screen.view.setPadding(0, 0, 0, maxOf(edges.keyboard, below))
+            insets
+        }
+    }
+
+    @Guarded
+    private fun reachBelowBars(root: View) {
+        if (Build.VERSION.SDK_INT >= 30) {
+            window.setDecorFitsSystemWindows(false)
+        } else {
+            @Suppress("DEPRECATION")
+            root.systemUiVisibility = View.SYSTEM_UI_FLAG_LAYOUT_STABLE or View.SYSTEM_UI_FLAG_LAYOUT_FULLSCREEN or View.SYSTEM_UI_FLAG_LAYOUT_HIDE_NAVIGATION
+        }
+    }
+
+    private class Edges(val left: Int, val top: Int, val right: Int, val bottom: Int, val keyboard: Int)
+
+    @Guarded
+    private fun edges(insets: WindowInsets): Edges {
+        if (Build.VERSION.SDK_INT >= 30) {
+            val bars = insets.getInsets(WindowInsets.Type.systemBars() or WindowInsets.Type.displayCutout())
+            return Edges(bars.left, bars.top, bars.right, bars.bottom, insets.getInsets(WindowInsets.Type.ime()).bottom)
+        }
+        @Suppress("DEPRECATION")
+        return with(insets) {
+            val keyboard = if (systemWindowInsetBottom > stableInsetBottom) systemWindowInsetBottom else 0
+            Edges(systemWindowInsetLeft, systemWindowInsetTop, systemWindowInsetRight, stableInsetBottom, keyboard)
+        }
+    }
+
+    private companion object {
+        const val SHOWN = "shown"
+        const val FOLDER = 1
+        const val ZIP = 2
+        const val DATA = 3
+        const val NOTIFY = 4
+        const val NOTIFICATIONS = "android.permission.POST_NOTIFICATIONS"
+        const val PERMISSION_GRANTED = android.content.pm.PackageManager.PERMISSION_GRANTED
+    }
+}

@@ -1,0 +1,77 @@
+package lcsbmobile.app
+
+import android.app.Service
+import android.content.Context
+import android.content.Intent
+import android.content.pm.ServiceInfo
+import android.os.Build
+import android.os.IBinder
+
+/** Keeps the process alive while it trains, and shows so. What trains is [Training]. */
+class TrainService : Service() {
+    private lateinit var notice: TrainNotice
+
+    override fun onBind(intent: Intent?): IBinder? = null
+
+    override fun onCreate() {
+        super.onCreate()
+        notice = TrainNotice(this)
+    }
+
+    /** Without an intent when the system restarts the service after it had ended the process: then the run goes on. */
+    override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
+        val training = App.of(this).training
+        when (intent?.action) {
+            PAUSE -> training.pause()
+            CANCEL -> training.cancel()
+            else -> return train(training, startId)
+        }
+        if (!training.running) stopSelf()
+        return START_NOT_STICKY
+    }
+
+    private fun train(training: Training, startId: Int): Int {
+        if (!goToForeground() || !training.start { finish(startId) }) {
+            stopSelf()
+            return START_NOT_STICKY
+        }
+        notice.begin()
+        return START_STICKY
+    }
+
+    /** From API 31 the system may refuse, when it restarted the service in the background. The job then goes on with the run. */
+    private fun goToForeground(): Boolean =
+        try {
+            if (Build.VERSION.SDK_INT >= 34) {
+                startForeground(TrainNotice.ID, notice.build(), ServiceInfo.FOREGROUND_SERVICE_TYPE_SPECIAL_USE)
+            } else {
+                startForeground(TrainNotice.ID, notice.build())
+            }
+            true
+        } catch (error: IllegalStateException) {
+            App.of(this).training.schedule()
+            App.of(this).store.update { it.copy(problem = Problem.BACKGROUND) }
+            false
+        }
+
+    /** On the training's thread. The service lives on if it was started anew meanwhile. */
+    private fun finish(startId: Int) {
+        notice.end()
+        stopForeground(STOP_FOREGROUND_DETACH)
+        stopSelf(startId)
+    }
+
+    override fun onDestroy() {
+        App.of(this).training.pause()
+        super.onDestroy()
+    }
+
+    companion object {
+        const val PAUSE = "lcsbmobile.app.PAUSE"
+        const val CANCEL = "lcsbmobile.app.CANCEL"
+
+        fun start(context: Context) {
+            context.startForegroundService(Intent(context, TrainService::class.java))
+        }
+    }
+}

@@ -1,0 +1,55 @@
+package lcsbmobile.app
+
+import android.Manifest
+import android.app.backup.FullBackupDataOutput
+import android.content.pm.PackageManager
+import android.content.pm.ServiceInfo
+import java.io.File
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import org.mockito.Mockito.mock
+import org.mockito.Mockito.verifyNoInteractions
+import org.robolectric.util.ReflectionHelpers
+import org.robolectric.util.ReflectionHelpers.ClassParameter
+
+/** What the app may do, and what others may do with it. */
+class ManifestTest : AppTest() {
+    private val flags = PackageManager.GET_PERMISSIONS or PackageManager.GET_SERVICES or PackageManager.GET_RECEIVERS or PackageManager.GET_PROVIDERS
+    private val found by lazy { app.packageManager.getPackageInfo(app.packageName, flags) }
+
+    @Test fun `it cannot reach the Internet, and asks for nothing that it does not need`() {
+        val expected = setOf(
+            Manifest.permission.FOREGROUND_SERVICE,
+            "android.permission.FOREGROUND_SERVICE_SPECIAL_USE",
+            "android.permission.POST_NOTIFICATIONS",
+            Manifest.permission.RECEIVE_BOOT_COMPLETED,
+        )
+        assertEquals(expected, found.requestedPermissions!!.toSet())
+        assertFalse("the merged manifest", "INTERNET" in File("target/AndroidManifest.xml").readText().substringAfter("<manifest"))
+    }
+
+    @Test fun `only the launcher and the job scheduler may start a part of it`() {
+        val service = found.services!!.single { it.name == TrainService::class.java.name }
+        assertFalse(service.exported)
+        assertEquals(ServiceInfo.FOREGROUND_SERVICE_TYPE_SPECIAL_USE, service.foregroundServiceType)
+        val job = found.services!!.single { it.name == TrainJob::class.java.name }
+        assertEquals("android.permission.BIND_JOB_SERVICE", job.permission)
+        assertFalse(found.receivers!!.single().exported)
+        assertFalse(found.providers!!.single().exported)
+        assertTrue(found.providers!!.single().grantUriPermissions)
+    }
+
+    @Test fun `nothing is backed up unless the person says so, and then data and runs only`() {
+        val agent = Backup().also { ReflectionHelpers.callInstanceMethod<Unit>(it, "attachBaseContext", ClassParameter.from(android.content.Context::class.java, app)) }
+        val output = mock(FullBackupDataOutput::class.java)
+        app.settings.backup = false
+        agent.onFullBackup(output)
+        verifyNoInteractions(output)
+        for (rules in listOf("backup_rules", "extraction_rules")) {
+            val paths = Regex("path=\"(.*?)\"").findAll(File("src/main/res/xml/$rules.xml").readText()).map { it.groupValues[1] }.toSet()
+            assertEquals(setOf("data", "runs"), paths)
+        }
+    }
+}

@@ -1,0 +1,29 @@
+package lcsbmobile.app
+
+import android.app.Activity
+import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.os.Looper
+import android.view.View
+import java.io.File
+import org.robolectric.Shadows.shadowOf
+
+/** Lays the window out as large as the screen, draws it and writes NAME.png into the directory that the system property `screenshots` names. */
+fun picture(activity: Activity, name: String): Bitmap {
+    shadowOf(Looper.getMainLooper()).idle()
+    val window = activity.window.decorView
+    val metrics = activity.resources.displayMetrics
+    repeat(2) { // the second time with what the first made of scrolling and wrapping
+        window.measure(exactly(metrics.widthPixels), exactly(metrics.heightPixels))
+        window.layout(0, 0, metrics.widthPixels, metrics.heightPixels)
+    }
+    window.jumpDrawablesToCurrentState()
+    val bitmap = Bitmap.createBitmap(metrics.widthPixels, metrics.heightPixels, Bitmap.Config.ARGB_8888)
+    window.draw(Canvas(bitmap))
+    val file = File(checkNotNull(System.getProperty("screenshots")), "$name.png")
+    file.parentFile!!.mkdirs()
+    file.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+    return bitmap
+}
+
+private fun exactly(size: Int) = View.MeasureSpec.makeMeasureSpec(size, View.MeasureSpec.EXACTLY)

@@ -1,0 +1,252 @@
+package lcsbmobile.app
+
+import android.app.AlertDialog
+import android.content.Intent
+import android.net.Uri
+import android.view.View
+import android.widget.Button
+import android.widget.EditText
+import android.widget.TextView
+import java.io.File
+import java.util.zip.ZipInputStream
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
+import lcsbmobile.core.checkpointFiles
+import lcsbmobile.core.newestGood
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
+import org.junit.Assert.assertNotEquals
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import org.robolectric.Robolectric
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.android.controller.ServiceController
+import org.robolectric.shadows.ShadowAlertDialog
+
+/** From the tiny bundle to an adapter, by pressing what a person presses. The system's part, starting what was asked for, is played here. */
+class RunTest : AppTest() {
+    private val cycle get() = state.bundle!!.schedule.size
+
+    private fun MainActivity.press(id: Int) {
+        val button = view<View>(id)
+        check(button.isShown && button.isEnabled) { "${resources.getResourceEntryName(id)} cannot be pressed" }
+        button.performClick()
+        idle()
+    }
+
+    private fun confirm() {
+        ShadowAlertDialog.getLatestAlertDialog().getButton(AlertDialog.BUTTON_POSITIVE).performClick()
+        idle()
+    }
+
+    /** Starts the service that the activity asked for. */
+    private fun startService(): ServiceController<TrainService> {
+        val intent = shadowOf(app).nextStartedService
+        assertEquals(TrainService::class.java.name, intent.component!!.className)
+        return Robolectric.buildService(TrainService::class.java, intent).create().startCommand(0, 1)
+    }
+
+    private fun useSample(activity: MainActivity) {
+        activity.show(Destination.DATA)
+        activity.press(R.id.sample_data)
+        waitFor("the sample") { state.data?.summary != null && state.reading == null }
+    }
+
+    private fun MainActivity.text(id: Int) = view<TextView>(id).text.toString()
+
+    private fun adapter(state: File = File(app.filesDir, "runs/tiny/state")): FloatArray {
+        val bundle = app.store.state.bundle!!
+        val checkpoint = newestGood(checkpointFiles(state), bundle.layers, bundle.adapterSize).second
+        return FloatArray(bundle.layers * bundle.adapterSize).also { checkpoint.state.adapter.duplicate().get(it) }
+    }
+
+    private fun begin(activity: MainActivity, steps: Int): ServiceController<TrainService> {
+        app.settings.steps = steps
+        activity.show(Destination.TRAIN)
+        activity.press(R.id.start)
+        return startService()
+    }
+
+    @Test fun `two cycles from the first start to a shared adapter`() {
+        val activity = open().get()
+        assertEquals("tiny", activity.text(R.id.bundle_name))
+        useSample(activity)
+        assertEquals("170", activity.view<View>(R.id.data_examples).findViewById<TextView>(R.id.figure_value).text.toString())
+        begin(activity, 2 * cycle)
+        waitFor("the end") { state.run.phase == Phase.FINISHED }
+        assertEquals("Finished", activity.text(R.id.run_phase))
+        assertTrue("it was tested before the first run", state.bundle!!.checked)
+        assertEquals((1..2 * cycle).toList(), state.run.training.map { it.step })
+        assertEquals(0, state.run.evaluation.first().step)
+        assertEquals(2 * cycle, state.run.evaluation.last().step)
+        assertTrue("it learns", state.run.evaluation.last().loss < state.run.evaluation.first().loss)
+        activity.show(Destination.TRY)
+        activity.view<EditText>(R.id.prompt).setText("ok so ")
+        activity.press(R.id.write)
+        waitFor("both texts") { !state.comparison.writing && state.comparison.prompt != null }
+        assertTrue(activity.text(R.id.before).startsWith("ok so ") && activity.text(R.id.after).startsWith("ok so "))
+        assertTrue(state.comparison.before.isNotEmpty() && state.comparison.after.isNotEmpty())
+        assertEquals(listOf("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/training_report.json"), shareAdapter(activity).keys.sorted())
+    }
+
+    /** Shares, and reads what another app would: the files of the ZIP. */
+    private fun shareAdapter(activity: MainActivity): Map<String, ByteArray> {
+        activity.show(Destination.SHARE)
+        activity.press(R.id.share_adapter)
+        waitFor("the share sheet") { !app.sharing.worker.busy && !state.packing }
+        val chooser = shadowOf(activity).nextStartedActivity
+        assertEquals(Intent.ACTION_CHOOSER, chooser.action)
+        @Suppress("DEPRECATION")
+        val send = chooser.getParcelableExtra<Intent>(Intent.EXTRA_INTENT)!!
+        assertEquals("application/zip", send.type)
+        assertTrue(send.flags and Intent.FLAG_GRANT_READ_URI_PERMISSION != 0)
+        @Suppress("DEPRECATION")
+        val uri = send.getParcelableExtra<Uri>(Intent.EXTRA_STREAM)!!
+        return ZipInputStream(app.contentResolver.openInputStream(uri)).use { zip ->
+            generateSequence { zip.nextEntry }.associate { it.name to zip.readBytes() }
+        }
+    }
+
+    @Test fun `pause, turning the phone, and resume give the bits of the unbroken run`() {
+        var controller = open()
+        useSample(controller.get())
+        begin(controller.get(), 2 * cycle)
+        waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        val unbroken = adapter()
+        controller.get().press(R.id.start)
+        confirm()
+        startService()
+        waitFor("two steps") { state.run.step >= 2 }
+        controller = controller.recreate()
+        assertTrue(controller.get().view<View>(R.id.pause).isShown)
+        controller.get().press(R.id.pause)
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && !app.training.running }
+        controller.get().press(R.id.start)
+        startService()
+        waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        assertArrayEquals(unbroken, adapter(), 0f)
+    }
+
+    @Test fun `a run that the system ended, with the clock set back, goes on bit for bit`() {
+        val activity = open()
+        useSample(activity.get())
+        begin(activity.get(), 2 * cycle)
+        waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        val unbroken = adapter()
+        activity.get().press(R.id.start)
+        confirm()
+        startService()
+        waitFor("three steps") { state.run.step >= 3 }
+        val killed = snapshot()
+        app.training.pause()
+        waitFor("the pause") { !app.training.running }
+        activity.pause().stop().destroy()
+        restore(killed)
+        android.os.SystemClock.setCurrentTimeMillis(0)
+        app.onCreate() // a new process: nothing but the files
+        firstStart()
+        waitFor("what was saved") { state.run.phase == Phase.INTERRUPTED }
+        val again = open().get()
+        assertEquals("The system ended the app while the model was training. Nothing is lost.", again.text(R.id.problem_what))
+        assertEquals(state.run.step, state.run.training.size)
+        again.show(Destination.TRAIN)
+        again.press(R.id.start)
+        startService()
+        waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        assertArrayEquals(unbroken, adapter(), 0f)
+    }
+
+    /** What a process that is killed now leaves. Copied until no file changed meanwhile. */
+    private fun snapshot(): File {
+        val runs = File(app.filesDir, "runs")
+        while (true) {
+            val copy = temporary.newFolder()
+            try {
+                if (runs.copyRecursively(copy, overwrite = true) && checkpointFiles(File(copy, "tiny/state")).isNotEmpty()) return copy
+            } catch (error: java.io.IOException) {
+                continue
+            }
+        }
+    }
+
+    private fun restore(copy: File) {
+        val runs = File(app.filesDir, "runs")
+        runs.deleteRecursively()
+        copy.copyRecursively(runs)
+    }
+
+    @Test fun `stop ends a run that is under way or paused, and what it learned can be shared`() {
+        val activity = open().get()
+        useSample(activity)
+        begin(activity, 40)
+        waitFor("three steps") { state.run.step >= 3 }
+        activity.press(R.id.pause)
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && !app.training.running }
+        activity.press(R.id.cancel_run)
+        confirm()
+        waitFor("the end") { state.run.phase == Phase.CANCELLED && state.report != null }
+        val steps = state.report!!.result.losses.size
+        assertTrue(steps in 3 until 40)
+        val report = Json.parseToJsonElement(shareAdapter(activity).getValue("adapter/training_report.json").decodeToString()).jsonObject
+        assertEquals(steps, report.getValue("losses").jsonArray.size)
+        assertEquals("onnxruntime", report.getValue("runtime").jsonPrimitive.content)
+        assertTrue(report.getValue("peak_pss_bytes").jsonPrimitive.content.toLong() >= 0)
+        activity.show(Destination.TRAIN)
+        activity.press(R.id.start)
+        confirm()
+        startService()
+        waitFor("a new run") { state.run.phase == Phase.TRAINING && state.run.step < steps }
+    }
+
+    @Test fun `typed messages are data, can be taken back, and survive turning the phone`() {
+        var controller = open()
+        controller.get().show(Destination.DATA)
+        for (message in listOf("ok so the bread rose, x", "right then, tea, x", "two things: no gloves, x")) {
+            controller.get().view<EditText>(R.id.message).setText(message)
+            controller.get().press(R.id.add_message)
+            waitFor("the message") { state.data?.typed?.last() == message && state.reading == null }
+        }
+        controller.get().view<EditText>(R.id.message).setText("half")
+        controller = controller.recreate()
+        assertEquals("half", controller.get().view<EditText>(R.id.message).text.toString())
+        assertTrue(controller.get().view<View>(R.id.message).isShown)
+        assertEquals(3L, state.data!!.summary!!.examples)
+        val list = controller.get().view<android.view.ViewGroup>(R.id.messages)
+        assertEquals("Remove message: two things: no gloves, x", list.getChildAt(0).findViewById<View>(R.id.message_remove).contentDescription)
+        list.getChildAt(0).findViewById<View>(R.id.message_remove).performClick()
+        waitFor("two messages") { state.data?.typed?.size == 2 && state.reading == null }
+        assertEquals(1, File(app.filesDir, "data").list()!!.size)
+    }
+
+    @Test fun `trying a model without an adapter shows what it writes before`() {
+        val activity = open().get()
+        activity.show(Destination.TRY)
+        activity.view<EditText>(R.id.prompt).setText("ok so ")
+        activity.press(R.id.write)
+        waitFor("the text") { !state.comparison.writing && state.comparison.prompt != null }
+        assertTrue(activity.text(R.id.before).startsWith("ok so "))
+        assertEquals("", activity.text(R.id.after))
+        assertEquals("Train the model to see the difference.", activity.text(R.id.try_state))
+        activity.show(Destination.SHARE)
+        assertFalse(activity.view<Button>(R.id.share_adapter).isEnabled)
+    }
+
+    @Test fun `another model has its own run, and a model that is removed takes its run along`() {
+        app.bundles.add(DirectorySource(File(bundles, "llama")))
+        waitFor("llama") { state.chosen == "llama" && state.transfer == null }
+        val activity = open().get()
+        useSample(activity)
+        begin(activity, 2)
+        waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        app.bundles.choose("tiny")
+        waitFor("tiny") { state.run.phase == Phase.NONE && state.reading == null }
+        app.bundles.choose("llama")
+        waitFor("llama's run") { state.run.phase == Phase.FINISHED && state.run.step == 2 }
+        app.bundles.remove("llama")
+        waitFor("only tiny") { state.bundles.map { it.name } == listOf("tiny") && state.chosen == "tiny" }
+        assertNotEquals(true, File(app.filesDir, "runs/llama").exists())
+    }
+}

@@ -1,0 +1,49 @@
+package lcsbmobile.app
+
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Test
+
+class ViewsTest : AppTest() {
+    @Test fun `ticks are round numbers that enclose the curve`() {
+        assertEquals(listOf(1.0, 2.0, 3.0, 4.0), LossChart.ticks(1.2, 3.4))
+        assertEquals(listOf(0.0, 0.5, 1.0, 1.5), LossChart.ticks(0.1, 1.5))
+        val random = java.util.Random(0)
+        repeat(1000) {
+            val low = random.nextDouble() * 10
+            val high = low + random.nextDouble() * 10 * random.nextDouble()
+            val ticks = LossChart.ticks(low, high)
+            assertTrue("$low $high: $ticks", ticks.size in 3..6 && ticks.first() <= low + 1e-9 && ticks.last() >= high - 1e-9)
+        }
+        assertTrue(LossChart.ticks(2.0, 2.0).size >= 3)
+    }
+
+    @Test fun `layers are counted from one, in ranges`() {
+        assertEquals("1–3, 5, 8", LayerStrip.ranges(listOf(0, 1, 2, 4, 7)))
+        assertEquals("", LayerStrip.ranges(emptyList()))
+    }
+
+    @Test fun `chart and strip say in words what they show`() {
+        val activity = open().get()
+        val chart = activity.view<LossChart>(R.id.chart)
+        chart.show(emptyList(), emptyList(), 20)
+        assertEquals("The curve appears with the first steps.", chart.contentDescription)
+        chart.show(listOf(LossPoint(1, 3.25), LossPoint(8, 2.5)), listOf(LossPoint(0, 3.3), LossPoint(8, 2.6)), 20)
+        assertEquals("Training loss over 8 steps: from 3.250 to 2.500. On held-out examples: from 3.300 to 2.600.", chart.contentDescription)
+        val strip = activity.view<LayerStrip>(R.id.layers)
+        strip.show(List(2) { LayerRole.SKIPPED } + List(2) { LayerRole.TRAINED } + List(4) { LayerRole.PASSED }, 3)
+        assertEquals("8 layers. Trained now: 3–4. Passed through: 5–8.", strip.contentDescription)
+    }
+
+    @Test fun `figures are written as the screen's language writes them`() {
+        assertEquals("1.4 GB", formatBytes(english(), 1_400_000_000))
+        assertEquals("1,4 GB", formatBytes(german(), 1_400_000_000))
+        assertEquals("93 MB", formatBytes(german(), 93_400_000))
+        assertEquals("1 kB", formatBytes(english(), 1))
+        assertEquals("0,06 s", formatSeconds(german(), 0.06))
+        assertEquals("–", formatDecimal(english(), Double.NaN, 3))
+        assertEquals("less than a minute", formatDuration(english(), 29.0))
+        assertEquals("1 Minute", formatDuration(german(), 61.0))
+        assertEquals("2 hours", formatDuration(english(), 7000.0))
+    }
+}

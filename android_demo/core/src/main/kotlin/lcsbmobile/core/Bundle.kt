@@ -1,0 +1,85 @@
+package lcsbmobile.core
+
+import java.io.File
+import java.io.IOException
+import java.nio.FloatBuffer
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
+
+/** What a bundle says of itself before anything else of it is read. */
+@Serializable
+private class Version(val formatVersion: Long, val target: String = "")
+
+/**
+ * The TrainingBundle: a directory that holds all that a device needs, verified when it is opened. Specification: docs/bundle.md.
+ *
+ * Nothing is held but the manifest; weights are mapped when asked for. [digest]: SHA-256 of manifest.json, hex.
+ */
+class Bundle private constructor(val directory: File, val manifest: Manifest, val digest: String) {
+    val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
+
+    val tokenizer: Tokenizer by lazy { Tokenizer.open(directory, manifest.model.vocabSize) }
+
+    /** How messages become text; null when the bundle says nothing of it. */
+    val chat: ChatFormat? by lazy { if (ChatFormat.FILE in manifest.files) ChatFormat.open(File(directory, ChatFormat.FILE)) else null }
+
+    val golden: GoldenTrace by lazy { GoldenTrace.open(File(directory, GOLDEN_FILE), manifest) }
+
+    /** Into all of [into], float32 [L, n]. Throws ADAPTER. */
+    fun readInitialAdapter(into: FloatBuffer) = readAdapter(File(directory, ADAPTER_FILE), manifest.adapter, into)
+
+    companion object {
+        /**
+         * Reads the manifest, checks it, and every file against it: place, size and SHA-256; and that the golden trace is of its model.
+         *
+         * The bundle may come from anywhere (docs/hostile_input.md). [progress]: bytes verified of all; it may throw, to cancel. Throws
+         * BUNDLE_UNREADABLE, BUNDLE_OTHER_TARGET, BUNDLE_NEWER_VERSION or BUNDLE_DAMAGED.
+         */
+        fun open(directory: File, progress: (done: Long, total: Long) -> Unit = { _, _ -> }): Bundle {
+            val path = File(directory, MANIFEST_FILE)
+            val raw = readManifest(directory)
+            val text = try {
+                strictUtf8(raw)
+            } catch (error: IOException) {
+                throw unreadable("$path: malformed manifest: ${ioReason(error)}; export the bundle again", error)
+            }
+            val manifest = decode(path, text)
+            checkManifest(manifest, text, path)
+            checkFiles(directory, manifest, progress)
+            return Bundle(directory, manifest, sha256(raw)).also { it.golden }
+        }
+    }
+}
+
+private fun readManifest(directory: File): ByteArray {
+    try {
+        if (!isInside(directory, MANIFEST_FILE)) throw unreadable("$directory: $MANIFEST_FILE is a link that leads outside the bundle")
+        return readBounded(File(directory, MANIFEST_FILE), MANIFEST_BYTES)
+    } catch (error: IOException) {
+        throw unreadable("$directory: not a bundle: $MANIFEST_FILE cannot be read (${ioReason(error)}); write one with lcsb export", error)
+    }
+}
+
+private val lenient = Json(recordJson) { ignoreUnknownKeys = true }
+
+private fun decode(path: File, text: String): Manifest {
+    try {
+        val stated = lenient.decodeFromString<Version>(text)
+        val version = stated.formatVersion
+        if (version > FORMAT_VERSION) {
+            val message = "$path: format version $version is newer than $FORMAT_VERSION, the newest known; update the app"
+            throw LcsbException(Fault.BUNDLE_NEWER_VERSION, message)
+        }
+        if (version < FORMAT_VERSION) {
+            throw unreadable("$path: format version $version is older than $FORMAT_VERSION; export the bundle again")
+        }
+        if (stated.target != TARGET) {
+            val found = oneLine(stated.target, 40)
+            val message = "$path: expected a bundle of target $TARGET, found $found; export one with --target $TARGET"
+            throw LcsbException(Fault.BUNDLE_OTHER_TARGET, message, listOf(found))
+        }
+        return recordJson.decodeFromString<Manifest>(text)
+    } catch (error: IllegalArgumentException) { // kotlinx.serialization's
+        throw unreadable("$path: malformed manifest: ${jsonFault(error)}; export the bundle again", error)
+    }
+}

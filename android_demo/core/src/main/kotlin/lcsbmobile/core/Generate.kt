@@ -1,0 +1,221 @@
+package lcsbmobile.core
+
+import java.nio.FloatBuffer
+import java.util.Random
+import kotlin.math.exp
+import kotlinx.serialization.Serializable
+
+// Text from the base or the adapted model, a token at a time.
+
+private const val INCOMPLETE = '\uFFFD' // what a decoder makes of the first bytes of a character
+
+/**
+ * [temperature] 0 takes the likeliest token. [topP]: sample from the smallest set of that probability (nucleus sampling, arXiv 1904.09751).
+ * [stop]: texts; the one that is complete first ends the text, and nothing of it is given out.
+ */
+@Serializable
+data class SamplingConfig(
+    val temperature: Double = 0.8,
+    val topP: Double = 0.95,
+    val seed: Long = 0,
+    val maxTokens: Int = 64,
+    val stop: List<String> = emptyList(),
+) {
+    /** Throws OPTION. */
+    fun check() {
+        fun refused(name: String, what: String) = LcsbException(Fault.OPTION, "$name: expected $what", listOf(name))
+        if (maxTokens < 1) throw refused("max-tokens", "at least 1, found $maxTokens")
+        if (!(temperature >= 0)) throw refused("temperature", "0 or more, found $temperature")
+        if (!(topP > 0 && topP <= 1)) throw refused("top-p", "more than 0 and at most 1, found $topP")
+        if (seed < 0) throw refused("seed", "0 or more, found $seed")
+        if (stop.any { it.isEmpty() }) throw refused("stop", "a text, found an empty one")
+    }
+}
+
+/** The prompt is a user's message, given to the model in the words of the chat format; [system]: an instruction before it. */
+class Chat(val format: ChatFormat, val system: String? = null) {
+    /** Throws CHAT_UNSUPPORTED when the format does not take the messages. */
+    fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
+        val messages = listOfNotNull(system?.let { Message("system", it) }) + Message("user", message)
+        return tokenizer.encode(format.render(messages, addGenerationPrompt = true))
+    }
+}
+
+enum class TextEnd { END_TOKEN, STOP_TEXT, MAX_TOKENS, SEQUENCE_FULL }
+
+/**
+ * The text after [prompt], or with [chat] the answer to it, in pieces as it is written.
+ *
+ * It ends at a token that ends a text or a turn (`Tokenizer.endIds`), before a stop text, after `maxTokens`, or when the sequence is full.
+ * Throws OPTION when the prompt leaves no room, or for a stop text that has a special token within it.
+ */
+fun generate(
+    runner: StepRunner,
+    bundle: Bundle,
+    adapter: FloatBuffer,
+    prompt: String,
+    config: SamplingConfig,
+    chat: Chat? = null,
+): Continuation {
+    config.check()
+    val seqLen = bundle.manifest.seqLen
+    val ids = chat?.promptIds(bundle.tokenizer, prompt) ?: bundle.tokenizer.encodePrompt(prompt)
+    if (ids.size !in 1 until seqLen) {
+        throw LcsbException(Fault.OPTION, "prompt: expected 1 to ${seqLen - 1} tokens, found ${ids.size}; give another prompt", listOf("prompt"))
+    }
+    return Continuation(runner.decoder(adapter), bundle.tokenizer, ids, seqLen, config)
+}
+
+/**
+ * The pieces of a text as it is written; may be iterated once. A piece ends where the text so far is whole characters and cannot be the
+ * beginning of a stop text.
+ *
+ * [tokens]: written so far, without the one that ended the text. [prefillSeconds]: to the first token. [decoded], [decodeSeconds]: of the tokens
+ * after it, an ending one included; what the reader of the pieces does meanwhile is not counted. [ended]: why, once it has.
+ */
+class Continuation internal constructor(
+    private val decoder: Decoder,
+    private val tokenizer: Tokenizer,
+    private val prompt: IntArray,
+    seqLen: Int,
+    private val config: SamplingConfig,
+) : Sequence<String>, AutoCloseable {
+    private val before = tokenizer.decode(prompt)
+    private val most = minOf(config.maxTokens, seqLen - prompt.size)
+    private val full = if (most == config.maxTokens) TextEnd.MAX_TOKENS else TextEnd.SEQUENCE_FULL
+    private val endings = endings(tokenizer, config.stop)
+    private val pieces = sequence { write(StopTexts(endings.second)) }.constrainOnce()
+
+    var tokens = 0
+        private set
+    var decoded = 0
+        private set
+    var prefillSeconds = 0.0
+        private set
+    var decodeSeconds = 0.0
+        private set
+    var ended: TextEnd? = null
+        private set
+
+    override fun iterator(): Iterator<String> = pieces.iterator()
+
+    /** Of a text that is not read to its end; otherwise it happens by itself. */
+    override fun close() = decoder.close()
+
+    private suspend fun SequenceScope<String>.write(stop: StopTexts) = decoder.use {
+        val random = Random(config.seed)
+        val written = ArrayList<Int>()
+        while (ended == null) {
+            val token = next(written, random)
+            if (token in endings.first) {
+                ended = TextEnd.END_TOKEN
+                break
+            }
+            written += token
+            tokens = written.size
+            val piece = stop.grow(text(written))
+            if (piece.isNotEmpty()) yield(piece)
+            if (stop.met) ended = TextEnd.STOP_TEXT else if (tokens == most) ended = full
+        }
+        if (stop.rest.isNotEmpty()) yield(stop.rest)
+    }
+
+    private fun next(written: List<Int>, random: Random): Int {
+        val started = System.nanoTime()
+        val token = sample(if (written.isEmpty()) decoder.prefill(prompt) else decoder.next(written.last()), config, random)
+        val seconds = (System.nanoTime() - started) / 1e9
+        if (written.isEmpty()) {
+            prefillSeconds = seconds
+        } else {
+            decodeSeconds += seconds
+            decoded++
+        }
+        return token
+    }
+
+    /** What the tokens add to the prompt's text: alone, some decoders would drop a blank before the first word. */
+    private fun text(written: List<Int>): String {
+        val whole = tokenizer.decode(prompt + written)
+        return if (whole.startsWith(before)) whole.substring(before.length) else tokenizer.decode(written.toIntArray())
+    }
+}
+
+/** What may be given out of a text that grows at its end. [met]: a stop text is in it; nothing comes after that. */
+internal class StopTexts(private val stop: List<String>) {
+    var met = false
+        private set
+
+    /** What was held back and turned out to be text. */
+    var rest = ""
+        private set
+    private var given = ""
+
+    /** The next piece, perhaps empty; [text] is all that was written so far. */
+    fun grow(text: String): String {
+        val whole = text.trimEnd(INCOMPLETE)
+        // The one that is complete first, so that it does not matter where one token ends and the next begins.
+        val first = stop.map { whole.indexOf(it) to it }.filter { it.first >= 0 }.minWithOrNull(compareBy({ it.first + it.second.length }, { it.first }))
+        met = first != null
+        val end = first?.first ?: (whole.length - begun(whole))
+        rest = if (met) "" else whole.substring(end)
+        if (!whole.startsWith(given)) return "" // what was given out cannot be taken back
+        val piece = if (end > given.length) whole.substring(given.length, end) else ""
+        given = whole.substring(0, end)
+        return piece
+    }
+
+    /** Characters at the end of [text] that may be the beginning of a stop text. */
+    private fun begun(text: String): Int {
+        val most = minOf(text.length, (stop.maxOfOrNull { it.length } ?: 1) - 1)
+        return (most downTo 1).firstOrNull { size -> stop.any { it.startsWith(text.substring(text.length - size)) } } ?: 0
+    }
+}
+
+/**
+ * The tokens and the texts that end a text. A special token has no text: given as a stop text it is one of the former. Throws OPTION for a stop
+ * text that has such a token within it, as it could not be met.
+ */
+private fun endings(tokenizer: Tokenizer, stop: List<String>): Pair<Set<Int>, List<String>> {
+    val ends = tokenizer.endIds.toMutableSet()
+    val texts = ArrayList<String>()
+    for (text in stop) {
+        val ids = tokenizer.encode(text)
+        val special = ids.filter { it in tokenizer.specialIds }
+        if (special.isNotEmpty() && ids.size > 1) {
+            val found = quoted(text)
+            throw LcsbException(Fault.OPTION, "stop: expected a text or one special token, found $found, which has a special token within it")
+        }
+        if (special.isEmpty()) texts += text else ends += special
+    }
+    return ends to texts
+}
+
+/**
+ * A token id from logits [V]: one draw of [random], none at temperature 0. The generator is Java's, so a sampled text is another than Python's
+ * of the same seed. Throws RUNTIME_FAILED for NaN and infinite logits.
+ */
+internal fun sample(logits: FloatArray, config: SamplingConfig, random: Random): Int {
+    if (!logits.all { it.isFinite() }) {
+        throw LcsbException(Fault.RUNTIME_FAILED, "the model's logits are not finite numbers; try without the adapter, and the self-test")
+    }
+    val likeliest = logits.indices.maxBy { logits[it] } // the first of equals
+    if (config.temperature == 0.0) return likeliest
+    val top = logits[likeliest].toDouble()
+    val weights = DoubleArray(logits.size) { exp((logits[it] - top) / config.temperature) }
+    val ascending = weights.sortedArray()
+    val wanted = config.topP * weights.sum()
+    var first = ascending.size // of the smallest set that has the wanted weight
+    var mass = 0.0
+    do mass += ascending[--first] while (mass < wanted && first > 0)
+    val least = ascending[first]
+    var equals = ascending.size - first - weights.count { it > least } // as many of the least as are in the set, the first of them
+    var left = random.nextDouble() * mass
+    var token = likeliest
+    for (index in weights.indices) {
+        if (weights[index] < least || (weights[index] == least && equals-- <= 0)) continue
+        token = index
+        left -= weights[index]
+        if (left < 0) break
+    }
+    return token
+}

@@ -1,0 +1,30 @@
+package lcsbmobile.core
+
+import java.io.File
+
+/**
+ * What a run is asked for. [learningRate] null: [defaultLearningRate]. [method] null: the bundle's schedule. [holdOut]: the share of the
+ * examples that is evaluated instead of trained on, without [evaluationData]. [evaluateEvery] 0: only before and after. [memoryBudget]: bytes
+ * of anonymous memory. [keep]: that many of the top layers keep their activations; null: as many as the budget allows, none without one.
+ * [threads] 0: the runtime's choice. [prompts] are continued before and after; with [chat] they are a user's messages that are answered.
+ * [seed]: of the data's order.
+ */
+data class RunOptions(
+    val steps: Int,
+    val learningRate: Double? = null,
+    val lrSchedule: LearningRateSchedule = LearningRateSchedule.CONSTANT,
+    val warmup: Int = 0,
+    val accumulation: Int = 1,
+    val method: Method? = null,
+    val evaluationData: File? = null,
+    val holdOut: Double = 0.1,
+    val evaluateEvery: Int = 0,
+    val checkpointEvery: Int = 10,
+    val memoryBudget: Long? = null,
+    val keep: Int? = null,
+    val threads: Int = 0,
+    val prompts: List<String> = emptyList(),
+    val sampling: SamplingConfig = SamplingConfig(),
+    val chat: Boolean = false,
+    val seed: Long = 0,
+)

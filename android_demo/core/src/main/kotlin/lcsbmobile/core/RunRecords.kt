@@ -1,0 +1,109 @@
+package lcsbmobile.core
+
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
+
+/** How a call of [TrainingRun.run] ended. */
+enum class RunOutcome { FINISHED, PAUSED, CANCELLED }
+
+/** What a run does; [label] as the desktop's report calls it. */
+enum class Phase(val label: String) {
+    READING("data"),
+    LOADING("loading"),
+    CHECKING("golden trace"),
+    EVALUATING("evaluation"),
+    STEPS("gradients"),
+    OPTIMIZER("optimizer"),
+    WRITING("text samples"),
+    SAVING("checkpoints"),
+}
+
+/** The mean loss over the held-out data after [step] steps. */
+@Serializable
+data class Evaluation(val step: Int, val loss: Double)
+
+/** What a run did before this process: its steps, the anonymous bytes after each, and its evaluations. */
+class RunHistory(val outcomes: List<StepOutcome>, val memory: List<Long>, val evaluations: List<Evaluation>)
+
+/** What the model wrote after [prompt], before and after the run. */
+@Serializable
+data class Sample(val prompt: String, val before: String, val after: String)
+
+/** Is told what happens, on the thread that runs. Every method may be overridden. [layer] comes often: it must be quick. */
+interface RunObserver {
+    fun phase(name: Phase) {}
+
+    /** [heldOut]: examples to evaluate on. */
+    fun data(report: DataReport, heldOut: Long) {}
+
+    fun warned(text: String) {}
+
+    fun resumed(step: Int, history: RunHistory) {}
+
+    fun evaluated(step: Int, loss: Double) {}
+
+    /** [memory]: anonymous bytes after the step, 0 where the system does not say. */
+    fun stepped(outcome: StepOutcome, memory: Long) {}
+
+    /** The pass through a layer begins. */
+    fun layer(index: Int, backward: Boolean) {}
+
+    fun sampled(prompt: String, text: String, after: Boolean) {}
+}
+
+/**
+ * The whole run's figures, named as `lcsb simulate --json` names them; of one that was resumed, memory and phases are of its last process.
+ * Seconds are of a monotonic clock; bytes are peaks over the whole process, null where the system does not say. What was not come to before the
+ * run was interrupted is null or empty.
+ */
+@Serializable
+data class RunResult(
+    val outcome: RunOutcome,
+    val runtime: String?,
+    val runtimeVersion: String?,
+    val target: String,
+    val method: Method,
+    val schedule: List<List<Int>>,
+    val steps: Int,
+    val resumedFrom: Int?,
+    val learningRate: Double,
+    val losses: List<Double>,
+    val stepSeconds: List<Double>,
+    val evaluations: List<Evaluation>,
+    val evalLossBefore: Double?,
+    val evalLossAfter: Double?,
+    val peakAnonymousBytes: Long?,
+    val predictedPeakAnonymousBytes: Long?,
+    val keptLayers: Int,
+    val phaseSeconds: Map<String, Double>,
+    val data: Map<String, Long>?,
+    val packingFill: Double?,
+    val samples: List<Sample>,
+    val adapter: String?,
+    val checkpoints: String,
+) {
+    fun toJson(): String = resultJson.encodeToString(serializer(), this)
+}
+
+private val resultJson = Json(recordJson) { encodeDefaults = true }
+
+/** By the desktop's names. */
+internal fun DataReport.figures(): Map<String, Long> =
+    mapOf(
+        "lines" to lines,
+        "examples" to examples,
+        "tokens" to tokens,
+        "counted_labels" to countedLabels,
+        "truncated" to truncated,
+        "tokens_cut" to tokensCut,
+        "without_labels" to withoutLabels,
+        "texts" to texts,
+        "completions" to completions,
+        "conversations" to conversations,
+        "uncounted_turns" to uncountedTurns,
+        "duplicates" to duplicates,
+        "length_p50" to lengthP50.toLong(),
+        "length_p90" to lengthP90.toLong(),
+        "length_p99" to lengthP99.toLong(),
+        "longest" to longest.toLong(),
+    )

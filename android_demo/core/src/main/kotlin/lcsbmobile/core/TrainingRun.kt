@@ -1,0 +1,127 @@
+package lcsbmobile.core
+
+import java.io.File
+
+/**
+ * The fine-tune, from a bundle and a data file to an adapter: begun, or gone on with from the newest checkpoint in [directory], bit for bit.
+ *
+ * [directory] holds the run's checkpoints (docs/run_checkpoint.md), [adapterFile] once the run has ended, and files without a name while it
+ * runs; it is made if need be.
+ */
+class TrainingRun(private val bundle: Bundle, private val data: File, private val directory: File, private val options: RunOptions) {
+    val adapterFile = File(directory, ADAPTER_FILE)
+
+    /**
+     * Runs until the last step, or until [control] interrupts; blocks. Every check that needs no training is made before the first step.
+     *
+     * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, MEMORY_TOO_SMALL (it cannot fit;
+     * nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, and, with the last good adapter and a checkpoint saved,
+     * LOSS_NOT_FINITE or MEMORY_EXCEEDED.
+     */
+    fun run(control: RunControl, observer: RunObserver): RunResult {
+        val setup = RunSetup(options, bundle)
+        return RunDirectory(directory).use { checkpoints ->
+            checkFreeSpace(directory, setup.storage)
+            val clock = PhaseClock(observer)
+            clock.enter(Phase.READING)
+            try {
+                val examples = readData(setup, data, directory, control::check)
+                observer.data(examples.training.report, examples.heldOut.size)
+                train(setup, examples, checkpoints, clock, control, observer)
+            } catch (interrupted: RunInterrupted) { // nothing was begun, and what there was is still there
+                result(setup, interrupted.outcome, null, clock)
+            }
+        }
+    }
+
+    private fun train(
+        setup: RunSetup,
+        examples: RunData,
+        checkpoints: RunDirectory,
+        clock: PhaseClock,
+        control: RunControl,
+        observer: RunObserver,
+    ): RunResult {
+        val layout = bundle.manifest.adapter
+        val identity = setup.identity(examples)
+        val checkpoint = checkpoints.newest(layout.numLayers, layout.size, identity, observer::warned)
+        clock.enter(Phase.LOADING)
+        val plan = plan(setup, checkpoint)
+        val kept = plan?.keep ?: options.keep ?: 0
+        val memory = MemoryWatch(options.memoryBudget)
+        lateinit var session: Session
+        lateinit var runner: OnnxRuntimeRunner
+        runner = OnnxRuntimeRunner(bundle, options.threads, kept) {
+            control.rest()
+            memory.look(session.outcomes.size + 1)
+            if (runner.layer < layout.numLayers) observer.layer(runner.layer, runner.backward)
+        }
+        return runner.use {
+            val state = mappedState(directory, layout.numLayers, layout.size)
+            bundle.readInitialAdapter(state.adapter)
+            session = Session(
+                Running(setup, identity, examples, runner, state, kept, checkpoints, adapterFile, memory, clock, control, observer),
+                checkpoint,
+            )
+            val outcome = session.train()
+            clock.enter(null)
+            result(setup, outcome, Begun(examples, session, runner, plan, kept, memory), clock)
+        }
+    }
+
+    /** What the run keeps; null where the system does not say what memory this process has. The step that is checked first counts too. */
+    private fun plan(setup: RunSetup, checkpoint: RunCheckpoint?): Plan? {
+        val base = processAnonymousBytes() ?: return null
+        val subsets = setup.schedule + bundle.golden.run.take(1).map { it.subset }
+        val keep = options.keep ?: checkpoint?.place?.keptLayers
+        return planRun(bundle.manifest, subsets, base, options.memoryBudget, keep, options.accumulation)
+    }
+
+    private class Begun(
+        val data: RunData,
+        val session: Session,
+        val runner: StepRunner,
+        val plan: Plan?,
+        val kept: Int,
+        val memory: MemoryWatch,
+    )
+
+    private fun result(setup: RunSetup, outcome: RunOutcome, begun: Begun?, clock: PhaseClock): RunResult {
+        val session = begun?.session
+        val outcomes = session?.outcomes.orEmpty()
+        val evaluations = session?.evaluations.orEmpty()
+        val optimizer = outcomes.drop(session?.resumedFrom ?: 0).sumOf { it.optimizerSeconds }
+        return RunResult(
+            outcome = outcome,
+            runtime = begun?.runner?.name,
+            runtimeVersion = begun?.runner?.version,
+            target = bundle.manifest.target,
+            method = setup.method,
+            schedule = setup.schedule.map { it.train },
+            steps = options.steps,
+            resumedFrom = session?.resumedFrom,
+            learningRate = setup.train.learningRate,
+            losses = outcomes.map { it.loss },
+            stepSeconds = outcomes.map { it.gradientSeconds + it.optimizerSeconds },
+            evaluations = evaluations,
+            evalLossBefore = evaluations.firstOrNull()?.loss,
+            evalLossAfter = evaluations.lastOrNull()?.loss,
+            peakAnonymousBytes = begun?.memory?.peak,
+            predictedPeakAnonymousBytes = begun?.plan?.predictedPeakBytes,
+            keptLayers = begun?.kept ?: 0,
+            phaseSeconds = clock.seconds(optimizer),
+            data = begun?.data?.training?.report?.figures(),
+            packingFill = begun?.let { packingFill(it.data.training) },
+            samples = session?.samples.orEmpty(),
+            adapter = adapterFile.path.takeIf { session?.wroteAdapter == true },
+            checkpoints = directory.path,
+        )
+    }
+
+    /** The share of the first epoch's tokens that are not padding. */
+    private fun packingFill(training: Dataset): Double {
+        val seqLen = bundle.manifest.seqLen
+        val tokens = (0 until training.size).sumOf { training.length(it).toLong() }
+        return tokens.toDouble() / (countSequences(training, seqLen, options.seed) * seqLen)
+    }
+}

@@ -1,0 +1,36 @@
+package lcsbmobile.core
+
+import java.io.File
+import java.nio.FloatBuffer
+import java.nio.file.Files
+import org.junit.Assert.assertThrows
+
+// The bundles that tests read, which scripts/export_test_bundles.py wrote, and copies of them to spoil.
+
+private val opened = HashMap<String, Bundle>()
+
+internal val bundleDirectories: List<File> =
+    File(System.getProperty("test.bundles")).listFiles { file -> File(file, MANIFEST_FILE).isFile }.orEmpty().sortedBy { it.name }
+
+internal fun openBundle(name: String): Bundle = opened.getOrPut(name) { Bundle.open(bundleDirectories.first { it.name == name }) }
+
+internal fun initialAdapter(bundle: Bundle): FloatBuffer =
+    directFloats(bundle.manifest.adapter.run { numLayers * size }).also { bundle.readInitialAdapter(it) }
+
+internal fun <T> inScratch(use: (File) -> T): T {
+    val directory = Files.createTempDirectory("lcsb").toFile()
+    try {
+        return use(directory)
+    } finally {
+        directory.deleteRecursively()
+    }
+}
+
+/** What [act] throws, which must be of [fault] and one printable line. */
+internal fun refusal(fault: Fault, act: () -> Unit): String {
+    val error = assertThrows(LcsbException::class.java) { act() }
+    val message = error.message ?: ""
+    check(error.fault == fault) { "expected $fault, found ${error.fault}: $message" }
+    check(message.length < 4000 && message.none { it < ' ' || it in '\u007f'..'\u009f' }) { "no printable line: $message" }
+    return message
+}

@@ -1,0 +1,219 @@
+package lcsbmobile.core
+
+import java.io.File
+import java.util.Random
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
+import org.junit.Assert.assertNull
+import org.junit.Assert.assertTrue
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+
+/** The whole of it on a small bundle with the real runtime. */
+class TrainingRunTest {
+    @get:Rule
+    val folder = TemporaryFolder()
+    private val bundle by lazy { Bundle.open(testBundle("llama")) }
+    private val data by lazy {
+        File(folder.root, "data.jsonl").apply {
+            writeText((1..40).joinToString("") { "{\"text\": \"message $it of many, about ${"boats and ".repeat(it % 5)}rain\"}\n" })
+        }
+    }
+    private val options = RunOptions(steps = 7, accumulation = 2, evaluateEvery = 3, checkpointEvery = 2, threads = 1)
+
+    private fun run(
+        name: String,
+        options: RunOptions = this.options,
+        control: RunControl = RunControl(),
+        observer: RunObserver = object : RunObserver {},
+        data: File = this.data,
+    ) = TrainingRun(bundle, data, File(folder.root, name), options).run(control, observer)
+
+    private fun adapter(name: String) = File(folder.root, "$name/$ADAPTER_FILE").readBytes()
+
+    private fun names(name: String) = File(folder.root, name).list().orEmpty().sorted()
+
+    @Test
+    fun `a run trains, says what it does, and leaves its adapter and two checkpoints`() {
+        val said = mutableListOf<String>()
+        val layers = mutableListOf<String>()
+        val result = run("a", observer = object : RunObserver {
+            override fun data(report: DataReport, heldOut: Long) {
+                said += "${report.examples} examples, $heldOut held out"
+            }
+
+            override fun evaluated(step: Int, loss: Double) {
+                said += "evaluated $step"
+            }
+
+            override fun stepped(outcome: StepOutcome, memory: Long) {
+                assertTrue(memory > 0)
+                said += "step ${outcome.step} of ${outcome.subset.train}"
+            }
+
+            override fun layer(index: Int, backward: Boolean) {
+                layers += if (backward) "-$index" else "$index"
+            }
+        })
+        val expected = listOf(
+            "40 examples, 4 held out", "evaluated 0", "step 1 of [2]", "step 2 of [1]", "step 3 of [0]", "evaluated 3", "step 4 of [2]",
+            "step 5 of [1]", "step 6 of [0]", "evaluated 6", "step 7 of [2]", "evaluated 7",
+        )
+        assertEquals(expected, said)
+        assertEquals(RunOutcome.FINISHED, result.outcome)
+        assertEquals(7, result.losses.size)
+        assertEquals(listOf(0, 3, 6, 7), result.evaluations.map { it.step })
+        assertTrue(result.evalLossAfter!! < result.evalLossBefore!!)
+        assertEquals(listOf("adapter.safetensors", "lock", "step-00000006.safetensors", "step-00000007.safetensors"), names("a"))
+        assertTrue("0 1 2 -2 0 1 2 -2 0 1 2 -2 -1" in layers.joinToString(" ")) // steps 1 and 2, of two sequences each
+        val json = recordJson.parseToJsonElement(result.toJson()).toString()
+        assertTrue(json, "\"eval_loss_before\":" in json && "\"counted_labels\":" in json && "\"method\":\"lcsb-exact\"" in json)
+    }
+
+    @Test
+    fun `paused at any layer and resumed, it ends with the bits of the unbroken run`() {
+        val whole = run("whole")
+        val random = Random(1)
+        var pauses = 0
+        while (true) {
+            val control = RunControl()
+            var left = random.nextInt(60)
+            val result = run("broken", control = control, observer = object : RunObserver {
+                override fun layer(index: Int, backward: Boolean) {
+                    if (left-- == 0) control.pause()
+                }
+            })
+            if (result.outcome == RunOutcome.FINISHED) {
+                assertEquals(whole.losses, result.losses)
+                assertEquals(whole.evaluations, result.evaluations)
+                break
+            }
+            assertEquals(RunOutcome.PAUSED, result.outcome)
+            assertNull(result.adapter)
+            pauses++
+        }
+        assertTrue("$pauses", pauses > 3)
+        assertArrayEquals(adapter("whole"), adapter("broken"))
+        assertEquals(names("whole"), names("broken"))
+    }
+
+    @Test
+    fun `stopped, it keeps the adapter of the last whole step and goes on when asked to`() {
+        val control = RunControl()
+        val observer = object : RunObserver {
+            override fun stepped(outcome: StepOutcome, memory: Long) {
+                if (outcome.step == 3) control.stop()
+            }
+        }
+        val result = run("a", control = control, observer = observer)
+        assertEquals(RunOutcome.CANCELLED, result.outcome)
+        assertEquals(3, result.losses.size)
+        assertTrue("step-00000003.safetensors" in names("a"))
+        val file = File(folder.root, "a/step-00000003.safetensors")
+        val layout = bundle.manifest.adapter
+        val stored = directFloats(layout.numLayers * layout.size).also { readAdapter(File(folder.root, "a/$ADAPTER_FILE"), layout, it) }
+        assertArrayEquals(readCheckpoint(file, layout.numLayers, layout.size).state.adapter.toArray(), stored.toArray(), 0f)
+        val resumed = mutableListOf<Int>()
+        val whole = run("b")
+        val rest = run("a", observer = object : RunObserver {
+            override fun resumed(step: Int, history: RunHistory) {
+                assertEquals(result.losses, history.outcomes.map { it.loss })
+                resumed += step
+            }
+        })
+        assertEquals(listOf(3), resumed)
+        assertEquals(whole.losses, rest.losses)
+        assertEquals(whole.evaluations, rest.evaluations) // that of step 3 was interrupted, and made up for
+    }
+
+    @Test
+    fun `interrupted before it began, it leaves what there was`() {
+        run("a", options.copy(steps = 4))
+        val before = names("a").associateWith { File(folder.root, "a/$it").readBytes().toList() } - "lock"
+        for (phase in listOf(Phase.READING, Phase.CHECKING, Phase.WRITING)) {
+            val control = RunControl()
+            val observer = object : RunObserver {
+                override fun phase(name: Phase) {
+                    if (name == phase) control.stop()
+                }
+            }
+            val prompts = if (phase == Phase.WRITING) listOf("message") else emptyList()
+            assertEquals(RunOutcome.CANCELLED, run("a", options.copy(prompts = prompts), control, observer).outcome)
+            val after = names("a").associateWith { File(folder.root, "a/$it").readBytes().toList() } - "lock"
+            assertEquals("$phase", before, after)
+        }
+    }
+
+    @Test
+    fun `another bundle's run, or another data file's, is not gone on with`() {
+        run("a", options.copy(steps = 2))
+        val other = Bundle.open(testBundle("llama-untied-int8"))
+        val message = refused(Fault.CHECKPOINT_OTHER_RUN) {
+            TrainingRun(other, data, File(folder.root, "a"), options).run(RunControl(), object : RunObserver {})
+        }
+        assertTrue(message, "step-00000002.safetensors: is of another run: bundle: " in message)
+        val changed = File(folder.root, "other.jsonl").apply { writeText(data.readText() + "{\"text\": \"one more\"}\n") }
+        assertTrue("data: " in refused(Fault.CHECKPOINT_OTHER_RUN) { run("a", data = changed) })
+    }
+
+    @Test
+    fun `a flipped bit in the newest checkpoint costs the steps since the one before`() {
+        val whole = run("whole")
+        run("a", options.copy(steps = 4))
+        val newest = File(folder.root, "a/step-00000004.safetensors")
+        newest.writeBytes(newest.readBytes().also { it[it.size / 2] = (it[it.size / 2].toInt() xor 4).toByte() })
+        val warnings = mutableListOf<String>()
+        val result = run("a", observer = object : RunObserver {
+            override fun warned(text: String) {
+                warnings += text
+            }
+        })
+        assertTrue("$warnings", warnings.single().endsWith("going on from step-00000002.safetensors"))
+        assertEquals(2, result.resumedFrom)
+        assertEquals(whole.losses, result.losses)
+        assertArrayEquals(adapter("whole"), adapter("a"))
+    }
+
+    @Test
+    fun `a budget that cannot do is refused before anything is run, with the prediction`() {
+        val message = refused(Fault.MEMORY_TOO_SMALL) { run("a", options.copy(memoryBudget = 1_000_000)) }
+        assertTrue(message, "the run is predicted to need at least " in message)
+        assertEquals(listOf("lock"), names("a"))
+    }
+
+    @Test
+    fun `a budget that is exceeded stops the run, and what was done is kept`() {
+        val watch = MemoryWatch(budget = 1)
+        watch.sample()
+        val message = refused(Fault.MEMORY_EXCEEDED) { watch.stopAboveBudget(3) }
+        assertTrue(message, message.startsWith("step 3: the run reached ") && "more than the 0.0 MB allowed; it was stopped" in message)
+        MemoryWatch(budget = null).stopAboveBudget(3)
+    }
+
+    @Test
+    fun `options out of range are refused before the directory is made`() {
+        val cases = listOf(
+            options.copy(steps = 0) to "steps: expected at least 1, found 0",
+            options.copy(checkpointEvery = 0) to "checkpoint-every: expected at least 1, found 0",
+            options.copy(evaluateEvery = -1) to "evaluate-every: expected at least 0, found -1",
+            options.copy(threads = -1) to "threads: expected at least 0, found -1",
+        )
+        for ((wrong, message) in cases) assertEquals(message, refused(Fault.OPTION) { run("none", wrong) })
+        assertFalse(File(folder.root, "none").exists())
+    }
+
+    @Test
+    fun `a resting run is slower, and an interrupt ends the rest`() {
+        val control = RunControl().apply { delayMillisBetweenLayers = 3_600_000 }
+        val started = System.nanoTime()
+        val observer = object : RunObserver {
+            override fun phase(name: Phase) {
+                if (name == Phase.CHECKING) Thread { Thread.sleep(100); control.pause() }.start()
+            }
+        }
+        assertEquals(RunOutcome.PAUSED, run("a", control = control, observer = observer).outcome)
+        assertTrue(seconds(started, System.nanoTime()) in 0.1..60.0)
+    }
+}

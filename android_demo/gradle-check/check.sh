@@ -1,0 +1,46 @@
+#!/bin/bash
+# check.sh: types the Gradle scripts against the real APIs of Gradle, AGP and the Kotlin plugin. There is no Gradle where this runs: each
+# script is wrapped in a function, and Stubs.kt stands for what Gradle generates (plugins, libs, accessors). So it proves names and types of
+# what the scripts use, not that Gradle builds them.
+set -euo pipefail
+cd "$(dirname "$0")"
+m2=${M2:-$HOME/.m2/repository}
+kotlin=$(sed -n 's|.*<kotlin.version>\(.*\)</kotlin.version>.*|\1|p' ../pom.xml)
+agp=$(sed -n 's/^agp = "\(.*\)"/\1/p' ../gradle/libs.versions.toml)
+out=${1:-../target/gradle-check}
+rm -rf "$out" && mkdir -p "$out/classes"
+
+# The newest Gradle API on Maven Central is older than the Gradle of the wrapper; what the scripts use is in both.
+artifacts=(dev.gradleplugins:gradle-api:8.11.1 "com.android.tools.build:gradle-api:$agp" "org.jetbrains.kotlin:kotlin-gradle-plugin-api:$kotlin"
+    "org.jetbrains.kotlin:kotlin-gradle-plugin:$kotlin" "org.jetbrains.kotlin:kotlin-tooling-core:$kotlin" "org.jetbrains.kotlin:kotlin-compiler-embeddable:$kotlin" "org.jetbrains.kotlin:kotlin-stdlib:$kotlin"
+    "org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable:$kotlin" "org.jetbrains.kotlin:kotlin-script-runtime:$kotlin"
+    "org.jetbrains.kotlin:kotlin-daemon-embeddable:$kotlin")
+declare -A jar
+for artifact in "${artifacts[@]}"; do
+    IFS=: read -r group name version <<<"$artifact"
+    path="$m2/${group//./\/}/$name/$version/$name-$version.jar"
+    [ -f "$path" ] || mvn -B -q -ntp dependency:get -Dartifact="$artifact" -Dtransitive=false
+    jar[$group:$name]=$path
+done
+compiler=$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar' -o -name 'annotations-13.0.jar' -o -name 'kotlinx-coroutines-core-jvm-*.jar' | paste -sd:)
+compiler="$compiler:${jar[org.jetbrains.kotlin:kotlin-compiler-embeddable]}:${jar[org.jetbrains.kotlin:kotlin-stdlib]}"
+compiler="$compiler:${jar[org.jetbrains.kotlin:kotlin-script-runtime]}:${jar[org.jetbrains.kotlin:kotlin-daemon-embeddable]}"
+api="${jar[dev.gradleplugins:gradle-api]}:${jar[com.android.tools.build:gradle-api]}:${jar[org.jetbrains.kotlin:kotlin-stdlib]}"
+api="$api:${jar[org.jetbrains.kotlin:kotlin-tooling-core]}:${jar[org.jetbrains.kotlin:kotlin-gradle-plugin-api]}:${jar[org.jetbrains.kotlin:kotlin-gradle-plugin]}"
+
+wrap() { # NAME FILE RECEIVER: the script as a function
+    echo "import org.gradle.api.*"
+    echo "import org.gradle.api.tasks.Copy"
+    echo "fun $3.$1() {"
+    cat "$2"
+    echo "}"
+}
+wrap rootScript ../build.gradle.kts Project >"$out/Root.kt"
+wrap coreScript ../core/build.gradle.kts Project >"$out/Core.kt"
+wrap appScript ../app/build.gradle.kts Project >"$out/App.kt"
+wrap settingsScript ../settings.gradle.kts org.gradle.api.initialization.Settings >"$out/Settings.kt"
+java -Xmx1g -cp "$compiler" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -nowarn -jvm-target 17 \
+    -Xplugin="${jar[org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable]}" \
+    -P plugin:org.jetbrains.kotlin.samWithReceiver:annotation=org.gradle.api.HasImplicitReceiver -d "$out/classes" -cp "$api" \
+    Stubs.kt "$out"/*.kt
+echo "settings.gradle.kts, build.gradle.kts, core/build.gradle.kts, app/build.gradle.kts: names and types as in Gradle's, AGP $agp's and Kotlin $kotlin's API"

@@ -1,0 +1,185 @@
+"""Holds the Android core on the JVM to this package: `android_parity.py BUNDLE… --data FILE.jsonl`.
+
+For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round:
+adapter, moments, losses and evaluations must be the same bits, the norms of the gradients the same to 1e-12 (their sums are in double
+precision, in another order). Then: PEFT's directory has the same bytes; each refuses a directory that the other uses; a write that
+fails in the middle, a flipped bit and files' times that run backward lose nothing. Prints a line of JSON for each bundle; exit code 1 when
+anything differs. `--tolerance` is for machines on which two releases of ONNX Runtime do not compute the same bits: a relative one,
+of each tensor's largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from android_jvm import CLI, command
+from android_jvm import run as run_core
+
+STEPS = (5, 9, 13)  # where a relay changes hands, and the end
+OPTIONS = ("--accumulation", 2, "--eval-every", 1, "--checkpoint-every", 2, "--threads", 1, "--seed", 3)
+NORM_TOLERANCE = 1e-12
+HOLD = """
+import pathlib, sys
+from lcsb_mobile.run_directory import RunDirectory
+with RunDirectory(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
+
+
+class Parity:
+    """One bundle's checks. `faults`: what differs. `differences`: the largest that were found, relative."""
+
+    def __init__(self, bundle: Path, data: Path, directory: Path, cli: Path, tolerance: float) -> None:
+        self.bundle, self.data, self.directory, self.cli, self.tolerance = bundle, data, directory, cli, tolerance
+        self.faults: list[str] = []
+        self.differences: dict[str, float] = {}
+
+    def core(self, run: str, steps: int) -> tuple[int, list[dict[str, Any]]]:
+        return run_core(*self._train(run, steps), cli=self.cli)
+
+    def _train(self, run: str, steps: int, *more: object) -> tuple[object, ...]:
+        return ("train", self.bundle, self.data, self.directory / run, "--steps", steps, *OPTIONS, *more)
+
+    def python(self, run: str, steps: int) -> tuple[int, str]:
+        path = self.directory / run
+        return lcsb(
+            "simulate", self.bundle, "--data", self.data, "--steps", steps, *OPTIONS, "--adapter", path / "adapter.safetensors",
+            "--checkpoint-dir", path, "--resume", "--json",
+        )  # fmt: skip
+
+    def expect(self, what: str, holds: bool) -> None:
+        if not holds:
+            self.faults.append(what)
+
+    def relay(self, run: str, *runners: Any) -> None:
+        for steps, runner in zip(STEPS, runners, strict=True):
+            code, output = runner(run, steps)
+            if code:
+                raise SystemExit(f"{run}, to step {steps}: exit code {code}: {output}")
+
+    def compare(self, run: str, expected: str = "python") -> None:
+        name = f"step-{STEPS[-1]:08}.safetensors"
+        wanted, found = (safetensors.numpy.load_file(self.directory / side / name) for side in (expected, run))
+        for side in (wanted, found):
+            steps = side.pop("steps")
+            side |= {"losses": steps[:, 0], "learning_rates": steps[:, 1], "gradient_norms": steps[:, 2]}
+        for key, tensor in wanted.items():
+            difference = float(np.abs(tensor.astype(np.float64) - found[key]).max() / np.abs(tensor).max())
+            self.differences[key] = max(difference, self.differences.get(key, 0.0))
+            most = max(self.tolerance, NORM_TOLERANCE) if key == "gradient_norms" else self.tolerance
+            self.expect(
+                f"{run}: {key} differ by {difference:.1e} of the largest, {np.mean(tensor != found[key]):.1%} of them", difference <= most
+            )
+        adapters = [(self.directory / side / "adapter.safetensors").read_bytes() for side in (expected, run)]
+        self.expect(f"{run}: the adapter's file is another", self.tolerance > 0 or adapters[0] == adapters[1])
+
+    def peft(self) -> None:
+        adapter = self.directory / "core" / "adapter.safetensors"
+        outputs = [self.directory / "peft-python", self.directory / "peft-core"]
+        lcsb("adapter", "export", adapter, "--bundle", self.bundle, "--output", outputs[0])
+        run_core("peft", self.bundle, adapter, outputs[1], cli=self.cli)
+        contents = [{path.name: path.read_bytes() for path in output.iterdir()} for output in outputs]
+        self.expect("PEFT's directory is another", contents[0] == contents[1] and len(contents[0]) == 2)
+
+    def locks(self) -> None:
+        """Each way round: a directory that is in use is refused."""
+        held = self.directory / "held"
+        with subprocess.Popen(command(*self._train("held", 1, "--delay", 60_000), cli=self.cli), stdout=subprocess.PIPE, text=True) as core:
+            assert core.stdout is not None
+            core.stdout.readline()
+            self._refused("held", f"process {core.pid}")
+            core.kill()
+        with subprocess.Popen([sys.executable, "-c", HOLD, str(held)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as python:
+            assert python.stdout is not None
+            python.stdout.readline()
+            self._refused("held", f"process {python.pid}")
+            python.kill()
+
+    def _refused(self, run: str, holder: str) -> None:
+        code, lines = self.core(run, STEPS[0])
+        self.expect(f"core was not refused what {holder} holds: {lines[-1]}", code == 2 and holder in lines[-1].get("error", ""))
+        code, text = self.python(run, STEPS[0])
+        self.expect(f"Python was not refused what {holder} holds: {text}", code == 2 and holder in text)
+
+    def harm(self) -> None:
+        """A disk that is full in the middle of a checkpoint, a flipped bit in the newest, and the clock set back."""
+        path = self.directory / "harmed"
+        self.core("harmed", 1)
+        code, last = self._in_little_room(max(file.stat().st_size for file in path.glob("step-*")) + 100)
+        names = sorted(file.name for file in path.iterdir())
+        self.expect(f"a full disk: exit code {code}, {last}", code == 1 and last.get("fault") in ("STORAGE_FULL", "STORAGE_FAILED"))
+        self.expect(
+            f"a full disk left {names}", not [name for name in names if name.startswith(".")] and "step-00000001.safetensors" in names
+        )
+        self.core("harmed", STEPS[0])
+        newest = max(path.glob("step-*"))
+        raw = bytearray(newest.read_bytes())
+        raw[len(raw) // 3] ^= 4
+        newest.write_bytes(raw)
+        os.utime(newest, (0, 0))
+        _, lines = self.core("harmed", STEPS[-1])
+        self.expect("the flipped bit was not noticed", any("damaged" in line.get("warning", "") for line in lines))
+        self.compare("harmed")
+
+    def _in_little_room(self, size: int) -> tuple[int, dict[str, Any]]:
+        """A run that may write files of `size` bytes, from when the JVM has unpacked the runtime's library."""
+        arguments = command(*self._train("harmed", STEPS[-1], "--delay", 10), cli=self.cli)
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as core:
+            assert core.stdout is not None
+            for line in core.stdout:
+                if json.loads(line).get("phase") == "golden trace":
+                    resource.prlimit(core.pid, resource.RLIMIT_FSIZE, (size, size))
+        return core.returncode, json.loads(line)
+
+    def check(self) -> None:
+        self.relay("python", self.python, self.python, self.python)
+        self.relay("core", self.core, self.core, self.core)
+        self.compare("core")
+        self.relay("core-python-core", self.core, self.python, self.core)
+        self.compare("core-python-core")
+        self.relay("python-core-python", self.python, self.core, self.python)
+        self.compare("python-core-python")
+        self.peft()
+        self.locks()
+        self.harm()
+
+
+def lcsb(*arguments: object) -> tuple[int, str]:
+    """The exit code, and what was printed."""
+    program = "from lcsb_mobile.cli import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return process.returncode, process.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tolerance", type=float, default=0.0)
+    parser.add_argument("--cli", type=Path, default=CLI, help="what Maven built")
+    arguments = parser.parse_args()
+    failed = False
+    for bundle in arguments.bundles:
+        with tempfile.TemporaryDirectory() as temporary:
+            parity = Parity(bundle, arguments.data, Path(temporary), arguments.cli, arguments.tolerance)
+            parity.check()
+        print(json.dumps({"bundle": bundle.name, "differences": parity.differences, "faults": parity.faults}), flush=True)
+        failed |= bool(parity.faults)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

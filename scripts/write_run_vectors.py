@@ -1,0 +1,111 @@
+"""Writes what every port of the training run is held to: `write_run_vectors.py [DIRECTORY]` (tests/data).
+
+`run_vectors.json`: learning rates, schedules, AdamW with clipping over 20 steps, numbers and texts as JSON, PEFT's configuration.
+`run_checkpoint.safetensors`: a small checkpoint. The cases are written by hand, the answers by this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers.run_checkpoints import make_checkpoint
+
+from lcsb_mobile.adapter import adapter_layout
+from lcsb_mobile.config import LoraConfig
+from lcsb_mobile.optimizer import AdamW, AdamWConfig, clip_gradients, gradient_norm, learning_rate
+from lcsb_mobile.peft_config import write_config
+from lcsb_mobile.run_checkpoint import write_checkpoint
+from lcsb_mobile.run_setup import default_learning_rate
+from lcsb_mobile.schedule import ScheduleConfig, make_schedule
+
+DIRECTORY = Path(__file__).resolve().parents[1] / "tests" / "data"
+LAYERS, SIZE, STEPS = 3, 3072, 20  # those of the test bundles llama and qwen2, whose program `adamw` has them
+TRAINED = ((2,), (0, 1), (0, 1, 2), (1,))  # a cycle
+DOUBLES = (4e-4, 8e-4, 1e-5, 1.5e-5, 1e-6, 1e-7, 0.1, 1.0, 16.0, 100.0, 12345.678, 1e15, 1e16, 1.25e17, 5e-324, 1.7976931348623157e308)
+DOUBLES += (1 / 3, 2 / 3, -0.0, -2.5e-5, 4e-4 * math.sqrt(3), 2.0**53, 9007199254740993.0, 0.1 + 0.2, 123456789.123456789)
+TEXTS = ('plain "quoted" \\', "tab\t newline\n return\r \b\f", "\x00\x1f\x7f\x80", "Grüße, 世界", "\U0001f600", "/")
+PEFT = ((8, 16.0, "HuggingFaceTB/SmolLM2-135M"), (4, 12.5, 'Größe "x"'), (4, 1e16, "m"), (16, 1e-5, "m"))
+
+
+def element(step: int, layer: int) -> Any:
+    """A gradient, by a formula that any language has: exact in float32. In every third step it is small enough not to be clipped."""
+    index = np.arange(SIZE, dtype=np.int64)
+    whole = (index * 7919 + step * 104729 + layer * 1299709) % 65536 - 32768
+    return (whole / (2.0**23 if step % 3 == 0 else 2.0**17)).astype(np.float32)
+
+
+def adamw(implicit_updates: Any) -> dict[str, Any]:
+    """From parameters that are layer 0's gradients of steps 100, 101, 102."""
+    adapter = np.stack([element(100 + layer, 0) for layer in range(LAYERS)])
+    optimizer = AdamW(adapter, AdamWConfig(implicit_updates=implicit_updates))
+    norms = []
+    for step in range(STEPS):
+        gradients = {layer: element(step, layer) for layer in TRAINED[step % len(TRAINED)]}
+        norms.append(gradient_norm(gradients))
+        clip_gradients(gradients, norms[-1], optimizer.config.clip_norm)
+        optimizer.update(gradients, learning_rate(1e-3, "cosine", step, STEPS, 3))
+    arrays = adapter, optimizer.first_moment, optimizer.second_moment
+    digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+    return {"implicit_updates": implicit_updates, "norms": norms, "updates": optimizer.updates.tolist(), "sha256": digests}
+
+
+def learning_rates() -> list[dict[str, Any]]:
+    cases: Any = itertools.product(("constant", "cosine", "linear"), (1, 17, 100), (0, 5))
+    return [
+        {"schedule": schedule, "steps": steps, "warmup": warmup}
+        | {"rates": [learning_rate(4e-4, schedule, step, steps, warmup) for step in range(steps)]}
+        for schedule, steps, warmup in cases
+    ]
+
+
+def schedules() -> list[dict[str, Any]]:
+    cases: Any = itertools.product(("lcsb-exact", "lcsb-identity", "full", "freeze"), ((1, 1), (3, 4), (4, 10), (7, 30)))
+    result = []
+    for method, (subsets, layers) in cases:
+        made = make_schedule(ScheduleConfig(method=method, subsets=subsets), layers)
+        rate = default_learning_rate(made, layers)
+        result.append(
+            {"method": method, "subsets": subsets, "layers": layers, "schedule": msgspec.to_builtins(made), "learning_rate": rate}
+        )
+    return result
+
+
+def peft_configs() -> list[dict[str, Any]]:
+    projections = {"self_attn.q_proj": (8, 4), "self_attn.k_proj": (4, 4), "mlp.up_proj": (4, 8)}
+    result = []
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "config.json"
+        for rank, alpha, base in PEFT:
+            layout = adapter_layout(projections, 1, LoraConfig(rank, alpha))
+            write_config(path, layout, base)
+            result.append({"layout": msgspec.to_builtins(layout), "base": base, "text": path.read_text("utf-8")})
+    return result
+
+
+def main(directory: Path) -> None:
+    vectors = {
+        "learning_rates": learning_rates(),
+        "schedules": schedules(),
+        "adamw": [adamw("momentum"), adamw("none")],
+        "doubles": [{"value": x, "repr": repr(x), "msgspec": msgspec.json.encode(x).decode()} for x in DOUBLES],
+        "texts": [{"text": text, "json": json.dumps(text)} for text in TEXTS],
+        "peft_configs": peft_configs(),
+    }
+    (directory / "run_vectors.json").write_text(json.dumps(vectors, separators=(",", ":")) + "\n", encoding="utf-8")
+    write_checkpoint(directory / "run_checkpoint.safetensors", make_checkpoint())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY)

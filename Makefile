@@ -14,7 +14,7 @@ FUZZ_SECONDS ?= 600
 # The version that Microsoft's Swift package pins.
 IOS_RUNTIME := 1.24.2
 
-.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64 fuzz
+.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64 test-android screenshots apk fuzz
 demo: $(VENV)/.installed
 	$(BIN)/lcsb quickstart --output demo --force
 
@@ -23,7 +23,8 @@ test: check
 	-$(MAKE) models
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(MAKE) test-device
-	$(DEVICE_BIN)/python scripts/verify_arm64.py --skip-if-unavailable $(DEVICE_BUNDLES)/*
+	$(DEVICE_BIN)/python scripts/verify_arm64.py --skip-if-unavailable $(DEVICE_BUNDLES)/*/
+	scripts/test_android.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
 
 # mypy reads the package as it is installed, `export/` being lcsb_mobile.export: a tree of links has that layout.
 check: $(VENV)/.installed
@@ -42,7 +43,20 @@ test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed
 
 # The golden traces on a phone's instruction set, emulated.
 test-arm64: device-bundles $(DEVICE_VENV)/.installed
-	$(DEVICE_BIN)/python scripts/verify_arm64.py $(DEVICE_BUNDLES)/*
+	$(DEVICE_BIN)/python scripts/verify_arm64.py $(DEVICE_BUNDLES)/*/
+
+# The Android core and app on the JVM: what `make test` runs of them.
+test-android: device-bundles $(DEVICE_VENV)/.installed
+	scripts/test_android.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
+
+# Pictures of the app's screens for the documentation.
+screenshots: device-bundles
+	scripts/android_maven.sh -pl core,shim,app -am package -Dtest='Pictures*' -Dsurefire.failIfNoSpecifiedTests=false -Dscreenshots=$(CURDIR)/docs/screenshots
+
+# A packaging check: without the native libraries of ONNX Runtime's Android archive (LIBS=DIRECTORY) the app in it cannot train.
+apk: device-bundles
+	scripts/android_maven.sh package -DskipTests
+	$(PYTHON) scripts/android_apk.py build/lcsb-mobile.apk $(LIBS)
 
 # Written anew each time, so that what is tested is what this source exports.
 device-bundles: $(VENV)/.installed

@@ -14,6 +14,6 @@ unavailable() {
 command -v mvn >/dev/null || unavailable "Maven is not on the PATH; on Debian: apt-get install maven default-jdk-headless"
 major=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')
 [ "${major:-0}" -ge 17 ] || unavailable "needs a JDK from 17 on, found ${major:-none}; on Debian: apt-get install openjdk-17-jdk-headless"
-AAPT2=$(scripts/aapt2.sh build/aapt2) || exit 3
-export AAPT2
+aapt2=$(scripts/aapt2.sh build/aapt2) || exit 3
+export PATH="$(dirname "$aapt2"):$PATH"
 exec mvn --batch-mode --quiet --no-transfer-progress --file android_demo/pom.xml "$@"

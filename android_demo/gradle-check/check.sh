@@ -1,7 +1,7 @@
 #!/bin/bash
 # check.sh: types the Gradle scripts against the real APIs of Gradle, AGP and the Kotlin plugin. There is no Gradle where this runs: each
 # script is wrapped in a function, and Stubs.kt stands for what Gradle generates (plugins, libs, accessors). So it proves names and types of
-# what the scripts use, not that Gradle builds them.
+# what the scripts use, not that Gradle builds them. Exit code 3: an API cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")"
 m2=${M2:-$HOME/.m2/repository}
@@ -19,7 +19,10 @@ declare -A jar
 for artifact in "${artifacts[@]}"; do
     IFS=: read -r group name version <<<"$artifact"
     path="$m2/${group//./\/}/$name/$version/$name-$version.jar"
-    [ -f "$path" ] || mvn -B -q -ntp dependency:get -Dartifact="$artifact" -Dtransitive=false
+    [ -f "$path" ] || mvn -B -q -ntp dependency:get -Dartifact="$artifact" -Dtransitive=false >/dev/null || {
+        echo "gradle-check: $artifact cannot be had (AGP's API is on Google's repository)" >&2
+        exit 3
+    }
     jar[$group:$name]=$path
 done
 compiler=$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar' -o -name 'annotations-13.0.jar' -o -name 'kotlinx-coroutines-core-jvm-*.jar' | paste -sd:)

@@ -37,7 +37,7 @@ class DataScreen(private val activity: MainActivity, override val view: View) : 
     /** What the person wrote here exists nowhere else. */
     private fun replacing(action: () -> Unit) {
         val messages = app.store.state.data?.typed?.size ?: return action()
-        val text = resources.getQuantityString(R.plurals.replace_text, messages, messages)
+        val text = plural(resources, R.plurals.replace_text, messages)
         confirm(activity, activity.getString(R.string.replace_title), text, R.string.replace, confirmed = action)
     }
 
@@ -80,15 +80,16 @@ class DataScreen(private val activity: MainActivity, override val view: View) : 
         for ((id, value, label) in values) view.findViewById<View>(id).figure(formatCount(resources, value), activity.getString(label))
         val cut = summary.cut.toInt()
         val sequences = summary.sequences.toInt()
-        val cutWords = if (cut == 0) activity.getString(R.string.data_fits, seqLen) else resources.getQuantityString(R.plurals.data_cut, cut, cut, seqLen)
-        advice.say(cutWords + " " + resources.getQuantityString(R.plurals.data_epoch, sequences, sequences))
+        val length = formatCount(resources, seqLen.toLong())
+        val cutWords = if (cut == 0) activity.getString(R.string.data_fits, length) else plural(resources, R.plurals.data_cut, cut, length)
+        advice.say(cutWords + " " + plural(resources, R.plurals.data_epoch, sequences))
     }
 }
 
 /** The examples as the loss sees them. */
 private class Preview(private val activity: MainActivity, view: View) {
     private val card = view.findViewById<View>(R.id.preview)
-    private val title = view.findViewById<TextView>(R.id.preview_title)
+    private val legend = view.findViewById<TextView>(R.id.preview_legend)
     private val text = view.findViewById<TextView>(R.id.preview_text)
     private val previous = view.findViewById<ImageButton>(R.id.preview_previous)
     private val next = view.findViewById<ImageButton>(R.id.preview_next)
@@ -127,8 +128,8 @@ private class Preview(private val activity: MainActivity, view: View) {
             }
         }
         text.typeface = Typeface.MONOSPACE
-        val count = activity.getString(R.string.preview_count, index + 1, summary.previews.size)
-        title.say(activity.getString(R.string.preview_title) + " · " + count)
+        val count = activity.getString(R.string.preview_count, "${index + 1}", "${summary.previews.size}")
+        legend.say(count + ". " + activity.getString(R.string.preview_legend))
         text.contentDescription = count + ". " + activity.getString(R.string.preview_words, pieces.filter { it.counted }.joinToString(" ") { it.text })
         previous.isEnabled = index > 0
         next.isEnabled = index < summary.previews.size - 1
@@ -174,7 +175,7 @@ private class Typed(private val activity: MainActivity, view: View) {
         }
         val hidden = all.size - MOST_SHOWN
         more.shown(hidden > 0)
-        if (hidden > 0) more.text = activity.resources.getQuantityString(R.plurals.messages_more, hidden, hidden)
+        if (hidden > 0) more.text = plural(activity.resources, R.plurals.messages_more, hidden)
     }
 
     private companion object {

@@ -4,10 +4,16 @@ import android.content.res.Resources
 import java.text.NumberFormat
 import java.util.Locale
 
-/** Figures in the language of the screen, which need not be the JVM's. */
-fun locale(resources: Resources): Locale = resources.configuration.locales[0]
+/** Figures as the language of the texts writes them, which need not be the JVM's, nor the person's first where the app does not speak it. */
+fun locale(resources: Resources): Locale {
+    val texts = Locale.forLanguageTag(resources.getString(R.string.language))
+    return resources.configuration.locales[0].takeIf { it.language == texts.language } ?: texts
+}
 
 fun formatCount(resources: Resources, count: Long): String = NumberFormat.getIntegerInstance(locale(resources)).format(count)
+
+fun plural(resources: Resources, id: Int, count: Int, vararg more: String): String =
+    resources.getQuantityString(id, count, formatCount(resources, count.toLong()), *more)
 
 fun formatDecimal(resources: Resources, value: Double, digits: Int): String =
     if (value.isFinite()) String.format(locale(resources), "%.${digits}f", value) else "–"
@@ -30,7 +36,7 @@ fun formatDuration(resources: Resources, seconds: Double): String {
     val minutes = Math.round(seconds / 60).toInt()
     return when {
         minutes < 1 -> resources.getString(R.string.under_a_minute)
-        minutes < 90 -> resources.getQuantityString(R.plurals.minutes, minutes, minutes)
-        else -> Math.round(minutes / 60.0).toInt().let { resources.getQuantityString(R.plurals.hours, it, it) }
+        minutes < 90 -> plural(resources, R.plurals.minutes, minutes)
+        else -> plural(resources, R.plurals.hours, Math.round(minutes / 60.0).toInt())
     }
 }

@@ -48,17 +48,17 @@ class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, at
     private fun inWords(): String {
         val trained = roles.indices.filter { roles[it] == LayerRole.TRAINED }
         if (trained.isEmpty()) return context.getString(R.string.layers_none)
-        return context.getString(R.string.layers_words, roles.size, ranges(trained), ranges(roles.indices.filter { roles[it] == LayerRole.PASSED }).ifEmpty { "–" })
+        return context.getString(R.string.layers_words, formatCount(resources, roles.size.toLong()), ranges(trained), ranges(roles.indices.filter { roles[it] == LayerRole.PASSED }).ifEmpty { "–" })
     }
 
     override fun onMeasure(widthSpec: Int, heightSpec: Int) {
         val width = MeasureSpec.getSize(widthSpec)
-        setMeasuredDimension(width, (STRIP * unit + legendLines(width) * label.textSize * 1.6f).toInt())
+        setMeasuredDimension(width, (STRIP * unit + legend.height(width)).toInt())
     }
 
     override fun onDraw(canvas: Canvas) {
         if (roles.isNotEmpty()) drawLayers(canvas)
-        drawLegend(canvas)
+        legend.draw(canvas, STRIP * unit)
     }
 
     private fun drawLayers(canvas: Canvas) {
@@ -77,42 +77,14 @@ class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, at
         }
     }
 
-    private val legend = listOf(R.string.layer_trained to full, R.string.layer_passed to half, R.string.layer_skipped to outline, R.string.layer_running to mark)
-
-    private fun entryWidth(text: Int) = 18 * unit + label.measureText(context.getString(text)) + 14 * unit
-
-    private fun legendLines(width: Int): Int {
-        var lines = 1
-        var x = 0f
-        for ((text, _) in legend) {
-            if (x > 0 && x + entryWidth(text) > width) {
-                lines++
-                x = 0f
-            }
-            x += entryWidth(text)
-        }
-        return lines
+    private val legend by lazy {
+        val marks = listOf(R.string.layer_trained to full, R.string.layer_passed to half, R.string.layer_skipped to outline, R.string.layer_running to mark)
+        Legend(this, label, marks.map { (words, paint) -> Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) } })
     }
 
-    private fun drawLegend(canvas: Canvas) {
-        val mirrored = layoutDirection == LAYOUT_DIRECTION_RTL
-        var x = 0f
-        var y = STRIP * unit + label.textSize
-        for ((text, paint) in legend) {
-            val entry = entryWidth(text)
-            if (x > 0 && x + entry > width) {
-                x = 0f
-                y += label.textSize * 1.6f
-            }
-            val words = context.getString(text)
-            val from = if (mirrored) width - x - 12 * unit else x
-            val middle = y - label.textSize * 0.35f
-            val tall = if (paint === mark) 2 * unit else 6 * unit
-            box.set(from + unit / 2, middle - tall, from + 12 * unit - unit / 2, middle + tall)
-            canvas.drawRoundRect(box, 2 * unit, 2 * unit, paint)
-            canvas.drawText(words, if (mirrored) from - 6 * unit - label.measureText(words) else from + 18 * unit, y, label)
-            x += entry
-        }
+    private fun drawSample(canvas: Canvas, box: RectF, paint: Paint) {
+        if (paint === mark) box.top = box.bottom - 4 * unit
+        canvas.drawRoundRect(box, 2 * unit, 2 * unit, paint)
     }
 
     companion object {

@@ -4,6 +4,7 @@ import android.content.Context
 import android.graphics.Canvas
 import android.graphics.Paint
 import android.graphics.Path
+import android.graphics.RectF
 import android.util.AttributeSet
 import android.util.TypedValue
 import android.view.View
@@ -34,6 +35,10 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
     private val evaluated = line(R.color.tertiary)
     private val dot = Paint(Paint.ANTI_ALIAS_FLAG).apply { color = context.getColor(R.color.tertiary) }
     private val path = Path()
+    private val legend by lazy {
+        val marks = listOf(R.string.legend_training to trained, R.string.legend_evaluation to evaluated)
+        Legend(this, label, marks.map { (words, paint) -> Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) } })
+    }
 
     private fun line(color: Int) = Paint(Paint.ANTI_ALIAS_FLAG).apply {
         style = Paint.Style.STROKE
@@ -55,27 +60,33 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
     private fun inWords(): String {
         val last = training.lastOrNull() ?: return context.getString(R.string.chart_empty)
         val first = training.first()
-        val trainingWords = context.getString(R.string.chart_training, last.step, decimal(first.loss, 3), decimal(last.loss, 3))
+        val trainingWords = context.getString(R.string.chart_training, formatCount(resources, last.step.toLong()), decimal(first.loss, 3), decimal(last.loss, 3))
         val lastEvaluation = evaluation.lastOrNull() ?: return trainingWords
         return trainingWords + " " + context.getString(R.string.chart_evaluation, decimal(evaluation.first().loss, 3), decimal(lastEvaluation.loss, 3))
     }
 
     private fun decimal(value: Double, digits: Int) = formatDecimal(resources, value, digits)
 
+    /** The plot is as high as it was asked to be; what is written around it comes in addition. */
+    override fun onMeasure(widthSpec: Int, heightSpec: Int) {
+        val width = MeasureSpec.getSize(widthSpec)
+        setMeasuredDimension(width, (resources.getDimension(R.dimen.chart) + legend.height(width) + label.textSize * 1.6f).toInt())
+    }
+
     override fun onDraw(canvas: Canvas) {
-        val legend = label.textSize * 1.8f
+        val above = legend.height(width)
         val losses = (training + evaluation).map { it.loss }.filter { it.isFinite() }
-        drawLegend(canvas)
+        legend.draw(canvas, 0f)
         if (losses.isEmpty()) {
             val text = context.getString(R.string.chart_empty)
-            canvas.drawText(text, (width - label.measureText(text)) / 2, (height + legend) / 2, label)
+            canvas.drawText(text, (width - label.measureText(text)) / 2, (height + above) / 2, label)
             return
         }
         val ticks = ticks(losses.min(), losses.max())
         val digits = maxOf(0, -floor(log10(ticks[1] - ticks[0]) + 1e-9).toInt())
         val labels = ticks.map { decimal(it, digits) }
         val axis = labels.maxOf(label::measureText) + 8 * unit
-        val top = legend + 4 * unit
+        val top = above + 4 * unit
         val bottom = height - label.textSize * 1.6f
         val plot = Plot(axis, width - 6 * unit, top, bottom, ticks.first(), ticks.last(), steps)
         ticks.forEachIndexed { i, tick ->
@@ -95,16 +106,9 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
         fun y(loss: Double) = (bottom - (bottom - top) * (loss - low) / (high - low)).toFloat()
     }
 
-    private fun drawLegend(canvas: Canvas) {
-        val y = label.textSize
-        var x = 0f
-        for ((text, paint) in listOf(R.string.legend_training to trained, R.string.legend_evaluation to evaluated)) {
-            canvas.drawLine(x + 2 * unit, y - label.textSize * 0.35f, x + 18 * unit, y - label.textSize * 0.35f, paint)
-            if (paint === evaluated) canvas.drawCircle(x + 10 * unit, y - label.textSize * 0.35f, 4 * unit, dot)
-            x += 24 * unit
-            canvas.drawText(context.getString(text), x, y, label)
-            x += label.measureText(context.getString(text)) + 20 * unit
-        }
+    private fun drawSample(canvas: Canvas, box: RectF, paint: Paint) {
+        canvas.drawLine(box.left, box.centerY(), box.right, box.centerY(), paint)
+        if (paint === evaluated) canvas.drawCircle(box.centerX(), box.centerY(), 4 * unit, dot)
     }
 
     private fun drawSteps(canvas: Canvas, plot: Plot) {

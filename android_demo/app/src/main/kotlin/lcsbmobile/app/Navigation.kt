@@ -2,6 +2,7 @@ package lcsbmobile.app
 
 import android.content.Context
 import android.util.AttributeSet
+import android.util.TypedValue
 import android.view.Gravity
 import android.view.LayoutInflater
 import android.widget.ImageView
@@ -20,7 +21,11 @@ class Navigation(context: Context, attributes: AttributeSet?) : LinearLayout(con
             val item = inflater.inflate(R.layout.navigation_item, this, false)
             item.id = destination.item
             item.findViewById<ImageView>(R.id.item_icon).setImageResource(destination.icon)
-            item.findViewById<TextView>(R.id.item_label).setText(destination.label)
+            item.findViewById<TextView>(R.id.item_label).apply {
+                setText(destination.label)
+                val scale = resources.configuration.fontScale
+                if (scale > MOST_SCALE) setTextSize(TypedValue.COMPLEX_UNIT_PX, textSize * MOST_SCALE / scale)
+            }
             item.contentDescription = context.getString(destination.label)
             item.setOnClickListener { onChosen(destination) }
             if (orientation == HORIZONTAL) item.layoutParams = LayoutParams(0, LayoutParams.WRAP_CONTENT, 1f)
@@ -33,6 +38,10 @@ class Navigation(context: Context, attributes: AttributeSet?) : LinearLayout(con
             val item = findViewById<LinearLayout>(destination.item)
             item.isSelected = destination == chosen
         }
+    }
+
+    private companion object {
+        const val MOST_SCALE = 1.15f // of letters: five words stand side by side; TalkBack reads them too
     }
 }
 

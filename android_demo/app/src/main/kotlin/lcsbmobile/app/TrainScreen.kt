@@ -71,7 +71,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     override fun render(state: AppState) {
         val run = state.run
         val ready = state.bundle != null && (state.data != null || run.resumable)
-        phase.say(activity.getString(run.phase.title))
+        phase.say(activity.getString(if (run.phase == Phase.NONE && !ready) R.string.phase_not_ready else run.phase.title))
         detail.say(sentence(state))
         bar.shown(run.active || run.resumable)
         bar.isIndeterminate = run.phase in BUSY
@@ -109,7 +109,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private fun idle(state: AppState): String = when {
         state.bundle == null -> activity.getString(R.string.needs_model)
         state.data == null -> activity.getString(R.string.needs_data)
-        else -> resources.getQuantityString(R.plurals.ready_text, app.settings.steps, app.settings.steps, state.data.name)
+        else -> plural(resources, R.plurals.ready_text, app.settings.steps, state.data.name)
     }
 
     private fun training(run: RunState, at: String): String {
@@ -148,6 +148,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
 private class TrainOptions(private val activity: MainActivity, view: View) {
     private val app = App.of(activity)
     private val resources = activity.resources
+    private val card = view.findViewById<View>(R.id.options)
     private val stepsLabel = view.findViewById<TextView>(R.id.steps_label)
     private val steps = view.findViewById<SeekBar>(R.id.steps)
     private val budget = view.findViewById<Spinner>(R.id.budget)
@@ -187,13 +188,13 @@ private class TrainOptions(private val activity: MainActivity, view: View) {
     fun render(state: AppState) {
         val run = state.run
         val open = !run.active && !run.resumable
+        card.shown(!run.active)
         val shown = if (open) app.settings.steps else run.steps
-        val text = resources.getQuantityString(R.plurals.steps_label, shown, shown)
+        val text = plural(resources, R.plurals.steps_label, shown)
         val seconds = state.bundle?.secondsAStep?.takeIf { open }
         stepsLabel.say(if (seconds == null) text else text + " · " + activity.getString(R.string.about, formatDuration(resources, seconds * shown)))
         steps.isEnabled = open
         steps.contentDescription = stepsLabel.text
-        budget.isEnabled = !run.active
     }
 
     private companion object {

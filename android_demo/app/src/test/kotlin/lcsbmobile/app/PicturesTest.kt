@@ -1,49 +1,95 @@
 package lcsbmobile.app
 
+import android.os.Build
+import kotlin.reflect.KFunction1
+import lcsbmobile.core.Fault
+import lcsbmobile.core.Method
+import lcsbmobile.core.makeSchedule
+import org.junit.Assert.assertTrue
 import org.junit.Test
-import org.junit.runner.RunWith
-import org.robolectric.Robolectric
-import org.robolectric.RobolectricTestRunner
 import org.robolectric.RuntimeEnvironment
 
-/** Every screen in the middle of a run, as people see it. */
-@RunWith(RobolectricTestRunner::class)
-class PicturesTest {
-    private fun draw(name: String, qualifiers: String, fontScale: Float = 1f) {
+/** Every screen, light and dark, in both languages, on a phone and a tablet, in the middle of a run; and some more. The files are for people to look at. */
+class PicturesTest : AppTest() {
+    private fun schedule(layers: Int) = makeSchedule(Method.LCSB_EXACT, 4, layers).map { Engine.roles(it, layers) }
+
+    private val bundleInfos = listOf(
+        BundleInfo("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct.Q4_1.gguf: llama, 30 layers, 134.5 M parameters", 93_400_000, 30, 86016, 256, schedule(30), 212_000_000, 2.4, true),
+        BundleInfo("tiny", "tiny: qwen2, 8 layers, 2.3 M parameters, float16", 1_960_000, 8, 11392, 32, schedule(8), 64_000_000, 0.06),
+    )
+    private val previews = listOf(
+        listOf(Piece("<|user|>\nIs the bread done?\n<|assistant|>\n", false), Piece("ok so it rose overnight and pushed the lid off, x", true)),
+        listOf(Piece("r", false), Piece("ight then -- the rye loaf came out flat as a slate, x", true)),
+    )
+    private val vitals = Vitals(78, true, 34f, Thermal.LIGHT, false, 212_000_000, 248_000_000)
+
+    private fun losses(steps: Int) = (1..steps).map { LossPoint(it, 1.2 + 2.1 * Math.exp(-it / 12.0) + 0.12 * Math.sin(it * 1.7)) }
+
+    private fun midRun(state: AppState) = state.copy(
+        bundles = bundleInfos,
+        chosen = "SmolLM2-135M-Instruct",
+        data = DataInfo("1.jsonl", "messages.jsonl", null, DataSummary(170, 18_423, 18_253, 12, 0, 90, previews)),
+        run = RunState(Phase.TRAINING, 36, 100, losses(36), listOf(LossPoint(0, 3.4), LossPoint(20, 1.9)), schedule(30)[2], 21, 2.4),
+        vitals = vitals,
+        problem = null,
+    )
+
+    private fun finished(state: AppState) = midRun(state).copy(
+        run = RunState(Phase.FINISHED, 100, 100, losses(100), listOf(LossPoint(0, 3.4), LossPoint(20, 1.9), LossPoint(60, 1.5), LossPoint(100, 1.42)), secondsAStep = 2.4),
+        comparison = Comparison("ok so the ", "answer to your question is that bread is a food made of flour.", "broad beans are up -- eleven of them, i counted twice, x"),
+        report = RunReport(reportOf(100), 248_000_000, "Fairphone FP5"),
+    )
+
+    private fun nothing(state: AppState) = state.copy(bundles = emptyList(), chosen = null, data = null, run = RunState(), report = null, comparison = Comparison(), problem = null)
+
+    private fun draw(name: String, qualifiers: String, fontScale: Float = 1f, change: KFunction1<AppState, AppState> = ::finished) {
         RuntimeEnvironment.setQualifiers(qualifiers)
         RuntimeEnvironment.setFontScale(fontScale)
-        val app = RuntimeEnvironment.getApplication() as App
-        app.bundles.worker.join()
-        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().get()
-        app.store.update { midRun(it) }
+        val activity = open().get()
         for (destination in Destination.entries) {
+            val shown = if (destination == Destination.TRAIN && change == ::finished) midRun(state) else change(state)
+            app.store.update { shown }
             activity.show(destination)
-            picture(activity, "$name-${destination.name.lowercase()}")
+            val bitmap = picture(activity, "$name-${destination.name.lowercase()}")
+            val colours = (0 until bitmap.height step 7).flatMap { y -> (0 until bitmap.width step 7).map { x -> bitmap.getPixel(x, y) } }.toSet()
+            assertTrue("$name $destination is drawn", colours.size > 20)
         }
     }
 
-    private fun midRun(state: AppState): AppState {
-        val schedule = (0..3).map { band -> List(8) { if (it / 2 == 3 - band) LayerRole.TRAINED else if (it / 2 > 3 - band) LayerRole.PASSED else LayerRole.SKIPPED } }
-        val losses = (1..36).map { LossPoint(it, 1.2 + 2.1 * Math.exp(-it / 12.0) + 0.12 * Math.sin(it * 1.7)) }
-        val bundles = listOf(
-            BundleInfo("tiny", "tiny: qwen2, 8 layers, 2.3 M parameters, float16", 1_960_000, 8, 11392, 32, schedule, 64_000_000, 0.06, true),
-            BundleInfo("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct.Q4_1.gguf: llama, 30 layers, 134.5 M parameters", 93_400_000, 30, 86016, 256, schedule, 212_000_000, 2.4),
-        )
-        val previews = listOf(
-            listOf(Piece("user: what about the bread?\nassistant: ", false), Piece("ok so the bread rose overnight and pushed the lid off, x", true)),
-            listOf(Piece("b", false), Piece(" second", true)),
-        )
-        return state.copy(
-            bundles = bundles,
-            chosen = "tiny",
-            data = DataInfo("1.jsonl", "messages.jsonl", null, DataSummary(170, 18_423, 18_253, 12, 0, 90, previews)),
-            run = RunState(Phase.TRAINING, 36, 100, losses, listOf(LossPoint(0, 3.4), LossPoint(20, 1.9), LossPoint(36, 1.5)), schedule[2], 5, 2.4),
-            vitals = Vitals(78, true, 34f, Thermal.LIGHT, false, 212_000_000, 248_000_000),
-            comparison = Comparison("ok so the ", "broad the and it a of the", "broad beans are up -- eleven of them, i counted twice, x"),
-        )
-    }
+    @Test fun `phone, light, English`() = draw("phone-light-en", "+en")
 
-    @Test fun phone() = draw("phone", "+en")
-    @Test fun phoneDark() = draw("phone-dark", "+de-night")
-    @Test fun tablet() = draw("tablet", "w1280dp-h800dp-land-mdpi")
+    @Test fun `phone, light, German`() = draw("phone-light-de", "+de")
+
+    @Test fun `phone, dark, English`() = draw("phone-dark-en", "+en-night")
+
+    @Test fun `phone, dark, German`() = draw("phone-dark-de", "+de-night")
+
+    @Test fun `tablet, light, English`() = draw("tablet-light-en", "en-w1280dp-h800dp-land-mdpi")
+
+    @Test fun `tablet, light, German`() = draw("tablet-light-de", "de-w1280dp-h800dp-land-mdpi")
+
+    @Test fun `tablet, dark, English`() = draw("tablet-dark-en", "en-w1280dp-h800dp-land-night-mdpi")
+
+    @Test fun `tablet, dark, German`() = draw("tablet-dark-de", "de-w1280dp-h800dp-land-night-mdpi")
+
+    @Test fun `phone on its side`() = draw("landscape-light-en", "en-w915dp-h412dp-land-xhdpi")
+
+    @Test fun `letters twice as large, German`() = draw("large-light-de", "+de", fontScale = 2f)
+
+    @Test fun `from right to left`() = draw("rtl-light-en", "ar-ldrtl-w412dp-h915dp-xxhdpi")
+
+    @Test fun `before anything was chosen`() = draw("empty-light-en", "+en", change = ::nothing)
+
+    @Test fun `what went wrong`() {
+        RuntimeEnvironment.setQualifiers("+en")
+        val activity = open().get()
+        activity.show(Destination.TRAIN)
+        app.store.update { midRun(it).copy(problem = Problem.of(Fault.MEMORY_TOO_SMALL, listOf("212000000", "128000000"), "212.0 MB")) }
+        app.store.update { it.copy(run = it.run.copy(phase = Phase.FAILED)) }
+        picture(activity, "problem-light-en")
+        activity.show(Destination.MODEL)
+        app.store.update { it.copy(problem = null, run = RunState(), transfer = Progress(Progress.Kind.COPYING, "SmolLM2-135M-Instruct", 45_000_000, 93_400_000)) }
+        picture(activity, "copying-light-en")
+        assertTrue(Build.VERSION.SDK_INT >= 26)
+    }
 }

@@ -21,7 +21,7 @@ class ProblemTest : AppTest() {
     @Test fun `both languages have every string, with the same places to fill`() {
         val (english, german) = strings("values") to strings("values-de")
         assertEquals(english.keys, german.keys)
-        val places = Regex("%(\\d\\$)?[sd]")
+        val places = Regex("%(\\d\\$)?s")
         for ((name, text) in english) {
             val (here, there) = listOf(text, german.getValue(name)).map { all -> places.findAll(all).map { it.value }.toSortedSet() }
             assertEquals(name, here, there)

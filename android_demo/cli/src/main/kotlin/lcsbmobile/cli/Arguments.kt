@@ -1,12 +1,12 @@
 package lcsbmobile.cli
 
-import java.io.File
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.LearningRateSchedule
 import lcsbmobile.core.Method
 import lcsbmobile.core.RunOptions
 import lcsbmobile.core.SamplingConfig
+import java.io.File
 
 /** A command line: what has no dashes, and the options, each of which may be given again. Throws OPTION. */
 internal class Arguments(arguments: List<String>, private val names: Set<String>, private val flags: Set<String>) {

@@ -1,7 +1,5 @@
 package lcsbmobile.cli
 
-import java.io.File
-import kotlin.system.exitProcess
 import kotlinx.serialization.json.JsonObjectBuilder
 import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.put
@@ -18,6 +16,8 @@ import lcsbmobile.core.TrainingRun
 import lcsbmobile.core.directFloats
 import lcsbmobile.core.readAdapter
 import lcsbmobile.core.writePeft
+import java.io.File
+import kotlin.system.exitProcess
 
 private const val USAGE = "train BUNDLE DATA DIRECTORY --steps N [options of lcsb simulate] | peft BUNDLE ADAPTER OUTPUT"
 private val FAILURES = setOf(

@@ -1,10 +1,10 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
 import java.io.File
 import java.io.IOException
 import java.nio.FloatBuffer
-import kotlinx.serialization.Serializable
-import kotlinx.serialization.json.Json
 
 /** What a bundle says of itself before anything else of it is read. */
 @Serializable
@@ -79,7 +79,8 @@ private fun decode(path: File, text: String): Manifest {
             throw LcsbException(Fault.BUNDLE_OTHER_TARGET, message, listOf(found))
         }
         return recordJson.decodeFromString<Manifest>(text)
-    } catch (error: IllegalArgumentException) { // kotlinx.serialization's
+    } catch (error: IllegalArgumentException) {
+        // kotlinx.serialization's
         throw unreadable("$path: malformed manifest: ${jsonFault(error)}; export the bundle again", error)
     }
 }

@@ -41,7 +41,8 @@ internal fun checkFiles(directory: File, manifest: Manifest, progress: (done: Lo
 /** Whether a bundle's file is in its directory, every link followed. */
 internal fun isInside(directory: File, name: String): Boolean = try {
     File(directory, name).canonicalFile.toPath().startsWith(directory.canonicalFile.toPath())
-} catch (_: IOException) { // a link to itself
+} catch (_: IOException) {
+    // a link to itself
     false
 }
 

@@ -1,10 +1,10 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.Serializable
 import java.io.File
 import java.io.IOException
 import java.util.Calendar
 import java.util.Locale
-import kotlinx.serialization.Serializable
 
 /** One message of a conversation; [role]: system, user or assistant. */
 class Message(val role: String, val content: String)
@@ -92,7 +92,8 @@ class ChatFormat internal constructor(private val fields: ChatFields) {
     private fun earlierTurn(turns: List<Message>, text: String): IntRange? = try {
         val through = text(turns, false)
         if (text.startsWith(through)) lastTurn(turns, through) else null
-    } catch (_: ChatRefusal) { // some refuse a conversation that ends there
+    } catch (_: ChatRefusal) {
+        // some refuse a conversation that ends there
         null
     }
 

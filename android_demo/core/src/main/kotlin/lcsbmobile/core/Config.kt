@@ -15,8 +15,11 @@ data class RopeScaling(
 
 @Serializable
 enum class RopeType {
-    @SerialName("linear") LINEAR,
-    @SerialName("llama3") LLAMA3,
+    @SerialName("linear")
+    LINEAR,
+
+    @SerialName("llama3")
+    LLAMA3,
 }
 
 /** What distinguishes one layer's attention from another's: the RoPE base and the window (null: the whole prefix). */
@@ -74,8 +77,11 @@ data class QuantizationConfig(
 
 @Serializable
 enum class ImplicitUpdates {
-    @SerialName("momentum") MOMENTUM,
-    @SerialName("none") NONE,
+    @SerialName("momentum")
+    MOMENTUM,
+
+    @SerialName("none")
+    NONE,
 }
 
 /**

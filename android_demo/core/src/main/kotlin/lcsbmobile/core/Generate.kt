@@ -1,9 +1,9 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.Serializable
 import java.nio.FloatBuffer
 import java.util.Random
 import kotlin.math.exp
-import kotlinx.serialization.Serializable
 
 // Text from the base or the adapted model, a token at a time.
 
@@ -115,7 +115,11 @@ class Continuation internal constructor(
             tokens = written.size
             val piece = stop.grow(text(written))
             if (piece.isNotEmpty()) yield(piece)
-            if (stop.met) ended = TextEnd.STOP_TEXT else if (tokens == most) ended = full
+            if (stop.met) {
+                ended = TextEnd.STOP_TEXT
+            } else if (tokens == most) {
+                ended = full
+            }
         }
         if (stop.rest.isNotEmpty()) yield(stop.rest)
     }

@@ -1,8 +1,8 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.Serializable
 import java.io.File
 import java.io.IOException
-import kotlinx.serialization.Serializable
 
 internal const val TRACE_BYTES = 4 shl 20 // that are read here: 7 kB are usual, half a megabyte at 8,192 tokens; Python takes 16 MiB
 private const val WIDEST_TOLERANCE = 5e-2 // in use: of bundles whose forward rounds activations to int8
@@ -38,7 +38,8 @@ class GoldenTrace(
                 recordJson.decodeFromString<GoldenTrace>(strictUtf8(readBounded(file, TRACE_BYTES)))
             } catch (error: IOException) {
                 throw unreadable("$file: not a readable golden trace (${ioReason(error)}); export the bundle again", error)
-            } catch (error: IllegalArgumentException) { // kotlinx.serialization's
+            } catch (error: IllegalArgumentException) {
+                // kotlinx.serialization's
                 throw unreadable("$file: not a readable golden trace (${jsonFault(error)}); export the bundle again", error)
             }
             val faults = trace.faults(manifest).take(MOST_FAULTS * 8).toList()

@@ -1,11 +1,11 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
 import kotlin.math.PI
 import kotlin.math.cos
 import kotlin.math.max
 import kotlin.math.sqrt
-import kotlinx.serialization.SerialName
-import kotlinx.serialization.Serializable
 
 const val BASE_LEARNING_RATE = 4e-4
 

@@ -1,11 +1,11 @@
 package lcsbmobile.core
 
-import java.io.File
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
+import java.io.File
 
 // What a manifest must hold before anything of its bundle is read, however it came here. Specification: docs/hostile_input.md.
 

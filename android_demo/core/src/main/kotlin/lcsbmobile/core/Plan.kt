@@ -32,7 +32,13 @@ fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget: Long?
         )
     }
     val fitting = peaks.indices.last { budget == null || peaks[it] <= budget }
-    val chosen = if (keep != null) minOf(keep, layers) else if (budget == null) 0 else fitting
+    val chosen = if (keep != null) {
+        minOf(keep, layers)
+    } else if (budget == null) {
+        0
+    } else {
+        fitting
+    }
     if (budget != null && peaks[chosen] > budget) {
         throw tooSmall(
             "keeping $chosen layers is predicted to take ${megabytes(peaks[chosen])}, $now; more than the ${megabytes(budget)} allowed; " +

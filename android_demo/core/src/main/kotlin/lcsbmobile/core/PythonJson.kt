@@ -1,8 +1,5 @@
 package lcsbmobile.core
 
-import java.math.BigDecimal
-import java.math.MathContext
-import java.math.RoundingMode
 import kotlinx.serialization.ExperimentalSerializationApi
 import kotlinx.serialization.KSerializer
 import kotlinx.serialization.descriptors.PrimitiveKind
@@ -11,6 +8,9 @@ import kotlinx.serialization.encoding.Decoder
 import kotlinx.serialization.encoding.Encoder
 import kotlinx.serialization.json.JsonEncoder
 import kotlinx.serialization.json.JsonUnquotedLiteral
+import java.math.BigDecimal
+import java.math.MathContext
+import java.math.RoundingMode
 
 // JSON in the bytes that the desktop writes: a checkpoint or an adapter is the same file whoever wrote it.
 

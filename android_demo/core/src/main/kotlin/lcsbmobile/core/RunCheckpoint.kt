@@ -1,5 +1,9 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.DeserializationStrategy
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
 import java.io.File
 import java.io.IOException
 import java.nio.Buffer
@@ -9,10 +13,6 @@ import java.nio.FloatBuffer
 import java.nio.channels.FileChannel
 import java.nio.file.StandardOpenOption.READ
 import java.security.MessageDigest
-import kotlinx.serialization.DeserializationStrategy
-import kotlinx.serialization.SerialName
-import kotlinx.serialization.Serializable
-import kotlinx.serialization.json.Json
 
 // A run's state in one file, from which it goes on bit for bit. Specification: docs/run_checkpoint.md. The file is safetensors; its metadata
 // carries a SHA-256 of the whole file, header included, in which the digest's own 64 characters count as zeros.
@@ -205,7 +205,8 @@ private fun decodePlace(file: File, metadata: Metadata): RunPlace {
 private fun <T> decode(file: File, what: String, type: DeserializationStrategy<T>, text: String): T =
     try {
         json.decodeFromString(type, text)
-    } catch (error: IllegalArgumentException) { // kotlinx.serialization's
+    } catch (error: IllegalArgumentException) {
+        // kotlinx.serialization's
         throw damaged("$file: $what: ${jsonFault(error)}", file, error)
     }
 

@@ -1,5 +1,9 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.decodeFromJsonElement
 import java.io.File
 import java.io.IOException
 import java.nio.Buffer
@@ -8,10 +12,6 @@ import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import java.nio.channels.FileChannel
 import java.nio.file.StandardOpenOption
-import kotlinx.serialization.Serializable
-import kotlinx.serialization.json.Json
-import kotlinx.serialization.json.JsonElement
-import kotlinx.serialization.json.decodeFromJsonElement
 
 private const val MOST_HEADER_BYTES = 4 shl 20 // 80 kB are usual: five hundred tensors
 private const val METADATA = "__metadata__"
@@ -77,7 +77,8 @@ fun openTensors(file: File, fault: Fault): StoredTensors {
         }
     } catch (error: IOException) {
         throw refused("cannot be read: ${ioReason(error)}", error)
-    } catch (error: IllegalArgumentException) { // kotlinx.serialization's
+    } catch (error: IllegalArgumentException) {
+        // kotlinx.serialization's
         throw refused("not a safetensors file, or a damaged one: ${jsonFault(error)}", error)
     }
 }

@@ -29,16 +29,26 @@ data class Subset(val train: List<Int>, val propagate: List<Int>) {
 
 @Serializable
 enum class Method {
-    @SerialName("lcsb-exact") LCSB_EXACT,
-    @SerialName("lcsb-identity") LCSB_IDENTITY,
-    @SerialName("full") FULL,
-    @SerialName("freeze") FREEZE,
+    @SerialName("lcsb-exact")
+    LCSB_EXACT,
+
+    @SerialName("lcsb-identity")
+    LCSB_IDENTITY,
+
+    @SerialName("full")
+    FULL,
+
+    @SerialName("freeze")
+    FREEZE,
 }
 
 @Serializable
 enum class Partition {
-    @SerialName("contiguous") CONTIGUOUS,
-    @SerialName("interleaved") INTERLEAVED,
+    @SerialName("contiguous")
+    CONTIGUOUS,
+
+    @SerialName("interleaved")
+    INTERLEAVED,
 }
 
 /** How a bundle's schedule was made. [partition] null: the method's own. [order]: a shuffled one is written out in the manifest. */

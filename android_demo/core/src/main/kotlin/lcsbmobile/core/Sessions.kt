@@ -27,7 +27,8 @@ fun importRuntime(): OrtEnvironment = orMissing { OrtEnvironment.getEnvironment(
 
 internal fun <T> orMissing(load: () -> T): T = try {
     load()
-} catch (error: LinkageError) { // no library, none for the ABI, or its initialisation failed before
+} catch (error: LinkageError) {
+    // no library, none for the ABI, or its initialisation failed before
     val what = oneLine("${error.javaClass.simpleName}: ${error.message}")
     val message = "ONNX Runtime's native library cannot be loaded ($what); install a build with ai.onnxruntime for this processor"
     throw LcsbException(Fault.RUNTIME_MISSING, message, listOf(System.getProperty("os.arch") ?: ""), error)

@@ -41,7 +41,11 @@ private fun hasParagraphs(input: File): Boolean {
     var state = 0 // 1: text, 2: and a blank line after it, 3: and text again
     eachTextLine(input) { raw, start, end ->
         val blank = isBlank(raw, start, end)
-        if (state == 1 && blank) state = 2 else if (state != 3 && !blank) state = if (state == 2) 3 else 1
+        if (state == 1 && blank) {
+            state = 2
+        } else if (state != 3 && !blank) {
+            state = if (state == 2) 3 else 1
+        }
     }
     return state == 3
 }

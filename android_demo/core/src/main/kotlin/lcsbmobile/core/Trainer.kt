@@ -1,7 +1,7 @@
 package lcsbmobile.core
 
-import java.nio.FloatBuffer
 import kotlinx.serialization.Serializable
+import java.nio.FloatBuffer
 
 // The training loop: schedule, AdamW, learning rate, accumulation, clipping, evaluation. It knows no runtime.
 

@@ -28,7 +28,8 @@ class TrainingRun(private val bundle: Bundle, private val data: File, private va
                 val examples = readData(setup, data, directory, control::check)
                 observer.data(examples.training.report, examples.heldOut.size)
                 train(setup, examples, checkpoints, clock, control, observer)
-            } catch (interrupted: RunInterrupted) { // nothing was begun, and what there was is still there
+            } catch (interrupted: RunInterrupted) {
+                // nothing was begun, and what there was is still there
                 result(setup, interrupted.outcome, null, clock)
             }
         }

@@ -1,7 +1,5 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.nio.file.Files
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -11,6 +9,8 @@ import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
+import java.io.File
+import java.nio.file.Files
 
 /** A bundle's files, programs and trace, when somebody else changed them. */
 class BundleTest {
@@ -83,9 +83,11 @@ class BundleTest {
                 assertTrue(name, "which is outside the bundle or not a name on every system" in refused(bundle))
             }
         }
-        for (name in listOf("Weights.bin", "MANIFEST.json", "manifest.json")) withCopy { bundle ->
-            edit(bundle) { it[name] = it.getValue("gemm.onnx") }
-            assertTrue(name, "the manifest lists " in refused(bundle))
+        for (name in listOf("Weights.bin", "MANIFEST.json", "manifest.json")) {
+            withCopy { bundle ->
+                edit(bundle) { it[name] = it.getValue("gemm.onnx") }
+                assertTrue(name, "the manifest lists " in refused(bundle))
+            }
         }
         withCopy { bundle ->
             edit(bundle) { files -> repeat(1000) { files["f$it"] = files.getValue("gemm.onnx") } }
@@ -115,11 +117,13 @@ class BundleTest {
 
     @Test
     fun `links that lead outside`() {
-        for (name in listOf(WEIGHTS_FILE, MANIFEST_FILE)) withCopy { bundle ->
-            inScratch { outside ->
-                File(bundle, name).renameTo(File(outside, name))
-                Files.createSymbolicLink(File(bundle, name).toPath(), File(outside, name).toPath())
-                assertTrue(name, "$name is a link that leads outside the bundle" in refused(bundle))
+        for (name in listOf(WEIGHTS_FILE, MANIFEST_FILE)) {
+            withCopy { bundle ->
+                inScratch { outside ->
+                    File(bundle, name).renameTo(File(outside, name))
+                    Files.createSymbolicLink(File(bundle, name).toPath(), File(outside, name).toPath())
+                    assertTrue(name, "$name is a link that leads outside the bundle" in refused(bundle))
+                }
             }
         }
         withCopy { bundle ->

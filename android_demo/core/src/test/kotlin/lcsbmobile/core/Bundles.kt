@@ -1,9 +1,9 @@
 package lcsbmobile.core
 
+import org.junit.Assert.assertThrows
 import java.io.File
 import java.nio.FloatBuffer
 import java.nio.file.Files
-import org.junit.Assert.assertThrows
 
 // The bundles that tests read, which scripts/export_test_bundles.py wrote, and copies of them to spoil.
 

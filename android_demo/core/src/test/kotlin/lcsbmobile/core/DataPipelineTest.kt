@@ -1,12 +1,12 @@
 package lcsbmobile.core
 
-import java.io.File
 import kotlinx.serialization.Serializable
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
 
 /** From *Order* of docs/data.md on, against tests/data/data_pipeline.json. */
 class DataPipelineTest {

@@ -1,12 +1,12 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.security.MessageDigest
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.security.MessageDigest
 
 class DatasetTest {
     @get:Rule

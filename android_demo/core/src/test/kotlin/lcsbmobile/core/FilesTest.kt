@@ -1,8 +1,5 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.io.IOException
-import java.nio.ByteBuffer
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.jsonPrimitive
 import org.junit.Assert.assertEquals
@@ -10,6 +7,9 @@ import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.io.IOException
+import java.nio.ByteBuffer
 
 class FilesTest {
     @get:Rule

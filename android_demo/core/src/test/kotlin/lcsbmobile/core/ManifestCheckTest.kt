@@ -1,6 +1,5 @@
 package lcsbmobile.core
 
-import java.io.File
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
@@ -10,6 +9,7 @@ import kotlinx.serialization.json.JsonPrimitive
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Test
+import java.io.File
 
 /** A manifest from anywhere: each thing that it may say is refused with a message, before anything is made by it. */
 class ManifestCheckTest {

@@ -1,12 +1,12 @@
 package lcsbmobile.core
 
-import java.nio.FloatBuffer
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
+import java.nio.FloatBuffer
 
 /** Steps on the real runtime: the golden trace through its whole run, kept layers, buffers, cancelling. */
 class OnnxRuntimeRunnerTest {

@@ -1,12 +1,12 @@
 package lcsbmobile.core
 
-import java.io.File
-import kotlin.math.ulp
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import kotlin.math.ulp
 
 class OptimizerTest {
     @get:Rule

@@ -1,15 +1,15 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.nio.ByteBuffer
-import java.nio.ByteOrder
-import java.util.Random
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.util.Random
 
 private const val LAYERS = 3
 private const val SIZE = 7

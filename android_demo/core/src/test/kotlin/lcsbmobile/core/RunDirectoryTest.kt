@@ -1,13 +1,13 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.util.concurrent.TimeUnit
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.util.concurrent.TimeUnit
 
 class RunDirectoryTest {
     @get:Rule

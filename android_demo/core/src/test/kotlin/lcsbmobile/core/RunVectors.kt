@@ -1,12 +1,12 @@
 package lcsbmobile.core
 
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.JsonElement
+import org.junit.Assert.assertEquals
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
-import kotlinx.serialization.Serializable
-import kotlinx.serialization.json.JsonElement
-import org.junit.Assert.assertEquals
 
 /** What scripts/write_run_vectors.py wrote. */
 @Serializable

@@ -1,11 +1,11 @@
 package lcsbmobile.core
 
-import java.io.File
 import kotlinx.serialization.Serializable
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
 import org.junit.Test
+import java.io.File
 
 /** What Python predicts and writes for the same bundles (scripts/export_test_bundles.py writes it beside them). */
 class RuntimeGoldenTest {
@@ -70,13 +70,15 @@ class RuntimeGoldenTest {
 
     @Test
     fun `greedy text is Python's`() {
-        for ((name, expected) in golden) withRunner(name) { bundle, runner ->
-            for ((prompt, written) in expected.texts) {
-                val found = generate(runner, bundle, initialAdapter(bundle), prompt, SamplingConfig(temperature = 0.0, maxTokens = 12))
-                assertEquals("$name $prompt", written.text, found.joinToString(""))
-                assertEquals(written.tokens, found.tokens)
-                assertEquals(written.ended.uppercase().replace(' ', '_'), found.ended?.name)
-                assertTrue(found.prefillSeconds > 0 && found.decoded == found.tokens - (if (found.ended == TextEnd.END_TOKEN) 0 else 1))
+        for ((name, expected) in golden) {
+            withRunner(name) { bundle, runner ->
+                for ((prompt, written) in expected.texts) {
+                    val found = generate(runner, bundle, initialAdapter(bundle), prompt, SamplingConfig(temperature = 0.0, maxTokens = 12))
+                    assertEquals("$name $prompt", written.text, found.joinToString(""))
+                    assertEquals(written.tokens, found.tokens)
+                    assertEquals(written.ended.uppercase().replace(' ', '_'), found.ended?.name)
+                    assertTrue(found.prefillSeconds > 0 && found.decoded == found.tokens - (if (found.ended == TextEnd.END_TOKEN) 0 else 1))
+                }
             }
         }
     }

@@ -1,11 +1,11 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.util.zip.GZIPInputStream
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.util.zip.GZIPInputStream
 
 internal val testData = File(System.getProperty("test.data"))
 internal val tokenizerData = File(testData, "tokenizers")

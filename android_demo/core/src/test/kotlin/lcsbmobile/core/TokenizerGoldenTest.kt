@@ -1,7 +1,5 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.text.Normalizer
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
 import org.junit.Assert.assertArrayEquals
@@ -9,6 +7,8 @@ import org.junit.Assert.assertEquals
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.text.Normalizer
 
 /** Every tokenizer against the library tokenizers, on what scripts/write_tokenizer_golden.py wrote. */
 class TokenizerGoldenTest {

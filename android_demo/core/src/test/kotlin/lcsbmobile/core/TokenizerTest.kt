@@ -1,11 +1,11 @@
 package lcsbmobile.core
 
-import java.io.File
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
 
 /** What a tokenizer's files say beside ids of texts, and files that are refused. */
 class TokenizerTest {

@@ -1,11 +1,11 @@
 package lcsbmobile.core
 
-import java.nio.FloatBuffer
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.nio.FloatBuffer
 
 class TrainerTest {
     @get:Rule

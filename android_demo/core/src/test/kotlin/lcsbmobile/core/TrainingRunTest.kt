@@ -1,7 +1,5 @@
 package lcsbmobile.core
 
-import java.io.File
-import java.util.Random
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -10,6 +8,8 @@ import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.util.Random
 
 /** The whole of it on a small bundle with the real runtime. */
 class TrainingRunTest {
@@ -39,24 +39,27 @@ class TrainingRunTest {
     fun `a run trains, says what it does, and leaves its adapter and two checkpoints`() {
         val said = mutableListOf<String>()
         val layers = mutableListOf<String>()
-        val result = run("a", observer = object : RunObserver {
-            override fun data(report: DataReport, heldOut: Long) {
-                said += "${report.examples} examples, $heldOut held out"
-            }
+        val result = run(
+            "a",
+            observer = object : RunObserver {
+                override fun data(report: DataReport, heldOut: Long) {
+                    said += "${report.examples} examples, $heldOut held out"
+                }
 
-            override fun evaluated(step: Int, loss: Double) {
-                said += "evaluated $step"
-            }
+                override fun evaluated(step: Int, loss: Double) {
+                    said += "evaluated $step"
+                }
 
-            override fun stepped(outcome: StepOutcome, memory: Long) {
-                assertTrue(memory > 0)
-                said += "step ${outcome.step} of ${outcome.subset.train}"
-            }
+                override fun stepped(outcome: StepOutcome, memory: Long) {
+                    assertTrue(memory > 0)
+                    said += "step ${outcome.step} of ${outcome.subset.train}"
+                }
 
-            override fun layer(index: Int, backward: Boolean) {
-                layers += if (backward) "-$index" else "$index"
-            }
-        })
+                override fun layer(index: Int, backward: Boolean) {
+                    layers += if (backward) "-$index" else "$index"
+                }
+            },
+        )
         val expected = listOf(
             "40 examples, 4 held out", "evaluated 0", "step 1 of [2]", "step 2 of [1]", "step 3 of [0]", "evaluated 3", "step 4 of [2]",
             "step 5 of [1]", "step 6 of [0]", "evaluated 6", "step 7 of [2]", "evaluated 7",
@@ -80,11 +83,14 @@ class TrainingRunTest {
         while (true) {
             val control = RunControl()
             var left = random.nextInt(60)
-            val result = run("broken", control = control, observer = object : RunObserver {
-                override fun layer(index: Int, backward: Boolean) {
-                    if (left-- == 0) control.pause()
-                }
-            })
+            val result = run(
+                "broken", control = control,
+                observer = object : RunObserver {
+                    override fun layer(index: Int, backward: Boolean) {
+                        if (left-- == 0) control.pause()
+                    }
+                },
+            )
             if (result.outcome == RunOutcome.FINISHED) {
                 assertEquals(whole.losses, result.losses)
                 assertEquals(whole.evaluations, result.evaluations)
@@ -117,12 +123,15 @@ class TrainingRunTest {
         assertArrayEquals(readCheckpoint(file, layout.numLayers, layout.size).state.adapter.toArray(), stored.toArray(), 0f)
         val resumed = mutableListOf<Int>()
         val whole = run("b")
-        val rest = run("a", observer = object : RunObserver {
-            override fun resumed(step: Int, history: RunHistory) {
-                assertEquals(result.losses, history.outcomes.map { it.loss })
-                resumed += step
-            }
-        })
+        val rest = run(
+            "a",
+            observer = object : RunObserver {
+                override fun resumed(step: Int, history: RunHistory) {
+                    assertEquals(result.losses, history.outcomes.map { it.loss })
+                    resumed += step
+                }
+            },
+        )
         assertEquals(listOf(3), resumed)
         assertEquals(whole.losses, rest.losses)
         assertEquals(whole.evaluations, rest.evaluations) // that of step 3 was interrupted, and made up for
@@ -165,11 +174,14 @@ class TrainingRunTest {
         val newest = File(folder.root, "a/step-00000004.safetensors")
         newest.writeBytes(newest.readBytes().also { it[it.size / 2] = (it[it.size / 2].toInt() xor 4).toByte() })
         val warnings = mutableListOf<String>()
-        val result = run("a", observer = object : RunObserver {
-            override fun warned(text: String) {
-                warnings += text
-            }
-        })
+        val result = run(
+            "a",
+            observer = object : RunObserver {
+                override fun warned(text: String) {
+                    warnings += text
+                }
+            },
+        )
         assertTrue("$warnings", warnings.single().endsWith("going on from step-00000002.safetensors"))
         assertEquals(2, result.resumedFrom)
         assertEquals(whole.losses, result.losses)
@@ -210,7 +222,12 @@ class TrainingRunTest {
         val started = System.nanoTime()
         val observer = object : RunObserver {
             override fun phase(name: Phase) {
-                if (name == Phase.CHECKING) Thread { Thread.sleep(100); control.pause() }.start()
+                if (name == Phase.CHECKING) {
+                    Thread {
+                        Thread.sleep(100)
+                        control.pause()
+                    }.start()
+                }
             }
         }
         assertEquals(RunOutcome.PAUSED, run("a", control = control, observer = observer).outcome)

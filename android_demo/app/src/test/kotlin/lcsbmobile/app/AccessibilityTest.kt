@@ -1,0 +1,89 @@
+package lcsbmobile.app
+
+import android.view.View
+import android.view.ViewGroup
+import android.widget.SeekBar
+import android.widget.Spinner
+import android.widget.TextView
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import org.robolectric.RuntimeEnvironment
+
+class AccessibilityTest : AppTest() {
+    private fun all(view: View): List<View> = listOf(view) + if (view is ViewGroup) (0 until view.childCount).flatMap { all(view.getChildAt(it)) } else emptyList()
+
+    private fun label(view: View): String = listOf(view.contentDescription, (view as? TextView)?.text, (view as? TextView)?.hint).firstOrNull { !it.isNullOrBlank() }?.toString().orEmpty()
+
+    private fun name(view: View) = if (view.id > 0) view.resources.getResourceEntryName(view.id) else view.javaClass.simpleName
+
+    /** Screens with content: data, a run and a problem. */
+    private fun filled(): MainActivity {
+        app.data.type("ok so the bread rose, x")
+        waitFor("the message") { state.data?.summary != null && state.reading == null }
+        app.data.type("right then, tea, x")
+        waitFor("the message") { state.data?.typed?.size == 2 && state.reading == null }
+        app.store.update { it.copy(found = listOf("pushed"), problem = Problem.NOTIFICATIONS, transfer = Progress(Progress.Kind.COPYING, "x", 1, 2)) }
+        return open().get()
+    }
+
+    private fun check(activity: MainActivity) {
+        val least = 48 * activity.resources.displayMetrics.density - 0.5
+        for (destination in Destination.entries) {
+            activity.show(destination)
+            picture(activity, "accessibility-${destination.name.lowercase()}")
+            val touched = all(activity.window.decorView).filter { it.isShown && it.isClickable && it.isEnabled }
+            assertTrue(touched.size >= 6)
+            for (view in touched) {
+                assertTrue("$destination: ${name(view)} has no label", label(view).isNotBlank() || view is Spinner)
+                assertTrue("$destination: ${name(view)} is ${view.width}x${view.height} of $least", view.height >= least && view.width >= least)
+            }
+        }
+    }
+
+    @Test fun `whatever can be touched has a label and 48 dp`() = check(filled())
+
+    @Test fun `also in large letters and on a tablet`() {
+        val activity = filled()
+        activity.finish()
+        RuntimeEnvironment.setQualifiers("de-w800dp-h1280dp-mdpi")
+        RuntimeEnvironment.setFontScale(1.5f)
+        check(open().get())
+    }
+
+    @Test fun `headings, live regions and pairs are marked`() {
+        val activity = filled()
+        for (destination in Destination.entries) assertTrue(activity.view<View>(destination.title).isAccessibilityHeading)
+        val live = listOf(R.id.run_phase, R.id.data_state, R.id.transfer_text, R.id.try_state).map { activity.view<View>(it).accessibilityLiveRegion }
+        assertEquals(List(4) { View.ACCESSIBILITY_LIVE_REGION_POLITE }, live)
+        assertEquals(View.ACCESSIBILITY_LIVE_REGION_ASSERTIVE, activity.view<View>(R.id.problem).accessibilityLiveRegion)
+        assertTrue(activity.view<View>(R.id.nav_model).isSelected)
+        activity.show(Destination.TRAIN)
+        assertEquals("Layers: 8", activity.view<View>(R.id.bundle_layers).contentDescription)
+        assertEquals(R.id.budget, activity.view<View>(R.id.budget_label).labelFor)
+        assertTrue(activity.view<SeekBar>(R.id.steps).contentDescription.contains("100 steps"))
+        assertTrue(activity.view<LossChart>(R.id.chart).contentDescription.isNotBlank())
+    }
+
+    @Test fun `text can be told from its ground`() {
+        val pairs = listOf(
+            R.color.on_surface to R.color.surface, R.color.on_surface to R.color.surface_container, R.color.on_surface_variant to R.color.surface_container,
+            R.color.on_surface_variant to R.color.surface_container_high, R.color.on_primary to R.color.primary, R.color.primary to R.color.surface_container,
+            R.color.on_primary_container to R.color.primary_container, R.color.on_secondary_container to R.color.secondary_container,
+            R.color.on_error_container to R.color.error_container,
+        )
+        for (qualifiers in listOf("+notnight", "+night")) {
+            RuntimeEnvironment.setQualifiers(qualifiers)
+            for ((text, ground) in pairs) {
+                val contrast = contrast(app.getColor(text), app.getColor(ground))
+                assertTrue("$qualifiers ${app.resources.getResourceEntryName(text)} on ${app.resources.getResourceEntryName(ground)}: $contrast", contrast >= 4.5)
+            }
+        }
+    }
+
+    /** As WCAG 2.1 defines it. */
+    private fun contrast(one: Int, other: Int): Double {
+        val (light, dark) = listOf(one, other).map { android.graphics.Color.luminance(it) + 0.05 }.sortedDescending()
+        return light / dark
+    }
+}

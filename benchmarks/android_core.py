@@ -1,0 +1,90 @@
+"""SmolLM2-135M-Instruct, 20 steps through the Android core on the JVM beside `lcsb simulate`, run in turn.
+
+Needs `make models`, `make .venv-onnxruntime/.installed`, `scripts/android_maven.sh -pl cli -am -DskipTests package` and an idle machine. Both
+read the same bundle and data, evaluate only at the ends, and report their own seconds and their own peak, which a thread or a small process
+samples. glibc keeps freed blocks of an arena, Android's allocator gives large ones back; the second row of the JVM asks that of glibc by
+MALLOC_MMAP_THRESHOLD_. No phone was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import DEVICE_LCSB, MODELS, ROOT, lcsb, markdown_table, write_results
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from android_jvm import CLI
+
+STEPS, ROUNDS = 20, 3
+# A small heap that gives memory back, as a phone's does: a desktop's JVM takes what it finds.
+HEAP = ("-Xms8m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:MaxHeapFreeRatio=20", "-XX:MinHeapFreeRatio=10")
+LARGE_BLOCKS_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1"}
+OPTIONS = ("--steps", str(STEPS), "--method", "full", "--lr", "8e-4", "--threads", "2", "--checkpoint-every", "1000")
+
+
+def python(bundle: Path, directory: Path) -> dict[str, Any]:
+    paths = ("--checkpoint-dir", directory / "run", "--adapter", directory / "adapter.safetensors")
+    return last_line([DEVICE_LCSB, "simulate", bundle, "--data", MODELS / "fortunes.train.jsonl", *OPTIONS, *paths, "--json"])
+
+
+def jvm(bundle: Path, directory: Path, **environment: str) -> dict[str, Any]:
+    (jar,) = CLI.glob("cli-*.jar")
+    program = ("java", *HEAP, "-cp", f"{jar}:{CLI}/lib/*", "lcsbmobile.cli.MainKt")
+    return last_line([*program, "train", bundle, MODELS / "fortunes.train.jsonl", directory / "run", *OPTIONS], environment)
+
+
+def last_line(command: list[str | Path], environment: dict[str, str] | None = None) -> dict[str, Any]:
+    variables = os.environ | (environment or {})
+    done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True, env=variables)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+VARIANTS = {
+    "`lcsb simulate`": python,
+    "core on the JVM": jvm,
+    "core on the JVM, large blocks given back": lambda bundle, directory: jvm(bundle, directory, **LARGE_BLOCKS_BACK),
+}
+
+
+def main() -> None:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    with tempfile.TemporaryDirectory() as temporary:
+        bundle = Path(temporary) / "bundle"
+        lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--target", "onnxruntime", "--output", bundle)
+        for number in range(ROUNDS):
+            for index, (name, measure) in enumerate(VARIANTS.items()):
+                directory = Path(temporary) / f"{number}-{index}"
+                directory.mkdir()
+                found[name].append(measure(bundle, directory))
+                print(name, statistics.median(found[name][-1]["step_seconds"]), found[name][-1]["peak_anonymous_bytes"], flush=True)
+    rows = [row(name, results) for name, results in found.items()]
+    table = [
+        [r["name"], f"{r['seconds']:.2f} s", f"{r['peak_anonymous_bytes'] / 1e6:.0f} MB", f"{r['loss']:.6f}", r["runtime_version"]]
+        for r in rows
+    ]
+    write_results("android_core", markdown_table(["run", "median step", "peak anonymous memory", "last loss", "ONNX Runtime"], table), rows)
+
+
+def row(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over all rounds: the median of all steps but each run's first, and the highest peak."""
+    seconds = [value for result in results for value in result["step_seconds"][1:]]
+    return {
+        "name": name,
+        "seconds": statistics.median(seconds),
+        "peak_anonymous_bytes": max(result["peak_anonymous_bytes"] for result in results),
+        "loss": results[-1]["losses"][-1],
+        "runtime_version": results[-1]["runtime_version"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct, 20 steps through the Android core on the JVM beside `lcsb simulate`, run in turn.
 
-Needs `make models`, `make .venv-onnxruntime/.installed`, `scripts/android_maven.sh -pl cli -am -DskipTests package` and an idle machine. Both
+Needs `make models`, `make .venv-onnxruntime/.installed`, `scripts/android_maven.sh -pl cli -am -DskipTests package`, an idle machine. Both
 read the same bundle and data, evaluate only at the ends, and report their own seconds and their own peak, which a thread or a small process
 samples. glibc keeps freed blocks of an arena, Android's allocator gives large ones back; the second row of the JVM asks that of glibc by
 MALLOC_MMAP_THRESHOLD_. No phone was measured.

@@ -1,4 +1,4 @@
-"""Puts the tables of results/*.md into the README and docs/*.md, between `<!-- NAME -->` and `<!-- / -->`."""
+"""Puts the tables of results/*.md into the READMEs and docs/*.md, between `<!-- NAME -->` and `<!-- / -->`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from common import RESULTS, ROOT
 
 
 def main() -> None:
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", ROOT / "android_demo/README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
         for path in sorted(RESULTS.glob("*.md")):
             block = f"<!-- {path.stem} -->\n{path.read_text().rstrip()}\n<!-- / -->"

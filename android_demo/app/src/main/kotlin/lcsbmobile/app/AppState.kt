@@ -6,8 +6,9 @@ import java.util.concurrent.CopyOnWriteArrayList
 import kotlinx.serialization.Serializable
 
 /**
- * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters a layer. [schedule]: one cycle, by step. [predictedMemory]: anonymous bytes of a step that keeps nothing.
- * [secondsAStep]: predicted from this phone's speed at a matrix product, later measured. [checked]: the golden trace came out right on this phone.
+ * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters a layer. [schedule]: one cycle, by step.
+ * [predictedMemory]: anonymous bytes of a step that keeps nothing. [secondsAStep]: predicted from this phone's speed at a matrix product,
+ * later measured. [checked]: the golden trace came out right on this phone.
  */
 @Serializable
 data class BundleInfo(
@@ -28,7 +29,10 @@ data class Progress(val kind: Kind, val name: String, val done: Long = 0, val to
     enum class Kind { COPYING, VERIFYING, TESTING, READING }
 }
 
-/** The data to train on. [typed]: the person's own messages, where they typed them. [summary]: under the chosen bundle, null until it was read. */
+/**
+ * The data to train on. [typed]: the person's own messages, where they typed them. [summary]: under the chosen bundle, null until it was
+ * read.
+ */
 data class DataInfo(val file: String, val name: String, val typed: List<String>? = null, val summary: DataSummary? = null)
 
 /** What the data comes to. [cut]: examples longer than a sequence. [sequences]: of an epoch. [previews]: the first examples. */

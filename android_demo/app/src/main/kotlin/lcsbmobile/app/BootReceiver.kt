@@ -7,6 +7,10 @@ import android.content.Intent
 /** After a reboot or an update: sees to it that a run that waits will go on. It trains nothing itself. */
 class BootReceiver : BroadcastReceiver() {
     override fun onReceive(context: Context, intent: Intent) {
-        if (intent.action == Intent.ACTION_BOOT_COMPLETED || intent.action == Intent.ACTION_MY_PACKAGE_REPLACED) App.of(context).training.schedule()
+        if (intent.action in EXPECTED) App.of(context).training.schedule()
+    }
+
+    private companion object {
+        val EXPECTED = setOf(Intent.ACTION_BOOT_COMPLETED, Intent.ACTION_MY_PACKAGE_REPLACED)
     }
 }

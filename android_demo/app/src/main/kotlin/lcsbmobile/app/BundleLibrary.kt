@@ -9,8 +9,8 @@ import lcsbmobile.core.replaceAtomically
 import lcsbmobile.core.storing
 
 /**
- * The bundles in a directory of the app's: `NAME/` is the bundle as it was verified, `NAME.json` what the app knows of it. What is still being copied is in
- * `.incoming`.
+ * The bundles in a directory of the app's: `NAME/` is the bundle as it was verified, `NAME.json` what the app knows of it. What is still
+ * being copied is in `.incoming`.
  */
 class BundleLibrary(private val directory: File, private val engine: Engine) {
     private val incoming = File(directory, ".incoming")
@@ -56,7 +56,8 @@ class BundleLibrary(private val directory: File, private val engine: Engine) {
     }
 
     private fun freeName(wanted: String): String {
-        val plain = wanted.map { if (it.isLetterOrDigit() || it in "-_ ") it else '-' }.joinToString("").trim(' ', '-').take(60).ifEmpty { "bundle" }
-        return generateSequence(1) { it + 1 }.map { if (it == 1) plain else "$plain-$it" }.first { !directory(it).exists() }
+        val plain = wanted.map { if (it.isLetterOrDigit() || it in "-_ ") it else '-' }.joinToString("").trim(' ', '-').take(60)
+        val name = plain.ifEmpty { "bundle" }
+        return (sequenceOf(name) + generateSequence(2) { it + 1 }.map { "$name-$it" }).first { !directory(it).exists() }
     }
 }

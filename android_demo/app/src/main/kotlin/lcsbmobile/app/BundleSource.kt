@@ -19,7 +19,10 @@ import lcsbmobile.core.storing
 private const val MOST_FILES = 1000
 private const val MOST_DEPTH = 4
 
-/** Where a bundle comes from. Each throws BUNDLE_UNREADABLE where it cannot be read, STORAGE_FULL and STORAGE_FAILED where [copyTo] cannot be written. */
+/**
+ * Where a bundle comes from. Each throws BUNDLE_UNREADABLE where it cannot be read, STORAGE_FULL and STORAGE_FAILED where [copyTo] cannot
+ * be written.
+ */
 interface BundleSource {
     /** What to call it. */
     val name: String
@@ -120,7 +123,8 @@ class ZipSource(private val resolver: ContentResolver, private val uri: Uri, fil
         val inner = directory.listFiles().orEmpty().singleOrNull { it.isDirectory } ?: return
         val aside = File(directory.parentFile, directory.name + "-inner")
         storing(directory) {
-            if (!inner.renameTo(aside) || !directory.deleteRecursively() || !aside.renameTo(directory)) throw IOException("cannot be renamed")
+            val lifted = inner.renameTo(aside) && directory.deleteRecursively() && aside.renameTo(directory)
+            if (!lifted) throw IOException("cannot be renamed")
         }
     }
 }

@@ -6,8 +6,8 @@ import android.view.View
 import android.view.ViewGroup
 
 /**
- * Children in as many columns of equal width as fit, each at least `columnWidth` wide (grown with the font): the next child goes where there is
- * least. One column on a phone, two or more on a tablet or a phone on its side.
+ * Children in as many columns of equal width as fit, each at least `columnWidth` wide (grown with the font): the next child goes where
+ * there is least. One column on a phone, two or more on a tablet or a phone on its side.
  */
 class Columns(context: Context, attributes: AttributeSet?) : ViewGroup(context, attributes) {
     private val gap = resources.getDimensionPixelSize(R.dimen.gap)

@@ -82,7 +82,8 @@ class Data(
         collect()
     }
 
-    private fun info(file: String, name: String) = DataInfo(file, name, shelf.typed(file).takeIf { name == app.getString(R.string.typed_name) })
+    private fun info(file: String, name: String) =
+        DataInfo(file, name, shelf.typed(file).takeIf { name == app.getString(R.string.typed_name) })
 
     /** Files that neither the choice nor a run refers to go. */
     private fun collect() = shelf.keepOnly((runs.all().map { it.data } + listOfNotNull(app.settings.data?.first)).toSet())
@@ -103,13 +104,17 @@ class Data(
             app.store.update { it.copy(reading = Progress(Progress.Kind.READING, name, done, total)) }
         }
 
-    private fun reading(name: String, task: () -> Unit) = worker.start {
-        try {
-            app.store.update { it.copy(reading = Progress(Progress.Kind.READING, name)) }
-            task()
-        } catch (error: CancellationException) {
-            app.store.update { it.copy(reading = null) }
-            throw error
+    private fun reading(name: String, task: () -> Unit) {
+        val begun = Progress(Progress.Kind.READING, name)
+        app.store.update { it.copy(reading = begun) }
+        worker.start {
+            try {
+                app.store.update { it.copy(reading = begun) } // what was cancelled for this took it away
+                task()
+            } catch (error: CancellationException) {
+                app.store.update { it.copy(reading = null) }
+                throw error
+            }
         }
     }
 

@@ -123,14 +123,16 @@ private class Preview(private val activity: MainActivity, view: View) {
             for (piece in pieces) {
                 val from = length
                 append(piece.text)
-                val spans = if (piece.counted) listOf(BackgroundColorSpan(ground), ForegroundColorSpan(ink)) else listOf(ForegroundColorSpan(grey))
+                val letters = ForegroundColorSpan(if (piece.counted) ink else grey)
+                val spans = listOfNotNull(letters, BackgroundColorSpan(ground).takeIf { piece.counted })
                 spans.forEach { setSpan(it, from, length, Spanned.SPAN_EXCLUSIVE_EXCLUSIVE) }
             }
         }
         text.typeface = Typeface.MONOSPACE
         val count = activity.getString(R.string.preview_count, "${index + 1}", "${summary.previews.size}")
         legend.say(count + ". " + activity.getString(R.string.preview_legend))
-        text.contentDescription = count + ". " + activity.getString(R.string.preview_words, pieces.filter { it.counted }.joinToString(" ") { it.text })
+        val learned = pieces.filter { it.counted }.joinToString(" ") { it.text }
+        text.contentDescription = count + ". " + activity.getString(R.string.preview_words, learned)
         previous.isEnabled = index > 0
         next.isEnabled = index < summary.previews.size - 1
         for (button in listOf(previous, next)) button.alpha = if (button.isEnabled) 1f else 0.4f

@@ -15,14 +15,15 @@ import lcsbmobile.core.storing
 import lcsbmobile.core.textToJsonl
 
 /**
- * The data in a directory of the app's. A file never changes, since a run is bound to its content; an edit makes a new one. Numbers, not times, name them: a clock
- * may be set back.
+ * The data in a directory of the app's. A file never changes, since a run is bound to its content; an edit makes a new one. Numbers, not
+ * times, name them: a clock may be set back.
  */
 class DataShelf(private val directory: File) {
     fun file(name: String) = File(directory, name)
 
     /**
-     * Copies JSON lines as they are, and makes them of a text; nothing is held in memory but a block. [progress]: bytes read; it may throw to stop.
+     * Copies JSON lines as they are, and makes them of a text; nothing is held in memory but a block. [progress]: bytes read; it may throw
+     * to stop.
      *
      * Throws DATA_UNREADABLE, DATA_EMPTY, of a text DATA_ENCODING and DATA_LINE, STORAGE_FULL, STORAGE_FAILED.
      */

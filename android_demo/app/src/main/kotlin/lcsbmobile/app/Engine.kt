@@ -26,7 +26,10 @@ import lcsbmobile.core.writePeft
 /** What to train: [state] is the run's directory, [budget] bytes of anonymous memory. */
 class TrainingJob(val bundle: File, val data: File, val state: File, val steps: Int, val budget: Long, val threads: Int)
 
-/** All that the app asks of the core. Each call takes long and throws the core's LcsbException. [scratch]: a directory for what need not outlive a call. */
+/**
+ * All that the app asks of the core. Each call takes long and throws the core's LcsbException. [scratch]: a directory for what need not
+ * outlive a call.
+ */
 class Engine(private val scratch: File) {
     private var opened: Bundle? = null
 
@@ -98,7 +101,7 @@ class Engine(private val scratch: File) {
     fun train(job: TrainingJob, control: RunControl, progress: RunProgress): RunResult {
         val options = RunOptions(
             steps = job.steps,
-            evaluateEvery = maxOf(job.steps / 5, 1),
+            evaluateEvery = maxOf(job.steps / 4, EVALUATE_EVERY),
             checkpointEvery = CHECKPOINT_EVERY,
             memoryBudget = job.budget,
             threads = job.threads,
@@ -110,10 +113,11 @@ class Engine(private val scratch: File) {
     fun history(info: BundleInfo, state: File): RunState {
         val checkpoint = newest(state, info.layers, info.adapterSize) ?: return RunState()
         val step = checkpoint.place.step
+        val evaluations = checkpoint.evaluations.toList().chunked(2)
         return RunState(
             step = step,
             training = (0 until step).map { LossPoint(it + 1, checkpoint.steps[it * STEP_COLUMNS]) },
-            evaluation = (0 until checkpoint.evaluations.size / 2).map { LossPoint(checkpoint.evaluations[2 * it].toInt(), checkpoint.evaluations[2 * it + 1]) },
+            evaluation = evaluations.map { (step, loss) -> LossPoint(step.toInt(), loss) },
         )
     }
 
@@ -123,7 +127,10 @@ class Engine(private val scratch: File) {
         writePeft(manifest, checkpoint.state.adapter, target)
     }
 
-    /** Continues [prompt] without and, where something was learned, with the adapter; [piece] is told what is written in turn, and may throw to stop. */
+    /**
+     * Continues [prompt] without and, where something was learned, with the adapter; [piece] is told what is written in turn, and may throw
+     * to stop.
+     */
     fun compare(directory: File, state: File, prompt: String, piece: (text: String, after: Boolean) -> Unit) {
         val bundle = open(directory)
         val manifest = bundle.manifest
@@ -149,6 +156,7 @@ class Engine(private val scratch: File) {
 
     companion object {
         private const val PREVIEWS = 20
+        private const val EVALUATE_EVERY = 20 // steps at least: an evaluation takes as long as some five
         private const val CHECKPOINT_EVERY = 5 // steps: what is lost at most when the system ends the process
 
         /** Half of a phone's cores are slow ones. */

@@ -4,7 +4,9 @@ import android.content.res.Resources
 import java.text.NumberFormat
 import java.util.Locale
 
-/** Figures as the language of the texts writes them, which need not be the JVM's, nor the person's first where the app does not speak it. */
+/**
+ * Figures as the language of the texts writes them, which need not be the JVM's, nor the person's first where the app does not speak it.
+ */
 fun locale(resources: Resources): Locale {
     val texts = Locale.forLanguageTag(resources.getString(R.string.language))
     return resources.configuration.locales[0].takeIf { it.language == texts.language } ?: texts

@@ -12,8 +12,8 @@ import android.view.View
 enum class LayerRole { TRAINED, PASSED, SKIPPED }
 
 /**
- * The model's layers from the first (at the start) to the last, as this step treats them: full for those that it trains, half for those that the gradient
- * passes through, an outline for those it skips; a mark below the one that runs now.
+ * The model's layers from the first (at the start) to the last, as this step treats them: full for those that it trains, half for those
+ * that the gradient passes through, an outline for those it skips; a mark below the one that runs now.
  */
 class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, attributes) {
     private var roles = emptyList<LayerRole>()
@@ -48,7 +48,8 @@ class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, at
     private fun inWords(): String {
         val trained = roles.indices.filter { roles[it] == LayerRole.TRAINED }
         if (trained.isEmpty()) return context.getString(R.string.layers_none)
-        return context.getString(R.string.layers_words, formatCount(resources, roles.size.toLong()), ranges(trained), ranges(roles.indices.filter { roles[it] == LayerRole.PASSED }).ifEmpty { "–" })
+        val passed = ranges(roles.indices.filter { roles[it] == LayerRole.PASSED }).ifEmpty { "–" }
+        return context.getString(R.string.layers_words, formatCount(resources, roles.size.toLong()), ranges(trained), passed)
     }
 
     override fun onMeasure(widthSpec: Int, heightSpec: Int) {
@@ -69,7 +70,7 @@ class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, at
             box.set(x + gap / 2, unit, x + pitch - gap / 2, (STRIP - 16) * unit)
             val corner = minOf(4 * unit, pitch / 4)
             if (role == LayerRole.SKIPPED) box.inset(unit / 2, unit / 2)
-            canvas.drawRoundRect(box, corner, corner, if (role == LayerRole.TRAINED) full else if (role == LayerRole.PASSED) half else outline)
+            canvas.drawRoundRect(box, corner, corner, paint(role))
             if (i == running) {
                 box.set(x + gap / 2, (STRIP - 13) * unit, x + pitch - gap / 2, (STRIP - 9) * unit)
                 canvas.drawRoundRect(box, 2 * unit, 2 * unit, mark)
@@ -77,9 +78,16 @@ class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, at
         }
     }
 
+    private fun paint(role: LayerRole) = when (role) {
+        LayerRole.TRAINED -> full
+        LayerRole.PASSED -> half
+        LayerRole.SKIPPED -> outline
+    }
+
     private val legend by lazy {
-        val marks = listOf(R.string.layer_trained to full, R.string.layer_passed to half, R.string.layer_skipped to outline, R.string.layer_running to mark)
-        Legend(this, label, marks.map { (words, paint) -> Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) } })
+        fun entry(words: Int, paint: Paint) = Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) }
+        val roles = listOf(entry(R.string.layer_trained, full), entry(R.string.layer_passed, half), entry(R.string.layer_skipped, outline))
+        Legend(this, label, roles + entry(R.string.layer_running, mark))
     }
 
     private fun drawSample(canvas: Canvas, box: RectF, paint: Paint) {
@@ -94,7 +102,8 @@ class LayerStrip(context: Context, attributes: AttributeSet?) : View(context, at
         fun ranges(layers: List<Int>): String {
             val runs = mutableListOf<IntRange>()
             for (layer in layers) {
-                if (runs.isNotEmpty() && runs.last().last == layer - 1) runs[runs.lastIndex] = runs.last().first..layer else runs += layer..layer
+                val goesOn = runs.lastOrNull()?.last == layer - 1
+                if (goesOn) runs[runs.lastIndex] = runs.last().first..layer else runs += layer..layer
             }
             return runs.joinToString(", ") { if (it.first == it.last) "${it.first + 1}" else "${it.first + 1}–${it.last + 1}" }
         }

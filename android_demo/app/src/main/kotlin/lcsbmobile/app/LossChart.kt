@@ -36,8 +36,8 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
     private val dot = Paint(Paint.ANTI_ALIAS_FLAG).apply { color = context.getColor(R.color.tertiary) }
     private val path = Path()
     private val legend by lazy {
-        val marks = listOf(R.string.legend_training to trained, R.string.legend_evaluation to evaluated)
-        Legend(this, label, marks.map { (words, paint) -> Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) } })
+        fun entry(words: Int, paint: Paint) = Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) }
+        Legend(this, label, listOf(entry(R.string.legend_training, trained), entry(R.string.legend_evaluation, evaluated)))
     }
 
     private fun line(color: Int) = Paint(Paint.ANTI_ALIAS_FLAG).apply {
@@ -60,12 +60,14 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
     private fun inWords(): String {
         val last = training.lastOrNull() ?: return context.getString(R.string.chart_empty)
         val first = training.first()
-        val trainingWords = context.getString(R.string.chart_training, formatCount(resources, last.step.toLong()), decimal(first.loss, 3), decimal(last.loss, 3))
+        val steps = formatCount(resources, last.step.toLong())
+        val trainingWords = context.getString(R.string.chart_training, steps, decimal(first.loss), decimal(last.loss))
         val lastEvaluation = evaluation.lastOrNull() ?: return trainingWords
-        return trainingWords + " " + context.getString(R.string.chart_evaluation, decimal(evaluation.first().loss, 3), decimal(lastEvaluation.loss, 3))
+        val evaluationWords = context.getString(R.string.chart_evaluation, decimal(evaluation.first().loss), decimal(lastEvaluation.loss))
+        return "$trainingWords $evaluationWords"
     }
 
-    private fun decimal(value: Double, digits: Int) = formatDecimal(resources, value, digits)
+    private fun decimal(value: Double, digits: Int = 3) = formatDecimal(resources, value, digits)
 
     /** The plot is as high as it was asked to be; what is written around it comes in addition. */
     override fun onMeasure(widthSpec: Int, heightSpec: Int) {
@@ -100,7 +102,15 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
         evaluation.filter { it.loss.isFinite() }.forEach { canvas.drawCircle(plot.x(it.step), plot.y(it.loss), 4 * unit, dot) }
     }
 
-    private class Plot(val left: Float, val right: Float, val top: Float, val bottom: Float, val low: Double, val high: Double, val steps: Int) {
+    private class Plot(
+        val left: Float,
+        val right: Float,
+        val top: Float,
+        val bottom: Float,
+        val low: Double,
+        val high: Double,
+        val steps: Int,
+    ) {
         fun x(step: Int) = left + (right - left) * step / steps
 
         fun y(loss: Double) = (bottom - (bottom - top) * (loss - low) / (high - low)).toFloat()

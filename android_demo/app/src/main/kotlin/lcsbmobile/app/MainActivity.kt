@@ -118,7 +118,10 @@ class MainActivity : Activity() {
 
     /** Training begins whether or not the person allows notifications; without them it is seen in the app only. */
     fun train() {
-        if (Build.VERSION.SDK_INT >= 33 && checkSelfPermission(NOTIFICATIONS) != PERMISSION_GRANTED) requestPermissions(arrayOf(NOTIFICATIONS), NOTIFY)
+        if (Build.VERSION.SDK_INT >= 33 && checkSelfPermission(NOTIFICATIONS) != PERMISSION_GRANTED && !app.settings.askedToNotify) {
+            app.settings.askedToNotify = true
+            requestPermissions(arrayOf(NOTIFICATIONS), NOTIFY)
+        }
         TrainService.start(this)
     }
 
@@ -153,7 +156,8 @@ class MainActivity : Activity() {
             window.setDecorFitsSystemWindows(false)
         } else {
             @Suppress("DEPRECATION")
-            root.systemUiVisibility = View.SYSTEM_UI_FLAG_LAYOUT_STABLE or View.SYSTEM_UI_FLAG_LAYOUT_FULLSCREEN or View.SYSTEM_UI_FLAG_LAYOUT_HIDE_NAVIGATION
+            root.systemUiVisibility = View.SYSTEM_UI_FLAG_LAYOUT_STABLE or View.SYSTEM_UI_FLAG_LAYOUT_FULLSCREEN or
+                View.SYSTEM_UI_FLAG_LAYOUT_HIDE_NAVIGATION
         }
     }
 

@@ -1,5 +1,6 @@
 package lcsbmobile.app
 
+import android.content.res.Resources
 import android.view.View
 import android.view.ViewGroup
 import android.widget.Button
@@ -38,12 +39,13 @@ class ModelScreen(private val activity: MainActivity, override val view: View) :
         card.findViewById<RadioButton>(R.id.bundle_chosen).isChecked = chosen
         card.findViewById<TextView>(R.id.bundle_name).say(bundle.name)
         card.findViewById<TextView>(R.id.bundle_source).say(bundle.source)
-        card.findViewById<View>(R.id.bundle_size).figure(formatBytes(resources, bundle.bytes), activity.getString(R.string.size))
-        card.findViewById<View>(R.id.bundle_layers).figure(formatCount(resources, bundle.layers.toLong()), activity.getString(R.string.layers))
-        val memory = bundle.predictedMemory?.let { activity.getString(R.string.about, formatBytes(resources, it)) } ?: activity.getString(R.string.unknown)
-        card.findViewById<View>(R.id.bundle_memory).figure(memory, activity.getString(R.string.memory_needed))
-        val time = bundle.secondsAStep?.let { activity.getString(R.string.about, formatSeconds(resources, it)) } ?: activity.getString(R.string.unknown)
-        card.findViewById<View>(R.id.bundle_time).figure(time, activity.getString(R.string.time_a_step))
+        val figures = listOf(
+            Triple(R.id.bundle_size, R.string.size, formatBytes(resources, bundle.bytes)),
+            Triple(R.id.bundle_layers, R.string.layers, formatCount(resources, bundle.layers.toLong())),
+            Triple(R.id.bundle_memory, R.string.memory_needed, about(bundle.predictedMemory?.let { formatBytes(resources, it) })),
+            Triple(R.id.bundle_time, R.string.time_a_step, about(bundle.secondsAStep?.let { formatSeconds(resources, it) })),
+        )
+        for ((id, label, value) in figures) card.findViewById<View>(id).figure(value, activity.getString(label))
         val check = activity.getString(if (bundle.checked) R.string.bundle_checked else R.string.bundle_unchecked)
         card.findViewById<TextView>(R.id.bundle_check).say(check)
         card.contentDescription = listOf(activity.getString(R.string.bundle_name, bundle.name), bundle.source, check).joinToString(". ")
@@ -57,6 +59,9 @@ class ModelScreen(private val activity: MainActivity, override val view: View) :
             }
         }
     }
+
+    private fun about(figure: String?) =
+        if (figure == null) activity.getString(R.string.unknown) else activity.getString(R.string.about, figure)
 
     private fun renderFound(state: AppState) {
         val found = view.findViewById<ViewGroup>(R.id.found)
@@ -91,15 +96,16 @@ private class TransferCard(view: View) {
     }
 }
 
-fun title(resources: android.content.res.Resources, progress: Progress): String = when (progress.kind) {
+fun title(resources: Resources, progress: Progress): String = when (progress.kind) {
     Progress.Kind.COPYING -> resources.getString(R.string.copying, progress.name)
     Progress.Kind.VERIFYING -> resources.getString(R.string.verifying, progress.name)
     Progress.Kind.TESTING -> resources.getString(R.string.measuring)
     Progress.Kind.READING -> resources.getString(R.string.reading, progress.name)
 }
 
-fun bytes(resources: android.content.res.Resources, progress: Progress): String = when {
-    progress.total > 0 -> resources.getString(R.string.progress_bytes, formatBytes(resources, progress.done), formatBytes(resources, progress.total))
+fun bytes(resources: Resources, progress: Progress): String = when {
+    progress.total > 0 ->
+        resources.getString(R.string.progress_bytes, formatBytes(resources, progress.done), formatBytes(resources, progress.total))
     progress.done > 0 -> formatBytes(resources, progress.done)
     else -> ""
 }

@@ -5,8 +5,16 @@ import java.io.IOException
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 
-/** What went wrong and what to do, as sentences in the person's language. [detail]: in English, with every number, for who wants to know. */
-class Problem private constructor(private val what: Int, private val todo: Int, private val arguments: List<String>, val detail: String?, val fault: Fault?) {
+/**
+ * What went wrong and what to do, as sentences in the person's language. [detail]: in English, with every number, for who wants to know.
+ */
+class Problem private constructor(
+    private val what: Int,
+    private val todo: Int,
+    private val arguments: List<String>,
+    val detail: String?,
+    val fault: Fault?,
+) {
     /** Whether the app's notification settings are what to open. */
     val aboutNotifications: Boolean get() = what == R.string.problem_notifications
 

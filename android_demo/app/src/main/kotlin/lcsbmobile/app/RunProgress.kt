@@ -34,7 +34,9 @@ class RunProgress(
         )
     }
 
-    override fun evaluated(step: Int, loss: Double) = show { copy(evaluation = evaluation.filter { it.step != step } + LossPoint(step, loss)) }
+    override fun evaluated(step: Int, loss: Double) = show {
+        copy(evaluation = evaluation.filter { it.step != step } + LossPoint(step, loss))
+    }
 
     override fun stepped(outcome: StepOutcome, memory: Long) {
         recent += outcome.gradientSeconds + outcome.optimizerSeconds

@@ -23,8 +23,9 @@ enum class Wanted(val phase: Phase) {
 }
 
 /**
- * A run as the person asked for it, from which it is resumed. [data]: a file of the data directory; [dataName]: what the person calls it. [budget]: bytes, null for
- * what is free. [threads]: the same after every resume, or the last bits would differ. [fault], [detail]: why it failed.
+ * A run as the person asked for it, from which it is resumed. [data]: a file of the data directory; [dataName]: what the person calls it.
+ * [budget]: bytes, null for what is free. [threads]: the same after every resume, or the last bits would differ. [fault], [detail]: why it
+ * failed.
  */
 @Serializable
 data class RunRecord(
@@ -71,6 +72,12 @@ class RunStore(private val directory: File) {
         }
 
     fun all(): List<RunRecord> = directory.list().orEmpty().sorted().mapNotNull(::read)
+
+    /** A run that waits to go on, of the bundle [first] if there is one. */
+    fun unfinished(first: String?): RunRecord? {
+        val open = all().filter { it.wanted == Wanted.RUNNING || it.wanted == Wanted.PAUSED }
+        return open.find { it.bundle == first } ?: open.firstOrNull()
+    }
 
     fun write(record: RunRecord) {
         val json = Json.encodeToString(RunRecord.serializer(), record).toByteArray()

@@ -35,8 +35,10 @@ fun View.figure(value: String, label: String) {
     contentDescription = "$label: $value"
 }
 
+/** Asks before what cannot be undone. [action], [keep]: what the buttons say. */
 fun confirm(activity: MainActivity, title: String, text: String, action: Int, keep: Int = R.string.cancel, confirmed: () -> Unit) {
-    AlertDialog.Builder(activity).setTitle(title).setMessage(text).setNegativeButton(keep, null).setPositiveButton(action) { _, _ -> confirmed() }.show()
+    val dialog = AlertDialog.Builder(activity).setTitle(title).setMessage(text)
+    dialog.setNegativeButton(keep, null).setPositiveButton(action) { _, _ -> confirmed() }.show()
 }
 
 /** What went wrong, above whichever screen is shown. */

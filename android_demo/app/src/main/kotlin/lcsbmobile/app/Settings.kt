@@ -29,6 +29,11 @@ class Settings(context: Context) {
         get() = values.getBoolean("idle", true)
         set(on) = values.edit().putBoolean("idle", on).apply()
 
+    /** Whether the person was asked to allow notifications: once is enough. */
+    var askedToNotify: Boolean
+        get() = values.getBoolean("asked", false)
+        set(asked) = values.edit().putBoolean("asked", asked).apply()
+
     /** Whether data and adapters may go into the phone's backup. */
     var backup: Boolean
         get() = values.getBoolean("backup", false)

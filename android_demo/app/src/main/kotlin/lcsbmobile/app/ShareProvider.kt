@@ -44,7 +44,8 @@ class ShareProvider : ContentProvider() {
 
     override fun insert(uri: Uri, values: ContentValues?): Uri? = throw UnsupportedOperationException()
 
-    override fun update(uri: Uri, values: ContentValues?, selection: String?, arguments: Array<String>?): Int = throw UnsupportedOperationException()
+    override fun update(uri: Uri, values: ContentValues?, selection: String?, arguments: Array<String>?): Int =
+        throw UnsupportedOperationException()
 
     override fun delete(uri: Uri, selection: String?, arguments: Array<String>?): Int = throw UnsupportedOperationException()
 

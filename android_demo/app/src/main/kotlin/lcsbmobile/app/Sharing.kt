@@ -45,7 +45,8 @@ class Sharing(private val app: App, private val engine: Engine, private val libr
 
     private fun intent(file: File, subject: String): Intent {
         val uri = ShareProvider.uri(file)
-        val send = Intent(Intent.ACTION_SEND).setType(ShareProvider.typeOf(file.name)).putExtra(Intent.EXTRA_STREAM, uri).putExtra(Intent.EXTRA_SUBJECT, subject)
+        val send = Intent(Intent.ACTION_SEND).setType(ShareProvider.typeOf(file.name))
+        send.putExtra(Intent.EXTRA_STREAM, uri).putExtra(Intent.EXTRA_SUBJECT, subject)
         send.clipData = ClipData.newRawUri(subject, uri) // what the permission to read is given for
         send.addFlags(Intent.FLAG_GRANT_READ_URI_PERMISSION)
         return Intent.createChooser(send, subject).addFlags(Intent.FLAG_GRANT_READ_URI_PERMISSION)

@@ -18,7 +18,8 @@ class TrainNotice(private val context: Context) {
     private var shown = 0L
 
     init {
-        manager.createNotificationChannel(NotificationChannel(CHANNEL, context.getString(R.string.channel), NotificationManager.IMPORTANCE_LOW))
+        val channel = NotificationChannel(CHANNEL, context.getString(R.string.channel), NotificationManager.IMPORTANCE_LOW)
+        manager.createNotificationChannel(channel)
     }
 
     fun begin() = app.store.observe(observer)

@@ -54,7 +54,8 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             val (title, text) = activity.getString(R.string.stop_title) to activity.getString(R.string.stop_text)
             confirm(activity, title, text, R.string.stop, R.string.keep_run) { app.training.cancel() }
         }
-        for (id in listOf(R.id.run_phase, R.id.chart_title, R.id.layers_title, R.id.phone_title, R.id.options_title)) heading(view.findViewById(id))
+        val headings = listOf(R.id.run_phase, R.id.chart_title, R.id.layers_title, R.id.phone_title, R.id.options_title)
+        headings.forEach { heading(view.findViewById(it)) }
     }
 
     private fun startOrResume() {
@@ -65,7 +66,8 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             activity.train()
         }
         if (state.run.phase != Phase.FINISHED && state.run.phase != Phase.CANCELLED) return begin()
-        confirm(activity, activity.getString(R.string.again_title), activity.getString(R.string.again_text), R.string.start_again, confirmed = begin)
+        val (title, text) = activity.getString(R.string.again_title) to activity.getString(R.string.again_text)
+        confirm(activity, title, text, R.string.start_again, confirmed = begin)
     }
 
     override fun render(state: AppState) {
@@ -98,7 +100,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             Phase.NONE -> idle(state)
             Phase.OPENING, Phase.EVALUATING, Phase.PAUSING -> at
             Phase.TESTING -> activity.getString(R.string.testing_text)
-            Phase.TRAINING -> listOfNotNull(training(run, at), activity.getString(R.string.slow_warm).takeIf { run.decision.reason != null }).joinToString(". ")
+            Phase.TRAINING -> training(run, at) + if (run.decision.reason != null) ". " + activity.getString(R.string.slow_warm) else ""
             Phase.PAUSED, Phase.FAILED, Phase.CANCELLED -> at
             Phase.WAITING -> waiting(run.decision.reason)
             Phase.INTERRUPTED -> activity.getString(R.string.interrupted_text, at)
@@ -129,11 +131,14 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         val seconds = state.run.secondsAStep?.let { formatSeconds(resources, it) } ?: unknown
         view.findViewById<View>(R.id.step_seconds).figure(seconds, activity.getString(R.string.seconds_a_step))
         val memory = if (vitals.pss > 0) formatBytes(resources, vitals.pss) else unknown
-        val peak = if (vitals.peakPss > 0) activity.getString(R.string.memory_peak, formatBytes(resources, vitals.peakPss)) else activity.getString(R.string.memory)
+        val most = formatBytes(resources, vitals.peakPss)
+        val peak = activity.getString(if (vitals.peakPss > 0) R.string.memory_peak else R.string.memory, most)
         view.findViewById<View>(R.id.memory).figure(memory, peak)
         val battery = if (vitals.battery >= 0) formatPercent(resources, vitals.battery) else unknown
-        view.findViewById<View>(R.id.battery).figure(battery, activity.getString(if (vitals.charging) R.string.battery_charging else R.string.battery))
-        val degrees = vitals.temperature.takeIf { it.isFinite() }?.let { activity.getString(R.string.celsius, formatDecimal(resources, it.toDouble(), 0)) }
+        val charging = activity.getString(if (vitals.charging) R.string.battery_charging else R.string.battery)
+        view.findViewById<View>(R.id.battery).figure(battery, charging)
+        val celsius = vitals.temperature.takeIf { it.isFinite() }?.let { formatDecimal(resources, it.toDouble(), 0) }
+        val degrees = celsius?.let { activity.getString(R.string.celsius, it) }
         val thermal = activity.getString(vitals.thermal.label).takeIf { vitals.thermal != Thermal.UNKNOWN }
         val temperature = listOfNotNull(thermal, degrees).joinToString(" · ").ifEmpty { unknown }
         view.findViewById<View>(R.id.thermal).figure(temperature, activity.getString(R.string.temperature))
@@ -165,7 +170,9 @@ private class TrainOptions(private val activity: MainActivity, view: View) {
 
             override fun onStartTrackingTouch(bar: SeekBar) = Unit
 
-            override fun onStopTrackingTouch(bar: SeekBar) = app.store.update { if (it.run.phase == Phase.NONE) it.copy(run = it.run.copy(steps = app.settings.steps)) else it }
+            override fun onStopTrackingTouch(bar: SeekBar) = app.store.update {
+                if (it.run.phase == Phase.NONE) it.copy(run = it.run.copy(steps = app.settings.steps)) else it
+            }
         })
         val free = activity.getString(R.string.budget_auto, formatBytes(resources, app.bundles.freeMemory()))
         val choices = listOf(free) + BUDGETS.drop(1).map { formatBytes(resources, it!!) }
@@ -192,7 +199,7 @@ private class TrainOptions(private val activity: MainActivity, view: View) {
         val shown = if (open) app.settings.steps else run.steps
         val text = plural(resources, R.plurals.steps_label, shown)
         val seconds = state.bundle?.secondsAStep?.takeIf { open }
-        stepsLabel.say(if (seconds == null) text else text + " · " + activity.getString(R.string.about, formatDuration(resources, seconds * shown)))
+        stepsLabel.say(if (seconds == null) text else text + " · " + formatDuration(resources, seconds * shown))
         steps.isEnabled = open
         steps.contentDescription = stepsLabel.text
     }

@@ -6,16 +6,20 @@ import android.content.Intent
 import android.content.pm.ServiceInfo
 import android.os.Build
 import android.os.IBinder
+import android.os.PowerManager
 
 /** Keeps the process alive while it trains, and shows so. What trains is [Training]. */
 class TrainService : Service() {
     private lateinit var notice: TrainNotice
+    private lateinit var wakefulness: PowerManager.WakeLock // a foreground service alone does not keep the processor on
 
     override fun onBind(intent: Intent?): IBinder? = null
 
     override fun onCreate() {
         super.onCreate()
         notice = TrainNotice(this)
+        wakefulness = getSystemService(PowerManager::class.java).newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "lcsbmobile:training")
+        wakefulness.setReferenceCounted(false)
     }
 
     /** Without an intent when the system restarts the service after it had ended the process: then the run goes on. */
@@ -35,6 +39,7 @@ class TrainService : Service() {
             stopSelf()
             return START_NOT_STICKY
         }
+        wakefulness.acquire(LONGEST_MILLIS)
         notice.begin()
         return START_STICKY
     }
@@ -57,16 +62,19 @@ class TrainService : Service() {
     /** On the training's thread. The service lives on if it was started anew meanwhile. */
     private fun finish(startId: Int) {
         notice.end()
+        wakefulness.release()
         stopForeground(STOP_FOREGROUND_DETACH)
         stopSelf(startId)
     }
 
     override fun onDestroy() {
         App.of(this).training.pause()
+        wakefulness.release()
         super.onDestroy()
     }
 
     companion object {
+        private const val LONGEST_MILLIS = 24 * 3_600_000L // in case that a fault of ours forgets to release it
         const val PAUSE = "lcsbmobile.app.PAUSE"
         const val CANCEL = "lcsbmobile.app.CANCEL"
 

@@ -1,8 +1,5 @@
 package lcsbmobile.app
 
-import android.app.job.JobInfo
-import android.app.job.JobScheduler
-import android.content.ComponentName
 import android.os.Build
 import android.os.SystemClock
 import java.util.concurrent.TimeUnit
@@ -16,8 +13,8 @@ import lcsbmobile.core.RunResult
 import lcsbmobile.core.processAnonymousBytes
 
 /**
- * The one run that is under way in this process, whoever asked for it: the service, or the job. It is held to the [TrainingPolicy]; what the core does in a step and
- * saves is the core's.
+ * The one run that is under way in this process, whoever asked for it: the service, or the job. It is held to the [TrainingPolicy]; what
+ * the core does in a step and saves is the core's.
  */
 class Training(
     private val app: App,
@@ -102,12 +99,12 @@ class Training(
     }
 
     /** The run that waits to go on, of the chosen bundle first. */
-    fun unfinished(): RunRecord? {
-        val open = runs.all().filter { it.wanted == Wanted.RUNNING || it.wanted == Wanted.PAUSED }
-        return open.find { it.bundle == app.store.state.chosen } ?: open.firstOrNull()
-    }
+    private fun unfinished(): RunRecord? = runs.unfinished(app.store.state.chosen)
 
-    /** Trains on a thread of its own until the run ends or is paused, and then calls [whenEnded] on that thread. False when there is nothing to train. */
+    /**
+     * Trains on a thread of its own until the run ends or is paused, and then calls [whenEnded] on that thread. False when there is nothing
+     * to train.
+     */
     fun start(whenEnded: () -> Unit): Boolean = lock.withLock {
         turn?.let {
             if (!it.ending) {
@@ -130,7 +127,10 @@ class Training(
 
     fun pause() = ask(Request.PAUSE)
 
-    /** Ends the run where it is; what it has learned stays. A run that is under way ends between two layers, one that was paused is opened and ended. */
+    /**
+     * Ends the run where it is; what it has learned stays. A run that is under way ends between two layers, one that was paused is opened
+     * and ended.
+     */
     fun cancel() {
         ask(Request.CANCEL)
         if (running) return
@@ -253,14 +253,11 @@ class Training(
         }
     }
 
-    private fun job(record: RunRecord) = TrainingJob(
-        bundle = library.directory(record.bundle),
-        data = shelf.file(record.data),
-        state = runs.state(record.bundle),
-        steps = record.steps,
-        budget = record.budget ?: phone.freeMemory() + (processAnonymousBytes() ?: 0),
-        threads = record.threads,
-    )
+    private fun job(record: RunRecord): TrainingJob {
+        val budget = record.budget ?: (phone.freeMemory() + (processAnonymousBytes() ?: 0))
+        val (bundle, data) = library.directory(record.bundle) to shelf.file(record.data)
+        return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads)
+    }
 
     private fun watch(control: RunControl, first: Decision) {
         var decision = first
@@ -285,9 +282,10 @@ class Training(
         val report = result?.let { RunReport(it, app.store.state.vitals.peakPss, "${Build.MANUFACTURER} ${Build.MODEL}") }
         record(record.copy(wanted = wanted, report = report))
         val history = history(bundle)
-        app.store.update { it.copy(run = history.copy(phase = wanted.phase, steps = record.steps, secondsAStep = it.run.secondsAStep), report = report) }
         val seconds = app.store.state.run.secondsAStep
-        if (seconds != null) app.bundles.update(bundle.copy(secondsAStep = seconds)) // the steps that were made say more than the prediction
+        val shown = history.copy(phase = wanted.phase, steps = record.steps, secondsAStep = seconds)
+        app.store.update { it.copy(run = shown, report = report) }
+        if (seconds != null) app.bundles.update(bundle.copy(secondsAStep = seconds)) // steps that were made say more than a prediction
     }
 
     /** Storage may be full just then; what the run itself saved does not depend on it. */
@@ -299,18 +297,10 @@ class Training(
         }
     }
 
-    /** While a run waits to go on and the person wants it so, the system starts [TrainJob] when the phone charges and is idle, after a reboot too. */
-    fun schedule() {
-        val scheduler = app.getSystemService(JobScheduler::class.java)
-        val wanted = app.settings.trainWhenIdle && unfinished() != null
-        if (!wanted) return scheduler.cancel(JOB)
-        if (scheduler.getPendingJob(JOB) != null) return
-        val job = JobInfo.Builder(JOB, ComponentName(app, TrainJob::class.java)).setRequiresCharging(true).setRequiresDeviceIdle(true).setPersisted(true)
-        scheduler.schedule(job.build())
-    }
+    /** While a run waits to go on and the person wants it so, [TrainJob] is scheduled. */
+    fun schedule() = TrainJob.schedule(app, wanted = app.settings.trainWhenIdle && unfinished() != null)
 
     private companion object {
-        const val JOB = 1
         const val WATCH_MILLIS = 2_000L
         const val WAIT_MILLIS = 5_000L
         const val MEMORY_REST_MILLIS = 60_000L

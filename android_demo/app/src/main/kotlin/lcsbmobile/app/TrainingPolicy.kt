@@ -4,8 +4,8 @@ package lcsbmobile.app
 enum class Thermal { UNKNOWN, NONE, LIGHT, MODERATE, SEVERE, CRITICAL }
 
 /**
- * What the phone says of itself. [battery]: percent, -1 unknown. [temperature]: of the battery, °C, NaN unknown. [pss], [peakPss]: the process's
- * proportional share of memory, bytes. [memoryLow]: the system is about to end processes.
+ * What the phone says of itself. [battery]: percent, -1 unknown. [temperature]: of the battery, °C, NaN unknown. [pss], [peakPss]: the
+ * process's proportional share of memory, bytes. [memoryLow]: the system is about to end processes.
  */
 data class Vitals(
     val battery: Int = -1,
@@ -32,7 +32,8 @@ data class Decision(val waits: Boolean = false, val reason: Reason? = null) {
 /**
  * When training slows down or waits. What made it wait must be well over before it goes on, or it would stop and start with every degree.
  *
- * Hot: thermal status SEVERE; where the phone does not tell, a battery of 45 °C. Warm: MODERATE, or 41 °C. Battery: under 15 % and not charging.
+ * Hot: thermal status SEVERE; where the phone does not tell, a battery of 45 °C. Warm: MODERATE, or 41 °C. Battery: under 15 % and not
+ * charging.
  */
 object TrainingPolicy {
     const val BATTERY_AGAIN = 20 // percent

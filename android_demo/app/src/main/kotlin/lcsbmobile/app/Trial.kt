@@ -28,5 +28,6 @@ class Trial(private val app: App, private val engine: Engine, private val librar
 
     fun stop() = worker.cancel()
 
-    private fun Comparison.plus(piece: String, after: Boolean) = if (after) copy(after = this.after + piece) else copy(before = before + piece)
+    private fun Comparison.plus(piece: String, after: Boolean) =
+        if (after) copy(after = this.after + piece) else copy(before = before + piece)
 }

@@ -11,9 +11,15 @@ import org.junit.Test
 import org.robolectric.RuntimeEnvironment
 
 class AccessibilityTest : AppTest() {
-    private fun all(view: View): List<View> = listOf(view) + if (view is ViewGroup) (0 until view.childCount).flatMap { all(view.getChildAt(it)) } else emptyList()
+    private fun all(view: View): List<View> {
+        val children = if (view is ViewGroup) (0 until view.childCount).map(view::getChildAt) else emptyList()
+        return listOf(view) + children.flatMap(::all)
+    }
 
-    private fun label(view: View): String = listOf(view.contentDescription, (view as? TextView)?.text, (view as? TextView)?.hint).firstOrNull { !it.isNullOrBlank() }?.toString().orEmpty()
+    private fun label(view: View): String {
+        val text = view as? TextView
+        return listOf(view.contentDescription, text?.text, text?.hint).firstOrNull { !it.isNullOrBlank() }?.toString().orEmpty()
+    }
 
     private fun name(view: View) = if (view.id > 0) view.resources.getResourceEntryName(view.id) else view.javaClass.simpleName
 
@@ -23,7 +29,8 @@ class AccessibilityTest : AppTest() {
         waitFor("the message") { state.data?.summary != null && state.reading == null }
         app.data.type("right then, tea, x")
         waitFor("the message") { state.data?.typed?.size == 2 && state.reading == null }
-        app.store.update { it.copy(found = listOf("pushed"), problem = Problem.NOTIFICATIONS, transfer = Progress(Progress.Kind.COPYING, "x", 1, 2)) }
+        val copying = Progress(Progress.Kind.COPYING, "x", 1, 2)
+        app.store.update { it.copy(found = listOf("pushed"), problem = Problem.NOTIFICATIONS, transfer = copying) }
         return open().get()
     }
 
@@ -31,12 +38,13 @@ class AccessibilityTest : AppTest() {
         val least = 48 * activity.resources.displayMetrics.density - 0.5
         for (destination in Destination.entries) {
             activity.show(destination)
-            picture(activity, "accessibility-${destination.name.lowercase()}")
+            drawn(activity)
             val touched = all(activity.window.decorView).filter { it.isShown && it.isClickable && it.isEnabled }
             assertTrue(touched.size >= 6)
             for (view in touched) {
                 assertTrue("$destination: ${name(view)} has no label", label(view).isNotBlank() || view is Spinner)
-                assertTrue("$destination: ${name(view)} is ${view.width}x${view.height} of $least", view.height >= least && view.width >= least)
+                val size = minOf(view.width, view.height)
+                assertTrue("$destination: ${name(view)} is ${view.width}x${view.height} of $least", size >= least)
             }
         }
     }
@@ -54,8 +62,9 @@ class AccessibilityTest : AppTest() {
     @Test fun `headings, live regions and pairs are marked`() {
         val activity = filled()
         for (destination in Destination.entries) assertTrue(activity.view<View>(destination.title).isAccessibilityHeading)
-        val live = listOf(R.id.run_phase, R.id.data_state, R.id.transfer_text, R.id.try_state).map { activity.view<View>(it).accessibilityLiveRegion }
-        assertEquals(List(4) { View.ACCESSIBILITY_LIVE_REGION_POLITE }, live)
+        for (id in listOf(R.id.run_phase, R.id.data_state, R.id.transfer_text, R.id.try_state)) {
+            assertEquals(View.ACCESSIBILITY_LIVE_REGION_POLITE, activity.view<View>(id).accessibilityLiveRegion)
+        }
         assertEquals(View.ACCESSIBILITY_LIVE_REGION_ASSERTIVE, activity.view<View>(R.id.problem).accessibilityLiveRegion)
         assertTrue(activity.view<View>(R.id.nav_model).isSelected)
         activity.show(Destination.TRAIN)
@@ -67,16 +76,22 @@ class AccessibilityTest : AppTest() {
 
     @Test fun `text can be told from its ground`() {
         val pairs = listOf(
-            R.color.on_surface to R.color.surface, R.color.on_surface to R.color.surface_container, R.color.on_surface_variant to R.color.surface_container,
-            R.color.on_surface_variant to R.color.surface_container_high, R.color.on_primary to R.color.primary, R.color.primary to R.color.surface_container,
-            R.color.on_primary_container to R.color.primary_container, R.color.on_secondary_container to R.color.secondary_container,
+            R.color.on_surface to R.color.surface,
+            R.color.on_surface to R.color.surface_container,
+            R.color.on_surface_variant to R.color.surface_container,
+            R.color.on_surface_variant to R.color.surface_container_high,
+            R.color.on_primary to R.color.primary,
+            R.color.primary to R.color.surface_container,
+            R.color.on_primary_container to R.color.primary_container,
+            R.color.on_secondary_container to R.color.secondary_container,
             R.color.on_error_container to R.color.error_container,
         )
         for (qualifiers in listOf("+notnight", "+night")) {
             RuntimeEnvironment.setQualifiers(qualifiers)
             for ((text, ground) in pairs) {
                 val contrast = contrast(app.getColor(text), app.getColor(ground))
-                assertTrue("$qualifiers ${app.resources.getResourceEntryName(text)} on ${app.resources.getResourceEntryName(ground)}: $contrast", contrast >= 4.5)
+                val (letters, below) = listOf(text, ground).map(app.resources::getResourceEntryName)
+                assertTrue("$qualifiers: $letters on $below: $contrast", contrast >= 4.5)
             }
         }
     }

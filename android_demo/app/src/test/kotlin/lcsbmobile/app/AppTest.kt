@@ -50,7 +50,7 @@ abstract class AppTest {
     fun waitFor(what: String, condition: () -> Boolean) {
         val end = System.nanoTime() + 60_000_000_000
         while (!condition()) {
-            check(System.nanoTime() < end) { "waited in vain for $what; state: phase ${state.run.phase}, step ${state.run.step}, ${state.problem?.detail}" }
+            check(System.nanoTime() < end) { "no $what; ${state.run.phase}, step ${state.run.step}, ${state.problem?.detail}" }
             idle()
             Thread.sleep(5)
         }

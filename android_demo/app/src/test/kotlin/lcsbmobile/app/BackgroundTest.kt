@@ -8,6 +8,7 @@ import android.app.job.JobScheduler
 import android.content.Intent
 import android.os.BatteryManager
 import android.os.PowerManager
+import android.widget.TextView
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNotNull
@@ -17,6 +18,7 @@ import org.junit.Test
 import org.mockito.Mockito.mock
 import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
+import org.robolectric.shadows.ShadowPowerManager
 
 /** Training without a screen: service, job, reboot, and a phone that is not well. */
 class BackgroundTest : AppTest() {
@@ -35,9 +37,10 @@ class BackgroundTest : AppTest() {
 
     private fun service() = Robolectric.buildService(TrainService::class.java).create()
 
-    private fun battery(percent: Int, plugged: Int = 0, tenths: Int = 300) {
-        val sticky = Intent(Intent.ACTION_BATTERY_CHANGED).putExtra(BatteryManager.EXTRA_LEVEL, percent).putExtra(BatteryManager.EXTRA_SCALE, 100)
-            .putExtra(BatteryManager.EXTRA_PLUGGED, plugged).putExtra(BatteryManager.EXTRA_TEMPERATURE, tenths)
+    private fun battery(percent: Int, plugged: Int = 0) {
+        val sticky = Intent(Intent.ACTION_BATTERY_CHANGED)
+        sticky.putExtra(BatteryManager.EXTRA_LEVEL, percent).putExtra(BatteryManager.EXTRA_SCALE, 100)
+        sticky.putExtra(BatteryManager.EXTRA_PLUGGED, plugged).putExtra(BatteryManager.EXTRA_TEMPERATURE, 300)
         @Suppress("DEPRECATION")
         app.sendStickyBroadcast(sticky)
         idle()
@@ -51,7 +54,10 @@ class BackgroundTest : AppTest() {
         val notice = service.lastForegroundNotification
         assertEquals(listOf("Pause", "Stop"), notice.actions.map { it.title.toString() })
         assertEquals("Training tiny", notice.extras.getString(Notification.EXTRA_TITLE))
+        val wakefulness = ShadowPowerManager.getLatestWakeLock()
+        assertTrue("awake with the screen off", wakefulness.isHeld)
         waitFor("the end") { state.run.phase == Phase.FINISHED && service.isStoppedBySelf }
+        assertFalse(wakefulness.isHeld)
         assertEquals(8, state.run.training.size)
         assertEquals("Finished", notices.getNotification(TrainNotice.ID).extras.getString(Notification.EXTRA_TEXT))
         assertNull("nothing is left to do", job)
@@ -131,10 +137,11 @@ class BackgroundTest : AppTest() {
         activity.show(Destination.TRAIN)
         service().startCommand(0, 1)
         waitFor("a slow step") { state.run.step >= 1 && state.run.decision.reason == Reason.WARM }
-        assertTrue(activity.view<android.widget.TextView>(R.id.run_detail).text.endsWith("Slower, because the phone is warm."))
+        val detail = activity.view<TextView>(R.id.run_detail)
+        assertTrue(detail.text.endsWith("Slower, because the phone is warm."))
         power.setCurrentThermalStatus(PowerManager.THERMAL_STATUS_SEVERE)
         waitFor("the wait") { state.run.phase == Phase.WAITING }
-        assertEquals("The phone is hot. Training goes on by itself when it has cooled down.", "${activity.view<android.widget.TextView>(R.id.run_detail).text}")
+        assertEquals("The phone is hot. Training goes on by itself when it has cooled down.", detail.text.toString())
         val step = state.run.step
         power.setCurrentThermalStatus(PowerManager.THERMAL_STATUS_NONE)
         waitFor("more steps") { state.run.phase == Phase.TRAINING && state.run.step > step }

@@ -11,6 +11,8 @@ import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.jsonObject
 import lcsbmobile.core.Fault
+import lcsbmobile.core.checkFreeSpace
+import lcsbmobile.core.checkpointFiles
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull
@@ -19,7 +21,9 @@ import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 
-/** What goes wrong is said in a sentence that a person understands, with what to do, in both languages; and what was there is still there. */
+/**
+ * What goes wrong is said in a sentence that a person understands, with what to do, in both languages; and what was there is still there.
+ */
 class BadInputTest : AppTest() {
     private fun MainActivity.text(id: Int) = view<TextView>(id).text.toString()
 
@@ -48,7 +52,8 @@ class BadInputTest : AppTest() {
         return DirectorySource(directory)
     }
 
-    private fun manifest(directory: File, from: Regex, to: String) = File(directory, "manifest.json").run { writeText(readText().replace(from, to)) }
+    private fun manifest(directory: File, from: Regex, to: String) =
+        File(directory, "manifest.json").run { writeText(readText().replace(from, to)) }
 
     private fun assertStillOnlyTiny() {
         assertEquals(listOf("tiny"), state.bundles.map { it.name })
@@ -57,13 +62,21 @@ class BadInputTest : AppTest() {
 
     @Test fun `a bundle of another target`() {
         app.bundles.add(changed { manifest(it, Regex("\"target\": ?\"onnxruntime\""), "\"target\": \"coreml\"") })
-        assertSaid("This model was exported for something else than this app.", "Dieses Modell wurde nicht für diese App exportiert.", Fault.BUNDLE_OTHER_TARGET)
+        assertSaid(
+            "This model was exported for something else than this app.",
+            "Dieses Modell wurde nicht für diese App exportiert.",
+            Fault.BUNDLE_OTHER_TARGET,
+        )
         assertStillOnlyTiny()
     }
 
     @Test fun `a bundle of a newer version`() {
         app.bundles.add(changed { manifest(it, Regex("\"format_version\": ?2"), "\"format_version\": 3") })
-        assertSaid("This model needs a newer version of the app.", "Dieses Modell braucht eine neuere Version der App.", Fault.BUNDLE_NEWER_VERSION)
+        assertSaid(
+            "This model needs a newer version of the app.",
+            "Dieses Modell braucht eine neuere Version der App.",
+            Fault.BUNDLE_NEWER_VERSION,
+        )
         assertStillOnlyTiny()
     }
 
@@ -119,7 +132,7 @@ class BadInputTest : AppTest() {
             object : BundleSource {
                 override val name = "large"
 
-                override fun copyTo(directory: File, progress: (Long, Long) -> Unit) = lcsbmobile.core.checkFreeSpace(directory, Long.MAX_VALUE / 2)
+                override fun copyTo(directory: File, progress: (Long, Long) -> Unit) = checkFreeSpace(directory, Long.MAX_VALUE / 2)
             },
         )
         waitFor("the problem") { state.problem != null }
@@ -170,7 +183,11 @@ class BadInputTest : AppTest() {
     @Test fun `an empty file, and one with nothing to learn from`() {
         for (text in listOf("", "\n \n", "{\"prompt\": \"so long that nothing of the completion is left over\", \"completion\": \"x\"}")) {
             import(text.toByteArray())
-            assertSaid("There is nothing in this data to learn from.", "In diesen Daten ist nichts, woraus gelernt werden kann.", Fault.DATA_EMPTY)
+            assertSaid(
+                "There is nothing in this data to learn from.",
+                "In diesen Daten ist nichts, woraus gelernt werden kann.",
+                Fault.DATA_EMPTY,
+            )
         }
         assertNull(state.data)
     }
@@ -217,13 +234,13 @@ class BadInputTest : AppTest() {
         System.gc()
         val before = Runtime.getRuntime().run { totalMemory() - freeMemory() }
         var most = 0L
-        val name = shelf.add(LargeFile(20_000)) { // 300 MB
-            if (it % (50 shl 20) < 300_000) {
+        val name = shelf.add(LargeFile(6_000)) { // 90 MB
+            if (it % (20 shl 20) < 300_000) {
                 System.gc()
                 most = maxOf(most, Runtime.getRuntime().run { totalMemory() - freeMemory() })
             }
         }
-        assertTrue(shelf.file(name).length() > 290_000_000)
+        assertTrue(shelf.file(name).length() > 88_000_000)
         assertTrue("${(most - before) / 1_000_000} MB", most - before < 20_000_000)
     }
 
@@ -242,8 +259,9 @@ class BadInputTest : AppTest() {
         waitFor("the refusal") { state.run.phase == Phase.FAILED && !app.training.running }
         val problem = state.problem!!
         assertEquals(Fault.MEMORY_TOO_SMALL, problem.fault)
-        assertTrue(problem.what(english()), Regex("Training needs about [0-9,.]+ [MG]B of memory and may take 10 MB\\.").matches(problem.what(english())))
-        assertTrue(problem.what(german()), Regex("Das Training braucht etwa [0-9,.]+ [MG]B Speicher und darf 10 MB nutzen\\.").matches(problem.what(german())))
+        val (sentence, satz) = problem.what(english()) to problem.what(german())
+        assertTrue(sentence, Regex("Training needs about [0-9,.]+ [MG]B of memory and may take 10 MB\\.").matches(sentence))
+        assertTrue(satz, Regex("Das Training braucht etwa [0-9,.]+ [MG]B Speicher und darf 10 MB nutzen\\.").matches(satz))
         app.settings.budget = null
         app.training.request(state.bundle!!, null)
         Robolectric.buildService(TrainService::class.java).create().startCommand(0, 2)
@@ -255,7 +273,7 @@ class BadInputTest : AppTest() {
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val directory = File(app.filesDir, "runs/tiny")
         File(directory, "run.json").run { writeText(readText().replace("FINISHED", "PAUSED")) }
-        lcsbmobile.core.checkpointFiles(File(directory, "state")).forEach { it.writeBytes(it.readBytes().also { bytes -> bytes[bytes.size / 2]++ }) }
+        for (file in checkpointFiles(File(directory, "state"))) file.writeBytes(file.readBytes().also { it[it.size / 2]++ })
         app.onCreate()
         waitFor("the problem") { state.problem != null }
         assertSaid("What was saved of this run is damaged.", "Das Gespeicherte dieses Trainings ist beschädigt.", Fault.CHECKPOINT_DAMAGED)
@@ -281,6 +299,8 @@ class BadInputTest : AppTest() {
         activity.onRequestPermissionsResult(asked.requestCode, asked.requestedPermissions, intArrayOf(PackageManager.PERMISSION_DENIED))
         idle()
         assertTrue(activity.view<View>(R.id.problem_settings).isShown)
+        activity.train()
+        assertTrue("asked once", app.settings.askedToNotify && shadowOf(activity).lastRequestedPermission === asked)
         activity.view<View>(R.id.problem_settings).performClick()
         assertEquals(android.provider.Settings.ACTION_APP_NOTIFICATION_SETTINGS, shadowOf(activity).nextStartedActivity.action)
         assertSaid(

@@ -2,6 +2,7 @@ package lcsbmobile.app
 
 import android.Manifest
 import android.app.backup.FullBackupDataOutput
+import android.content.Context
 import android.content.pm.PackageManager
 import android.content.pm.ServiceInfo
 import java.io.File
@@ -16,7 +17,8 @@ import org.robolectric.util.ReflectionHelpers.ClassParameter
 
 /** What the app may do, and what others may do with it. */
 class ManifestTest : AppTest() {
-    private val flags = PackageManager.GET_PERMISSIONS or PackageManager.GET_SERVICES or PackageManager.GET_RECEIVERS or PackageManager.GET_PROVIDERS
+    private val flags = PackageManager.GET_PERMISSIONS or PackageManager.GET_SERVICES or PackageManager.GET_RECEIVERS or
+        PackageManager.GET_PROVIDERS
     private val found by lazy { app.packageManager.getPackageInfo(app.packageName, flags) }
 
     @Test fun `it cannot reach the Internet, and asks for nothing that it does not need`() {
@@ -25,6 +27,7 @@ class ManifestTest : AppTest() {
             "android.permission.FOREGROUND_SERVICE_SPECIAL_USE",
             "android.permission.POST_NOTIFICATIONS",
             Manifest.permission.RECEIVE_BOOT_COMPLETED,
+            Manifest.permission.WAKE_LOCK,
         )
         assertEquals(expected, found.requestedPermissions!!.toSet())
         assertFalse("the merged manifest", "INTERNET" in File("target/AndroidManifest.xml").readText().substringAfter("<manifest"))
@@ -42,7 +45,8 @@ class ManifestTest : AppTest() {
     }
 
     @Test fun `nothing is backed up unless the person says so, and then data and runs only`() {
-        val agent = Backup().also { ReflectionHelpers.callInstanceMethod<Unit>(it, "attachBaseContext", ClassParameter.from(android.content.Context::class.java, app)) }
+        val agent = Backup()
+        ReflectionHelpers.callInstanceMethod<Unit>(agent, "attachBaseContext", ClassParameter.from(Context::class.java, app))
         val output = mock(FullBackupDataOutput::class.java)
         app.settings.backup = false
         agent.onFullBackup(output)

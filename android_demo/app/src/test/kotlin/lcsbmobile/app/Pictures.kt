@@ -11,8 +11,17 @@ import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
 import org.robolectric.Shadows.shadowOf
 
-/** Lays the window out as large as the screen, draws it and writes NAME.png into the directory that the system property `screenshots` names. */
+/** Writes NAME.png into the directory that the system property `screenshots` names. */
 fun picture(activity: Activity, name: String): Bitmap {
+    val bitmap = drawn(activity)
+    val file = File(checkNotNull(System.getProperty("screenshots")), "$name.png")
+    file.parentFile!!.mkdirs()
+    file.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+    return bitmap
+}
+
+/** Lays the window out as large as the screen, and draws it. */
+fun drawn(activity: Activity): Bitmap {
     shadowOf(Looper.getMainLooper()).idle()
     val window = activity.window.decorView
     val metrics = activity.resources.displayMetrics
@@ -23,9 +32,6 @@ fun picture(activity: Activity, name: String): Bitmap {
     window.jumpDrawablesToCurrentState()
     val bitmap = Bitmap.createBitmap(metrics.widthPixels, metrics.heightPixels, Bitmap.Config.ARGB_8888)
     window.draw(Canvas(bitmap))
-    val file = File(checkNotNull(System.getProperty("screenshots")), "$name.png")
-    file.parentFile!!.mkdirs()
-    file.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
     return bitmap
 }
 

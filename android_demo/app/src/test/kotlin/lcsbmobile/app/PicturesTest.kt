@@ -1,6 +1,5 @@
 package lcsbmobile.app
 
-import android.os.Build
 import kotlin.reflect.KFunction1
 import lcsbmobile.core.Fault
 import lcsbmobile.core.Method
@@ -9,16 +8,30 @@ import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.RuntimeEnvironment
 
-/** Every screen, light and dark, in both languages, on a phone and a tablet, in the middle of a run; and some more. The files are for people to look at. */
+/**
+ * Every screen, light and dark, in both languages, on a phone and a tablet, in the middle of a run; and some more. The files are for people
+ * to look at.
+ */
 class PicturesTest : AppTest() {
     private fun schedule(layers: Int) = makeSchedule(Method.LCSB_EXACT, 4, layers).map { Engine.roles(it, layers) }
 
     private val bundleInfos = listOf(
-        BundleInfo("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct.Q4_1.gguf: llama, 30 layers, 134.5 M parameters", 93_400_000, 30, 86016, 256, schedule(30), 212_000_000, 2.4, true),
+        BundleInfo(
+            name = "SmolLM2-135M-Instruct",
+            source = "SmolLM2-135M-Instruct.Q4_1.gguf: llama, 30 layers, 134.5 M parameters",
+            bytes = 93_400_000,
+            layers = 30,
+            adapterSize = 86016,
+            seqLen = 256,
+            schedule = schedule(30),
+            predictedMemory = 212_000_000,
+            secondsAStep = 2.4,
+            checked = true,
+        ),
         BundleInfo("tiny", "tiny: qwen2, 8 layers, 2.3 M parameters, float16", 1_960_000, 8, 11392, 32, schedule(8), 64_000_000, 0.06),
     )
     private val previews = listOf(
-        listOf(Piece("<|user|>\nIs the bread done?\n<|assistant|>\n", false), Piece("ok so it rose overnight and pushed the lid off, x", true)),
+        listOf(Piece("<|user|>\nIs the bread done?\n<|assistant|>\n", false), Piece("ok so it rose overnight, x", true)),
         listOf(Piece("r", false), Piece("ight then -- the rye loaf came out flat as a slate, x", true)),
     )
     private val vitals = Vitals(78, true, 34f, Thermal.LIGHT, false, 212_000_000, 248_000_000)
@@ -35,12 +48,12 @@ class PicturesTest : AppTest() {
     )
 
     private fun finished(state: AppState) = midRun(state).copy(
-        run = RunState(Phase.FINISHED, 100, 100, losses(100), listOf(LossPoint(0, 3.4), LossPoint(20, 1.9), LossPoint(60, 1.5), LossPoint(100, 1.42)), secondsAStep = 2.4),
-        comparison = Comparison("ok so the ", "answer to your question is that bread is a food made of flour.", "broad beans are up -- eleven of them, i counted twice, x"),
+        run = RunState(Phase.FINISHED, 100, 100, losses(100), listOf(LossPoint(0, 3.4), LossPoint(100, 1.42)), secondsAStep = 2.4),
+        comparison = Comparison("ok so the ", "answer is that bread is a food made of flour.", "broad beans are up -- eleven of them, x"),
         report = RunReport(reportOf(100), 248_000_000, "Fairphone FP5"),
     )
 
-    private fun nothing(state: AppState) = state.copy(bundles = emptyList(), chosen = null, data = null, run = RunState(), report = null, comparison = Comparison(), problem = null)
+    private fun nothing(state: AppState) = AppState(vitals = state.vitals)
 
     private fun draw(name: String, qualifiers: String, fontScale: Float = 1f, change: KFunction1<AppState, AppState> = ::finished) {
         RuntimeEnvironment.setQualifiers(qualifiers)
@@ -51,7 +64,8 @@ class PicturesTest : AppTest() {
             app.store.update { shown }
             activity.show(destination)
             val bitmap = picture(activity, "$name-${destination.name.lowercase()}")
-            val colours = (0 until bitmap.height step 7).flatMap { y -> (0 until bitmap.width step 7).map { x -> bitmap.getPixel(x, y) } }.toSet()
+            val colours = HashSet<Int>()
+            for (y in 0 until bitmap.height step 7) for (x in 0 until bitmap.width step 7) colours += bitmap.getPixel(x, y)
             assertTrue("$name $destination is drawn", colours.size > 20)
         }
     }
@@ -76,7 +90,7 @@ class PicturesTest : AppTest() {
 
     @Test fun `letters twice as large, German`() = draw("large-light-de", "+de", fontScale = 2f)
 
-    @Test fun `from right to left`() = draw("rtl-light-en", "ar-ldrtl-w412dp-h915dp-xxhdpi")
+    @Test fun `from right to left`() = draw("rtl-light-en", "ar-ldrtl-w412dp-h915dp-xhdpi")
 
     @Test fun `before anything was chosen`() = draw("empty-light-en", "+en", change = ::nothing)
 
@@ -88,8 +102,8 @@ class PicturesTest : AppTest() {
         app.store.update { it.copy(run = it.run.copy(phase = Phase.FAILED)) }
         picture(activity, "problem-light-en")
         activity.show(Destination.MODEL)
-        app.store.update { it.copy(problem = null, run = RunState(), transfer = Progress(Progress.Kind.COPYING, "SmolLM2-135M-Instruct", 45_000_000, 93_400_000)) }
+        val copying = Progress(Progress.Kind.COPYING, "SmolLM2-135M-Instruct", 45_000_000, 93_400_000)
+        app.store.update { it.copy(bundles = bundleInfos.drop(1), problem = null, run = RunState(), transfer = copying) }
         picture(activity, "copying-light-en")
-        assertTrue(Build.VERSION.SDK_INT >= 26)
     }
 }

@@ -33,7 +33,9 @@ class ProblemTest : AppTest() {
             val (what, todo, was, tun) = sentences(Problem.of(fault))
             assertNotEquals(fault.name, what, was)
             assertNotEquals(fault.name, todo, tun)
-            for (sentence in listOf(what, todo, was, tun)) assertTrue("$fault: $sentence", sentence.endsWith(".") && sentence.length > 10 && "%" !in sentence)
+            for (sentence in listOf(what, todo, was, tun)) {
+                assertTrue("$fault: $sentence", sentence.endsWith(".") && sentence.length > 10 && "%" !in sentence)
+            }
         }
     }
 
@@ -48,13 +50,15 @@ class ProblemTest : AppTest() {
         assertEquals("Das Training braucht etwa 212 MB Speicher und darf 128 MB nutzen.", memory.what(german()))
         val storage = Problem.of(LcsbException(Fault.STORAGE_FULL, "…", listOf("1400000000", "3000000")))
         assertEquals("Dafür sind 1,4 GB Speicherplatz nötig, und 3,0 MB sind frei.", storage.what(german()))
-        assertEquals("There is not enough free storage.", Problem.of(LcsbException(Fault.STORAGE_FULL, "…", listOf("state"))).what(english()))
-        assertEquals("Line 17 of the file is not an example that can be learned from.", Problem.of(Fault.DATA_LINE, listOf("data.jsonl", "17")).what(english()))
+        val unknown = Problem.of(LcsbException(Fault.STORAGE_FULL, "…", listOf("state")))
+        assertEquals("There is not enough free storage.", unknown.what(english()))
+        val line = Problem.of(Fault.DATA_LINE, listOf("data.jsonl", "17"))
+        assertEquals("Line 17 of the file is not an example that can be learned from.", line.what(english()))
         assertEquals("A line of the file is not an example that can be learned from.", Problem.of(Fault.DATA_LINE).what(english()))
     }
 
     @Test fun `what is no fault of the core's is said too, with its details`() {
-        assertEquals(Fault.RUNTIME_MISSING, Problem.of(UnsatisfiedLinkError("dlopen failed: library \"libonnxruntime.so\" not found")).fault)
+        assertEquals(Fault.RUNTIME_MISSING, Problem.of(UnsatisfiedLinkError("library \"libonnxruntime.so\" not found")).fault)
         assertEquals(Fault.MEMORY_EXCEEDED, Problem.of(OutOfMemoryError()).fault)
         assertEquals(Fault.STORAGE_FAILED, Problem.of(IOException("I/O error")).fault)
         assertEquals("The app may no longer read this file or folder.", Problem.of(SecurityException("revoked")).what(english()))

@@ -26,13 +26,15 @@ import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ServiceController
 import org.robolectric.shadows.ShadowAlertDialog
 
-/** From the tiny bundle to an adapter, by pressing what a person presses. The system's part, starting what was asked for, is played here. */
+/**
+ * From the tiny bundle to an adapter, by pressing what a person presses. The system's part, starting what was asked for, is played here.
+ */
 class RunTest : AppTest() {
     private val cycle get() = state.bundle!!.schedule.size
 
     private fun MainActivity.press(id: Int) {
         val button = view<View>(id)
-        check(button.isShown && button.isEnabled) { "${resources.getResourceEntryName(id)} cannot be pressed" }
+        waitFor("${resources.getResourceEntryName(id)} to be there") { button.isShown && button.isEnabled }
         button.performClick()
         idle()
     }
@@ -73,6 +75,9 @@ class RunTest : AppTest() {
     @Test fun `two cycles from the first start to a shared adapter`() {
         val activity = open().get()
         assertEquals("tiny", activity.text(R.id.bundle_name))
+        val (trained, passed, skipped) = listOf(LayerRole.TRAINED, LayerRole.PASSED, LayerRole.SKIPPED)
+        assertEquals(List(6) { skipped } + List(2) { trained }, state.bundle!!.schedule[0])
+        assertEquals(List(2) { trained } + List(6) { passed }, state.bundle!!.schedule[3])
         useSample(activity)
         assertEquals("170", activity.view<View>(R.id.data_examples).findViewById<TextView>(R.id.figure_value).text.toString())
         begin(activity, 2 * cycle)
@@ -89,7 +94,8 @@ class RunTest : AppTest() {
         waitFor("both texts") { !state.comparison.writing && state.comparison.prompt != null }
         assertTrue(activity.text(R.id.before).startsWith("ok so ") && activity.text(R.id.after).startsWith("ok so "))
         assertTrue(state.comparison.before.isNotEmpty() && state.comparison.after.isNotEmpty())
-        assertEquals(listOf("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/training_report.json"), shareAdapter(activity).keys.sorted())
+        val expected = listOf("adapter_config.json", "adapter_model.safetensors", "training_report.json").map { "adapter/$it" }
+        assertEquals(expected, shareAdapter(activity).keys.sorted())
     }
 
     /** Shares, and reads what another app would: the files of the ZIP. */
@@ -113,7 +119,7 @@ class RunTest : AppTest() {
     @Test fun `pause, turning the phone, and resume give the bits of the unbroken run`() {
         var controller = open()
         useSample(controller.get())
-        begin(controller.get(), 2 * cycle)
+        begin(controller.get(), steps = 40)
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
         controller.get().press(R.id.start)
@@ -127,22 +133,24 @@ class RunTest : AppTest() {
         controller.get().press(R.id.start)
         startService()
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        assertTrue(state.report!!.result.resumedFrom!! >= 2)
         assertArrayEquals(unbroken, adapter(), 0f)
     }
 
     @Test fun `a run that the system ended, with the clock set back, goes on bit for bit`() {
         val activity = open()
         useSample(activity.get())
-        begin(activity.get(), 2 * cycle)
+        begin(activity.get(), steps = 100)
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
         activity.get().press(R.id.start)
         confirm()
         startService()
-        waitFor("three steps") { state.run.step >= 3 }
+        waitFor("the first checkpoint that is not of the beginning") { state.run.step >= 6 }
         val killed = snapshot()
+        assertTrue(state.run.active)
         app.training.pause()
-        waitFor("the pause") { !app.training.running }
+        app.training.thread!!.join() // what it still writes comes before what is put back
         activity.pause().stop().destroy()
         restore(killed)
         android.os.SystemClock.setCurrentTimeMillis(0)
@@ -156,6 +164,7 @@ class RunTest : AppTest() {
         again.press(R.id.start)
         startService()
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
+        assertTrue(state.report!!.result.resumedFrom!! >= 5)
         assertArrayEquals(unbroken, adapter(), 0f)
     }
 
@@ -215,8 +224,9 @@ class RunTest : AppTest() {
         assertTrue(controller.get().view<View>(R.id.message).isShown)
         assertEquals(3L, state.data!!.summary!!.examples)
         val list = controller.get().view<android.view.ViewGroup>(R.id.messages)
-        assertEquals("Remove message: two things: no gloves, x", list.getChildAt(0).findViewById<View>(R.id.message_remove).contentDescription)
-        list.getChildAt(0).findViewById<View>(R.id.message_remove).performClick()
+        val remove = list.getChildAt(0).findViewById<View>(R.id.message_remove)
+        assertEquals("Remove message: two things: no gloves, x", remove.contentDescription)
+        remove.performClick()
         waitFor("two messages") { state.data?.typed?.size == 2 && state.reading == null }
         assertEquals(1, File(app.filesDir, "data").list()!!.size)
     }

@@ -8,13 +8,14 @@ MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 DEVICE_VENV := .venv-onnxruntime
 DEVICE_BIN := $(DEVICE_VENV)/bin
 DEVICE_BUNDLES := build/device-bundles
+APP_BUNDLE := build/app-bundle/tiny
 FUZZ_VENV := .venv-fuzz
 PARALLEL := -n auto --dist loadfile  # a process a core; a file's tests share what they export
 FUZZ_SECONDS ?= 600
 # The version that Microsoft's Swift package pins.
 IOS_RUNTIME := 1.24.2
 
-.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64 test-android screenshots apk fuzz
+.PHONY: demo test check models clean device-bundles test-device test-ios-runtime test-arm64 test-android app-bundle screenshots apk fuzz
 demo: $(VENV)/.installed
 	$(BIN)/lcsb quickstart --output demo --force
 
@@ -49,13 +50,19 @@ test-arm64: device-bundles $(DEVICE_VENV)/.installed
 test-android: device-bundles $(DEVICE_VENV)/.installed
 	scripts/test_android.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
 
-# Pictures of the app's screens for the documentation.
-screenshots: device-bundles
-	scripts/android_maven.sh -pl core,shim,app -am package -Dtest='Pictures*' -Dsurefire.failIfNoSpecifiedTests=false -Dscreenshots=$(CURDIR)/docs/screenshots
+# The bundle that rides in the app, with room for whole messages.
+app-bundle: $(VENV)/.installed
+	$(BIN)/lcsb export tiny --target onnxruntime --seq-len 256 --output $(APP_BUNDLE) --force
+
+# Pictures of the app's screens for the documentation; those of a run are of 300 steps of the tiny model.
+screenshots: app-bundle
+	rm -rf docs/screenshots
+	scripts/android_maven.sh -pl core,shim,app package -Dtest='PicturesTest,RunTest#two*' -Dsurefire.failIfNoSpecifiedTests=false \
+	    -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE) -Drun.steps=300 -Dscreenshots=$(CURDIR)/docs/screenshots
 
 # A packaging check: without the native libraries of ONNX Runtime's Android archive (LIBS=DIRECTORY) the app in it cannot train.
-apk: device-bundles
-	scripts/android_maven.sh package -DskipTests
+apk: app-bundle
+	scripts/android_maven.sh package -DskipTests -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE)
 	$(PYTHON) scripts/android_apk.py build/lcsb-mobile.apk $(LIBS)
 
 # Written anew each time, so that what is tested is what this source exports.

@@ -68,7 +68,7 @@ def dex(work: Path) -> list[Path]:
     framework = artifact(f"org.robolectric:android-all:{version('android.all.version')}")
     rules = work / "keep.txt"
     rules.write_text(
-        "-keep class ai.onnxruntime.** { *; }\n-keep class lcsbmobile.** { *; }\n-keepattributes *Annotation*,InnerClasses,Signature\n"
+        "-keep class ai.onnxruntime.** { *; }\n-keep class lcsbmobile.** { *; }\n-keepattributes *Annotation*,InnerClasses,EnclosingMethod,Signature\n"
         "-dontwarn **\n-dontobfuscate\n"
     )
     arguments = ["--release", "--min-api", "26", "--lib", framework, "--pg-conf", rules, "--output", work]

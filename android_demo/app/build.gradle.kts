@@ -24,9 +24,9 @@ android {
     sourceSets.getByName("main").assets.srcDir(layout.buildDirectory.dir("bundle-assets"))
 }
 
-// The tiny bundle, which `make device-bundles` writes, and the sample messages ride in the assets.
+// The tiny bundle, which `make app-bundle` writes, and the sample messages ride in the assets.
 val bundleAssets = tasks.register("bundleAssets", Copy::class.java) {
-    from(rootDir.resolve("../build/device-bundles/tiny")) { into("tiny") }
+    from(rootDir.resolve("../build/app-bundle/tiny")) { into("tiny") }
     from(rootDir.resolve("../lcsb_mobile/tiny/messages.jsonl")) { rename { "sample.jsonl" } }
     into(layout.buildDirectory.dir("bundle-assets"))
 }

@@ -2,8 +2,8 @@ package lcsbmobile.app
 
 import android.os.Handler
 import android.os.Looper
-import java.util.concurrent.CopyOnWriteArrayList
 import kotlinx.serialization.Serializable
+import java.util.concurrent.CopyOnWriteArrayList
 
 /**
  * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters a layer. [schedule]: one cycle, by step.

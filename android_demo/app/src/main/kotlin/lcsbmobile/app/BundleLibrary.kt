@@ -1,12 +1,12 @@
 package lcsbmobile.app
 
-import java.io.File
-import java.io.IOException
-import java.nio.ByteBuffer
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
 import lcsbmobile.core.replaceAtomically
 import lcsbmobile.core.storing
+import java.io.File
+import java.io.IOException
+import java.nio.ByteBuffer
 
 /**
  * The bundles in a directory of the app's: `NAME/` is the bundle as it was verified, `NAME.json` what the app knows of it. What is still

@@ -5,16 +5,16 @@ import android.content.res.AssetManager
 import android.net.Uri
 import android.provider.DocumentsContract
 import android.provider.DocumentsContract.Document
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
+import lcsbmobile.core.checkFreeSpace
+import lcsbmobile.core.storing
 import java.io.File
 import java.io.FilterInputStream
 import java.io.IOException
 import java.io.InputStream
 import java.util.zip.ZipException
 import java.util.zip.ZipInputStream
-import lcsbmobile.core.Fault
-import lcsbmobile.core.LcsbException
-import lcsbmobile.core.checkFreeSpace
-import lcsbmobile.core.storing
 
 private const val MOST_FILES = 1000
 private const val MOST_DEPTH = 4

@@ -1,12 +1,12 @@
 package lcsbmobile.app
 
 import android.net.Uri
-import java.io.IOException
-import java.io.InputStream
-import java.util.concurrent.CancellationException
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.checkFreeSpace
+import java.io.IOException
+import java.io.InputStream
+import java.util.concurrent.CancellationException
 
 /** What the Data screen can do. */
 class Data(

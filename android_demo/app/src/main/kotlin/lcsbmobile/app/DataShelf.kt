@@ -1,9 +1,5 @@
 package lcsbmobile.app
 
-import java.io.File
-import java.io.IOException
-import java.io.InputStream
-import java.nio.channels.Channels
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
@@ -13,6 +9,10 @@ import lcsbmobile.core.LcsbException
 import lcsbmobile.core.replaceAtomically
 import lcsbmobile.core.storing
 import lcsbmobile.core.textToJsonl
+import java.io.File
+import java.io.IOException
+import java.io.InputStream
+import java.nio.channels.Channels
 
 /**
  * The data in a directory of the app's. A file never changes, since a run is bound to its content; an edit makes a new one. Numbers, not

@@ -1,6 +1,5 @@
 package lcsbmobile.app
 
-import java.io.File
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.Manifest
 import lcsbmobile.core.OnnxRuntimeRunner
@@ -22,6 +21,7 @@ import lcsbmobile.core.reportTokens
 import lcsbmobile.core.stepCost
 import lcsbmobile.core.verify
 import lcsbmobile.core.writePeft
+import java.io.File
 
 /** What to train: [state] is the run's directory, [budget] bytes of anonymous memory. */
 class TrainingJob(val bundle: File, val data: File, val state: File, val steps: Int, val budget: Long, val threads: Int)
@@ -163,7 +163,13 @@ class Engine(private val scratch: File) {
         fun threads(): Int = (Runtime.getRuntime().availableProcessors() / 2).coerceIn(1, 4)
 
         fun roles(subset: Subset, layers: Int): List<LayerRole> = List(layers) {
-            if (it in subset.train) LayerRole.TRAINED else if (it in subset.propagate) LayerRole.PASSED else LayerRole.SKIPPED
+            if (it in subset.train) {
+                LayerRole.TRAINED
+            } else if (it in subset.propagate) {
+                LayerRole.PASSED
+            } else {
+                LayerRole.SKIPPED
+            }
         }
     }
 }

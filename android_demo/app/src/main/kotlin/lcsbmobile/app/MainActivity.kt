@@ -7,12 +7,12 @@ import android.net.Uri
 import android.os.Build
 import android.os.Bundle
 import android.provider.OpenableColumns
-import android.provider.Settings as SystemSettings
 import android.view.View
 import android.view.WindowInsets
 import android.view.inputmethod.InputMethodManager
 import android.widget.FrameLayout
 import android.widget.LinearLayout
+import android.provider.Settings as SystemSettings
 
 /** The one window: five screens, of which one is seen, and what needs an Activity: pickers, permissions, the share sheet. */
 class MainActivity : Activity() {

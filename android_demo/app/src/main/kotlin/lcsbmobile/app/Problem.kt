@@ -1,9 +1,9 @@
 package lcsbmobile.app
 
 import android.content.res.Resources
-import java.io.IOException
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
+import java.io.IOException
 
 /**
  * What went wrong and what to do, as sentences in the person's language. [detail]: in English, with every number, for who wants to know.

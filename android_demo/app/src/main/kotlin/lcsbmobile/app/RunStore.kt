@@ -1,8 +1,5 @@
 package lcsbmobile.app
 
-import java.io.File
-import java.io.IOException
-import java.nio.ByteBuffer
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
@@ -11,6 +8,9 @@ import kotlinx.serialization.json.JsonPrimitive
 import lcsbmobile.core.Fault
 import lcsbmobile.core.RunResult
 import lcsbmobile.core.replaceAtomically
+import java.io.File
+import java.io.IOException
+import java.nio.ByteBuffer
 
 /** What is to become of a run. RUNNING while nothing trains: the process was ended. */
 @Serializable

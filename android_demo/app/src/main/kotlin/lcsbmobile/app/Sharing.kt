@@ -2,10 +2,10 @@ package lcsbmobile.app
 
 import android.content.ClipData
 import android.content.Intent
+import lcsbmobile.core.storing
 import java.io.File
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
-import lcsbmobile.core.storing
 
 /** What the Share screen can do: packs a file, and then says how to hand it out. */
 class Sharing(private val app: App, private val engine: Engine, private val library: BundleLibrary, private val runs: RunStore) {

@@ -81,7 +81,15 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         start.shown(!run.active)
         start.isEnabled = ready
         val again = run.phase == Phase.FINISHED || run.phase == Phase.CANCELLED
-        start.setText(if (again) R.string.start_again else if (run.resumable) R.string.resume else R.string.start)
+        start.setText(
+            if (again) {
+                R.string.start_again
+            } else if (run.resumable) {
+                R.string.resume
+            } else {
+                R.string.start
+            },
+        )
         pause.shown(run.active)
         pause.isEnabled = run.phase != Phase.PAUSING
         cancel.shown(run.active || run.resumable)

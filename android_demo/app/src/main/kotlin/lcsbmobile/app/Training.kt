@@ -2,15 +2,15 @@ package lcsbmobile.app
 
 import android.os.Build
 import android.os.SystemClock
-import java.util.concurrent.TimeUnit
-import java.util.concurrent.locks.ReentrantLock
-import kotlin.concurrent.thread
-import kotlin.concurrent.withLock
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunControl
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
 import lcsbmobile.core.processAnonymousBytes
+import java.util.concurrent.TimeUnit
+import java.util.concurrent.locks.ReentrantLock
+import kotlin.concurrent.thread
+import kotlin.concurrent.withLock
 
 /**
  * The one run that is under way in this process, whoever asked for it: the service, or the job. It is held to the [TrainingPolicy]; what
@@ -31,6 +31,7 @@ class Training(
     private var request = Request.NONE
     private var control: RunControl? = null
     private var memoryWantedUntil = 0L
+
     /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. */
     private class Turn(first: () -> Unit) {
         val whenEnded = mutableListOf(first)
@@ -182,7 +183,8 @@ class Training(
             trainByPolicy(record)
         } catch (error: Asked) {
             end(record, if (request == Request.CANCEL) Wanted.CANCELLED else Wanted.PAUSED, null)
-        } catch (error: Throwable) { // whatever it is, the person is told, and the run can be resumed
+        } catch (error: Throwable) {
+            // whatever it is, the person is told, and the run can be resumed
             turn.ending = true
             val problem = Problem.of(error)
             record(record.copy(wanted = Wanted.FAILED, fault = problem.fault, detail = problem.detail))

@@ -6,6 +6,7 @@ import kotlin.concurrent.thread
 /** Does one thing at a time on a thread of its own; the thing asks [goOn] now and then, which throws when it was cancelled. */
 class Worker(private val name: String, private val failed: (Throwable) -> Unit) {
     @Volatile private var cancelled = false
+
     @Volatile private var thread: Thread? = null
 
     val busy: Boolean get() = thread?.isAlive == true
@@ -22,7 +23,8 @@ class Worker(private val name: String, private val failed: (Throwable) -> Unit) 
                 task()
             } catch (error: CancellationException) {
                 return@thread // as asked
-            } catch (error: Throwable) { // whatever it is, the person is told
+            } catch (error: Throwable) {
+                // whatever it is, the person is told
                 failed(error)
             }
         }

@@ -5,8 +5,6 @@ import android.content.res.Configuration
 import android.content.res.Resources
 import android.os.Looper
 import android.view.View
-import java.io.File
-import java.util.Locale
 import org.junit.After
 import org.junit.Before
 import org.junit.Rule
@@ -17,6 +15,8 @@ import org.robolectric.RobolectricTestRunner
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ActivityController
+import java.io.File
+import java.util.Locale
 
 /** The app with the tiny bundle in its storage, its real resources and the real runtime. */
 @RunWith(RobolectricTestRunner::class)
@@ -48,7 +48,7 @@ abstract class AppTest {
 
     /** Lets the main thread work until [condition] holds. */
     fun waitFor(what: String, condition: () -> Boolean) {
-        val end = System.nanoTime() + 60_000_000_000
+        val end = System.nanoTime() + 180_000_000_000
         while (!condition()) {
             check(System.nanoTime() < end) { "no $what; ${state.run.phase}, step ${state.run.step}, ${state.problem?.detail}" }
             idle()

@@ -4,8 +4,6 @@ import android.content.pm.PackageManager
 import android.net.Uri
 import android.view.View
 import android.widget.TextView
-import java.io.File
-import java.io.InputStream
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -20,6 +18,8 @@ import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
+import java.io.File
+import java.io.InputStream
 
 /**
  * What goes wrong is said in a sentence that a person understands, with what to do, in both languages; and what was there is still there.
@@ -233,9 +233,10 @@ class BadInputTest : AppTest() {
         val shelf = DataShelf(temporary.newFolder())
         System.gc()
         val before = Runtime.getRuntime().run { totalMemory() - freeMemory() }
-        var most = 0L
+        var (most, next) = 0L to 0L
         val name = shelf.add(LargeFile(6_000)) { // 90 MB
-            if (it % (20 shl 20) < 300_000) {
+            if (it >= next) {
+                next += 20_000_000
                 System.gc()
                 most = maxOf(most, Runtime.getRuntime().run { totalMemory() - freeMemory() })
             }

@@ -10,14 +10,6 @@ import android.os.ParcelFileDescriptor
 import android.provider.DocumentsContract
 import android.provider.DocumentsContract.Document
 import android.provider.OpenableColumns
-import java.io.ByteArrayInputStream
-import java.io.File
-import java.io.FileNotFoundException
-import java.io.IOException
-import java.io.InputStream
-import java.util.concurrent.CancellationException
-import java.util.zip.ZipEntry
-import java.util.zip.ZipOutputStream
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import org.junit.Assert.assertEquals
@@ -26,6 +18,14 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
+import java.io.ByteArrayInputStream
+import java.io.File
+import java.io.FileNotFoundException
+import java.io.IOException
+import java.io.InputStream
+import java.util.concurrent.CancellationException
+import java.util.zip.ZipEntry
+import java.util.zip.ZipOutputStream
 
 /** What comes into the app's storage, and what goes out of it. */
 class FilesTest : AppTest() {

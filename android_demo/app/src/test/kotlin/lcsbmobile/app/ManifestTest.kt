@@ -5,7 +5,6 @@ import android.app.backup.FullBackupDataOutput
 import android.content.Context
 import android.content.pm.PackageManager
 import android.content.pm.ServiceInfo
-import java.io.File
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
@@ -14,6 +13,7 @@ import org.mockito.Mockito.mock
 import org.mockito.Mockito.verifyNoInteractions
 import org.robolectric.util.ReflectionHelpers
 import org.robolectric.util.ReflectionHelpers.ClassParameter
+import java.io.File
 
 /** What the app may do, and what others may do with it. */
 class ManifestTest : AppTest() {

@@ -5,11 +5,11 @@ import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.os.Looper
 import android.view.View
-import java.io.File
 import lcsbmobile.core.Method
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
 import org.robolectric.Shadows.shadowOf
+import java.io.File
 
 /** Writes NAME.png into the directory that the system property `screenshots` names. */
 fun picture(activity: Activity, name: String): Bitmap {

@@ -1,12 +1,12 @@
 package lcsbmobile.app
 
-import kotlin.reflect.KFunction1
 import lcsbmobile.core.Fault
 import lcsbmobile.core.Method
 import lcsbmobile.core.makeSchedule
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.RuntimeEnvironment
+import kotlin.reflect.KFunction1
 
 /**
  * Every screen, light and dark, in both languages, on a phone and a tablet, in the middle of a run; and some more. The files are for people

@@ -1,8 +1,5 @@
 package lcsbmobile.app
 
-import java.io.File
-import java.io.IOException
-import javax.xml.parsers.DocumentBuilderFactory
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import org.junit.Assert.assertEquals
@@ -10,6 +7,9 @@ import org.junit.Assert.assertNotEquals
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.w3c.dom.Element
+import java.io.File
+import java.io.IOException
+import javax.xml.parsers.DocumentBuilderFactory
 
 class ProblemTest : AppTest() {
     private fun strings(directory: String): Map<String, String> {

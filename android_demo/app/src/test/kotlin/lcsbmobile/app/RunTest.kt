@@ -7,8 +7,6 @@ import android.view.View
 import android.widget.Button
 import android.widget.EditText
 import android.widget.TextView
-import java.io.File
-import java.util.zip.ZipInputStream
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
@@ -25,6 +23,8 @@ import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ServiceController
 import org.robolectric.shadows.ShadowAlertDialog
+import java.io.File
+import java.util.zip.ZipInputStream
 
 /**
  * From the tiny bundle to an adapter, by pressing what a person presses. The system's part, starting what was asked for, is played here.
@@ -72,6 +72,7 @@ class RunTest : AppTest() {
         return startService()
     }
 
+    /** `run.steps` makes it longer, for pictures of a model that has learned something. */
     @Test fun `two cycles from the first start to a shared adapter`() {
         val activity = open().get()
         assertEquals("tiny", activity.text(R.id.bundle_name))
@@ -79,23 +80,28 @@ class RunTest : AppTest() {
         assertEquals(List(6) { skipped } + List(2) { trained }, state.bundle!!.schedule[0])
         assertEquals(List(2) { trained } + List(6) { passed }, state.bundle!!.schedule[3])
         useSample(activity)
+        picture(activity, "run-data")
         assertEquals("170", activity.view<View>(R.id.data_examples).findViewById<TextView>(R.id.figure_value).text.toString())
-        begin(activity, 2 * cycle)
+        val steps = System.getProperty("run.steps")?.toInt() ?: (2 * cycle)
+        begin(activity, steps)
         waitFor("the end") { state.run.phase == Phase.FINISHED }
         assertEquals("Finished", activity.text(R.id.run_phase))
         assertTrue("it was tested before the first run", state.bundle!!.checked)
-        assertEquals((1..2 * cycle).toList(), state.run.training.map { it.step })
+        assertEquals((1..steps).toList(), state.run.training.map { it.step })
         assertEquals(0, state.run.evaluation.first().step)
-        assertEquals(2 * cycle, state.run.evaluation.last().step)
+        assertEquals(steps, state.run.evaluation.last().step)
+        picture(activity, "run-train")
         assertTrue("it learns", state.run.evaluation.last().loss < state.run.evaluation.first().loss)
         activity.show(Destination.TRY)
         activity.view<EditText>(R.id.prompt).setText("ok so ")
         activity.press(R.id.write)
         waitFor("both texts") { !state.comparison.writing && state.comparison.prompt != null }
+        picture(activity, "run-try")
         assertTrue(activity.text(R.id.before).startsWith("ok so ") && activity.text(R.id.after).startsWith("ok so "))
         assertTrue(state.comparison.before.isNotEmpty() && state.comparison.after.isNotEmpty())
         val expected = listOf("adapter_config.json", "adapter_model.safetensors", "training_report.json").map { "adapter/$it" }
         assertEquals(expected, shareAdapter(activity).keys.sorted())
+        picture(activity, "run-share")
     }
 
     /** Shares, and reads what another app would: the files of the ZIP. */

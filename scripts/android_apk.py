@@ -68,8 +68,8 @@ def dex(work: Path) -> list[Path]:
     framework = artifact(f"org.robolectric:android-all:{version('android.all.version')}")
     rules = work / "keep.txt"
     rules.write_text(
-        "-keep class ai.onnxruntime.** { *; }\n-keep class lcsbmobile.** { *; }\n-keepattributes *Annotation*,InnerClasses,EnclosingMethod,Signature\n"
-        "-dontwarn **\n-dontobfuscate\n"
+        "-keep class ai.onnxruntime.** { *; }\n-keep class lcsbmobile.** { *; }\n-dontwarn **\n-dontobfuscate\n"
+        "-keepattributes *Annotation*,InnerClasses,EnclosingMethod,Signature\n"
     )
     arguments = ["--release", "--min-api", "26", "--lib", framework, "--pg-conf", rules, "--output", work]
     run("java", "-Xmx2g", "-cp", artifact(R8), "com.android.tools.r8.R8", *arguments, *jars)

@@ -137,7 +137,8 @@ class BundleTest {
     @Test
     fun sizes() = withCopy { bundle ->
         val adapter = File(bundle, ADAPTER_FILE).length()
-        for ((name, size) in listOf(GOLDEN_FILE to TRACE_BYTES + 1, "gemm.onnx" to PROGRAM_BYTES + 1, ADAPTER_FILE to 100, "tokenizer.json" to (64 shl 20) + 1)) {
+        val sizes = mapOf(GOLDEN_FILE to TRACE_BYTES + 1, "gemm.onnx" to PROGRAM_BYTES + 1, ADAPTER_FILE to 100, "tokenizer.json" to (64 shl 20) + 1)
+        for ((name, size) in sizes) {
             edit(bundle) { it[name] = JsonObject(it.getValue(name).jsonObject + ("size" to JsonPrimitive(size))) }
             val message = refused(bundle)
             assertTrue("$adapter $message", Regex("$name: expected [0-9]+ to [0-9]+ bytes, found $size").containsMatchIn(message))

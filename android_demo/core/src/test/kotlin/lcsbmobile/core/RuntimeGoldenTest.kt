@@ -99,7 +99,8 @@ class RuntimeGoldenTest {
         assertEquals("server is a", text(SamplingConfig(temperature = 0.0, maxTokens = 12, stop = listOf(" the"))).first.trimEnd())
         refusal(Fault.OPTION) { generate(runner, bundle, adapter, "x".repeat(200), hot) }
         refusal(Fault.OPTION) { generate(runner, bundle, adapter, "", hot) }
-        for (bad in listOf(hot.copy(maxTokens = 0), hot.copy(temperature = Double.NaN), hot.copy(topP = 0.0), hot.copy(seed = -1), hot.copy(stop = listOf("")))) {
+        val numbers = listOf(hot.copy(maxTokens = 0), hot.copy(temperature = Double.NaN), hot.copy(topP = 0.0), hot.copy(seed = -1))
+        for (bad in numbers + hot.copy(stop = listOf(""))) {
             refusal(Fault.OPTION) { bad.check() }
         }
     }

@@ -78,6 +78,12 @@ def outcome(options: SimulateOptions, result: Path) -> tuple[bytes, list[float],
     return options.adapter.read_bytes(), figures["losses"], figures["evaluations"]
 
 
+def moment(generator: random.Random, longest: float) -> float:
+    """Seconds until a kill. Half of them anywhere in a run as long as the unbroken one, half early: what is before the first checkpoint is
+    short, and shorter still where the unbroken run was held up."""
+    return longest * (generator.random() if generator.random() < 0.5 else 10 ** generator.uniform(-3, 0))
+
+
 def kill(options: SimulateOptions, kills: int, seed: int, directory: Path) -> tuple[Figures, list[str]]:
     generator, figures, faults = random.Random(seed), Figures(), []
     result = directory / "result.json"
@@ -90,7 +96,7 @@ def kill(options: SimulateOptions, kills: int, seed: int, directory: Path) -> tu
         checkpoints = directory / f"run-{figures.runs}"
         broken = replace(options, adapter=directory / f"{figures.runs}.safetensors", checkpoint_directory=checkpoints, resume=True)
         result.unlink()
-        while not run_until(broken, result, generator.uniform(0, longest)):
+        while not run_until(broken, result, moment(generator, longest)):
             figures.kills += 1
             figures.early += not (checkpoints.is_dir() and checkpoint_files(checkpoints))
             figures.writing += any(checkpoints.glob(".step-*"))

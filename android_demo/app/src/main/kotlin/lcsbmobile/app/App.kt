@@ -2,6 +2,7 @@ package lcsbmobile.app
 
 import android.app.Application
 import android.content.Context
+import android.content.Intent
 import java.io.File
 
 /** The app's parts, made once a process; they live in it and not in a screen, so that turning the phone stops nothing. */
@@ -20,6 +21,9 @@ class App : Application() {
         private set
     lateinit var sharing: Sharing
         private set
+
+    /** A share sheet that no window has opened yet. */
+    @Volatile var toSend: Intent? = null
 
     override fun onCreate() {
         super.onCreate()

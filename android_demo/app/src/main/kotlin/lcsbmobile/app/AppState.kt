@@ -7,8 +7,8 @@ import java.util.concurrent.CopyOnWriteArrayList
 
 /**
  * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters a layer. [schedule]: one cycle, by step.
- * [predictedMemory]: anonymous bytes of a step that keeps nothing. [secondsAStep]: predicted from this phone's speed at a matrix product,
- * later measured. [checked]: the golden trace came out right on this phone.
+ * [predictedMemory]: anonymous bytes of a step that keeps nothing. [secondsAStep]: predicted from one step that was timed on this
+ * phone, later measured. [checked]: the golden trace came out right on this phone.
  */
 @Serializable
 data class BundleInfo(
@@ -33,7 +33,10 @@ data class Progress(val kind: Kind, val name: String, val done: Long = 0, val to
  * The data to train on. [typed]: the person's own messages, where they typed them. [summary]: under the chosen bundle, null until it was
  * read.
  */
-data class DataInfo(val file: String, val name: String, val typed: List<String>? = null, val summary: DataSummary? = null)
+data class DataInfo(val file: String, val name: String, val typed: List<String>? = null, val summary: DataSummary? = null) {
+    /** Whether it can be trained on, as far as it was read: one example at least is held out. */
+    val suffices: Boolean get() = summary == null || summary.examples >= 2
+}
 
 /** What the data comes to. [cut]: examples longer than a sequence. [sequences]: of an epoch. [previews]: the first examples. */
 data class DataSummary(
@@ -51,7 +54,7 @@ data class Piece(val text: String, val counted: Boolean)
 
 enum class Phase { NONE, OPENING, TESTING, EVALUATING, TRAINING, PAUSING, PAUSED, WAITING, INTERRUPTED, FINISHED, CANCELLED, FAILED }
 
-/** The run of the chosen bundle. [roles]: of the step under way. [secondsAStep]: of the last steps. */
+/** The run of the chosen bundle. [roles]: of the step under way. [secondsAStep]: of the last steps. [begun]: something of it is saved. */
 data class RunState(
     val phase: Phase = Phase.NONE,
     val step: Int = 0,
@@ -62,10 +65,11 @@ data class RunState(
     val layer: Int = -1,
     val secondsAStep: Double? = null,
     val decision: Decision = Decision(),
+    val begun: Boolean = true,
 ) {
     val active: Boolean get() = phase in ACTIVE
 
-    val resumable: Boolean get() = phase == Phase.PAUSED || phase == Phase.INTERRUPTED || phase == Phase.FAILED
+    val resumable: Boolean get() = phase == Phase.PAUSED || phase == Phase.INTERRUPTED || (phase == Phase.FAILED && begun)
 
     private companion object {
         val ACTIVE = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.TRAINING, Phase.PAUSING, Phase.WAITING)

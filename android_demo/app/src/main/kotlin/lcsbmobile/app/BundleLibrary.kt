@@ -20,6 +20,14 @@ class BundleLibrary(private val directory: File, private val engine: Engine) {
     fun list(): List<BundleInfo> =
         directory.listFiles().orEmpty().filter { it.isFile && it.name.endsWith(".json") }.mapNotNull(::read).sortedBy { it.name }
 
+    /** Removes what a process left that ended in the middle of [add] or [remove]; a bundle is as large as storage gets. */
+    fun tidy() {
+        val left = directory.listFiles().orEmpty().filter { it.isDirectory && !info(it.name).isFile }
+        left.forEach { it.deleteRecursively() }
+    }
+
+    private fun info(name: String) = File(directory, "$name.json")
+
     /** An info that cannot be read is as good as none: its bundle is copied again. */
     private fun read(file: File): BundleInfo? =
         try {
@@ -38,7 +46,12 @@ class BundleLibrary(private val directory: File, private val engine: Engine) {
             source.copyTo(incoming) { done, total -> progress(Progress(Progress.Kind.COPYING, source.name, done, total)) }
             val info = engine.inspect(incoming, freeName(source.name)) { progress(it.copy(name = source.name)) }
             storing(directory) { if (!incoming.renameTo(directory(info.name))) throw IOException("cannot be renamed") }
-            save(info)
+            try {
+                save(info)
+            } catch (error: Throwable) {
+                remove(info.name)
+                throw error
+            }
             return info
         } finally {
             incoming.deleteRecursively()
@@ -47,11 +60,11 @@ class BundleLibrary(private val directory: File, private val engine: Engine) {
 
     fun save(info: BundleInfo) {
         val json = Json.encodeToString(BundleInfo.serializer(), info).toByteArray()
-        replaceAtomically(File(directory, "${info.name}.json")) { it.write(ByteBuffer.wrap(json)) }
+        replaceAtomically(info(info.name)) { it.write(ByteBuffer.wrap(json)) }
     }
 
     fun remove(name: String) {
-        File(directory, "$name.json").delete()
+        info(name).delete()
         directory(name).deleteRecursively()
     }
 

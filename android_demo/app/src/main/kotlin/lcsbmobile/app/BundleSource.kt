@@ -13,7 +13,6 @@ import java.io.File
 import java.io.FilterInputStream
 import java.io.IOException
 import java.io.InputStream
-import java.util.zip.ZipException
 import java.util.zip.ZipInputStream
 
 private const val MOST_FILES = 1000
@@ -36,7 +35,7 @@ class AssetSource(private val assets: AssetManager, override val name: String) :
     override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
         val files = assets.list(name).orEmpty()
         val copier = Copier(directory, files.sumOf { assets.open("$name/$it").use { opened -> opened.available().toLong() } }, progress)
-        files.forEach { copier.copy(it, assets.open("$name/$it")) }
+        files.forEach { copier.copy(it) { assets.open("$name/$it") } }
     }
 }
 
@@ -47,7 +46,7 @@ class DirectorySource(private val source: File) : BundleSource {
     override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
         val files = source.walkTopDown().maxDepth(MOST_DEPTH).filter { it.isFile }.take(MOST_FILES).toList()
         val copier = Copier(directory, files.sumOf { it.length() }, progress)
-        files.forEach { copier.copy(it.relativeTo(source).path, it.inputStream()) }
+        files.forEach { copier.copy(it.relativeTo(source).path) { it.inputStream() } }
     }
 }
 
@@ -69,7 +68,7 @@ class TreeSource(private val resolver: ContentResolver, private val tree: Uri) :
         val copier = Copier(directory, files.sumOf { it.second.size }, progress)
         for ((path, entry) in files) {
             val uri = DocumentsContract.buildDocumentUriUsingTree(tree, entry.id)
-            copier.copy(path, resolver.openInputStream(uri) ?: throw unreadable(path))
+            copier.copy(path) { asking(uri) { resolver.openInputStream(uri) } }
         }
     }
 
@@ -85,32 +84,41 @@ class TreeSource(private val resolver: ContentResolver, private val tree: Uri) :
 
     private fun query(uri: Uri): List<Entry> {
         val columns = arrayOf(Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME, Document.COLUMN_MIME_TYPE, Document.COLUMN_SIZE)
-        val cursor = resolver.query(uri, columns, null, null, null) ?: throw unreadable("$uri")
-        return cursor.use {
-            generateSequence { if (it.moveToNext()) it else null }.map { row ->
-                Entry(row.getString(0), row.getString(1).orEmpty(), row.getString(2) == Document.MIME_TYPE_DIR, row.getLong(3))
-            }.toList()
+        val entries = asking(uri) {
+            resolver.query(uri, columns, null, null, null)?.use {
+                generateSequence { if (it.moveToNext()) it else null }.map { row ->
+                    Entry(row.getString(0), row.getString(1).orEmpty(), row.getString(2) == Document.MIME_TYPE_DIR, row.getLong(3))
+                }.toList()
+            }
         }
+        return entries ?: throw unreadable("$uri")
     }
 }
 
 /** A ZIP file that the person picked, with the bundle's files at the top or in one directory. */
-class ZipSource(private val resolver: ContentResolver, private val uri: Uri, fileName: String) : BundleSource {
-    override val name: String = fileName.removeSuffix(".zip")
+class ZipSource(private val resolver: ContentResolver, private val uri: Uri) : BundleSource {
+    override val name: String by lazy { describe(resolver, uri).first.removeSuffix(".zip") }
 
     override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
         val copier = Copier(directory, 0, progress)
         try {
-            ZipInputStream(resolver.openInputStream(uri) ?: throw unreadable(name)).use { zip ->
-                for (entry in generateSequence { zip.nextEntry }.take(MOST_FILES)) {
-                    if (!entry.isDirectory) copier.copy(entry.name, NotClosed(zip))
+            ZipInputStream(asking(uri) { resolver.openInputStream(uri) } ?: throw unreadable(name)).use { zip ->
+                for (entry in generateSequence { next(zip) }.take(MOST_FILES)) {
+                    if (!entry.isDirectory) copier.copy(entry.name) { NotClosed(zip) }
                 }
             }
-        } catch (error: ZipException) {
-            throw unreadable(name, error)
+        } catch (error: IOException) {
+            throw unreadable(name, error) // what cannot be written is no IOException any more
         }
         liftSingleDirectory(directory)
     }
+
+    private fun next(zip: ZipInputStream) =
+        try {
+            zip.nextEntry
+        } catch (error: IllegalArgumentException) {
+            throw unreadable(name, error) // an entry's name is not text
+        }
 
     private class NotClosed(stream: InputStream) : FilterInputStream(stream) {
         override fun read(bytes: ByteArray, offset: Int, length: Int): Int = `in`.read(bytes, offset, length)
@@ -138,27 +146,30 @@ private class Copier(private val directory: File, private val total: Long, priva
         checkFreeSpace(directory, total)
     }
 
-    fun copy(path: String, stream: InputStream) = stream.use {
+    fun copy(path: String, open: () -> InputStream?) {
         val target = File(directory, path)
-        if (!target.canonicalPath.startsWith(directory.canonicalPath + File.separator)) throw unreadable(path)
-        storing(target) {
-            target.parentFile!!.mkdirs()
-            target.outputStream().use { output ->
-                while (true) {
-                    val read = read(path, stream)
-                    if (read < 0) break
-                    output.write(block, 0, read)
-                    done += read
-                    progress(done, total)
-                }
+        val inside = reading(path) { target.canonicalPath.startsWith(directory.canonicalPath + File.separator) }
+        if (!inside) throw unreadable(path)
+        (reading(path, open) ?: throw unreadable(path)).use { stream -> storing(target) { copy(path, stream, target) } }
+    }
+
+    private fun copy(path: String, stream: InputStream, target: File) {
+        target.parentFile!!.mkdirs()
+        target.outputStream().use { output ->
+            while (true) {
+                val read = reading(path) { stream.read(block) }
+                if (read < 0) break
+                output.write(block, 0, read)
+                done += read
+                progress(done, total)
             }
         }
     }
 
     /** A stream that fails is the source's fault, not the storage's. */
-    private fun read(path: String, stream: InputStream): Int =
+    private fun <T> reading(path: String, read: () -> T): T =
         try {
-            stream.read(block)
+            read()
         } catch (error: IOException) {
             throw unreadable(path, error)
         }

@@ -20,7 +20,8 @@ class Bundles(
         val listed = library.list()
         val chosen = app.settings.chosen.takeIf { name -> listed.any { it.name == name } } ?: listed.firstOrNull()?.name
         app.store.update { it.copy(bundles = listed, found = pushed().map { source -> source.name }, chosen = chosen) }
-        if (listed.isEmpty() && app.settings.chosen == null) add(AssetSource(app.assets, "tiny"))
+        worker.start { library.tidy() }
+        if (listed.isEmpty() && !app.settings.hadBundle) add(AssetSource(app.assets, "tiny"), cancelling = false)
         app.data.begin()
         app.training.begin()
     }
@@ -34,14 +35,16 @@ class Bundles(
 
     fun addFound(name: String) = pushed().find { it.name == name }?.let(::add)
 
-    fun add(source: BundleSource) = worker.start {
+    fun add(source: BundleSource, cancelling: Boolean = true) = worker.start(cancelling) {
         try {
             app.store.update { it.copy(transfer = Progress(Progress.Kind.COPYING, source.name), problem = null) }
             val added = library.add(source) { progress ->
                 worker.goOn()
                 app.store.update { it.copy(transfer = progress) }
             }
-            app.store.update { it.copy(bundles = library.list(), found = pushed().map { found -> found.name }, transfer = null) }
+            app.settings.hadBundle = true
+            val (listed, found) = library.list() to pushed().map { it.name }
+            app.store.update { it.copy(bundles = listed, found = found, transfer = null) }
             choose(added.name)
         } catch (error: CancellationException) {
             app.store.update { it.copy(transfer = null) }
@@ -53,7 +56,8 @@ class Bundles(
 
     /** Not while a run is under way: what it shows would belong to another model. */
     fun choose(name: String) {
-        if (app.store.state.run.active) return
+        if (app.store.state.run.active || app.store.state.bundles.none { it.name == name }) return
+        app.trial.stop() // of the model that was chosen
         app.settings.chosen = name
         app.store.update { it.copy(chosen = name, run = RunState(), report = null, comparison = Comparison()) }
         app.training.begin()
@@ -72,8 +76,9 @@ class Bundles(
         }
     }
 
-    /** What was measured or found out of a bundle. */
+    /** What was measured or found out of a bundle, if it is still there. */
     fun update(info: BundleInfo) {
+        if (app.store.state.bundles.none { it.name == info.name }) return
         library.save(info)
         app.store.update { state -> state.copy(bundles = state.bundles.map { if (it.name == info.name) info else it }) }
     }

@@ -20,25 +20,41 @@ class Data(
         app.store.update { it.copy(reading = null, problem = Problem.of(error)) }
     }
 
+    /** Shows what was chosen, and removes what nothing refers to: the files of copies and edits that the process did not survive. */
     fun begin() {
-        val (file, name) = app.settings.data ?: return
-        if (!shelf.file(file).isFile) return
-        app.store.update { it.copy(data = info(file, name)) }
-        summarize()
+        val chosen = app.settings.data
+        if (chosen == null) {
+            worker.start { collect() }
+        } else {
+            reading(name(chosen)) {
+                collect()
+                val found = if (shelf.file(chosen.file).isFile) info(chosen) else null
+                app.store.update { it.copy(data = found) }
+                summarizeNow()
+            }
+        }
     }
 
-    /** [size]: bytes, 0 unknown. */
-    fun import(uri: Uri, name: String, size: Long) = import(name, size) {
-        try {
-            app.contentResolver.openInputStream(uri)
+    fun import(uri: Uri) = reading(uri.lastPathSegment.orEmpty()) {
+        val (name, size) = describe(app.contentResolver, uri)
+        import(name, size) { open(uri, name) }
+    }
+
+    private fun open(uri: Uri, name: String): InputStream {
+        val unreadable = { error: IOException? -> LcsbException(Fault.DATA_UNREADABLE, "$name: cannot be opened", listOf(name), error) }
+        return try {
+            asking(uri) { app.contentResolver.openInputStream(uri) } ?: throw unreadable(null)
         } catch (error: IOException) {
-            null
-        } ?: throw LcsbException(Fault.DATA_UNREADABLE, "$name: cannot be opened", listOf(name))
+            throw unreadable(error)
+        }
     }
 
-    fun importSample() = import(app.getString(R.string.sample_name), 0) { app.assets.open("sample.jsonl") }
+    fun importSample() {
+        val name = app.getString(R.string.sample_name)
+        reading(name) { import(name, 0) { app.assets.open("sample.jsonl") } }
+    }
 
-    private fun import(name: String, size: Long, open: () -> InputStream) = reading(name) {
+    private fun import(name: String, size: Long, open: () -> InputStream) {
         app.store.update { it.copy(reading = Progress(Progress.Kind.COPYING, name, 0, size), problem = null) }
         checkFreeSpace(app.filesDir, size)
         val file = open().use { stream ->
@@ -47,12 +63,7 @@ class Data(
                 app.store.update { it.copy(reading = Progress(Progress.Kind.COPYING, name, done, size)) }
             }
         }
-        try {
-            adopt(file, name)
-        } catch (error: LcsbException) {
-            shelf.file(file).delete() // what was chosen before stays
-            throw error
-        }
+        adopt(ChosenData(file, name))
     }
 
     /** Adds to the person's own messages, or begins them. */
@@ -61,55 +72,69 @@ class Data(
     fun removeTyped(index: Int) = edit { it.filterIndexed { i, _ -> i != index } }
 
     private fun edit(change: (List<String>) -> List<String>) {
-        val messages = change(app.store.state.data?.typed.orEmpty())
-        reading(app.getString(R.string.typed_name)) {
+        val name = app.getString(R.string.typed_name)
+        reading(name) {
+            val messages = change(app.store.state.data?.typed.orEmpty())
             if (messages.isEmpty()) {
-                app.settings.data = null
-                app.store.update { it.copy(data = null, reading = null) }
-                collect()
+                choose(null, null)
             } else {
-                adopt(shelf.addTyped(messages), app.getString(R.string.typed_name))
+                adopt(ChosenData(shelf.addTyped(messages), name, typed = true))
             }
         }
     }
 
-    /** Only what can be read under the chosen bundle takes the place of what was there. */
-    private fun adopt(file: String, name: String) {
-        val bundle = app.store.state.bundle
-        val summary = bundle?.let { read(it, file, name) }
-        app.settings.data = file to name
-        app.store.update { it.copy(reading = null, data = info(file, name).copy(summary = summary)) }
+    /** Only what can be read under the chosen bundle takes the place of what was there; else the file goes, and that stays. */
+    private fun adopt(chosen: ChosenData) {
+        val info = try {
+            info(chosen).copy(summary = app.store.state.bundle?.let { read(it, chosen.file, chosen.name) })
+        } catch (error: Throwable) {
+            shelf.file(chosen.file).delete()
+            throw error
+        }
+        choose(chosen, info)
+    }
+
+    private fun choose(chosen: ChosenData?, info: DataInfo?) {
+        val stored = app.settings.choose(chosen)
+        app.store.update { it.copy(reading = null, data = info) }
+        if (!stored) throw LcsbException(Fault.STORAGE_FAILED, "the settings: cannot be written")
         collect()
     }
 
-    private fun info(file: String, name: String) =
-        DataInfo(file, name, shelf.typed(file).takeIf { name == app.getString(R.string.typed_name) })
+    private fun info(chosen: ChosenData) = DataInfo(chosen.file, name(chosen), if (chosen.typed) shelf.typed(chosen.file) else null)
+
+    private fun name(chosen: ChosenData) = if (chosen.typed) app.getString(R.string.typed_name) else chosen.name
 
     /** Files that neither the choice nor a run refers to go. */
-    private fun collect() = shelf.keepOnly((runs.all().map { it.data } + listOfNotNull(app.settings.data?.first)).toSet())
+    private fun collect() = shelf.keepOnly((runs.all().map { it.data } + listOfNotNull(app.settings.data?.file)).toSet())
 
-    /** Counts the data anew, for another model counts it otherwise. */
+    /** Counts the data anew, for another model counts it otherwise; after what is under way, for that may be other data. */
     fun summarize() {
-        val data = app.store.state.data ?: return
-        val bundle = app.store.state.bundle ?: return
-        reading(data.name) {
-            val summary = read(bundle, data.file, data.name)
-            app.store.update { it.copy(reading = null, data = data.copy(summary = summary)) }
-        }
+        val data = app.store.state.data
+        if (data != null || worker.busy) reading(data?.name.orEmpty(), cancelling = false) { summarizeNow() }
     }
 
-    private fun read(bundle: BundleInfo, file: String, name: String) =
+    private fun summarizeNow() {
+        val data = app.store.state.data
+        val bundle = app.store.state.bundle
+        val summary = if (data == null || bundle == null) null else read(bundle, data.file, data.name, whileChosen = true)
+        app.store.update { it.copy(reading = null, data = data?.copy(summary = summary)) }
+    }
+
+    /** [whileChosen]: another choice of the bundle cancels it. */
+    private fun read(bundle: BundleInfo, file: String, name: String, whileChosen: Boolean = false) =
         engine.summarize(library.directory(bundle.name), shelf.file(file)) { done, total ->
             worker.goOn()
+            if (whileChosen && app.store.state.chosen != bundle.name) throw CancellationException()
             app.store.update { it.copy(reading = Progress(Progress.Kind.READING, name, done, total)) }
         }
 
-    private fun reading(name: String, task: () -> Unit) {
+    private fun reading(name: String, cancelling: Boolean = true, task: () -> Unit) {
         val begun = Progress(Progress.Kind.READING, name)
-        app.store.update { it.copy(reading = begun) }
-        worker.start {
+        app.store.update { if (cancelling || it.reading == null) it.copy(reading = begun) else it }
+        worker.start(cancelling) {
             try {
-                app.store.update { it.copy(reading = begun) } // what was cancelled for this took it away
+                app.store.update { it.copy(reading = begun) } // what went before this took it away
                 task()
             } catch (error: CancellationException) {
                 app.store.update { it.copy(reading = null) }

@@ -1,5 +1,6 @@
 package lcsbmobile.app
 
+import android.content.res.Resources
 import android.graphics.Typeface
 import android.text.SpannableStringBuilder
 import android.text.Spanned
@@ -45,7 +46,7 @@ class DataScreen(private val activity: MainActivity, override val view: View) : 
         val data = state.data
         val reading = state.reading
         val summary = data?.summary
-        name.say(data?.name ?: activity.getString(R.string.no_data))
+        name.say(data?.title(resources) ?: activity.getString(R.string.no_data))
         this.state.say(sentence(state))
         bar.shown(reading != null)
         reading?.let(bar::show)
@@ -66,6 +67,7 @@ class DataScreen(private val activity: MainActivity, override val view: View) : 
             state.data == null -> activity.getString(R.string.no_data_text)
             state.bundle == null -> activity.getString(R.string.data_needs_model)
             state.data.summary == null -> ""
+            !state.data.suffices -> activity.getString(R.string.data_needs_two)
             else -> activity.getString(R.string.data_ready)
         }
     }
@@ -85,6 +87,9 @@ class DataScreen(private val activity: MainActivity, override val view: View) : 
         advice.say(cutWords + " " + plural(resources, R.plurals.data_epoch, sequences))
     }
 }
+
+/** In the screen's language, which may have changed since the person's own messages were read. */
+fun DataInfo.title(resources: Resources): String = if (typed == null) name else resources.getString(R.string.typed_name)
 
 /** The examples as the loss sees them. */
 private class Preview(private val activity: MainActivity, view: View) {
@@ -147,20 +152,30 @@ private class Typed(private val activity: MainActivity, view: View) {
     private val list = view.findViewById<ViewGroup>(R.id.messages)
     private val more = view.findViewById<TextView>(R.id.messages_more)
     private var shown: List<String>? = null
+    private var added: Pair<Int, String>? = null // where the message in the field is to be found
 
     init {
         add.setOnClickListener {
             val message = "${field.text}".trim()
             if (message.isNotEmpty()) {
+                added = app.store.state.data?.typed.orEmpty().size to message
                 app.data.type(message)
-                field.text.clear()
             }
         }
+    }
+
+    /** What could not be stored stays in the field. */
+    private fun clearWhenStored(messages: List<String>) {
+        val (index, message) = added ?: return
+        if (messages.getOrNull(index) != message) return
+        added = null
+        if ("${field.text}".trim() == message) field.text.clear()
     }
 
     fun render(messages: List<String>?, enabled: Boolean) {
         add.isEnabled = enabled
         for (i in 0 until list.childCount) list.getChildAt(i).findViewById<View>(R.id.message_remove).isEnabled = enabled
+        clearWhenStored(messages.orEmpty())
         if (messages == shown) return
         shown = messages
         list.removeAllViews()

@@ -1,6 +1,5 @@
 package lcsbmobile.app
 
-import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -35,7 +34,8 @@ class DataShelf(private val directory: File) {
             if (isJson(incoming)) {
                 storing(directory) { if (!incoming.renameTo(file(name))) throw IOException("cannot be renamed") }
             } else {
-                textToJsonl(incoming, file(name))
+                val size = incoming.length()
+                textToJsonl(incoming, file(name)) { progress(size) }
             }
             return name
         } finally {
@@ -43,13 +43,17 @@ class DataShelf(private val directory: File) {
         }
     }
 
-    /** The person's own messages, one a line. */
+    /** The person's own messages are more than [typed] reads. */
+    class Full : Exception("the messages: expected at most $MOST_TYPED_BYTES bytes in all")
+
+    /** The person's own messages, one a line. Throws [Full], STORAGE_FULL, STORAGE_FAILED. */
     fun addTyped(messages: List<String>): String {
         val name = freeName()
         replaceAtomically(file(name)) { channel ->
             val writer = Channels.newOutputStream(channel).bufferedWriter()
             messages.forEach { writer.write(JsonObject(mapOf("text" to JsonPrimitive(it))).toString() + "\n") }
             writer.flush()
+            if (channel.position() > MOST_TYPED_BYTES) throw Full()
         }
         return name
     }
@@ -59,9 +63,9 @@ class DataShelf(private val directory: File) {
         val file = file(name)
         if (!file.isFile || file.length() > MOST_TYPED_BYTES) return null
         return try {
-            file.readLines().map { ((Json.parseToJsonElement(it) as JsonObject).values.single() as JsonPrimitive).content }
-        } catch (error: SerializationException) {
-            null
+            file.readLines().map { ((Json.parseToJsonElement(it) as? JsonObject)?.values?.singleOrNull() as? JsonPrimitive ?: return null).content }
+        } catch (error: IllegalArgumentException) {
+            null // no JSON
         } catch (error: IOException) {
             null
         }

@@ -3,10 +3,8 @@ package lcsbmobile.app
 import android.app.Activity
 import android.content.ActivityNotFoundException
 import android.content.Intent
-import android.net.Uri
 import android.os.Build
 import android.os.Bundle
-import android.provider.OpenableColumns
 import android.view.View
 import android.view.WindowInsets
 import android.view.inputmethod.InputMethodManager
@@ -75,6 +73,10 @@ class MainActivity : Activity() {
     private fun render(state: AppState) {
         problem.render(state)
         screens.getValue(shown).render(state)
+        app.toSend?.let {
+            app.toSend = null
+            startActivity(it)
+        }
     }
 
     fun pickFolder() = pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), FOLDER)
@@ -96,24 +98,11 @@ class MainActivity : Activity() {
     override fun onActivityResult(request: Int, result: Int, data: Intent?) {
         val uri = data?.data
         if (result != RESULT_OK || uri == null) return
-        try {
-            when (request) {
-                FOLDER -> app.bundles.add(TreeSource(contentResolver, uri))
-                ZIP -> app.bundles.add(ZipSource(contentResolver, uri, describe(uri).first))
-                DATA -> describe(uri).let { (name, size) -> app.data.import(uri, name, size) }
-            }
-        } catch (error: SecurityException) {
-            app.store.update { it.copy(problem = Problem.ACCESS) }
+        when (request) {
+            FOLDER -> app.bundles.add(TreeSource(app.contentResolver, uri))
+            ZIP -> app.bundles.add(ZipSource(app.contentResolver, uri))
+            DATA -> app.data.import(uri)
         }
-    }
-
-    /** A document's name and size (0: unknown). */
-    private fun describe(uri: Uri): Pair<String, Long> {
-        val columns = arrayOf(OpenableColumns.DISPLAY_NAME, OpenableColumns.SIZE)
-        contentResolver.query(uri, columns, null, null, null)?.use {
-            if (it.moveToFirst()) return (it.getString(0) ?: uri.lastPathSegment.orEmpty()) to it.getLong(1)
-        }
-        return uri.lastPathSegment.orEmpty() to 0L
     }
 
     /** Training begins whether or not the person allows notifications; without them it is seen in the app only. */
@@ -132,8 +121,11 @@ class MainActivity : Activity() {
     fun openNotificationSettings() =
         startActivity(Intent(SystemSettings.ACTION_APP_NOTIFICATION_SETTINGS).putExtra(SystemSettings.EXTRA_APP_PACKAGE, packageName))
 
-    /** From any thread. */
-    fun send(intent: Intent) = runOnUiThread { if (!isDestroyed) startActivity(intent) }
+    /** From any thread. This window may be gone by now; the one that is seen next opens it. */
+    fun send(intent: Intent) {
+        app.toSend = intent
+        app.store.update { it }
+    }
 
     /** The window reaches below the system's bars; what is touched or read does not. */
     private fun applyInsets() {

@@ -13,6 +13,12 @@ import android.os.PowerManager
 class Phone(private val context: Context) {
     private var peakPss = 0L
 
+    /** The peak is that of what comes now. */
+    @Synchronized
+    fun forgetPeak() {
+        peakPss = 0
+    }
+
     /** Takes some milliseconds: the kernel counts the process's pages. */
     @Synchronized
     fun read(): Vitals {
@@ -34,7 +40,7 @@ class Phone(private val context: Context) {
     }
 
     /** Bytes that a run may plan with: what the system could give before it ends other apps, and no more than half of all. */
-    fun freeMemory(): Long = memory().let { minOf(it.availMem - it.threshold, it.totalMem / 2) }
+    fun freeMemory(): Long = memory().let { minOf(it.availMem - it.threshold, it.totalMem / 2).coerceAtLeast(0) }
 
     private fun memory() = ActivityManager.MemoryInfo().also { context.getSystemService(ActivityManager::class.java).getMemoryInfo(it) }
 

@@ -32,6 +32,7 @@ class Problem private constructor(
         val ACCESS = own(R.string.problem_access, R.string.problem_access_todo)
         val NO_PICKER = own(R.string.problem_picker, R.string.problem_picker_todo)
         val NOTIFICATIONS = own(R.string.problem_notifications, R.string.problem_notifications_todo)
+        val TYPED = own(R.string.problem_typed, R.string.problem_typed_todo)
         val INTERRUPTED = own(R.string.problem_interrupted, R.string.problem_interrupted_todo)
         val BACKGROUND = own(R.string.problem_background, R.string.problem_background_todo)
 
@@ -46,6 +47,7 @@ class Problem private constructor(
             is LcsbException -> of(error.fault, error.arguments, error.message)
             is LinkageError -> of(Fault.RUNTIME_MISSING, detail = "$error")
             is OutOfMemoryError -> of(Fault.MEMORY_EXCEEDED, detail = "$error")
+            is DataShelf.Full -> TYPED
             is SecurityException -> Problem(R.string.problem_access, R.string.problem_access_todo, emptyList(), "$error", null)
             is IOException -> of(Fault.STORAGE_FAILED, detail = "$error")
             else -> Problem(R.string.problem_unexpected, R.string.problem_unexpected_todo, emptyList(), "$error", null)

@@ -6,6 +6,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunResult
 import lcsbmobile.core.replaceAtomically
 import java.io.File
@@ -71,17 +72,34 @@ class RunStore(private val directory: File) {
             null
         }
 
+    /** Whether something of it is saved that it can be resumed from. */
+    fun begun(bundle: String): Boolean = state(bundle).list().orEmpty().any { it.startsWith("step-") }
+
     fun all(): List<RunRecord> = directory.list().orEmpty().sorted().mapNotNull(::read)
 
-    /** A run that waits to go on, of the bundle [first] if there is one. */
-    fun unfinished(first: String?): RunRecord? {
-        val open = all().filter { it.wanted == Wanted.RUNNING || it.wanted == Wanted.PAUSED }
+    /** A run of one of [bundles] that waits to go on, of the bundle [first] if there is one. */
+    fun unfinished(bundles: Set<String>, first: String?): RunRecord? {
+        val open = all().filter { it.bundle in bundles && (it.wanted == Wanted.RUNNING || it.wanted == Wanted.PAUSED) }
         return open.find { it.bundle == first } ?: open.firstOrNull()
     }
 
     fun write(record: RunRecord) {
         val json = Json.encodeToString(RunRecord.serializer(), record).toByteArray()
         replaceAtomically(file(record.bundle)) { it.write(ByteBuffer.wrap(json)) }
+    }
+
+    /** Begins anew. What the bundle's last run saved goes, but not before [record] is written. */
+    fun replace(record: RunRecord) {
+        val (saved, old) = state(record.bundle) to File(directory, "${record.bundle}/old")
+        old.deleteRecursively()
+        val moved = saved.renameTo(old)
+        try {
+            write(record)
+        } catch (error: LcsbException) {
+            if (moved) old.renameTo(saved)
+            throw error
+        }
+        old.deleteRecursively()
     }
 
     fun remove(bundle: String) {

@@ -3,18 +3,29 @@ package lcsbmobile.app
 import android.content.Context
 import android.content.SharedPreferences
 
-/** What the person chose, kept over the app's restarts. */
+/** What there is to train on: a file of the data directory, and the name that the person knows it by, or [typed]: their own messages. */
+data class ChosenData(val file: String, val name: String, val typed: Boolean = false)
+
+/** What the person chose, kept over the app's restarts, and by a backup. */
 class Settings(context: Context) {
     private val values: SharedPreferences = context.getSharedPreferences("settings", Context.MODE_PRIVATE)
+
+    /** What holds of this phone only, and goes into no backup. */
+    private val here: SharedPreferences = context.getSharedPreferences("phone", Context.MODE_PRIVATE)
 
     var chosen: String?
         get() = values.getString("chosen", null)
         set(name) = values.edit().putString("chosen", name).apply()
 
-    /** The data's file in the data directory, and the name that the person knows it by. */
-    var data: Pair<String, String>?
-        get() = values.getString("data_file", null)?.let { it to values.getString("data_name", it)!! }
-        set(file) = values.edit().putString("data_file", file?.first).putString("data_name", file?.second).apply()
+    val data: ChosenData?
+        get() = values.getString("data_file", null)?.let {
+            ChosenData(it, values.getString("data_name", it)!!, values.getBoolean("data_typed", false))
+        }
+
+    /** Waits until it is stored, and says whether it was: before that the data that was chosen must not go. */
+    fun choose(data: ChosenData?): Boolean = values.edit().run {
+        putString("data_file", data?.file).putString("data_name", data?.name).putBoolean("data_typed", data?.typed == true).commit()
+    }
 
     var steps: Int
         get() = values.getInt("steps", 100)
@@ -31,8 +42,13 @@ class Settings(context: Context) {
 
     /** Whether the person was asked to allow notifications: once is enough. */
     var askedToNotify: Boolean
-        get() = values.getBoolean("asked", false)
-        set(asked) = values.edit().putBoolean("asked", asked).apply()
+        get() = here.getBoolean("asked", false)
+        set(asked) = here.edit().putBoolean("asked", asked).apply()
+
+    /** Whether there was a bundle once, if only the tiny one: who removed all does not get that one again. */
+    var hadBundle: Boolean
+        get() = here.getBoolean("had_bundle", false)
+        set(had) = here.edit().putBoolean("had_bundle", had).apply()
 
     /** Whether data and adapters may go into the phone's backup. */
     var backup: Boolean

@@ -25,15 +25,16 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
 
     override fun render(state: AppState) {
         val found = state.report
+        val learned = state.run.step > 0 && !state.run.active
         val bundle = state.bundle
         text.say(
             when {
                 state.packing -> activity.getString(R.string.packing)
-                found == null || bundle == null -> activity.getString(R.string.adapter_none)
+                !learned || bundle == null -> activity.getString(R.string.adapter_none)
                 else -> activity.getString(R.string.adapter_ready, formatBytes(resources, 4L * bundle.layers * bundle.adapterSize))
             },
         )
-        adapter.isEnabled = found != null && !state.packing
+        adapter.isEnabled = learned && !state.packing
         report.isEnabled = found != null && !state.packing
         card.shown(found != null)
         found?.let(::show)

@@ -13,11 +13,11 @@ class Sharing(private val app: App, private val engine: Engine, private val libr
         app.store.update { it.copy(packing = false, problem = Problem.of(error)) }
     }
 
-    /** PEFT's directory and the report, as a ZIP file. [send] is called on the worker's thread. */
+    /** PEFT's directory and, of a run that came to one, the report, as a ZIP file. [send] is called on the worker's thread. */
     fun adapter(send: (Intent) -> Unit) = pack(send, R.string.adapter_subject) { bundle, directory ->
         val peft = File(directory, "adapter")
         engine.exportPeft(library.directory(bundle.name), runs.state(bundle.name), peft)
-        File(peft, "training_report.json").writeText(report(bundle))
+        report(bundle)?.let { File(peft, "training_report.json").writeText(it) }
         val file = File(directory, "${bundle.name}-adapter.zip")
         zip(peft, file)
         peft.deleteRecursively()
@@ -25,7 +25,7 @@ class Sharing(private val app: App, private val engine: Engine, private val libr
     }
 
     fun report(send: (Intent) -> Unit) = pack(send, R.string.report_subject) { bundle, directory ->
-        File(directory, "${bundle.name}-report.json").apply { writeText(report(bundle)) }
+        File(directory, "${bundle.name}-report.json").apply { writeText(checkNotNull(report(bundle)) { "no report" }) }
     }
 
     private fun pack(send: (Intent) -> Unit, subject: Int, make: (BundleInfo, File) -> File) {
@@ -52,7 +52,7 @@ class Sharing(private val app: App, private val engine: Engine, private val libr
         return Intent.createChooser(send, subject).addFlags(Intent.FLAG_GRANT_READ_URI_PERMISSION)
     }
 
-    private fun report(bundle: BundleInfo): String = checkNotNull(runs.read(bundle.name)?.report) { "no report" }.toJson()
+    private fun report(bundle: BundleInfo): String? = runs.read(bundle.name)?.report?.toJson()
 
     private fun zip(directory: File, file: File) = ZipOutputStream(file.outputStream().buffered()).use { zip ->
         for (entry in directory.listFiles().orEmpty().sorted()) {

@@ -9,17 +9,23 @@ import android.content.Context
 
 /**
  * Goes on with a run that waits, while the phone charges and is idle. The system ends it when either is over, or after some minutes: it is
- * saved and scheduled again.
+ * saved and scheduled again. A run that the service trains is none of its business.
  */
 class TrainJob : JobService() {
-    private var stopped = false
+    @Volatile private var mine: JobParameters? = null // of the turn that this job began
 
-    override fun onStartJob(params: JobParameters): Boolean = App.of(this).training.start { if (!stopped) jobFinished(params, false) }
+    override fun onStartJob(params: JobParameters): Boolean {
+        val training = App.of(this).training
+        if (training.running) return false
+        mine = params
+        return training.start { if (mine === params) jobFinished(params, training.waitsForJob) }.also { if (!it) mine = null }
+    }
 
     override fun onStopJob(params: JobParameters): Boolean {
-        stopped = true
-        App.of(this).training.pause()
-        return true
+        val began = mine != null
+        mine = null
+        if (began) App.of(this).training.pause()
+        return began
     }
 
     companion object {

@@ -22,7 +22,11 @@ class TrainNotice(private val context: Context) {
         manager.createNotificationChannel(channel)
     }
 
-    fun begin() = app.store.observe(observer)
+    /** Once or more often. */
+    fun begin() {
+        app.store.forget(observer)
+        app.store.observe(observer)
+    }
 
     /** What the run came to stays to be read. */
     fun end() {

@@ -61,18 +61,23 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private fun startOrResume() {
         val state = app.store.state
         val (bundle, data) = (state.bundle ?: return) to state.data
-        val begin = {
-            app.training.request(bundle, data)
-            activity.train()
-        }
+        val begin = { app.training.request(bundle, data) { activity.runOnUiThread(::train) } }
         if (state.run.phase != Phase.FINISHED && state.run.phase != Phase.CANCELLED) return begin()
         val (title, text) = activity.getString(R.string.again_title) to activity.getString(R.string.again_text)
         confirm(activity, title, text, R.string.start_again, confirmed = begin)
     }
 
+    /** From API 31 the system refuses when the app went into the background meanwhile. */
+    private fun train() =
+        try {
+            activity.train()
+        } catch (error: IllegalStateException) {
+            app.training.refused()
+        }
+
     override fun render(state: AppState) {
         val run = state.run
-        val ready = state.bundle != null && (state.data != null || run.resumable)
+        val ready = state.bundle != null && (run.resumable || state.data?.suffices == true)
         phase.say(activity.getString(if (run.phase == Phase.NONE && !ready) R.string.phase_not_ready else run.phase.title))
         detail.say(sentence(state))
         bar.shown(run.active || run.resumable)
@@ -109,7 +114,8 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             Phase.OPENING, Phase.EVALUATING, Phase.PAUSING -> at
             Phase.TESTING -> activity.getString(R.string.testing_text)
             Phase.TRAINING -> training(run, at) + if (run.decision.reason != null) ". " + activity.getString(R.string.slow_warm) else ""
-            Phase.PAUSED, Phase.FAILED, Phase.CANCELLED -> at
+            Phase.PAUSED, Phase.CANCELLED -> at
+            Phase.FAILED -> if (run.resumable) at else idle(state)
             Phase.WAITING -> waiting(run.decision.reason)
             Phase.INTERRUPTED -> activity.getString(R.string.interrupted_text, at)
             Phase.FINISHED -> at + ". " + activity.getString(R.string.finished_text)
@@ -119,7 +125,8 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private fun idle(state: AppState): String = when {
         state.bundle == null -> activity.getString(R.string.needs_model)
         state.data == null -> activity.getString(R.string.needs_data)
-        else -> plural(resources, R.plurals.ready_text, app.settings.steps, state.data.name)
+        !state.data.suffices -> activity.getString(R.string.needs_examples)
+        else -> plural(resources, R.plurals.ready_text, app.settings.steps, state.data.title(resources))
     }
 
     private fun training(run: RunState, at: String): String {
@@ -165,6 +172,7 @@ private class TrainOptions(private val activity: MainActivity, view: View) {
     private val stepsLabel = view.findViewById<TextView>(R.id.steps_label)
     private val steps = view.findViewById<SeekBar>(R.id.steps)
     private val budget = view.findViewById<Spinner>(R.id.budget)
+    private val choices = ArrayAdapter<String>(activity, R.layout.choice)
     private val idle = view.findViewById<Switch>(R.id.idle)
 
     init {
@@ -182,9 +190,9 @@ private class TrainOptions(private val activity: MainActivity, view: View) {
                 if (it.run.phase == Phase.NONE) it.copy(run = it.run.copy(steps = app.settings.steps)) else it
             }
         })
-        val free = activity.getString(R.string.budget_auto, formatBytes(resources, app.bundles.freeMemory()))
-        val choices = listOf(free) + BUDGETS.drop(1).map { formatBytes(resources, it!!) }
-        budget.adapter = ArrayAdapter(activity, R.layout.choice, choices).apply { setDropDownViewResource(R.layout.choice) }
+        choices.setDropDownViewResource(R.layout.choice)
+        choices.addAll(listOf(free()) + BUDGETS.drop(1).map { formatBytes(resources, it!!) })
+        budget.adapter = choices
         budget.setSelection(BUDGETS.indexOf(app.settings.budget).coerceAtLeast(0))
         budget.onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
             override fun onItemSelected(parent: AdapterView<*>?, item: View?, position: Int, id: Long) {
@@ -200,10 +208,23 @@ private class TrainOptions(private val activity: MainActivity, view: View) {
         }
     }
 
+    private fun free() = activity.getString(R.string.budget_auto, formatBytes(resources, app.bundles.freeMemory()))
+
+    /** Other apps take and leave memory. */
+    private fun showFree() {
+        val (shown, now) = choices.getItem(0) to free()
+        if (shown == now) return
+        choices.setNotifyOnChange(false) // twice
+        choices.remove(shown)
+        choices.insert(now, 0)
+        choices.notifyDataSetChanged()
+    }
+
     fun render(state: AppState) {
         val run = state.run
         val open = !run.active && !run.resumable
         card.shown(!run.active)
+        if (!run.active) showFree()
         val shown = if (open) app.settings.steps else run.steps
         val text = plural(resources, R.plurals.steps_label, shown)
         val seconds = state.bundle?.secondsAStep?.takeIf { open }

@@ -10,6 +10,10 @@ import android.os.PowerManager
 
 /** Keeps the process alive while it trains, and shows so. What trains is [Training]. */
 class TrainService : Service() {
+    /** What one start keeps the service for. [id]: of the newest command about it, with which the system lets the service be stopped. */
+    private class Hold(@Volatile var id: Int)
+
+    @Volatile private var hold: Hold? = null
     private lateinit var notice: TrainNotice
     private lateinit var wakefulness: PowerManager.WakeLock // a foreground service alone does not keep the processor on
 
@@ -30,18 +34,28 @@ class TrainService : Service() {
             CANCEL -> training.cancel()
             else -> return train(training, startId)
         }
-        if (!training.running) stopSelf()
+        hold?.id = startId
+        if (hold == null || !training.running) stopSelf(startId)
         return START_NOT_STICKY
     }
 
     private fun train(training: Training, startId: Int): Int {
-        if (!goToForeground() || !training.start { finish(startId) }) {
-            stopSelf()
+        val mine = Hold(startId)
+        if (!take(mine) || !training.start { finish(mine) }) {
+            training.refused()
+            finish(mine, STOP_FOREGROUND_REMOVE)
             return START_NOT_STICKY
         }
+        return START_STICKY
+    }
+
+    @Synchronized
+    private fun take(mine: Hold): Boolean {
+        hold = mine
+        if (!goToForeground()) return false
         wakefulness.acquire(LONGEST_MILLIS)
         notice.begin()
-        return START_STICKY
+        return true
     }
 
     /** From API 31 the system may refuse, when it restarted the service in the background. The job then goes on with the run. */
@@ -54,21 +68,24 @@ class TrainService : Service() {
             }
             true
         } catch (error: IllegalStateException) {
-            App.of(this).training.schedule()
-            App.of(this).store.update { it.copy(problem = Problem.BACKGROUND) }
             false
         }
 
-    /** On the training's thread. The service lives on if it was started anew meanwhile. */
-    private fun finish(startId: Int) {
-        notice.end()
-        wakefulness.release()
-        stopForeground(STOP_FOREGROUND_DETACH)
-        stopSelf(startId)
+    /** On the training's thread. Where the service was started anew meanwhile, only [mine] is over. */
+    @Synchronized
+    private fun finish(mine: Hold, notice: Int = STOP_FOREGROUND_DETACH) {
+        if (hold === mine) {
+            hold = null
+            this.notice.end()
+            wakefulness.release()
+            stopForeground(notice)
+        }
+        stopSelf(mine.id)
     }
 
+    /** What the job trains goes on. */
     override fun onDestroy() {
-        App.of(this).training.pause()
+        if (hold != null) App.of(this).training.pause()
         wakefulness.release()
         super.onDestroy()
     }

@@ -1,7 +1,6 @@
 package lcsbmobile.app
 
-import android.os.Build
-import android.os.SystemClock
+import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunControl
 import lcsbmobile.core.RunOutcome
@@ -30,7 +29,8 @@ class Training(
     private val woken = lock.newCondition()
     private var request = Request.NONE
     private var control: RunControl? = null
-    private var memoryWantedUntil = 0L
+    private val watch = RunWatch(app.store, phone)
+    private val saved = SavedRuns(app, engine, runs, phone)
 
     /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. */
     private class Turn(first: () -> Unit) {
@@ -47,10 +47,13 @@ class Training(
     val running: Boolean get() = turn?.ending == false
 
     /** Reads what runs have saved. */
-    val worker = Worker("runs") { error -> app.store.update { it.copy(problem = Problem.of(error)) } }
+    val worker = Worker("runs", ::tell)
 
-    /** Shows the chosen bundle's run as it was left. Says so when the system had ended it. */
+    private fun tell(error: Throwable) = app.store.update { it.copy(problem = Problem.of(error)) }
+
+    /** Shows the chosen bundle's run as it was left. What is being written with another bundle ends. */
     fun begin() {
+        app.trial.stop()
         if (running) return
         schedule()
         val bundle = app.store.state.bundle ?: return
@@ -58,49 +61,46 @@ class Training(
         if (record == null) {
             app.store.update { it.copy(run = RunState(steps = app.settings.steps), report = null) }
         } else {
-            worker.start { show(bundle, record) }
+            worker.start { saved.show(bundle, record) }
         }
     }
 
-    private fun show(bundle: BundleInfo, record: RunRecord) {
-        val phase = if (record.wanted == Wanted.RUNNING) Phase.INTERRUPTED else record.wanted.phase
-        val shown = history(bundle)
-        val problem = when {
-            phase == Phase.INTERRUPTED -> Problem.INTERRUPTED
-            record.fault != null -> Problem.of(record.fault, detail = record.detail)
-            else -> null
-        }
-        app.store.update {
-            if (it.run.active || it.chosen != bundle.name) return@update it
-            it.copy(run = shown.copy(phase = phase, steps = record.steps), report = record.report, problem = it.problem ?: problem)
-        }
-    }
-
-    /** What is saved; of what cannot be read nothing is shown, and the person is told. */
-    private fun history(bundle: BundleInfo): RunState =
-        try {
-            engine.history(bundle, runs.state(bundle.name))
-        } catch (error: LcsbException) {
-            app.store.update { it.copy(problem = Problem.of(error)) }
-            RunState()
-        }
-
-    /** Writes down what is asked for; the service or the job then calls [start]. */
-    fun request(bundle: BundleInfo, data: DataInfo?) {
-        val before = runs.read(bundle.name)
-        if (before != null && before.wanted in RESUMABLE) {
-            runs.write(before.copy(wanted = Wanted.RUNNING, budget = app.settings.budget, fault = null, detail = null))
-        } else {
-            if (data == null) return
-            runs.remove(bundle.name)
-            runs.write(RunRecord(bundle.name, data.file, data.name, app.settings.steps, app.settings.budget, Engine.threads()))
-            app.store.update { it.copy(run = RunState(steps = app.settings.steps), report = null, comparison = Comparison()) }
-        }
+    /** Writes down what is asked for, off the main thread, and where that worked [go]es on: the service or the job then calls [start]. */
+    fun request(bundle: BundleInfo, data: DataInfo?, go: () -> Unit) {
         app.store.update { it.copy(run = it.run.copy(phase = Phase.OPENING), problem = null) }
+        worker.start { if (request(bundle, data)) go() }
+    }
+
+    /** Likewise, on this thread. Whether it worked; else the person is told. What Try it is writing ends: two would share the memory. */
+    fun request(bundle: BundleInfo, data: DataInfo?): Boolean {
+        app.trial.stop()
+        app.trial.worker.join()
+        val done = try {
+            app.store.update { it.copy(problem = null) }
+            saved.write(bundle, data)
+        } catch (error: Throwable) {
+            // whatever it is, what there was is shown again
+            tell(error)
+            false
+        }
+        app.store.update { it.copy(run = if (done) it.run.copy(phase = Phase.OPENING) else RunState()) }
+        if (!done) begin()
+        return done
+    }
+
+    /** The system does not let the service train now. The job goes on with the run. */
+    fun refused() {
+        if (running) return
+        schedule()
+        app.store.update {
+            if (it.run.phase != Phase.OPENING) return@update it
+            it.copy(run = it.run.copy(phase = Phase.INTERRUPTED), problem = Problem.BACKGROUND)
+        }
     }
 
     /** The run that waits to go on, of the chosen bundle first. */
-    private fun unfinished(): RunRecord? = runs.unfinished(app.store.state.chosen)
+    private fun unfinished(): RunRecord? =
+        app.store.state.let { state -> runs.unfinished(state.bundles.map { it.name }.toSet(), state.chosen) }
 
     /**
      * Trains on a thread of its own until the run ends or is paused, and then calls [whenEnded] on that thread. False when there is nothing
@@ -135,17 +135,18 @@ class Training(
     fun cancel() {
         ask(Request.CANCEL)
         if (running) return
-        val record = app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in RESUMABLE } ?: return
+        val record = app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in SavedRuns.RESUMABLE } ?: return
         app.store.update { it.copy(run = it.run.copy(phase = Phase.PAUSING), problem = null) }
         worker.start {
             val result = try {
                 val control = RunControl()
                 engine.train(job(record), control, RunProgress(app.store, info(record), record, whenLoaded = control::stop))
-            } catch (error: LcsbException) {
-                app.store.update { it.copy(problem = Problem.of(error)) }
+            } catch (error: Throwable) {
+                // whatever it is, the run ends, and what it has learned stays
+                tell(error)
                 null
             }
-            end(record, Wanted.CANCELLED, result)
+            end(record, Wanted.CANCELLED, result, null)
             schedule()
         }
     }
@@ -162,36 +163,40 @@ class Training(
 
     /** Saves, and keeps nothing in memory for a while. */
     fun giveMemoryBack() = lock.withLock {
-        memoryWantedUntil = SystemClock.elapsedRealtime() + MEMORY_REST_MILLIS
+        watch.leaveMemory()
         control?.pause()
-    }
-
-    private fun vitals(): Vitals {
-        val read = phone.read().let { if (SystemClock.elapsedRealtime() < memoryWantedUntil) it.copy(memoryLow = true) else it }
-        app.store.update { it.copy(vitals = read) }
-        return read
     }
 
     private fun work(record: RunRecord, turn: Turn) {
         try {
-            if (app.store.state.chosen != record.bundle) {
-                app.settings.chosen = record.bundle
-                app.store.update { it.copy(chosen = record.bundle, run = RunState(steps = record.steps)) }
-            }
+            show(record)
             runs.write(record.copy(wanted = Wanted.RUNNING))
             check(record)
-            trainByPolicy(record)
+            trainByPolicy(record, turn)
         } catch (error: Asked) {
-            end(record, if (request == Request.CANCEL) Wanted.CANCELLED else Wanted.PAUSED, null)
+            end(record, if (request == Request.CANCEL) Wanted.CANCELLED else Wanted.PAUSED, null, turn)
         } catch (error: Throwable) {
             // whatever it is, the person is told, and the run can be resumed
             turn.ending = true
             val problem = Problem.of(error)
-            record(record.copy(wanted = Wanted.FAILED, fault = problem.fault, detail = problem.detail))
-            app.store.update { it.copy(run = it.run.copy(phase = Phase.FAILED, layer = -1), problem = problem) }
+            val begun = runs.begun(record.bundle)
+            saved.storing { runs.write(record.copy(wanted = Wanted.FAILED, fault = problem.fault, detail = problem.detail)) }
+            app.store.update { it.copy(run = it.run.copy(phase = Phase.FAILED, layer = -1, begun = begun), problem = problem) }
         }
         turn.ending = true
         schedule()
+    }
+
+    /** The run under way is what is shown, whatever was: it may be the system or the job that has it go on. */
+    private fun show(record: RunRecord) {
+        if (app.store.state.chosen != record.bundle) {
+            app.settings.chosen = record.bundle
+            app.store.update { it.copy(chosen = record.bundle, run = RunState(), report = null, comparison = Comparison()) }
+        }
+        app.store.update {
+            val phase = if (it.run.phase == Phase.PAUSING) Phase.PAUSING else Phase.OPENING
+            it.copy(run = it.run.copy(phase = phase, steps = record.steps), problem = it.problem.takeIf { said -> said !== Problem.INTERRUPTED })
+        }
     }
 
     /** Once a phone: whether it computes what the golden trace says. */
@@ -212,22 +217,36 @@ class Training(
     private class Asked : RuntimeException()
 
     /** Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop. */
-    private fun trainByPolicy(record: RunRecord) {
+    private fun trainByPolicy(record: RunRecord, turn: Turn) {
         var decision = Decision()
         while (true) {
-            decision = TrainingPolicy.decide(vitals(), decision)
+            decision = TrainingPolicy.decide(watch.vitals(), decision)
             if (decision.waits) {
-                if (await(decision) == Request.PAUSE) return end(record, Wanted.PAUSED, null)
+                if (await(decision) == Request.PAUSE) return end(record, Wanted.PAUSED, null, turn)
                 if (request != Request.CANCEL) continue
             }
-            val result = trainOnce(record, decision)
+            val result = try {
+                trainOnce(record, decision)
+            } catch (error: LcsbException) {
+                if (request == Request.CANCEL) {
+                    tell(error)
+                    return end(record, Wanted.CANCELLED, null, turn)
+                }
+                if (!comesBack(record, error)) throw error
+                watch.leaveMemory()
+                continue
+            }
             when (result.outcome) {
-                RunOutcome.FINISHED -> return end(record, Wanted.FINISHED, result)
-                RunOutcome.CANCELLED -> return end(record, Wanted.CANCELLED, result)
-                RunOutcome.PAUSED -> if (request == Request.PAUSE) return end(record, Wanted.PAUSED, null)
+                RunOutcome.FINISHED -> return end(record, Wanted.FINISHED, result, turn)
+                RunOutcome.CANCELLED -> return end(record, Wanted.CANCELLED, result, turn)
+                RunOutcome.PAUSED -> if (request == Request.PAUSE) return end(record, Wanted.PAUSED, null, turn)
             }
         }
     }
+
+    /** Whether [error] is that of a run which other apps leave too little memory now, and left enough before. */
+    private fun comesBack(record: RunRecord, error: LcsbException) =
+        (error.fault == Fault.MEMORY_TOO_SMALL || error.fault == Fault.MEMORY_EXCEEDED) && record.budget == null && runs.begun(record.bundle)
 
     /** Shows why it waits, and waits a while, or until somebody asks for something. */
     private fun await(decision: Decision): Request = lock.withLock {
@@ -245,13 +264,10 @@ class Training(
             if (request == Request.PAUSE) control.pause()
             if (request == Request.CANCEL) control.stop()
         }
-        control.delayMillisBetweenLayers = decision.delayMillisBetweenLayers
-        val watch = thread(name = "watch", isDaemon = true) { watch(control, decision) }
         try {
-            return engine.train(job(record), control, RunProgress(app.store, info(record), record))
+            return watch.during(control, decision) { engine.train(job(record), control, RunProgress(app.store, info(record), record)) }
         } finally {
             lock.withLock { this.control = null }
-            watch.interrupt()
         }
     }
 
@@ -261,51 +277,17 @@ class Training(
         return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads)
     }
 
-    private fun watch(control: RunControl, first: Decision) {
-        var decision = first
-        try {
-            while (true) {
-                decision = TrainingPolicy.decide(vitals(), decision)
-                val now = decision
-                control.delayMillisBetweenLayers = now.delayMillisBetweenLayers
-                app.store.update { it.copy(run = it.run.copy(decision = now)) }
-                if (now.waits) control.pause()
-                Thread.sleep(WATCH_MILLIS)
-            }
-        } catch (error: InterruptedException) {
-            return
-        }
-    }
-
-    /** [result]: of a run that is over; null where it can go on. */
-    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?) {
+    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?, turn: Turn?) {
         turn?.ending = true
-        val bundle = info(record)
-        val report = result?.let { RunReport(it, app.store.state.vitals.peakPss, "${Build.MANUFACTURER} ${Build.MODEL}") }
-        record(record.copy(wanted = wanted, report = report))
-        val history = history(bundle)
-        val seconds = app.store.state.run.secondsAStep
-        val shown = history.copy(phase = wanted.phase, steps = record.steps, secondsAStep = seconds)
-        app.store.update { it.copy(run = shown, report = report) }
-        if (seconds != null) app.bundles.update(bundle.copy(secondsAStep = seconds)) // steps that were made say more than a prediction
-    }
-
-    /** Storage may be full just then; what the run itself saved does not depend on it. */
-    private fun record(record: RunRecord) {
-        try {
-            runs.write(record)
-        } catch (error: LcsbException) {
-            app.store.update { it.copy(problem = Problem.of(error)) }
-        }
+        saved.end(record, wanted, result, info(record))
     }
 
     /** While a run waits to go on and the person wants it so, [TrainJob] is scheduled. */
-    fun schedule() = TrainJob.schedule(app, wanted = app.settings.trainWhenIdle && unfinished() != null)
+    fun schedule() = TrainJob.schedule(app, wanted = waitsForJob)
+
+    val waitsForJob: Boolean get() = app.settings.trainWhenIdle && unfinished() != null
 
     private companion object {
-        const val WATCH_MILLIS = 2_000L
         const val WAIT_MILLIS = 5_000L
-        const val MEMORY_REST_MILLIS = 60_000L
-        val RESUMABLE = setOf(Wanted.RUNNING, Wanted.PAUSED, Wanted.FAILED)
     }
 }

@@ -1,42 +1,51 @@
 package lcsbmobile.app
 
 import java.util.concurrent.CancellationException
+import java.util.concurrent.CopyOnWriteArrayList
 import kotlin.concurrent.thread
 
-/** Does one thing at a time on a thread of its own; the thing asks [goOn] now and then, which throws when it was cancelled. */
+/** Does one thing after the other on threads of its own; each asks [goOn] now and then, which throws when it was cancelled. */
 class Worker(private val name: String, private val failed: (Throwable) -> Unit) {
-    @Volatile private var cancelled = false
+    private class Task {
+        @Volatile var cancelled = false
+    }
+
+    private val tasks = CopyOnWriteArrayList<Task>() // that have not ended
+
+    @Volatile private var running: Task? = null
 
     @Volatile private var thread: Thread? = null
 
     val busy: Boolean get() = thread?.isAlive == true
 
-    /** Cancels what is under way, waits for its end on the new thread, and begins. */
+    /** Cancels what is under way or waits, if [cancelling], and begins when all that has ended. */
     @Synchronized
-    fun start(task: () -> Unit) {
+    fun start(cancelling: Boolean = true, action: () -> Unit) {
+        if (cancelling) cancel()
         val before = thread
-        cancelled = true
+        val task = Task().also { tasks += it }
         thread = thread(name = name) {
             before?.join()
-            cancelled = false
+            running = task
             try {
-                task()
+                action()
             } catch (error: CancellationException) {
                 return@thread // as asked
             } catch (error: Throwable) {
                 // whatever it is, the person is told
                 failed(error)
+            } finally {
+                tasks -= task
             }
         }
     }
 
     fun goOn() {
-        if (cancelled) throw CancellationException()
+        if (running?.cancelled == true) throw CancellationException()
     }
 
-    fun cancel() {
-        cancelled = true
-    }
+    /** All that was started and has not ended. */
+    fun cancel() = tasks.forEach { it.cancelled = true }
 
     /** Waits for the end of what is under way. */
     fun join() = thread?.join()

@@ -1,5 +1,6 @@
 package lcsbmobile.app
 
+import android.app.ActivityManager
 import android.app.Notification
 import android.app.NotificationManager
 import android.app.job.JobInfo
@@ -19,6 +20,8 @@ import org.mockito.Mockito.mock
 import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.shadows.ShadowPowerManager
+import org.robolectric.shadows.ShadowSystemClock
+import java.time.Duration
 
 /** Training without a screen: service, job, reboot, and a phone that is not well. */
 class BackgroundTest : AppTest() {
@@ -69,6 +72,7 @@ class BackgroundTest : AppTest() {
         waitFor("three steps") { state.run.step >= 3 }
         controller.get().onStartCommand(Intent(TrainService.PAUSE), 0, 2)
         waitFor("the pause") { state.run.phase == Phase.PAUSED && shadowOf(controller.get()).isStoppedBySelf }
+        assertEquals("what the newest command allows", 2, shadowOf(controller.get()).stopSelfId)
         val step = state.run.step
         assertTrue(step in 3 until 40)
         assertEquals("Paused at step $step of 40", notices.getNotification(TrainNotice.ID).extras.getString(Notification.EXTRA_TEXT))
@@ -123,7 +127,59 @@ class BackgroundTest : AppTest() {
         waitFor("a step more") { state.run.step > step }
         app.training.pause()
         waitFor("the pause") { state.run.phase == Phase.PAUSED && shadowOf(again).isJobFinished }
-        assertFalse(shadowOf(again).isRescheduleNeeded)
+        assertTrue("the run waits", shadowOf(again).isRescheduleNeeded)
+    }
+
+    @Test fun `the job leaves a run alone that the service trains, and the service one that the job trains`() {
+        ask(steps = 100)
+        val service = service().startCommand(0, 1)
+        waitFor("a step") { state.run.step >= 1 }
+        val job = Robolectric.buildService(TrainJob::class.java).create().get()
+        assertFalse(job.onStartJob(mock(JobParameters::class.java)))
+        assertFalse(job.onStopJob(mock(JobParameters::class.java)))
+        assertTrue(state.run.phase == Phase.TRAINING && app.training.running)
+        service.get().onStartCommand(Intent(TrainService.PAUSE), 0, 2)
+        waitFor("the pause") { shadowOf(service.get()).isStoppedBySelf && !app.training.thread!!.isAlive }
+        assertTrue(job.onStartJob(mock(JobParameters::class.java)))
+        service.destroy()
+        val step = state.run.step
+        waitFor("more steps") { state.run.step >= step + 2 }
+    }
+
+    @Test fun `a start before the old turn has ended keeps its own notification and wake lock`() {
+        ask(steps = 100)
+        val service = service().startCommand(0, 1)
+        waitFor("a step") { state.run.step >= 1 }
+        app.training.pause()
+        waitFor("its end") { !app.training.running }
+        app.training.request(state.bundle!!, null)
+        service.startCommand(0, 2)
+        val step = state.run.step
+        waitFor("more steps") { state.run.step >= step + 2 }
+        assertTrue(ShadowPowerManager.getLatestWakeLock().isHeld)
+        assertFalse(shadowOf(service.get()).isForegroundStopped)
+    }
+
+    @Test fun `a run that other apps leave too little memory waits, and goes on by itself`() {
+        ask(steps = 100)
+        val first = service().startCommand(0, 1)
+        waitFor("a step") { state.run.step >= 1 }
+        app.training.pause()
+        waitFor("the pause") { shadowOf(first.get()).isStoppedBySelf && !app.training.thread!!.isAlive }
+        val memory = ActivityManager.MemoryInfo().apply {
+            totalMem = 4_000_000_000
+            availMem = 100_000_000
+            threshold = 200_000_000
+        }
+        shadowOf(app.getSystemService(ActivityManager::class.java)).setMemoryInfo(memory)
+        app.training.request(state.bundle!!, null)
+        service().startCommand(0, 2)
+        waitFor("the wait") { state.run.phase == Phase.WAITING || state.run.phase == Phase.FAILED }
+        assertEquals(Reason.MEMORY, state.run.decision.reason)
+        plentyOfMemory(app)
+        ShadowSystemClock.advanceBy(Duration.ofMinutes(2))
+        val step = state.run.step
+        waitFor("more steps") { state.run.step > step }
     }
 
     @Test fun `without a run the job has nothing to do`() {

@@ -166,7 +166,7 @@ class BadInputTest : AppTest() {
 
     private fun import(bytes: ByteArray) {
         val file = temporary.newFile().apply { writeBytes(bytes) }
-        app.data.import(Uri.fromFile(file), "data.txt", file.length())
+        app.data.import(Uri.fromFile(file))
     }
 
     @Test fun `a text in a wrong encoding, and what was there before stays`() {
@@ -202,13 +202,13 @@ class BadInputTest : AppTest() {
     }
 
     @Test fun `a document that cannot be read`() {
-        app.data.import(Uri.fromFile(File("/nowhere/gone.txt")), "gone.txt", 0)
+        app.data.import(Uri.fromFile(File("/nowhere/gone.txt")))
         assertSaid("The file could not be read.", "Die Datei war nicht lesbar.", Fault.DATA_UNREADABLE)
     }
 
     @Test fun `a document that the app may no longer read`() {
         shadowOf(app.contentResolver).registerInputStreamSupplier(Uri.parse("content://revoked/1")) { throw SecurityException("revoked") }
-        app.data.import(Uri.parse("content://revoked/1"), "revoked.txt", 0)
+        app.data.import(Uri.parse("content://revoked/1"))
         assertSaid("The app may no longer read this file or folder.", "Die App darf diese Datei oder diesen Ordner nicht mehr lesen.")
     }
 

@@ -14,10 +14,12 @@ import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
+import org.junit.Assert.assertNull
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
+import org.robolectric.Shadows.shadowOf
 import java.io.ByteArrayInputStream
 import java.io.File
 import java.io.FileNotFoundException
@@ -35,6 +37,10 @@ class FilesTest : AppTest() {
 
     private fun fault(action: () -> Unit) = assertThrows(LcsbException::class.java, action).fault
 
+    private class Broken : InputStream() {
+        override fun read(): Int = throw IOException("cloud is away")
+    }
+
     @Test fun `JSON lines are kept as they are, a text's lines become some`() {
         assertEquals("{\"text\": \"a\"}\n", add("{\"text\": \"a\"}\n".toByteArray()))
         assertEquals("\n {\"text\": \"ü\"}", add("\n {\"text\": \"ü\"}".toByteArray()))
@@ -46,11 +52,12 @@ class FilesTest : AppTest() {
         assertEquals(Fault.DATA_ENCODING, fault { add("hello".toByteArray(Charsets.UTF_16)) })
         assertEquals(Fault.DATA_EMPTY, fault { add(ByteArray(0)) })
         assertEquals(Fault.DATA_EMPTY, fault { add(" \n \n".toByteArray()) })
-        val broken = object : InputStream() {
-            override fun read(): Int = throw IOException("cloud is away")
-        }
-        assertEquals(Fault.DATA_UNREADABLE, fault { shelf.add(broken) {} })
+        assertEquals(Fault.DATA_UNREADABLE, fault { shelf.add(Broken()) {} })
         assertThrows(CancellationException::class.java) { shelf.add(ByteArrayInputStream(ByteArray(10))) { throw CancellationException() } }
+        var calls = 0
+        val lines = ByteArrayInputStream("a\nb\nc\n".toByteArray())
+        assertThrows(CancellationException::class.java) { shelf.add(lines) { if (++calls == 3) throw CancellationException() } }
+        assertEquals("cancelled among the lines", 0, shelf.file(".").list()!!.size)
     }
 
     @Test fun `names go up, unused files go, and own messages are read again`() {
@@ -61,6 +68,67 @@ class FilesTest : AppTest() {
         shelf.keepOnly(setOf(second))
         assertFalse(shelf.file(first).exists())
         assertEquals("3.jsonl", shelf.addTyped(listOf("b")))
+    }
+
+    @Test fun `what is not the person's own messages is not taken for them, and more than can be read again is refused`() {
+        for (line in listOf("{\"messages\": [{\"role\": \"user\"}]}", "{\"prompt\": \"a\", \"completion\": \"b\"}", "[1]", "{", "")) {
+            shelf.file("1.jsonl").apply { parentFile!!.mkdirs() }.writeText(line + "\n")
+            assertNull(line, shelf.typed("1.jsonl"))
+        }
+        val most = List(16) { "x".repeat(1 shl 20) }
+        val full = assertThrows(DataShelf.Full::class.java) { shelf.addTyped(most) }
+        assertEquals("There is no room here for more messages.", Problem.of(full).what(english()))
+        assertEquals(listOf("1.jsonl"), shelf.file(".").list()!!.toList())
+        val name = shelf.addTyped(most.drop(1))
+        assertEquals(15, shelf.typed(name)!!.size)
+    }
+
+    @Test fun `a bundle that cannot be listed does not stay, nor what a killed process left`() {
+        val directory = temporary.newFolder("bundles")
+        val library = BundleLibrary(directory, Engine(temporary.newFolder()))
+        File(directory, "tiny.json").mkdirs() // in the way of the file of that name
+        File(directory, "tiny.json/x").writeText("")
+        assertThrows(LcsbException::class.java) { library.add(DirectorySource(File(bundles, "tiny"))) {} }
+        assertEquals(listOf("tiny.json"), directory.list()!!.toList())
+        File(directory, "tiny.json").deleteRecursively()
+        library.add(DirectorySource(File(bundles, "tiny"))) {}
+        for (left in listOf(".incoming", ".incoming-inner", "llama")) File(directory, left).mkdirs()
+        library.tidy()
+        assertEquals(setOf("tiny", "tiny.json"), directory.list()!!.toSet())
+    }
+
+    /** A provider that says little of its documents, or fails. */
+    class Odd : ContentProvider() {
+        override fun onCreate() = true
+
+        override fun query(uri: Uri, projection: Array<String>?, selection: String?, arguments: Array<String>?, order: String?): Cursor {
+            if (uri.lastPathSegment == "fails") error("no such row")
+            return MatrixCursor(arrayOf(OpenableColumns.DISPLAY_NAME)).apply { addRow(arrayOf("notes.txt")) }
+        }
+
+        override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor = throw FileNotFoundException("in the cloud")
+
+        override fun getType(uri: Uri) = null
+
+        override fun insert(uri: Uri, values: ContentValues?) = null
+
+        override fun update(uri: Uri, values: ContentValues?, selection: String?, arguments: Array<String>?) = 0
+
+        override fun delete(uri: Uri, selection: String?, arguments: Array<String>?) = 0
+    }
+
+    @Test fun `a provider that fails or says no size is the document's fault`() {
+        Robolectric.buildContentProvider(Odd::class.java).create(ProviderInfo().apply { authority = "test.odd" })
+        val (plain, fails) = Uri.parse("content://test.odd/1") to Uri.parse("content://test.odd/fails")
+        assertEquals("notes.txt" to 0L, describe(app.contentResolver, plain))
+        assertEquals(Fault.BUNDLE_UNREADABLE, fault { copied(ZipSource(app.contentResolver, plain)) })
+        assertThrows(SecurityException::class.java) { ZipSource(app.contentResolver, fails).name }
+        app.data.import(plain)
+        waitFor("the problem") { state.problem != null && state.reading == null }
+        assertEquals(Fault.DATA_UNREADABLE, state.problem!!.fault)
+        app.data.import(fails)
+        waitFor("another") { state.problem?.fault == null && state.reading == null }
+        assertEquals("The app may no longer read this file or folder.", state.problem!!.what(english()))
     }
 
     /** A document tree over a directory; a document's id is its path. */
@@ -126,11 +194,15 @@ class FilesTest : AppTest() {
                 zip.write(text.toByteArray())
             }
         }
-        return ZipSource(app.contentResolver, Uri.fromFile(file), "smollm.zip")
+        return ZipSource(app.contentResolver, Uri.fromFile(file))
     }
 
     @Test fun `a ZIP file is unpacked, and no path leads out of its directory`() {
-        assertEquals("smollm", zip().name)
+        val named = temporary.newFile("smollm.zip")
+        assertEquals("smollm", ZipSource(app.contentResolver, Uri.fromFile(named)).name)
+        val broken = Uri.parse("content://broken/smollm.zip")
+        shadowOf(app.contentResolver).registerInputStreamSupplier(broken) { Broken() }
+        assertEquals(Fault.BUNDLE_UNREADABLE, fault { copied(ZipSource(app.contentResolver, broken)) })
         assertEquals(setOf("manifest.json", "a.onnx"), copied(zip("manifest.json" to "{}", "a.onnx" to "1")))
         assertEquals(setOf("manifest.json", "a.onnx"), copied(zip("top/manifest.json" to "{}", "top/a.onnx" to "1")))
         assertEquals(Fault.BUNDLE_UNREADABLE, fault { copied(zip("../out" to "x")) })

@@ -44,7 +44,7 @@ class ManifestTest : AppTest() {
         assertTrue(found.providers!!.single().grantUriPermissions)
     }
 
-    @Test fun `nothing is backed up unless the person says so, and then data and runs only`() {
+    @Test fun `nothing is backed up unless the person says so, and then data, runs and settings only`() {
         val agent = Backup()
         ReflectionHelpers.callInstanceMethod<Unit>(agent, "attachBaseContext", ClassParameter.from(Context::class.java, app))
         val output = mock(FullBackupDataOutput::class.java)
@@ -53,7 +53,7 @@ class ManifestTest : AppTest() {
         verifyNoInteractions(output)
         for (rules in listOf("backup_rules", "extraction_rules")) {
             val paths = Regex("path=\"(.*?)\"").findAll(File("src/main/res/xml/$rules.xml").readText()).map { it.groupValues[1] }.toSet()
-            assertEquals(setOf("data", "runs"), paths)
+            assertEquals(setOf("data", "runs", "settings.xml"), paths)
         }
     }
 }

@@ -11,6 +11,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
+import lcsbmobile.core.Fault
 import lcsbmobile.core.checkpointFiles
 import lcsbmobile.core.newestGood
 import org.junit.Assert.assertArrayEquals
@@ -46,6 +47,7 @@ class RunTest : AppTest() {
 
     /** Starts the service that the activity asked for. */
     private fun startService(): ServiceController<TrainService> {
+        waitFor("the service") { shadowOf(app).peekNextStartedService() != null }
         val intent = shadowOf(app).nextStartedService
         assertEquals(TrainService::class.java.name, intent.component!!.className)
         return Robolectric.buildService(TrainService::class.java, intent).create().startCommand(0, 1)
@@ -248,6 +250,62 @@ class RunTest : AppTest() {
         assertEquals("Train the model to see the difference.", activity.text(R.id.try_state))
         activity.show(Destination.SHARE)
         assertFalse(activity.view<Button>(R.id.share_adapter).isEnabled)
+    }
+
+    private fun use(activity: MainActivity, vararg messages: String) {
+        for (message in messages) {
+            app.data.type(message)
+            waitFor("the message") { state.data?.typed?.last() == message && state.reading == null }
+        }
+        activity.show(Destination.TRAIN)
+    }
+
+    @Test fun `one example does not suffice, and a run that was refused for its data begins with other data`() {
+        val activity = open().get()
+        use(activity, "ok so the bread rose, x")
+        assertFalse(activity.view<Button>(R.id.start).isEnabled)
+        assertEquals("Add data with at least two examples first.", activity.text(R.id.run_detail))
+        assertTrue(app.training.request(state.bundle!!, state.data!!))
+        Robolectric.buildService(TrainService::class.java).create().startCommand(0, 1)
+        waitFor("the refusal") { state.run.phase == Phase.FAILED && !app.training.running }
+        assertEquals(Fault.DATA_EMPTY, state.problem!!.fault)
+        assertFalse(state.run.resumable)
+        use(activity, "right then, tea, x", "two things: no gloves, x")
+        assertEquals("Start", activity.text(R.id.start))
+        begin(activity, 2)
+        waitFor("the end") { state.run.phase == Phase.FINISHED }
+    }
+
+    @Test fun `storage that refuses the request leaves what there was, and says so`() {
+        val activity = open().get()
+        useSample(activity)
+        begin(activity, 2)
+        waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.thread!!.isAlive }
+        val (learned, record) = adapter() to File(app.filesDir, "runs/tiny/run.json")
+        val kept = record.readText()
+        record.delete()
+        File(record, "in the way").mkdirs() // no file can take its place
+        assertFalse(app.training.request(state.bundle!!, state.data!!))
+        assertEquals(Fault.STORAGE_FAILED, state.problem!!.fault)
+        assertFalse(state.run.active)
+        record.deleteRecursively()
+        record.writeText(kept)
+        assertArrayEquals(learned, adapter(), 0f)
+    }
+
+    @Test fun `stopped without its data, a paused run's adapter can be shared`() {
+        val activity = open().get()
+        useSample(activity)
+        begin(activity, 40)
+        waitFor("three steps") { state.run.step >= 3 }
+        activity.press(R.id.pause)
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && !app.training.thread!!.isAlive }
+        File(app.filesDir, "data").deleteRecursively()
+        activity.press(R.id.cancel_run)
+        confirm()
+        waitFor("the end") { state.run.phase == Phase.CANCELLED }
+        val files = shareAdapter(activity).keys.map { it.removePrefix("adapter/") }.sorted()
+        assertEquals(listOf("adapter_config.json", "adapter_model.safetensors"), files)
     }
 
     @Test fun `another model has its own run, and a model that is removed takes its run along`() {

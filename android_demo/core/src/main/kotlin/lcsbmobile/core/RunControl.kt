@@ -32,6 +32,9 @@ class RunControl {
     /** Called where the run may be interrupted. */
     internal fun check() = lock.withLock { wanted?.let { throw RunInterrupted(it) } ?: Unit }
 
+    /** Likewise, where a stop would come too early: its result is to say what was saved, which is not read yet. */
+    internal fun checkPaused() = lock.withLock { if (wanted == RunOutcome.PAUSED) throw RunInterrupted(RunOutcome.PAUSED) }
+
     /** Called between two layers: rests, unless it is interrupted. */
     internal fun rest() =
         lock.withLock {

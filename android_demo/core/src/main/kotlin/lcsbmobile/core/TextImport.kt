@@ -10,15 +10,15 @@ private const val HEX = "0123456789abcdef"
  * Writes a plain text of UTF-8 as data of one document a line, and returns how many documents. A document is a paragraph where blank lines
  * part them, else a line; one of more than [MOST_BYTES] is parted at the end of a line, or within one. Nothing is held but one document.
  *
- * [output] is replaced. Raises [LcsbException] with DATA_ENCODING and DATA_LINE for a line as [readDataset] does, DATA_EMPTY,
+ * [output] is replaced. [check] is called for each line of either reading; it may throw to stop. Raises [LcsbException] with DATA_ENCODING and DATA_LINE for a line as [readDataset] does, DATA_EMPTY,
  * DATA_UNREADABLE, STORAGE_FULL and STORAGE_FAILED.
  */
-fun textToJsonl(input: File, output: File): Long {
-    val byParagraph = hasParagraphs(input)
+fun textToJsonl(input: File, output: File, check: () -> Unit = {}): Long {
+    val byParagraph = hasParagraphs(input, check)
     var documents = 0L
     replaceAtomically(output) { channel ->
         val writer = DocumentWriter(java.nio.channels.Channels.newOutputStream(channel).buffered(1 shl 16))
-        eachTextLine(input) { raw, start, end ->
+        eachTextLine(input, check) { raw, start, end ->
             when {
                 isBlank(raw, start, end) -> writer.finish()
                 byParagraph -> writer.add(raw, start, end)
@@ -37,9 +37,9 @@ fun textToJsonl(input: File, output: File): Long {
 }
 
 /** Whether there is a blank line between two that are not. */
-private fun hasParagraphs(input: File): Boolean {
+private fun hasParagraphs(input: File, check: () -> Unit): Boolean {
     var state = 0 // 1: text, 2: and a blank line after it, 3: and text again
-    eachTextLine(input) { raw, start, end ->
+    eachTextLine(input, check) { raw, start, end ->
         val blank = isBlank(raw, start, end)
         if (state == 1 && blank) {
             state = 2
@@ -51,7 +51,12 @@ private fun hasParagraphs(input: File): Boolean {
 }
 
 /** [line] gets each line without its end and without a mark of the byte order. */
-private fun eachTextLine(input: File, line: (raw: ByteArray, start: Int, end: Int) -> Unit) = eachLine(input) { number, raw, size, _, _ ->
+private fun eachTextLine(
+    input: File,
+    check: () -> Unit,
+    line: (raw: ByteArray, start: Int, end: Int) -> Unit,
+) = eachLine(input) { number, raw, size, _, _ ->
+    check()
     val start = try {
         checkedStart(raw, size)
     } catch (error: LineFault) {

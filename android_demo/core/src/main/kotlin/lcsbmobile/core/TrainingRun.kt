@@ -25,7 +25,9 @@ class TrainingRun(private val bundle: Bundle, private val data: File, private va
             val clock = PhaseClock(observer)
             clock.enter(Phase.READING)
             try {
-                val examples = readData(setup, data, directory, control::check)
+                // of a run that was begun, a stop comes at the first layer, when its steps are known
+                val check = if (checkpointFiles(directory).isEmpty()) control::check else control::checkPaused
+                val examples = readData(setup, data, directory, check)
                 observer.data(examples.training.report, examples.heldOut.size)
                 train(setup, examples, checkpoints, clock, control, observer)
             } catch (interrupted: RunInterrupted) {

@@ -2,11 +2,13 @@ package lcsbmobile.core
 
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
+import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import java.io.File
+import java.util.concurrent.CancellationException
 
 class TextImportTest {
     @get:Rule
@@ -42,6 +44,20 @@ class TextImportTest {
         assertTrue(parts.all { it.toByteArray().size <= 1 shl 17 })
         val paragraph = List(20) { "\u0001".repeat(30_000) }
         assertEquals(paragraph, import(paragraph.joinToString("\n") + "\n\nx").dropLast(1).flatMap { it.split('\n') })
+    }
+
+    @Test
+    fun eachLineCanStopIt() {
+        val input = folder.newFile().also { it.writeText("a\nb\n\nc\n") }
+        var calls = 0
+        textToJsonl(input, output) { calls++ }
+        assertEquals(8, calls)
+        output.delete()
+        for (stop in 1..8) {
+            calls = 0
+            assertThrows(CancellationException::class.java) { textToJsonl(input, output) { if (++calls == stop) throw CancellationException() } }
+            assertEquals(null, output.parentFile.list()?.firstOrNull())
+        }
     }
 
     @Test

@@ -156,6 +156,27 @@ class TrainingRunTest {
     }
 
     @Test
+    fun `stopped while it reads, a run that was begun says what it had learned`() {
+        val long = File(folder.root, "long.jsonl") // above what is read without asking
+        long.writeText((1..40).joinToString("") { "{\"text\": \"message $it, ${"boats and ".repeat(1000)}rain\"}\n" })
+        for (stop in listOf(false, true)) {
+            val control = RunControl()
+            val observer = object : RunObserver {
+                override fun stepped(outcome: StepOutcome, memory: Long) {
+                    if (outcome.step == 2) control.pause()
+                }
+
+                override fun phase(name: Phase) {
+                    if (stop && name == Phase.READING) control.stop()
+                }
+            }
+            val result = run("a", control = control, observer = observer, data = long)
+            assertEquals(if (stop) RunOutcome.CANCELLED else RunOutcome.PAUSED, result.outcome)
+            assertEquals(2, result.losses.size)
+        }
+    }
+
+    @Test
     fun `another bundle's run, or another data file's, is not gone on with`() {
         run("a", options.copy(steps = 2))
         val other = Bundle.open(testBundle("llama-untied-int8"))

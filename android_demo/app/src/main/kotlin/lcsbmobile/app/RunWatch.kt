@@ -1,0 +1,53 @@
+package lcsbmobile.app
+
+import android.os.SystemClock
+import lcsbmobile.core.RunControl
+import kotlin.concurrent.thread
+
+/** Looks after the phone while a run trains or waits, and holds the run to the [TrainingPolicy]. */
+class RunWatch(private val store: Store, private val phone: Phone) {
+    @Volatile private var memoryWantedUntil = 0L
+
+    /** For a while memory counts as low, whatever the system says. */
+    fun leaveMemory() {
+        memoryWantedUntil = SystemClock.elapsedRealtime() + MEMORY_REST_MILLIS
+    }
+
+    fun vitals(): Vitals {
+        val read = phone.read().let { if (SystemClock.elapsedRealtime() < memoryWantedUntil) it.copy(memoryLow = true) else it }
+        store.update { it.copy(vitals = read) }
+        return read
+    }
+
+    /** [train]s under [control], which is slowed down and paused as the phone wants it. */
+    fun <T> during(control: RunControl, decision: Decision, train: () -> T): T {
+        control.delayMillisBetweenLayers = decision.delayMillisBetweenLayers
+        val watch = thread(name = "watch", isDaemon = true) { watch(control, decision) }
+        try {
+            return train()
+        } finally {
+            watch.interrupt()
+        }
+    }
+
+    private fun watch(control: RunControl, first: Decision) {
+        var decision = first
+        try {
+            while (true) {
+                decision = TrainingPolicy.decide(vitals(), decision)
+                val now = decision
+                control.delayMillisBetweenLayers = now.delayMillisBetweenLayers
+                store.update { it.copy(run = it.run.copy(decision = now)) }
+                if (now.waits) control.pause()
+                Thread.sleep(WATCH_MILLIS)
+            }
+        } catch (error: InterruptedException) {
+            return
+        }
+    }
+
+    private companion object {
+        const val WATCH_MILLIS = 2_000L
+        const val MEMORY_REST_MILLIS = 60_000L
+    }
+}

@@ -19,7 +19,7 @@ declare -A jar
 for artifact in "${artifacts[@]}"; do
     IFS=: read -r group name version <<<"$artifact"
     path="$m2/${group//./\/}/$name/$version/$name-$version.jar"
-    [ -f "$path" ] || mvn -B -q -ntp dependency:get -Dartifact="$artifact" -Dtransitive=false >/dev/null || {
+    [ -f "$path" ] || mvn -B -q -ntp -Dmaven.repo.local="$m2" dependency:get -Dartifact="$artifact" -Dtransitive=false >/dev/null || {
         echo "gradle-check: $artifact cannot be had (AGP's API is on Google's repository)" >&2
         exit 3
     }

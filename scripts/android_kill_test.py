@@ -15,29 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from android_jvm import CLI, command
+from kill_figures import Figures, RunFailed
 
 STEPS = 25  # so that most of a process's time is the run, not its start
 OPTIONS = ("--accumulation", 2, "--eval-every", 3, "--checkpoint-every", 1, "--threads", 1)
 STARTING = 0.25  # seconds before which a JVM does nothing that could be broken
-
-
-@dataclass
-class Figures:
-    """Processes killed, and runs that ended; of the kills, `early`: before the first checkpoint, `writing`: while one was written."""
-
-    kills: int = 0
-    runs: int = 0
-    early: int = 0
-    writing: int = 0
-
-
-class RunFailed(Exception):
-    """A process ended by itself, and not well."""
 
 
 def run_until(arguments: list[str], output: Path, seconds: float | None) -> bool:

@@ -17,10 +17,11 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+from kill_figures import Figures, RunFailed
 
 from lcsb_mobile.bundle import Bundle
 from lcsb_mobile.run_checkpoint import checkpoint_files
@@ -29,20 +30,6 @@ from lcsb_mobile.runners import import_runtime
 from lcsb_mobile.simulate import simulate
 
 STEPS = 7
-
-
-@dataclass
-class Figures:
-    """Processes killed, and runs that ended; of the kills, `early`: before the first checkpoint, `writing`: while one was written."""
-
-    kills: int = 0
-    runs: int = 0
-    early: int = 0
-    writing: int = 0
-
-
-class RunFailed(Exception):
-    """A process ended by itself, and not well."""
 
 
 def run_until(options: SimulateOptions, result: Path, seconds: float | None) -> bool:

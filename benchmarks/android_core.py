@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct, 20 steps through the Android core on the JVM beside `lcsb simulate`, run in turn.
 
-Needs `make models`, `make .venv-onnxruntime/.installed`, `scripts/android_maven.sh -pl cli -am -DskipTests package`, an idle machine. Both
+Needs `make models`, `make .venv-onnxruntime/.installed`, `scripts/android/maven.sh -pl cli -am -DskipTests package`, an idle machine. Both
 read the same bundle and data, evaluate only at the ends, and report their own seconds and their own peak, which a thread or a small process
 samples. glibc keeps freed blocks of an arena, Android's allocator gives large ones back; the second row of the JVM asks that of glibc by
 MALLOC_MMAP_THRESHOLD_. No phone was measured.
@@ -19,9 +19,9 @@ from typing import Any
 
 from common import DEVICE_LCSB, MODELS, ROOT, lcsb, markdown_table, write_results
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts/android"))
 
-from android_jvm import CLI
+from jvm import CLI
 
 STEPS, ROUNDS = 20, 3
 # As a phone's: a small heap that gives memory back, no optimizing compiler, which would hold 10 MB. A desktop's JVM takes what it finds.

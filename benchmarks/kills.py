@@ -1,4 +1,4 @@
-"""The figures of docs/run_checkpoint.md: `scripts/kill_test.py` with many kills, on both ONNX runners. Takes some minutes."""
+"""The figures of docs/run_checkpoint.md: `scripts/testing/kill_test.py` with many kills, on both ONNX runners. Takes some minutes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
         for target, python in PYTHONS.items():
             bundle = Path(temporary) / target
             lcsb("export", "tiny", "--target", target, "--output", bundle, "--seq-len", "64")
-            command = [python, ROOT / "scripts/kill_test.py", bundle, "--data", tiny.MESSAGES, "--kills", KILLS]
+            command = [python, ROOT / "scripts/testing/kill_test.py", bundle, "--data", tiny.MESSAGES, "--kills", KILLS]
             done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False)
             rows.append(json.loads(done.stdout))
     header = [

@@ -189,7 +189,7 @@ def test_sequence_vectors(case: dict[str, Any]) -> None:
 
 
 def test_the_vectors_are_those_of_the_script() -> None:
-    spec = importlib.util.spec_from_file_location("write_data_vectors", ROOT / "scripts" / "write_data_vectors.py")
+    spec = importlib.util.spec_from_file_location("write_data_vectors", ROOT / "scripts/golden/write_data_vectors.py")
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

@@ -240,7 +240,7 @@ def test_the_command(random_bundle: RandomBundle, messages: Path, tmp_path: Path
 
 def test_fifty_kills(random_bundle: RandomBundle, messages: Path) -> None:
     """On the training API; tests_device does it on stock ONNX Runtime."""
-    script = Path(__file__).parents[1] / "scripts/kill_test.py"
+    script = Path(__file__).parents[1] / "scripts/testing/kill_test.py"
     command = [sys.executable, str(script), str(random_bundle.bundle), "--data", str(messages), "--kills", "50"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,7 +20,7 @@ def pytest_configure() -> None:
     if not BUNDLES:
         found = os.environ.get(VARIABLE)
         state = f"{VARIABLE}={found} holds no bundle" if found else f"{VARIABLE} is not set"
-        raise pytest.UsageError(f"{state}; expected the directory that scripts/export_test_bundles.py wrote; run: make test-device")
+        raise pytest.UsageError(f"{state}; expected the directory that scripts/testing/export_test_bundles.py wrote; run: make test-device")
 
 
 @pytest.fixture(scope="session", params=BUNDLES, ids=lambda path: path.name)

@@ -2,7 +2,7 @@ package lcsbmobile.core
 
 /**
  * Letters, numbers of regular expressions, what the Digits pre-tokenizer takes for numbers besides, and what normalisation joins to the
- * character before it or reorders, in the library tokenizers 0.23.3: scripts/write_unicode_classes.py wrote this file. Two numbers a
+ * character before it or reorders, in the library tokenizers 0.23.3: write_unicode_classes.py wrote this file. Two numbers a
  * range, in base 36: characters passed over since the last range, characters.
  */
 internal object UnicodeTables {

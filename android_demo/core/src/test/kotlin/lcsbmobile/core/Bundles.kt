@@ -5,7 +5,7 @@ import java.io.File
 import java.nio.FloatBuffer
 import java.nio.file.Files
 
-// The bundles that tests read, which scripts/export_test_bundles.py wrote, and copies of them to spoil.
+// The bundles that tests read, which scripts/testing/export_test_bundles.py wrote, and copies of them to spoil.
 
 private val opened = HashMap<String, Bundle>()
 

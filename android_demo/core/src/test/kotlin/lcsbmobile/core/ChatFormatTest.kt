@@ -15,7 +15,7 @@ import java.text.SimpleDateFormat
 import java.util.Date
 import java.util.Locale
 
-/** Chat formats against the templates that they were derived from, on what scripts/write_chat_golden.py wrote. */
+/** Chat formats against the templates that they were derived from, on what scripts/golden/write_chat_golden.py wrote. */
 class ChatFormatTest {
     @get:Rule
     val folder = TemporaryFolder()

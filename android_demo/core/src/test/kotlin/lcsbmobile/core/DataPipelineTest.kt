@@ -49,7 +49,7 @@ class DataPipelineTest {
 
     private val vectors = recordJson.decodeFromString<Vectors>(File(testData, "data_pipeline.json").readText())
 
-    /** As scripts/write_data_vectors.py: example e of n tokens is 100 e + t; the first third is not counted. */
+    /** As scripts/golden/write_data_vectors.py: example e of n tokens is 100 e + t; the first third is not counted. */
     private fun dataset(lengths: List<Int>, seqLen: Int): Dataset = DatasetWriter(seqLen, folder.root).use { writer ->
         lengths.forEachIndexed { number, length ->
             val ids = IntArray(length) { 100 * number + it }

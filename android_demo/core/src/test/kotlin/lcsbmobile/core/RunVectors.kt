@@ -8,7 +8,7 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
 
-/** What scripts/write_run_vectors.py wrote. */
+/** What scripts/golden/write_run_vectors.py wrote. */
 @Serializable
 internal class RunVectors(
     val learningRates: List<Rates>,

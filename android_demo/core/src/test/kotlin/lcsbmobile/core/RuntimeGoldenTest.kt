@@ -7,7 +7,7 @@ import org.junit.Assert.assertTrue
 import org.junit.Test
 import java.io.File
 
-/** What Python predicts and writes for the same bundles (scripts/export_test_bundles.py writes it beside them). */
+/** What Python predicts and writes for the same bundles (scripts/testing/export_test_bundles.py writes it beside them). */
 class RuntimeGoldenTest {
     @Serializable
     private class WrittenText(val text: String, val tokens: Int, val ended: String)

@@ -10,7 +10,7 @@ import org.junit.rules.TemporaryFolder
 import java.io.File
 import java.text.Normalizer
 
-/** Every tokenizer against the library tokenizers, on what scripts/write_tokenizer_golden.py wrote. */
+/** Every tokenizer against the library tokenizers, on what scripts/golden/write_tokenizer_golden.py wrote. */
 class TokenizerGoldenTest {
     @get:Rule
     val folder = TemporaryFolder()

@@ -1,4 +1,4 @@
-"""Holds the Android core on the JVM to this package: `android_parity.py BUNDLE… --data FILE.jsonl`.
+"""Holds the Android core on the JVM to this package: `parity.py BUNDLE… --data FILE.jsonl`.
 
 For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round:
 adapter, moments, losses and evaluations must be the same bits, the norms of the gradients the same to 1e-12 (their sums are in double
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from android_jvm import CLI, command
-from android_jvm import run as run_core
+from jvm import CLI, command
+from jvm import run as run_core
 
 STEPS = (5, 9, 13)  # where a relay changes hands, and the end
 OPTIONS = ("--accumulation", 2, "--eval-every", 1, "--checkpoint-every", 2, "--threads", 1, "--seed", 3)

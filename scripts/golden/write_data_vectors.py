@@ -19,7 +19,7 @@ from lcsb_mobile.packing import OPEN_SEQUENCES, assign, epochs, pack
 from lcsb_mobile.records import Example, LineExample
 from lcsb_mobile.shuffling import shuffled, splitmix64
 
-FILE = Path(__file__).resolve().parents[1] / "tests" / "data" / "data_pipeline.json"
+FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "data_pipeline.json"
 SEEDS = (0, 1, 1234567, 2**63 - 1, -1)
 PAD = 0
 

@@ -24,7 +24,7 @@ from lcsb_mobile.export.chat_format import derive
 from lcsb_mobile.records import read_line
 from lcsb_mobile.tokenizer import Tokenizer
 
-FILE = Path(__file__).resolve().parents[1] / "tests" / "data" / "chat_formats.json"
+FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "chat_formats.json"
 SEED, RENDERED, LABELLED = 5, 120, 60  # conversations of a template
 SPECIAL = (
     "<s>",

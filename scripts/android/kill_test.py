@@ -1,6 +1,6 @@
 """Kills the Android core's run on the JVM with SIGKILL at random moments, and holds what it comes to against the unbroken run, bit for bit.
 
-`android_kill_test.py BUNDLE --data FILE.jsonl --kills 50`. A run is `train` of android_demo/cli with a checkpoint after every step, begun
+`kill_test.py BUNDLE --data FILE.jsonl --kills 50`. A run is `train` of android_demo/cli with a checkpoint after every step, begun
 anew or resumed. Each process is given a random time, from when the JVM has started to what the unbroken run took; runs that end are
 compared, and the next begins, until so many processes were killed; the last run then comes to its end. Prints figures as JSON; exit
 code 1 when anything differs, or when a process failed by itself.
@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from android_jvm import CLI, command
+from jvm import CLI, command
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testing"))
+
 from kill_figures import Figures, RunFailed
 
 STEPS = 25  # so that most of a process's time is the run, not its start

@@ -16,7 +16,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-FILE = Path(__file__).resolve().parents[1] / "android_demo/core/src/main/kotlin/lcsbmobile/core/UnicodeTables.kt"
+FILE = Path(__file__).resolve().parents[2] / "android_demo/core/src/main/kotlin/lcsbmobile/core/UnicodeTables.kt"
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 OTHER = "\ue000"  # for private use: of no class
 LAST_MARK = "\u0345"  # of the highest combining class: any other mark goes before it
@@ -27,7 +27,7 @@ package lcsbmobile.core
 
 /**
  * Letters, numbers of regular expressions, what the Digits pre-tokenizer takes for numbers besides, and what normalisation joins to the
- * character before it or reorders, in the library tokenizers {version}: scripts/write_unicode_classes.py wrote this file. Two numbers a
+ * character before it or reorders, in the library tokenizers {version}: write_unicode_classes.py wrote this file. Two numbers a
  * range, in base 36: characters passed over since the last range, characters.
  */
 internal object UnicodeTables {{

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Python 3.11 for ARM64, the instruction set of phones, on an x86-64 machine: scripts/arm64_python.sh [PYTHON_ARGUMENT...]
+# Python 3.11 for ARM64, the instruction set of phones, on an x86-64 machine: scripts/testing/arm64_python.sh [PYTHON_ARGUMENT...]
 #
 # It has the packages of the Python named by LCSB_ARM64_LIKE in the same versions, as ARM64 wheels, and runs under qemu-user. The first
 # call sets it up in a minute (some 100 MB from Debian and PyPI) and keeps it in LCSB_ARM64_CACHE; without arguments a call does only that.
@@ -10,7 +10,7 @@
 #   LCSB_ARM64_CPU    a CPU of `qemu-aarch64 -cpu help` (default: max, which has every extension that qemu knows)
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CACHE=${LCSB_ARM64_CACHE:-$ROOT/build/arm64}
 LIKE=${LCSB_ARM64_LIKE:-$ROOT/.venv-onnxruntime/bin/python}
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints where an aapt2 is, which links an Android app's resources: scripts/aapt2.sh DIRECTORY
+# Prints where an aapt2 is, which links an Android app's resources: scripts/android/aapt2.sh DIRECTORY
 #
 # The one on the PATH; else Debian's, taken apart below DIRECTORY (default: build/aapt2) without root, some 5 MB. Exit code 3, and one line
 # that says why: there is none and it cannot be had.

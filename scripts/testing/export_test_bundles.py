@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import transformers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.checkpoints import write_checkpoint
 from helpers.tiny_models import MODELS

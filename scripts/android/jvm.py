@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-CLI = Path(__file__).resolve().parents[1] / "android_demo" / "cli" / "target"
+CLI = Path(__file__).resolve().parents[2] / "android_demo" / "cli" / "target"
 # A short run never earns what the optimizing compiler costs; one thread collects, so that kills find the process in few states of its own.
 FLAGS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
 

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 import lcsb_mobile.tokenizer
 
-DIRECTORY = Path(__file__).resolve().parents[1] / "tests" / "data" / "tokenizers"
+DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "data" / "tokenizers"
 SEED = 20
 STRINGS, DECODED = 10_000, 400
 OFFSETS_EVERY = 8  # texts: of one in so many the tokens' places are written, too

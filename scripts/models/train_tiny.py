@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-PACKAGE = Path(__file__).resolve().parents[1] / "lcsb_mobile" / "tiny"
+PACKAGE = Path(__file__).resolve().parents[2] / "lcsb_mobile" / "tiny"
 CONFIG = json.loads((PACKAGE / "config.json").read_text())  # written by hand, as tokenizer_config.json: the model's shape stands there
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")  # ids from 256
 END = 256

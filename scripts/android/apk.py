@@ -1,4 +1,4 @@
-"""`android_apk.py OUTPUT.apk [LIBS]`: the demo app as an installable file, without Gradle: dexed, aligned, signed, verified, with sizes.
+"""`apk.py OUTPUT.apk [LIBS]`: the demo app as an installable file, without Gradle: dexed, aligned, signed, verified, with sizes.
 
 After `mvn package` in android_demo. LIBS: a folder with `lib/ABI/*.so`, ONNX Runtime's native libraries out of its Android archive, which
 is on Google's repository alone. Without them the file installs and cannot train: then this is a check of the packaging, and says so. Needs
@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-DEMO = Path(__file__).parents[1] / "android_demo"
+DEMO = Path(__file__).parents[2] / "android_demo"
 REPOSITORY = Path.home() / ".m2/repository"
 R8 = "com.android.tools:r8:9.5.28"
 PAGE = 16384  # of phones whose pages are 16 KiB: a native library is mapped out of the file

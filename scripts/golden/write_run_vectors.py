@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.run_checkpoints import make_checkpoint
 
@@ -30,7 +30,7 @@ from lcsb_mobile.run_checkpoint import write_checkpoint
 from lcsb_mobile.run_setup import default_learning_rate
 from lcsb_mobile.schedule import ScheduleConfig, make_schedule
 
-DIRECTORY = Path(__file__).resolve().parents[1] / "tests" / "data"
+DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "data"
 LAYERS, SIZE, STEPS = 3, 3072, 20  # those of the test bundles llama and qwen2, whose program `adamw` has them
 TRAINED = ((2,), (0, 1), (0, 1, 2), (1,))  # a cycle
 DOUBLES = (4e-4, 8e-4, 1e-5, 1.5e-5, 1e-6, 1e-7, 0.1, 1.0, 16.0, 100.0, 12345.678, 1e15, 1e16, 1.25e17, 5e-324, 1.7976931348623157e308)

@@ -16,7 +16,7 @@ from typing import Any
 from common import RESULTS, ROOT, lcsb, markdown_table, write_results
 
 from lcsb_mobile.bench.jobs import PHASES
-from lcsb_mobile.machine import scratch_directory
+from lcsb_mobile.measuring.machine import scratch_directory
 
 Row = dict[str, Any]
 

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 import torch
 from common import MODELS, ROOT, markdown_table, write_results
 
-from lcsb_mobile.calibrate_weights import calibrated_layers, read_calibration
-from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
-from lcsb_mobile.float_model import Read, model_logits
-from lcsb_mobile.quantization import QuantizedMatrix, dequantize, quantize
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
+from lcsb_mobile.export.reference.float_model import Read, model_logits
+from lcsb_mobile.export.weights.calibrate import calibrated_layers, read_calibration
+from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 OWN, FORTUNES = "own text", "fortunes"
 CALIBRATION_FILES = {OWN: None, FORTUNES: MODELS / "fortunes.train.jsonl"}

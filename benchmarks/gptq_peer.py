@@ -14,13 +14,13 @@ from compressed_tensors.quantization import QuantizationArgs
 from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight
 from torch import Tensor
 
-from lcsb_mobile import calibrate_weights
-from lcsb_mobile.calibrate_weights import calibrated_layers, read_calibration
-from lcsb_mobile.checkpoint import open_checkpoint
 from lcsb_mobile.config import QuantizationConfig
-from lcsb_mobile.gptq import InputStatistics, quantize_for_inputs, round_in_order
-from lcsb_mobile.quantization import QuantizedMatrix, dequantize, quantize
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.weights import calibrate as calibrate_weights
+from lcsb_mobile.export.weights.calibrate import calibrated_layers, read_calibration
+from lcsb_mobile.export.weights.gptq import InputStatistics, quantize_for_inputs, round_in_order
+from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 GROUP, LAYERS = 32, 4
 NAMES = "q_proj", "o_proj", "gate_proj", "down_proj"

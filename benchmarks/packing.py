@@ -14,10 +14,10 @@ from pathlib import Path
 from common import MODELS, ROOT, markdown_table, write_results
 
 from lcsb_mobile import tiny
-from lcsb_mobile.dataset import Dataset, read_dataset
-from lcsb_mobile.packing import OPEN_SEQUENCES, assign
-from lcsb_mobile.shuffling import shuffled
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.data.dataset import Dataset, read_dataset
+from lcsb_mobile.data.packing import OPEN_SEQUENCES, assign
+from lcsb_mobile.data.shuffling import shuffled
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 BOUNDS = (1, 4, OPEN_SEQUENCES, 64, None)
 GGUF, FORTUNES = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", MODELS / "fortunes.train.jsonl"
@@ -26,7 +26,7 @@ SEED, EPOCH = 0, 0
 
 def texts() -> Iterator[tuple[str, Path, Tokenizer, tuple[int, ...]]]:
     """(name, file, tokenizer, sequence lengths)."""
-    from lcsb_mobile.checkpoint import open_checkpoint  # needs torch
+    from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint  # needs torch
 
     if GGUF.is_file() and FORTUNES.is_file():
         with open_checkpoint(GGUF) as checkpoint:

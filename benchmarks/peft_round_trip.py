@@ -21,13 +21,15 @@ import torch
 import transformers
 from common import MODELS, lcsb, markdown_table, random_text, write_results
 
-from lcsb_mobile.adapter import load_adapter
-from lcsb_mobile.batch import Batch, Float32Array
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.adapter import load_adapter
+from lcsb_mobile.bundle.batch import Batch
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.export.models import ARCHITECTURES
 from lcsb_mobile.export.random_bundle import write_byte_tokenizer
-from lcsb_mobile.machine import scratch_directory
-from lcsb_mobile.models import ARCHITECTURES
-from lcsb_mobile.runners import RunnerName, make_runner
+from lcsb_mobile.measuring.machine import scratch_directory
+from lcsb_mobile.runners import make_runner
+from lcsb_mobile.targets import RunnerName
 
 SEQ_LEN, STEPS = 32, 12
 SIZES: dict[str, Any] = {

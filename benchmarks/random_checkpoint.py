@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-import lcsb_mobile.shapes
+import lcsb_mobile.bench.shapes
 from lcsb_mobile.export.random_bundle import write_byte_tokenizer
 
 CONFIGS = {
@@ -34,7 +34,7 @@ GEMMA3_270M: dict[str, Any] = {
     "sliding_window": 512,
     "tie_word_embeddings": True,
 }
-SHAPES: dict[str, Mapping[str, Any]] = lcsb_mobile.shapes.SHAPES | {"gemma3-270m": GEMMA3_270M}
+SHAPES: dict[str, Mapping[str, Any]] = lcsb_mobile.bench.shapes.SHAPES | {"gemma3-270m": GEMMA3_270M}
 
 
 def write_random_checkpoint(directory: Path, shape: str, layers: int | None) -> None:

@@ -28,15 +28,16 @@ from helpers.checkpoints import random_model, write_checkpoint
 from helpers.tiny_models import TinyModel, example, largest_difference, pack, subset
 from helpers.transformers_reference import RecordingRunner, TransformersReference
 
-from lcsb_mobile.batch import Batch, Float32Array, StepResult, StepRunner
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.checkpoint import open_checkpoint
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch, StepResult, StepRunner
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.export_options import ExportOptions
+from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.export.bundle import export_bundle
-from lcsb_mobile.export_options import ExportOptions
-from lcsb_mobile.float_model import model_logits
-from lcsb_mobile.manifest import Target
+from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.reference.float_model import model_logits
 from lcsb_mobile.runners import make_runner
-from lcsb_mobile.schedule import Subset
+from lcsb_mobile.targets import Target
 
 SEQ_LEN, WINDOW = 128, 24
 TARGETS: tuple[Target, ...] = ("onnxruntime", "onnxruntime-training")

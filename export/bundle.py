@@ -15,36 +15,36 @@ from typing import get_args
 
 import msgspec
 
-from lcsb_mobile.adapter import AdapterLayout, save_adapter
-from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.blocks import capture_blocks, capture_decoding, lora_layout
-from lcsb_mobile.bundle import seal, write_bundle
-from lcsb_mobile.calibrate_weights import read_calibration
-from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
-from lcsb_mobile.compress import write_weights
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter
+from lcsb_mobile.bundle.directory import seal, write_bundle
+from lcsb_mobile.bundle.export_options import TINY, ExportOptions
+from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
+from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockWork, Graph, Manifest, RuntimeSettings
+from lcsb_mobile.bundle.schedule import Subset, make_schedule
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
 from lcsb_mobile.config import ModelConfig, QuantizationConfig, Quantizer
-from lcsb_mobile.cost import matrix_parameters
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
-from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime import export_gemm, export_onnxruntime, runtime_settings
-from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
-from lcsb_mobile.export_options import TINY, ExportOptions
-from lcsb_mobile.files import check_output
-from lcsb_mobile.golden import NO_TRACE, GoldenTrace, golden_batches, record_trace, write_trace
-from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockWork, Graph, Manifest, RuntimeSettings, Target
-from lcsb_mobile.memory import MemorySampler, trim_heap
-from lcsb_mobile.runners.eager import EagerRunner
-from lcsb_mobile.schedule import Subset, make_schedule
+from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
+from lcsb_mobile.export.graphs.blocks import capture_blocks, capture_decoding
+from lcsb_mobile.export.graphs.head import capture_final_norm
+from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.reference.eager import EagerRunner
+from lcsb_mobile.export.target import ExportRequest, exporter
+from lcsb_mobile.export.weights.calibrate import read_calibration
+from lcsb_mobile.export.weights.compress import write_weights
+from lcsb_mobile.export.weights.layer_tensors import lora_layout
+from lcsb_mobile.io.files import check_output
+from lcsb_mobile.measuring.memory import MemorySampler, trim_heap
+from lcsb_mobile.planning.cost import matrix_parameters
+from lcsb_mobile.targets import TARGETS, target_row
+from lcsb_mobile.text.tokenizer import CONFIG_FILE, Tokenizer
 from lcsb_mobile.tiny import tiny_checkpoint
-from lcsb_mobile.tokenizer import CONFIG_FILE, Tokenizer
-from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
+from lcsb_mobile.training.golden import golden_batches, record_trace
 
 TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir", "onnxruntime-training-cpu")
 LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trace is two steps rather than two cycles
-
-AVAILABLE = ("onnxruntime-training", "onnxruntime")
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -102,15 +102,13 @@ def export_model(
 
 
 def _check_options(options: ExportOptions) -> None:
-    if options.target not in get_args(Target):
-        raise OptionError(f"target: expected one of {', '.join(get_args(Target))}, found {options.target!r}")
-    if options.target not in AVAILABLE:
-        raise OptionError(f"target {options.target} is not available in this version; available: {', '.join(AVAILABLE)}")
+    row = target_row(options.target)
     if options.accuracy_level not in (0, 4):
         raise OptionError(f"accuracy-level: expected 0 or 4, found {options.accuracy_level}")
-    if options.accuracy_level and (options.target != "onnxruntime" or options.quantization.bits != 4):
+    if options.accuracy_level and not (row.int8_activations and options.quantization.bits == 4):
+        able = " or ".join(name for name, other in TARGETS.items() if other.int8_activations)
         found = f"target {options.target} and {options.quantization.bits} bits"
-        raise OptionError(f"accuracy-level: {options.accuracy_level} needs target onnxruntime and 4 bits, found {found}")
+        raise OptionError(f"accuracy-level: {options.accuracy_level} needs target {able} and 4 bits, found {found}")
     least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
     for name, value, least in least_values:
         if value < least:
@@ -215,13 +213,11 @@ def _write_graphs(
     with clock("graphs"):
         int8 = capture_blocks(config, layout, quantization, seq_len).forward if options.accuracy_level else None
         parts = StepParts(config, layout, quantization, blocks, *norms, table, int8)
-        if options.target == "onnxruntime":
-            decoding = capture_decoding(config, layout, quantization, seq_len, tile)
-            graphs = export_onnxruntime(directory, parts, decoding, options.optimizer)
-        else:
-            graphs = export_onnxruntime_training(directory, parts, adapter, options.optimizer) | export_gemm(directory)
+        decoding = partial(capture_decoding, config, layout, quantization, seq_len, tile)
+        target = exporter(options.target)
+        graphs = target.export_programs(ExportRequest(directory, parts, adapter, options.optimizer, decoding))
     flops, decompressed = blocks.work()
-    return graphs, flops, decompressed, runtime_settings(graphs, options.accuracy_level)
+    return graphs, flops, decompressed, target.runtime_settings(graphs, options.accuracy_level)
 
 
 def _trace(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from lcsb_mobile.chat_format import CHAT_BYTES, CHAT_FILE, DATE_MARK, ChatFormat, ChatThoughts, ChatTurn
 from lcsb_mobile.errors import TokenizerError
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.text.chat_format import CHAT_BYTES, CHAT_FILE, DATE_MARK, ChatFormat, ChatThoughts, ChatTurn
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 Turn = Mapping[str, str]
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"

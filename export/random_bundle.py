@@ -11,22 +11,22 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from lcsb_mobile.adapter import AdapterLayout
-from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.checkpoint import Checkpoint
-from lcsb_mobile.compress import weight_table
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bench.shapes import RandomBundleOptions, shape_fields
+from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.export_options import ExportOptions
+from lcsb_mobile.bundle.manifest import MANIFEST_FILE
+from lcsb_mobile.bundle.schedule import ScheduleConfig
+from lcsb_mobile.bundle.weights import WeightTensor
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.bundle import Content, Progress, export_model
-from lcsb_mobile.export_options import ExportOptions
-from lcsb_mobile.manifest import MANIFEST_FILE
-from lcsb_mobile.models import architecture
-from lcsb_mobile.models.layers import rope_tables
-from lcsb_mobile.run_record import megabytes
-from lcsb_mobile.schedule import ScheduleConfig
-from lcsb_mobile.shapes import RandomBundleOptions, shape_fields
-from lcsb_mobile.weights import WeightTensor
+from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
+from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models.layers import rope_tables
+from lcsb_mobile.export.weights.compress import weight_table
+from lcsb_mobile.formatting import megabytes
 
 DEVIATION = 0.02  # of weights, as models are initialised: losses begin near log(vocab_size)
 INTEGER_DEVIATION = {"uint8": 16 / 12**0.5, "int8": 256 / 12**0.5}  # of what packed random bytes stand for: two nibbles, or one byte

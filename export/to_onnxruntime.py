@@ -9,74 +9,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from lcsb_mobile.blocks import DecodeGraphs
-from lcsb_mobile.captured import CapturedGraph
-from lcsb_mobile.config import ModelConfig
-from lcsb_mobile.export.graph_builder import DTYPES, GraphBuilder, save_model, value
-from lcsb_mobile.export.lowering import lower
-from lcsb_mobile.export.step_graph import StepParts, attention_inputs, embed, final_norm, head, row_logits
-from lcsb_mobile.export.working_set import working_bytes
-from lcsb_mobile.manifest import Arena, Graph, GraphTensor, RuntimeSettings
-from lcsb_mobile.models.layers import MASKED
-from lcsb_mobile.optimizer import AdamWConfig
-from lcsb_mobile.weights import LAYERS
+from lcsb_mobile.bundle.manifest import Graph, GraphTensor
+from lcsb_mobile.bundle.weights import LAYERS
+from lcsb_mobile.config import AdamWConfig, ModelConfig
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs
+from lcsb_mobile.export.graphs.captured import CapturedGraph
+from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.models.layers import MASKED
+from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder, save_model, value
+from lcsb_mobile.export.onnx.lowering import lower
+from lcsb_mobile.export.onnx.products import export_gemm
+from lcsb_mobile.export.onnx.settings import runtime_settings
+from lcsb_mobile.export.onnx.step_graph import attention_inputs, embed, final_norm, head, row_logits
+from lcsb_mobile.export.onnx.working_set import working_bytes
+from lcsb_mobile.export.target import ExportRequest
 
-TARGET = "onnxruntime"
+__all__ = ["export_programs", "runtime_settings"]
+
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
-
-# Found by measurement (docs/decisions.md): without the first entry, ONNX Runtime gives each consumer of a decompressed weight a
-# decompression of its own; without the second, the threads of a program that has ended spin on while the next one needs the cores;
-# one chunk large enough for all that a step needs keeps the arena from growing in pieces.
-SETTINGS = RuntimeSettings(
-    session_config={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"}, arena=Arena(initial_bytes=256 * 2**20)
-)
-# KleidiAI, ONNX Runtime's default on ARM64, rounds activations by token where every other kernel does by group of 32.
-INT8_SETTINGS = RuntimeSettings(session_config=SETTINGS.session_config | {"mlas.disable_kleidiai": "1"}, arena=SETTINGS.arena)
-
-
-def runtime_settings(graphs: Mapping[str, Graph], accuracy_level: int) -> RuntimeSettings:
-    """The settings for these programs: the arena's first chunk has room for twice the largest working set, so that it is the only one."""
-    settings = INT8_SETTINGS if accuracy_level else SETTINGS
-    largest = max(graph.working_bytes or 0 for graph in graphs.values())
-    return RuntimeSettings(settings.session_config, Arena(max(settings.arena.initial_bytes, 2 * largest)))
-
 
 Build = Callable[[GraphBuilder, Mapping[str, ir.Value]], Sequence[ir.Value]]
 
 
-def export_onnxruntime(directory: Path, parts: StepParts, decoding: DecodeGraphs, optimizer: AdamWConfig) -> dict[str, Graph]:
+def export_programs(request: ExportRequest) -> dict[str, Graph]:
     """Writes the programs beside `weights.bin`. Returns the description of each, by its file's stem."""
-    programs = _Programs(directory, parts)
+    programs = _Programs(request.directory, request.parts)
     programs.embed()
     programs.blocks()
     programs.heads()
-    programs.decoding(decoding)
-    programs.adamw(optimizer)
-    return programs.written | export_gemm(directory)
-
-
-def export_gemm(directory: Path) -> dict[str, Graph]:
-    """Two matrix products alone: with them a device measures its own speed at the model's shapes. A free dimension is -1."""
-    written = {}
-    for name, transposed, shapes, meaning in (
-        ("gemm", 1, (("m", "k"), ("n", "k"), ("m", "n")), "a bᵀ, a forward's product with a weight"),
-        ("gemm_backward", 0, (("m", "n"), ("n", "k"), ("m", "k")), "a b, a backward's product with a weight"),
-    ):
-        b = GraphBuilder()
-        feeds = [value(name, "float32", shape) for name, shape in zip("ab", shapes)]
-        outputs: dict[str, Any] = {"y": (b.op("Gemm", *feeds, transB=transposed), "float32", shapes[2])}
-        save_model(b, directory / f"{name}.onnx", feeds, outputs)
-        left, right, result = (
-            GraphTensor(name, "float32", (-1, -1), f"[{', '.join(shape)}]{what}")
-            for name, shape, what in zip("aby", shapes, ("", "", f": {meaning}"))
-        )
-        written[name] = Graph(f"{name}.onnx", (left, right), (result,))
-    return written
+    programs.decoding(request.decoding())
+    programs.adamw(request.optimizer)
+    return programs.written | export_gemm(request.directory)
 
 
 @dataclass

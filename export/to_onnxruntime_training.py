@@ -13,12 +13,18 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from lcsb_mobile.batch import Float32Array
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.manifest import Graph, GraphTensor
+from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.errors import MissingDependencyError
-from lcsb_mobile.export.graph_builder import IR_VERSION, MICROSOFT, OPSET, GraphBuilder, save_model, value
-from lcsb_mobile.export.step_graph import StepParts, attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
-from lcsb_mobile.manifest import Graph, GraphTensor
-from lcsb_mobile.optimizer import AdamWConfig
+from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.onnx.graph_builder import IR_VERSION, MICROSOFT, OPSET, GraphBuilder, save_model, value
+from lcsb_mobile.export.onnx.products import export_gemm
+from lcsb_mobile.export.onnx.settings import runtime_settings
+from lcsb_mobile.export.onnx.step_graph import attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
+from lcsb_mobile.export.target import ExportRequest
+
+__all__ = ["export_programs", "runtime_settings"]
 
 TARGET = "onnxruntime-training"
 PARAMETER = "adapter"
@@ -26,13 +32,15 @@ BUFFER = f"{PARAMETER}_grad.accumulation.buffer"
 ACCUMULATED = f"{PARAMETER}_grad.accumulation.out"
 
 
-def export_onnxruntime_training(directory: Path, parts: StepParts, adapter: Float32Array, optimizer: AdamWConfig) -> dict[str, Graph]:
+def export_programs(request: ExportRequest) -> dict[str, Graph]:
     """Writes the artifacts beside `weights.bin`. Returns the description of each graph, by its file's stem."""
+    directory, parts = request.directory, request.parts
     return {
         "training_model": _training_model(directory / "training_model.onnx", parts),
         "eval_model": _eval_model(directory / "eval_model.onnx", parts),
         "logits_model": _logits_model(directory / "logits_model.onnx", parts),
-        "optimizer_model": _optimizer_and_checkpoint(directory, adapter, optimizer),
+        "optimizer_model": _optimizer_and_checkpoint(directory, request.adapter, request.optimizer),
+        **export_gemm(directory),
     }
 
 

@@ -17,10 +17,10 @@ from helpers.bundles import export_random
 from helpers.run_checkpoints import IDENTITY
 from readers import BASE, CORPUS, SPLIT
 
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.peft_adapter import export_peft
-from lcsb_mobile.run_checkpoint import RunCheckpoint, RunPlace, write_checkpoint
-from lcsb_mobile.state import AdapterState
+from lcsb_mobile.adapters.peft import export_peft
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunPlace, write_checkpoint
+from lcsb_mobile.training.state import AdapterState
 
 SIZES = {
     "hidden_size": 8,

@@ -13,17 +13,17 @@ from unittest.mock import patch
 
 import numpy as np
 
-from lcsb_mobile import peft_adapter
-from lcsb_mobile.adapter import load_adapter
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.golden import check_fits, read_trace
-from lcsb_mobile.inspection import inspect_bundle
-from lcsb_mobile.manifest import MANIFEST_FILE, Manifest
-from lcsb_mobile.onnx_external_data import check_external_data
-from lcsb_mobile.ort_checkpoint import check_checkpoint
-from lcsb_mobile.records import read_line
-from lcsb_mobile.run_checkpoint import DIGEST_FIELD, UNKNOWN_DIGEST, read_checkpoint
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.adapters import peft as peft_adapter
+from lcsb_mobile.bundle.adapter import load_adapter
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.golden import check_fits, read_trace
+from lcsb_mobile.bundle.manifest import MANIFEST_FILE, Manifest
+from lcsb_mobile.data.records import read_line
+from lcsb_mobile.io.onnx_external_data import check_external_data
+from lcsb_mobile.io.ort_checkpoint import check_checkpoint
+from lcsb_mobile.planning.inspection import inspect_bundle
+from lcsb_mobile.runs.checkpoint import DIGEST_FIELD, UNKNOWN_DIGEST, read_checkpoint
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "base"
 CORPUS = Path(__file__).parent / "corpus"

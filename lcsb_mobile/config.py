@@ -86,3 +86,17 @@ class QuantizationConfig(Record, frozen=True):
 
 def default_query_scale(head_dim: int) -> float:
     return 1.0 / math.sqrt(head_dim)
+
+
+ImplicitUpdates = Literal["momentum", "none"]
+
+
+class AdamWConfig(Record, frozen=True):
+    """`clip_norm`: the gradient of a step is scaled down to this norm. `implicit_updates`: what happens to a layer that a step
+    does not train: with "momentum" AdamW sees a zero gradient, so its moments go on moving it; with "none" it rests."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    implicit_updates: ImplicitUpdates = "momentum"

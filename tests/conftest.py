@@ -14,8 +14,8 @@ from helpers.captured import MakeDecoding, MakeGraphs
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_programs, export_tiny, small_head_chunks
 from helpers.tiny_models import SEQ_LEN, MakeTiny, TinyModel, make_tiny
 
-from lcsb_mobile.blocks import BlockGraphs, DecodeGraphs, capture_blocks, capture_decoding
-from lcsb_mobile.optimizer import AdamWConfig
+from lcsb_mobile.config import AdamWConfig
+from lcsb_mobile.export.graphs.blocks import BlockGraphs, DecodeGraphs, capture_blocks, capture_decoding
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
 

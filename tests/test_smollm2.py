@@ -13,8 +13,8 @@ import pytest
 import tokenizers
 import torch
 
-from lcsb_mobile.checkpoint import Checkpoint, open_checkpoint
-from lcsb_mobile.float_model import model_logits
+from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
+from lcsb_mobile.export.reference.float_model import model_logits
 
 MODELS = Path(os.environ.get("LCSB_MODELS", Path(__file__).parent.parent / "models"))
 GGUF = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"

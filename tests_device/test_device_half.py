@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcsb_mobile.adapter import load_adapter
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.golden import INT8_TOLERANCE, RUN_TOLERANCE, STEP_TOLERANCE, read_trace
+from lcsb_mobile.bundle.adapter import load_adapter
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.golden import INT8_TOLERANCE, RUN_TOLERANCE, STEP_TOLERANCE, read_trace
 
 STEPS = 4
 MESSAGES = (

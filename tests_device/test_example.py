@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.golden import read_trace
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.golden import read_trace
 
 EXAMPLE = Path(__file__).parent.parent / "examples/onnxruntime_step.py"
 

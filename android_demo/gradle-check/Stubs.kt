@@ -1,5 +1,5 @@
 // What Gradle generates for these scripts or the Kotlin DSL provides, as far as they use it. libs.* is checked against the version catalog by
-// tests/test_android_builds.py.
+// tests/android/test_builds.py.
 import com.android.build.api.dsl.ApplicationExtension
 import org.gradle.api.Project
 import org.gradle.api.artifacts.dsl.DependencyHandler

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lcsb_mobile.bench.rows import BenchRow
 from lcsb_mobile.errors import MissingDependencyError
-from lcsb_mobile.files import storage_errors
-from lcsb_mobile.run_record import MEGABYTE
+from lcsb_mobile.formatting import MEGABYTE
+from lcsb_mobile.io.files import storage_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TypeVar
 import msgspec
 
 from lcsb_mobile import errors
+from lcsb_mobile.bundle.schedule import Method, ScheduleConfig
 from lcsb_mobile.config import ModelConfig, Record
 from lcsb_mobile.errors import LcsbError, RunFailure
-from lcsb_mobile.schedule import Method, ScheduleConfig
 
 PHASES = ("embed", "forward", "head", "backward", "optimizer")
 WHOLE_STEP = "step"  # instead of all but the optimizer, where a runtime has one graph for them
@@ -19,7 +19,7 @@ LEARNING_RATE = 1e-4
 SEED = 0  # of the tokens
 
 WORKER = "lcsb_mobile.bench.worker"
-TORCH_PEER = "lcsb_mobile.bench.torch_peer"
+TORCH_PEER = "lcsb_mobile.export.torch_peer"
 
 
 class StepsJob(Record, frozen=True, tag="steps"):

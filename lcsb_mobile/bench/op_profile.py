@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from lcsb_mobile.manifest import DECOMPRESSION
+from lcsb_mobile.bundle.manifest import DECOMPRESSION
 
 KERNEL = "_kernel_time"  # what the name of a node's event ends with
 RUN = "model_run"  # the name of a whole run's event

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping
 
 from lcsb_mobile.bench.jobs import PHASES, WHOLE_STEP, StepsResult
+from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.config import Record
-from lcsb_mobile.manifest import Manifest
 
 
 class BenchRow(Record, frozen=True, kw_only=True):

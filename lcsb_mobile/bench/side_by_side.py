@@ -16,32 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from lcsb_mobile.bench.jobs import (
-    TORCH_PEER,
-    WORKER,
-    GemmJob,
-    GemmResult,
-    ProfileResult,
-    StepsJob,
-    StepsResult,
-    TorchJob,
-    run_job,
-)
+from lcsb_mobile.bench.jobs import TORCH_PEER, WORKER, GemmJob, GemmResult, ProfileResult, StepsJob, StepsResult, TorchJob, run_job
 from lcsb_mobile.bench.rows import BenchRow, in_order, make_row
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.cost import FLOAT, head_parameters, matrix_parameters, step_cost
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import Manifest
+from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.errors import BundleError, MemoryBudgetError, MissingDependencyError, OptionError
-from lcsb_mobile.machine import available_memory, physical_cores, scratch_directory
-from lcsb_mobile.manifest import Manifest, Target
-from lcsb_mobile.memory import process_memory
-from lcsb_mobile.plan import predicted_peak
-from lcsb_mobile.run_record import megabytes
-from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.measuring.machine import available_memory, physical_cores, scratch_directory
+from lcsb_mobile.measuring.memory import process_memory
+from lcsb_mobile.planning.cost import FLOAT, head_parameters, matrix_parameters, step_cost
+from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.targets import TARGETS, Target, target_row
 
 Peer = Literal["torch"]
 
-MEASURED = ("onnxruntime", "onnxruntime-training")
-PROFILED = "onnxruntime"
 TORCH_METHOD = "torch+peft checkpointing"
 TORCH_PACKAGES = ("torch", "transformers", "peft")
 TORCH_LIBRARIES = 400_000_000  # anonymous bytes of a process that has imported them
@@ -122,7 +111,7 @@ class _Bench:
 
     def run(self, progress: Progress) -> list[BenchRow]:
         gemm = "gemm" in self.manifest.graphs
-        profiled = self.manifest.target == PROFILED
+        profiled = target_row(self.manifest.target).profiles_operators
         total = self.options.rounds * (len(self.jobs) + gemm + (self.torch is not None)) + profiled * len(self.jobs)
         done = 0
 
@@ -229,14 +218,14 @@ def check_choices(options: BenchOptions) -> None:
 def check_options(options: BenchOptions, manifest: Manifest) -> None:
     """Raises OptionError, BundleError or MissingDependencyError."""
     check_choices(options)
-    if manifest.target not in MEASURED or options.target not in (None, manifest.target):
-        expected = options.target or " or ".join(MEASURED)
+    if manifest.target not in TARGETS or options.target not in (None, manifest.target):
+        expected = options.target or " or ".join(TARGETS)
         raise BundleError(f"{options.bundle}: expected a bundle of target {expected}, found {manifest.target}; export one with --target")
     for method in options.methods:
         cycle = len(make_schedule(ScheduleConfig(method, options.subsets), manifest.model.num_hidden_layers))
         if options.steps is not None and options.steps % cycle:
             raise OptionError(f"steps: expected whole cycles of {cycle} steps with {method}, found {options.steps}")
-    if any(options.keep) and manifest.target != PROFILED:
+    if any(options.keep) and not TARGETS[manifest.target].keeps_activations:
         raise OptionError(f"keep: expected none with target {manifest.target}, which cannot keep activations, found {max(options.keep)}")
 
 

@@ -15,20 +15,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from lcsb_mobile.batch import Batch, StepRunner
 from lcsb_mobile.bench.jobs import LEARNING_RATE, SEED, WHOLE_STEP, GemmJob, GemmResult, JobError, ProfileResult, StepsJob, StepsResult
 from lcsb_mobile.bench.op_profile import decompression_seconds, read_profile, run_seconds
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.bundle.batch import Batch, StepRunner
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import Manifest
+from lcsb_mobile.bundle.schedule import make_schedule
+from lcsb_mobile.bundle.weights import head_rows
 from lcsb_mobile.errors import LcsbError
-from lcsb_mobile.manifest import Manifest, Target
-from lcsb_mobile.memory import MemorySampler, process_memory
-from lcsb_mobile.optimizer import AdamW
-from lcsb_mobile.phases import PhaseClock
+from lcsb_mobile.measuring.memory import MemorySampler, process_memory
+from lcsb_mobile.measuring.phases import PhaseClock
 from lcsb_mobile.runners import import_runtime, layer_update, make_runner
-from lcsb_mobile.schedule import make_schedule
-from lcsb_mobile.state import mapped_state
-from lcsb_mobile.trainer import TrainConfig, Trainer
-from lcsb_mobile.weights import head_rows
+from lcsb_mobile.targets import Target, target_row
+from lcsb_mobile.training.optimizer import AdamW
+from lcsb_mobile.training.state import mapped_state
+from lcsb_mobile.training.trainer import TrainConfig, Trainer
 
 # The programs of a training step, by the phase that runs them.
 PROGRAM_PHASES = {
@@ -57,7 +58,7 @@ def main() -> None:
 
 def import_runtime_alone(target: Target) -> None:
     """The wheel of the training API imports torch with `onnxruntime` where it can: 300 MB, of which the block programs need nothing."""
-    if target == "onnxruntime":
+    if not target_row(target).imports_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # importing it raises ImportError
     import_runtime(target)
 
@@ -114,7 +115,7 @@ def random_batch(manifest: Manifest) -> Batch:
 
 
 def profile_steps(job: StepsJob, bundle: Bundle) -> ProfileResult:
-    """Target onnxruntime alone. Steps without a profile come first, to warm up the memory that all sessions share."""
+    """Targets that `profiles_operators` alone. Steps without a profile come first, to warm up the memory that all sessions share."""
     from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 
     def run(runner: OnnxRuntimeRunner, steps: int) -> None:
@@ -128,7 +129,7 @@ def profile_steps(job: StepsJob, bundle: Bundle) -> ProfileResult:
     with tempfile.TemporaryDirectory(dir=job.scratch) as directory:
         runner = OnnxRuntimeRunner(bundle, job.threads, job.keep, profile=Path(directory))
         run(runner, job.steps)
-        runner.end_profiling()
+        runner.programs.end_profiling()
         for path in sorted(Path(directory).iterdir()):
             events, phase = read_profile(path), PROGRAM_PHASES[path.name.partition(".")[0]]
             programs[phase] += run_seconds(events) / job.steps

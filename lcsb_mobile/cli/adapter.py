@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.adapters.merge_options import MergeDtype, MergeOptions
+from lcsb_mobile.adapters.peft import ImportedAdapter, export_peft, import_peft
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.cli.console import Force, Json, StageBars, print_json, progress_bars, say, verb
 from lcsb_mobile.errors import MissingDependencyError
-from lcsb_mobile.merge_options import MergeDtype, MergeOptions
-from lcsb_mobile.peft_adapter import ImportedAdapter, export_peft, import_peft
-from lcsb_mobile.run_record import megabytes
+from lcsb_mobile.formatting import megabytes
 
 DEFAULTS = MergeOptions(source=Path(), model="", output=Path())
 
@@ -108,7 +108,7 @@ def merge(
 ) -> None:
     """Write model and adapter as one Hugging Face checkpoint: W + alpha/rank * B A."""
     try:
-        from lcsb_mobile.merge import merge as merge_adapter  # imports torch, which the other adapter verbs do not need
+        from lcsb_mobile.export.merge import merge as merge_adapter  # imports torch, which the other adapter verbs do not need
     except ImportError as error:
         raise MissingDependencyError(f"merging needs torch ({error}); install it with: pip install 'lcsb_mobile[export]'") from error
     with progress_bars() as progress:

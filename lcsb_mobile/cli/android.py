@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from lcsb_mobile.android_push import APPLICATION
-from lcsb_mobile.android_push import push as push_bundle
 from lcsb_mobile.cli.console import Json, StageBars, print_json, progress_bars, say, verb
-from lcsb_mobile.run_record import MEGABYTE, megabytes
+from lcsb_mobile.devices.android import APPLICATION
+from lcsb_mobile.devices.android import push as push_bundle
+from lcsb_mobile.formatting import MEGABYTE, megabytes
 
 
 def register(app: typer.Typer) -> None:

@@ -15,14 +15,14 @@ from typer import Option
 
 from lcsb_mobile.bench.figures import write_figures
 from lcsb_mobile.bench.rows import BenchRow
+from lcsb_mobile.bench.shapes import SHAPES, RandomBundleOptions
 from lcsb_mobile.bench.side_by_side import BenchOptions, check_choices
 from lcsb_mobile.bench.side_by_side import bench as run_bench
 from lcsb_mobile.cli.console import Json, StageBars, note, out, print_json, progress_bars, say, verb
 from lcsb_mobile.errors import MissingDependencyError, OptionError
-from lcsb_mobile.machine import scratch_directory
-from lcsb_mobile.plan import parse_keep
-from lcsb_mobile.run_record import megabytes
-from lcsb_mobile.shapes import SHAPES, RandomBundleOptions
+from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.measuring.machine import scratch_directory
+from lcsb_mobile.planning.plan import parse_keep
 
 DEFAULTS, RANDOM = BenchOptions(bundle=Path()), RandomBundleOptions(shape="")
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from lcsb_mobile.bounded import printable
 from lcsb_mobile.errors import LcsbError
+from lcsb_mobile.io.bounded import printable
 
 INTERRUPTED = 130  # as a shell reports SIGINT
 FILE_WIDTH = 100  # columns of a table that goes into a file or a pipe

@@ -9,10 +9,10 @@ import typer
 from rich.text import Text
 from typer import Option
 
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.cli.console import Json, StageBars, out, print_json, progress_bars, say, verb
-from lcsb_mobile.token_report import Run, TokenReport, report_tokens
-from lcsb_mobile.trainer import TrainConfig
+from lcsb_mobile.data.token_report import Run, TokenReport, report_tokens
+from lcsb_mobile.training.trainer import TrainConfig
 
 ACCUMULATION = TrainConfig(steps=1, learning_rate=1.0).accumulation
 COUNTED, UNCOUNTED = "bold green", "dim"

@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from lcsb_mobile.bundle.export_options import ExportOptions
+from lcsb_mobile.bundle.schedule import Method, Order, Partition, ScheduleConfig
 from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, progress_bars, say, verb
-from lcsb_mobile.config import LoraConfig, QuantizationConfig, Quantizer, Record
+from lcsb_mobile.config import AdamWConfig, ImplicitUpdates, LoraConfig, QuantizationConfig, Quantizer, Record
 from lcsb_mobile.errors import MissingDependencyError
-from lcsb_mobile.export_options import ExportOptions
-from lcsb_mobile.manifest import Target
-from lcsb_mobile.optimizer import AdamWConfig, ImplicitUpdates
-from lcsb_mobile.run_record import megabytes
-from lcsb_mobile.schedule import Method, Order, Partition, ScheduleConfig
+from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.targets import Target
 
 DEFAULTS = ExportOptions(model="", output=Path())
 LORA, QUANTIZATION, SCHEDULE, OPTIMIZER = DEFAULTS.lora, DEFAULTS.quantization, DEFAULTS.schedule, DEFAULTS.optimizer

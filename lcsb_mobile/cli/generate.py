@@ -14,8 +14,10 @@ from typer import Option
 from lcsb_mobile.cli.console import Json, Threads, print_json, verb
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
-from lcsb_mobile.generate import Chat, End, SamplingConfig, generate_text
-from lcsb_mobile.runners import RunnerName
+from lcsb_mobile.generation.generate import Chat, End
+from lcsb_mobile.generation.generate import generate as generate_text
+from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.targets import RunnerName
 
 SAMPLING = SamplingConfig()
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.calibration import calibrate_bundle
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.cli.console import Json, Threads, out, print_json, verb
 from lcsb_mobile.cli.show_inspection import render
 from lcsb_mobile.errors import OptionError
-from lcsb_mobile.inspection import inspect_bundle
+from lcsb_mobile.planning.calibration import calibrate_bundle
+from lcsb_mobile.planning.inspection import inspect_bundle
 
 
 def register(app: typer.Typer) -> None:

@@ -11,16 +11,16 @@ from rich.table import Table
 from typer import Option
 
 from lcsb_mobile import tiny
+from lcsb_mobile.bundle.export_options import TINY, ExportOptions
 from lcsb_mobile.cli.console import Force, Json, Threads, note, out, print_json, say, verb
 from lcsb_mobile.cli.export import ExportSummary, run_export
 from lcsb_mobile.cli.simulate import run_simulation
 from lcsb_mobile.cli.simulate import show as show_run
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, OutputExistsError
-from lcsb_mobile.export_options import TINY, ExportOptions
-from lcsb_mobile.generate import SamplingConfig
-from lcsb_mobile.run_setup import SimulateOptions
-from lcsb_mobile.simulate import SimulateResult
+from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import SimulateResult
 
 TINY_STEPS, OTHER_STEPS = 400, 24  # for tiny: under a minute on two cores, and enough to hear the style
 TINY_TOKENS, OTHER_TOKENS = 96, 12  # of a text sample: each costs a forward pass of the whole sequence, half a second for 135 M parameters

@@ -6,9 +6,9 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from lcsb_mobile.inspection import Inspection, KeepSummary, StepSummary, WeightSummary
-from lcsb_mobile.manifest import Graph, GraphTensor
-from lcsb_mobile.run_record import megabytes
+from lcsb_mobile.bundle.manifest import Graph, GraphTensor
+from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.planning.inspection import Inspection, KeepSummary, StepSummary, WeightSummary
 
 
 def render(inspection: Inspection) -> RenderableType:

@@ -10,19 +10,20 @@ import typer
 from rich.progress import Progress, TextColumn
 from typer import Option
 
+from lcsb_mobile.bundle.schedule import Method
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
-from lcsb_mobile.dataset import DataReport
+from lcsb_mobile.data.dataset import DataReport
 from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
-from lcsb_mobile.generate import Chat, SamplingConfig
-from lcsb_mobile.optimizer import LearningRateSchedule
-from lcsb_mobile.plan import parse_keep, parse_size
-from lcsb_mobile.run_record import megabytes
-from lcsb_mobile.run_setup import Observer, SimulateOptions
-from lcsb_mobile.schedule import Method
-from lcsb_mobile.simulate import SimulateResult, Simulation
-from lcsb_mobile.simulate import simulate as simulate_run
-from lcsb_mobile.trainer import StepOutcome
+from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.generation.generate import Chat
+from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.planning.plan import parse_keep, parse_size
+from lcsb_mobile.runs.setup import Observer, SimulateOptions
+from lcsb_mobile.runs.simulate import SimulateResult, Simulation
+from lcsb_mobile.runs.simulate import simulate as simulate_run
+from lcsb_mobile.training.optimizer import LearningRateSchedule
+from lcsb_mobile.training.trainer import StepOutcome
 
 DEFAULTS = SimulateOptions(bundle=Path(), data=Path(), steps=0, adapter=Path())
 
@@ -130,7 +131,7 @@ def run_simulation(options: SimulateOptions) -> Simulation:
         except KeyboardInterrupt as error:
             raise Stopped(what_is_kept(options, observer.steps)) from error
     if options.report is not None:
-        from lcsb_mobile.run_report import write_run_report  # after the run: drawing must not count into its memory
+        from lcsb_mobile.report.run import write_run_report  # after the run: drawing must not count into its memory
 
         write_run_report(options.report, simulation)
     return simulation

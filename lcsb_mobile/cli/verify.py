@@ -10,8 +10,8 @@ from rich.table import Table
 from typer import Option
 
 from lcsb_mobile.cli.console import Json, StageBars, Threads, out, print_json, progress_bars, say, verb
-from lcsb_mobile.verify import VerifyResult
-from lcsb_mobile.verify import verify as verify_bundle
+from lcsb_mobile.runs.verify import VerifyResult
+from lcsb_mobile.runs.verify import verify as verify_bundle
 
 
 def register(app: typer.Typer) -> None:

@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
-from lcsb_mobile.batch import StepRunner
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError
-from lcsb_mobile.optimizer import UpdateLayer, update_layer
+import numpy as np
 
-RunnerName = Literal["onnxruntime-training", "onnxruntime", "eager"]
+from lcsb_mobile.bundle.batch import StepRunner
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import Manifest
+from lcsb_mobile.errors import MissingDependencyError, OptionError
+from lcsb_mobile.targets import REFERENCE, RUNNERS, TARGETS, RunnerName
+from lcsb_mobile.training.optimizer import UpdateLayer, update_layer
+
+
+class BlockPrograms(Protocol):
+    """A bundle's block programs, each of which can be run by itself. Values are the runtime's own."""
+
+    manifest: Manifest
+
+    def value(self, array: np.ndarray) -> Any:
+        """The array as the runtime takes it, in place where it can."""
+        ...
+
+    def new_outputs(self, program: str) -> dict[str, Any]:
+        """Buffers for what a program returns, by name."""
+        ...
+
+    def run(self, name: str, feeds: Mapping[str, Any], outputs: Mapping[str, Any], layer: int | None = None) -> None:
+        """Runs a program on a layer's weights; its results go into `outputs`."""
+        ...
+
+
+class BlockProgramRunner(StepRunner, Protocol):
+    """What the runner of a target in the form of block programs offers besides."""
+
+    @property
+    def programs(self) -> BlockPrograms: ...
+
+
+class RunnerModule(Protocol):
+    """What a runner's module provides. Its runtime is an extra, so it is imported by these functions only."""
+
+    def import_runtime(self) -> Any:
+        """Raises MissingDependencyError, with the command that installs it."""
+        ...
+
+    def make_runner(self, bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> StepRunner:
+        """`keep` is 0 and `between_layers` is not called where the form is a whole step. Raises BundleError for a bundle that is not of
+        the target, MissingDependencyError."""
+        ...
+
+
+def runner_module(name: str) -> RunnerModule:
+    """Raises OptionError for a name that is none of RUNNERS, MissingDependencyError for the eager reference without torch."""
+    if name not in RUNNERS:
+        raise OptionError(f"runner: expected one of {', '.join(RUNNERS)}, found {name!r}")
+    try:
+        return cast(RunnerModule, importlib.import_module(RUNNERS[name]))
+    except ImportError as error:
+        if name != REFERENCE:
+            raise
+        raise MissingDependencyError(
+            f"the eager runner needs torch ({error}); install it with: pip install 'lcsb_mobile[export]'"
+        ) from error
 
 
 def make_runner(
@@ -21,49 +76,22 @@ def make_runner(
     between_layers: Callable[[], None] | None = None,
 ) -> StepRunner:
     """The runner called `name`, or the bundle's target's own. `keep` and `between_layers` are for those with a loop of their own over
-    the layers (`onnxruntime`).
+    the layers (targets in the form of block programs).
 
     Raises MissingDependencyError when its runtime is not installed, OptionError for a name that is none, BundleError for a bundle
     of another target.
     """
-    name = name or bundle.manifest.target  # type: ignore[assignment]
+    chosen: str = name or bundle.manifest.target
     if threads is not None and threads < 1:
         raise OptionError(f"threads: expected at least 1, found {threads}")
-    if keep and name != "onnxruntime":
-        raise OptionError(f"keep: expected none with runner {name}, which cannot keep activations, found {keep} layers")
-    if name == "onnxruntime-training":
-        from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
-
-        return OnnxRuntimeTrainingRunner(bundle, threads)
-    if name == "onnxruntime":
-        from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
-
-        return OnnxRuntimeRunner(bundle, threads, keep, between_layers or (lambda: None))
-    if name == "eager":
-        try:
-            from lcsb_mobile.compress import weight_table
-            from lcsb_mobile.runners import eager
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"the eager runner needs torch ({error}); install it with: pip install 'lcsb_mobile[export]'"
-            ) from error
-        manifest = bundle.manifest
-        if manifest.weights != weight_table(manifest.model, manifest.quantization, manifest.seq_len):
-            raise BundleError(f"{bundle.path}: its weights are not those of a {manifest.model.model_type}; export the bundle again")
-        return eager.EagerRunner(manifest.model, manifest.adapter, bundle.weights, threads)
-    raise OptionError(f"runner: expected one of {', '.join(get_args(RunnerName))}, found {name!r}")
+    if keep and not (chosen in TARGETS and TARGETS[chosen].keeps_activations):
+        raise OptionError(f"keep: expected none with runner {chosen}, which cannot keep activations, found {keep} layers")
+    return runner_module(chosen).make_runner(bundle, threads, keep, between_layers or (lambda: None))
 
 
 def import_runtime(name: str) -> None:
     """Imports the runtime of a runner or target, so that a process's memory can be seen with it and nothing else."""
-    if name == "onnxruntime-training":
-        from lcsb_mobile.runners import onnxruntime_training
-
-        onnxruntime_training.import_runtime()
-    elif name == "onnxruntime":
-        from lcsb_mobile.runners import onnxruntime
-
-        onnxruntime.import_runtime()
+    runner_module(name).import_runtime()
 
 
 def layer_update(runner: StepRunner) -> UpdateLayer:

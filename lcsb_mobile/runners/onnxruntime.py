@@ -1,6 +1,6 @@
 """Steps on stock ONNX Runtime: the block programs of target `onnxruntime` and a loop over the layers.
 
-Weights are fed in place from the mapped `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime
+Every large result goes into a buffer of this runner's: what the runtime
 allocates is the working set of one program. Imports no torch.
 """
 
@@ -14,26 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from lcsb_mobile.batch import Batch, Float32Array, StepResult
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.errors import BundleError, MissingDependencyError
-from lcsb_mobile.optimizer import AdamWConfig, LayerUpdate
-from lcsb_mobile.phases import PhaseClock
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch, StepResult
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.schedule import Subset
+from lcsb_mobile.config import AdamWConfig
+from lcsb_mobile.runners.onnxruntime_blocks import TARGET, OnnxRuntimePrograms, import_runtime
 from lcsb_mobile.runners.onnxruntime_decoder import OnnxRuntimeDecoder
-from lcsb_mobile.runners.onnxruntime_program import Program, Values
-from lcsb_mobile.schedule import Subset
+from lcsb_mobile.runners.onnxruntime_program import Values
+from lcsb_mobile.training.optimizer import LayerUpdate
 
-TARGET = "onnxruntime"
+__all__ = ["OnnxRuntimeRunner", "import_runtime", "make_runner"]
 
 
-def import_runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"target {TARGET} needs onnxruntime 1.19 or newer ({error}); install it with: pip install 'lcsb_mobile[{TARGET}]'"
-        ) from error
-    return onnxruntime
+def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> OnnxRuntimeRunner:
+    return OnnxRuntimeRunner(bundle, threads, keep, between_layers)
 
 
 class OnnxRuntimeRunner:
@@ -54,26 +49,15 @@ class OnnxRuntimeRunner:
         between_layers: Callable[[], None] = lambda: None,
         profile: Path | None = None,
     ) -> None:
-        if bundle.manifest.target != TARGET:
-            raise BundleError(
-                f"{bundle.path}: expected a bundle of target {TARGET}, found {bundle.manifest.target}; export one with --target {TARGET}"
-            )
-        self.ort = import_runtime()
-        self.version = str(self.ort.__version__)
-        self.manifest, self.weights = bundle.manifest, bundle.weights
-        self.model = bundle.manifest.model
-        self.layers = self.model.num_hidden_layers
+        self.programs = OnnxRuntimePrograms(bundle, threads, between_layers, profile)
+        self.version = str(self.programs.ort.__version__)
+        self.manifest, self.model, self.layers = bundle.manifest, self.programs.model, self.programs.layers
         self.keep = min(keep, self.layers)
-        self.between_layers = between_layers
-        self.clock = PhaseClock()
-        self._bundle, self._threads, self._profile = bundle, threads, profile
-        self._programs: dict[str, Program] = {}
-        self._hidden = (bundle.manifest.seq_len, self.model.hidden_size)
+        self.clock = self.programs.clock
         self._saved: list[Any] = []  # OrtValues [T, D]: as many layers' inputs as a step has needed at once
         self._kept: dict[int, dict[str, Any]] = {}  # layer -> what its forward kept
         self._gradients: list[Float32Array] = []  # as many as a step has needed at once
-        self._turns = [self._new(self._hidden) for _ in range(2)]  # for results that the next program reads and none after it
-        self._g = self._new(self._hidden)
+        self._g = self.programs.new(self.programs.hidden)
 
     # The step
 
@@ -82,35 +66,36 @@ class OnnxRuntimeRunner:
         propagate = [layer for layer in subset.propagate if layer >= subset.train[0]]
         saved = dict(zip(propagate, self._saved_buffers(len(propagate))))
         kept = {layer: self._kept_buffers(layer) for layer in propagate if layer >= self.layers - self.keep}
-        h, attention = self.embed(batch, saved.get(0))
+        h, attention = self.programs.embed(batch, saved.get(0))
         loss = self._head(self._forward(h, attention, adapter, saved, kept), batch)
         gradients = dict(zip(subset.train, self._gradient_buffers(len(subset.train))))
         unread = gradients[subset.train[0]]  # of a layer that is not trained: overwritten by the lowest trained layer's, the last
-        g = self._g
+        programs, g = self.programs, self._g
         for turn, layer in enumerate(reversed(propagate)):
-            outputs = {"g_next": self._turns[turn % 2], "d_adapter": self.value(gradients.get(layer, unread))}
-            feeds = {"h": saved[layer], "g": g, "adapter": self.value(adapter[layer])} | dict(attention[self.model.layer_kinds[layer]])
-            self._enter(layer - 1)
+            outputs = {"g_next": programs.turns[turn % 2], "d_adapter": programs.value(gradients.get(layer, unread))}
+            feeds = {"h": saved[layer], "g": g, "adapter": programs.value(adapter[layer])}
+            feeds |= {**attention[self.model.layer_kinds[layer]], **kept.get(layer, {})}
+            programs.enter(layer - 1)
             with self.clock("backward"):
-                self.run("block_backward_kept" if layer in kept else "block_backward", {**feeds, **kept.get(layer, {})}, outputs, layer)
+                programs.run("block_backward_kept" if layer in kept else "block_backward", feeds, outputs, layer)
             g = outputs["g_next"]
         return StepResult(loss, gradients)
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
-        h, attention = self.embed(batch)
+        h, attention = self.programs.embed(batch)
         h = self._forward(h, attention, adapter)
-        loss = self._new(())
+        loss = self.programs.new(())
         with self.clock("head"):
-            self.run("head_eval", {"h": h, "labels": self.value(batch.labels)}, {"loss": loss})
+            self.programs.run("head_eval", {"h": h, "labels": self.programs.value(batch.labels)}, {"loss": loss})
         return float(loss.numpy())
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        h, attention = self.embed(batch)
+        h, attention = self.programs.embed(batch)
         h = self._forward(h, attention, adapter)
-        return self.logits(h.numpy()[position : position + 1])
+        return self.programs.logits(h.numpy()[position : position + 1])
 
     def decoder(self, adapter: Float32Array) -> OnnxRuntimeDecoder:
-        return OnnxRuntimeDecoder(self, adapter)
+        return OnnxRuntimeDecoder(self.programs, adapter)
 
     def update_layer(
         self,
@@ -125,17 +110,9 @@ class OnnxRuntimeRunner:
         state = {"parameters": theta, "first_moment": m, "second_moment": v}
         feeds = state | {"gradient": self._zeros if gradient is None else gradient, **vars(scalars)}
         with self.clock("optimizer"):
-            self.run("adamw", {name: self.value(np.asarray(x)) for name, x in feeds.items()}, self._adamw_outputs)
+            self.programs.run("adamw", {name: self.programs.value(np.asarray(x)) for name, x in feeds.items()}, self._adamw_outputs)
             for name, x in state.items():
                 np.copyto(x, self._adamw_arrays[f"{name}_next"])
-
-    def embed(self, batch: Batch, target: Any | None = None) -> tuple[Any, list[Values]]:
-        """h[0], in `target` if given, and for each kind of layer its cos, sin and mask."""
-        feeds = {name: self.value(getattr(batch, name)) for name in ("input_ids", "position_ids", "segment_ids")}
-        outputs = self._embed_outputs | {"h": target or self._embed_outputs["h"]}
-        with self.clock("embed"):
-            self.run("embed", feeds, outputs)
-        return outputs["h"], self.by_kind(outputs)
 
     def _forward(
         self,
@@ -148,72 +125,21 @@ class OnnxRuntimeRunner:
         """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it."""
         for layer in range(self.layers):
             name = "block_forward_keep" if layer in kept else "block_forward"
-            h = self.forward_layer(name, layer, h, attention, adapter, kept.get(layer, {}), saved.get(layer + 1))
+            h = self.programs.forward_layer(name, layer, h, attention, adapter, kept.get(layer, {}), saved.get(layer + 1))
         return h
-
-    def forward_layer(
-        self,
-        program: str,
-        layer: int,
-        h: Any,
-        attention: Sequence[Values],
-        adapter: Float32Array,
-        outputs: Values,
-        target: Any | None = None,
-    ) -> Any:
-        """A layer's output, in `target` if given, by one of the forward programs; `outputs` are for what else it returns."""
-        target = target or self._turns[layer % 2]
-        feeds = {"h": h, "adapter": self.value(adapter[layer])} | dict(attention[self.model.layer_kinds[layer]])
-        self._enter(layer + 1)
-        with self.clock("forward"):
-            self.run(program, feeds, {"h_next": target, **outputs}, layer)
-        return target
 
     def _head(self, h: Any, batch: Batch) -> float:
         """The loss; its gradient goes to `self._g`."""
-        loss = self._new(())
-        self.between_layers()
+        loss = self.programs.new(())
+        self.programs.between_layers()
         with self.clock("head"):
-            self.run("head", {"h": h, "labels": self.value(batch.labels)}, {"loss": loss, "g": self._g})
+            self.programs.run("head", {"h": h, "labels": self.programs.value(batch.labels)}, {"loss": loss, "g": self._g})
         return float(loss.numpy())
 
-    def _enter(self, following: int) -> None:
-        """Between two layers: whoever wants to may pause or cancel, and the system reads the next layer's weights ahead."""
-        self.between_layers()
-        if 0 <= following < self.layers:
-            self.weights.read_ahead(following)
-
-    def logits(self, h: Float32Array) -> Float32Array:
-        """h[L] of one token, [1, D] -> logits [V]."""
-        logits = np.empty(self.model.vocab_size, np.float32)
-        self.run("logits", {"h": self.value(h)}, {"logits": self.value(logits)})
-        return logits
-
-    # Programs and buffers
-
-    def run(self, name: str, feeds: Values, outputs: Values, layer: int | None = None) -> None:
-        if name not in self._programs:
-            self._programs[name] = Program(self.ort, self._bundle, name, self._threads, self._profile)
-        self._programs[name].run(feeds, outputs, layer)
-
-    def end_profiling(self) -> None:
-        """Writes the profiles that `profile` asked for."""
-        for program in self._programs.values():
-            program.end_profiling()
-
-    def value(self, array: np.ndarray) -> Any:
-        """An OrtValue over the array's own memory, which must be contiguous."""
-        return self.ort.OrtValue.ortvalue_from_numpy(array)
-
-    def _new(self, shape: tuple[int, ...], dtype: str = "float32") -> Any:
-        return self.value(np.empty(shape, dtype))
-
-    def by_kind(self, outputs: Values) -> list[Values]:
-        kinds = range(len(self.model.attention_kinds))
-        return [{name: outputs[f"{name}.{kind}"] for name in ("cos", "sin", "mask")} for kind in kinds]
+    # Buffers
 
     def _saved_buffers(self, count: int) -> list[Any]:
-        self._saved += [self._new(self._hidden) for _ in range(count - len(self._saved))]
+        self._saved += [self.programs.new(self.programs.hidden) for _ in range(count - len(self._saved))]
         return self._saved[:count]
 
     def _gradient_buffers(self, count: int) -> list[Float32Array]:
@@ -223,16 +149,8 @@ class OnnxRuntimeRunner:
     def _kept_buffers(self, layer: int) -> dict[str, Any]:
         if layer not in self._kept:
             outputs = self.manifest.graphs["block_forward_keep"].outputs[1:]
-            self._kept[layer] = {x.name: self._new(x.shape, x.dtype) for x in outputs}
+            self._kept[layer] = {x.name: self.programs.new(x.shape, x.dtype) for x in outputs}
         return self._kept[layer]
-
-    def new_outputs(self, program: str) -> dict[str, Any]:
-        """A buffer for each of a program's outputs."""
-        return {x.name: self._new(x.shape, x.dtype) for x in self.manifest.graphs[program].outputs}
-
-    @cached_property
-    def _embed_outputs(self) -> dict[str, Any]:
-        return self.new_outputs("embed")
 
     @cached_property
     def _zeros(self) -> Float32Array:
@@ -244,4 +162,4 @@ class OnnxRuntimeRunner:
 
     @cached_property
     def _adamw_outputs(self) -> dict[str, Any]:
-        return {name: self.value(array) for name, array in self._adamw_arrays.items()}
+        return {name: self.programs.value(array) for name, array in self._adamw_arrays.items()}

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcsb_mobile.bounded import one_line, refused_as
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import GraphTensor
 from lcsb_mobile.errors import RunFailure, RuntimeVersionError
-from lcsb_mobile.manifest import GraphTensor
+from lcsb_mobile.io.bounded import one_line, refused_as
 from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
 
 Values = Mapping[str, Any]  # input or output name -> OrtValue
@@ -50,7 +50,7 @@ class Program:
                 options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number}")
             if constants := self._constants[number]:
                 options.add_external_initializers(list(constants), list(constants.values()))
-            path = program_path(self._bundle, self._name)
+            path = program_path(self._bundle, self._name, [x.name for x in self._graph.initializers])
             try:
                 session = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the runtime's exceptions share no class of their own

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from lcsb_mobile.batch import Batch, Float32Array, StepResult
-from lcsb_mobile.bounded import refused_as
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.decoding import WholeSequenceDecoder
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch, StepResult
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import CHECKPOINT_FILE
+from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import BundleError, MissingDependencyError, RunFailure
-from lcsb_mobile.manifest import CHECKPOINT_FILE
-from lcsb_mobile.memory import trim_heap
-from lcsb_mobile.ort_checkpoint import check_checkpoint
+from lcsb_mobile.io.bounded import refused_as
+from lcsb_mobile.io.ort_checkpoint import check_checkpoint
+from lcsb_mobile.measuring.memory import trim_heap
+from lcsb_mobile.runners.decoding import WholeSequenceDecoder
 from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
-from lcsb_mobile.schedule import Subset
 
 TARGET = "onnxruntime-training"
 PARAMETER = "adapter"
@@ -38,6 +39,10 @@ def import_runtime() -> tuple[Any, Any]:
     return onnxruntime, api
 
 
+def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> OnnxRuntimeTrainingRunner:
+    return OnnxRuntimeTrainingRunner(bundle, threads)
+
+
 class OnnxRuntimeTrainingRunner:
     """A StepRunner whose gradients come from `Module`; the adapter is copied into its one parameter before each step."""
 
@@ -53,7 +58,7 @@ class OnnxRuntimeTrainingRunner:
         self.bundle = bundle
         self.options = session_options(self.ort, bundle.manifest.runtime, threads)
         self.state = self._load_checkpoint()
-        training, evaluation = (program_path(bundle, name) for name in ("training_model", "eval_model"))
+        training, evaluation = (program_path(bundle, name, None) for name in ("training_model", "eval_model"))
         with refused_as(BundleError, f"{bundle.path}: the programs cannot be loaded"):
             self.module = self.api.Module(training, self.state, evaluation, session_options=self.options)
             for train, expected in ((True, TRAINING_INPUTS), (False, BATCH_INPUTS)):
@@ -100,7 +105,7 @@ class OnnxRuntimeTrainingRunner:
     def official_losses(self, subsets: Sequence[Subset], batches: Sequence[Batch], learning_rate: float) -> list[float]:
         """The losses of whole steps by the official loop alone, from the bundle's checkpoint: Module, then Optimizer."""
         state, layers = self._load_checkpoint(), self.bundle.manifest.adapter.num_layers
-        training, update = (program_path(self.bundle, name) for name in ("training_model", "optimizer_model"))
+        training, update = (program_path(self.bundle, name, None) for name in ("training_model", "optimizer_model"))
         losses: list[float] = []
         with self._running():
             module = self.api.Module(training, state, session_options=self.options)
@@ -127,7 +132,7 @@ class OnnxRuntimeTrainingRunner:
 
     @cached_property
     def _logits_session(self) -> Any:
-        path = program_path(self.bundle, "logits_model")
+        path = program_path(self.bundle, "logits_model", None)
         with refused_as(BundleError, f"{path}: cannot be loaded"):
             session = self.ort.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
         check_signature(session, self.bundle.manifest.graphs["logits_model"], path)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lcsb_mobile.bounded import refused_as, some
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import Graph, RuntimeSettings
+from lcsb_mobile.bundle.programs import ANY, Tensors, differences
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.errors import BundleError, MemoryBudgetError
-from lcsb_mobile.manifest import Graph, RuntimeSettings
-from lcsb_mobile.onnx_external_data import check_external_data
-from lcsb_mobile.programs import ANY, Tensors, differences
-from lcsb_mobile.weights import WEIGHTS_FILE
+from lcsb_mobile.io.bounded import refused_as, some
+from lcsb_mobile.io.onnx_external_data import check_external_data
 
 MOST_INITIAL_BYTES = 2**31 - 1  # that ONNX Runtime's configuration of an arena can hold
 TYPES = {"float": "float32", "float16": "float16", "int64": "int64", "uint8": "uint8", "int8": "int8", "bool": "bool"}
@@ -44,11 +45,11 @@ def share_arena(ort: Any, initial_bytes: int) -> None:
     _with_arena.append(ort)
 
 
-def program_path(bundle: Bundle, name: str) -> Path:
-    """A program's file, known to take no data but the bundle's weights, where it may. Raises BundleError."""
+def program_path(bundle: Bundle, name: str, external: Sequence[str] | None) -> Path:
+    """A program's file, known to take no data but the bundle's weights, and these only in its initializers `external` (None: in any).
+    Raises BundleError."""
     graph, weights = bundle.manifest.graphs[name], bundle.path / WEIGHTS_FILE
-    names = None if bundle.manifest.target == "onnxruntime-training" else [x.name for x in graph.initializers]
-    check_external_data(bundle.path / graph.file, WEIGHTS_FILE, weights.stat().st_size, names)
+    check_external_data(bundle.path / graph.file, WEIGHTS_FILE, weights.stat().st_size, external)
     return bundle.path / graph.file
 
 

@@ -17,12 +17,12 @@ import msgspec
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-from lcsb_mobile.batch import IGNORED_LABEL
-from lcsb_mobile.chat_format import DATE_MARK
+from lcsb_mobile.bundle.batch import IGNORED_LABEL
+from lcsb_mobile.data.records import read_line
 from lcsb_mobile.errors import DataError, TokenizerError
 from lcsb_mobile.export.chat_format import derive
-from lcsb_mobile.records import read_line
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.text.chat_format import DATE_MARK
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "chat_formats.json"
 SEED, RENDERED, LABELLED = 5, 120, 60  # conversations of a template

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lcsb_mobile.batch import Batch
-from lcsb_mobile.dataset import Dataset, DatasetWriter, hold_out
-from lcsb_mobile.packing import OPEN_SEQUENCES, assign, epochs, pack
-from lcsb_mobile.records import Example, LineExample
-from lcsb_mobile.shuffling import shuffled, splitmix64
+from lcsb_mobile.bundle.batch import Batch
+from lcsb_mobile.data.dataset import Dataset, DatasetWriter, hold_out
+from lcsb_mobile.data.packing import OPEN_SEQUENCES, assign, epochs, pack
+from lcsb_mobile.data.records import Example, LineExample
+from lcsb_mobile.data.shuffling import shuffled, splitmix64
 
 FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "data_pipeline.json"
 SEEDS = (0, 1, 1234567, 2**63 - 1, -1)

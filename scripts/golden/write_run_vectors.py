@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.run_checkpoints import make_checkpoint
 
-from lcsb_mobile.adapter import adapter_layout
-from lcsb_mobile.config import LoraConfig
-from lcsb_mobile.optimizer import AdamW, AdamWConfig, clip_gradients, gradient_norm, learning_rate
-from lcsb_mobile.peft_config import write_config
-from lcsb_mobile.run_checkpoint import write_checkpoint
-from lcsb_mobile.run_setup import default_learning_rate
-from lcsb_mobile.schedule import ScheduleConfig, make_schedule
+from lcsb_mobile.adapters.peft_config import write_config
+from lcsb_mobile.bundle.adapter import adapter_layout
+from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
+from lcsb_mobile.config import AdamWConfig, LoraConfig
+from lcsb_mobile.runs.checkpoint import write_checkpoint
+from lcsb_mobile.runs.setup import default_learning_rate
+from lcsb_mobile.training.optimizer import AdamW, clip_gradients, gradient_norm, learning_rate
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "data"
 LAYERS, SIZE, STEPS = 3, 3072, 20  # those of the test bundles llama and qwen2, whose program `adamw` has them

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.cost import time_share
-from lcsb_mobile.generate import SamplingConfig, generate
-from lcsb_mobile.manifest import Manifest
-from lcsb_mobile.plan import predicted_peak
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import Manifest
+from lcsb_mobile.generation.generate import continue_prompt
+from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.planning.cost import time_share
+from lcsb_mobile.planning.plan import predicted_peak
 from lcsb_mobile.runners import make_runner
 
 PROMPTS = ("the ", "Dear friend, ")
@@ -45,7 +46,7 @@ def texts(bundle: Bundle) -> dict[str, Any]:
     runner, adapter = make_runner(bundle, threads=1), bundle.initial_adapter()
     written = {}
     for prompt in PROMPTS:
-        continuation = generate(runner, bundle.tokenizer, adapter, prompt, bundle.manifest.seq_len, GREEDY)
+        continuation = continue_prompt(runner, bundle.tokenizer, adapter, prompt, bundle.manifest.seq_len, GREEDY)
         pieces = list(continuation)
         written[prompt] = {"text": "".join(pieces), "tokens": continuation.tokens, "ended": continuation.ended}
     return written

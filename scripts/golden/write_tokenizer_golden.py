@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-import lcsb_mobile.tokenizer
+import lcsb_mobile.text.tokenizer
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "data" / "tokenizers"
 SEED = 20
@@ -239,7 +239,7 @@ def line(backends: list[Tokenizer], sample: str, with_offsets: bool) -> dict[str
     decoded: list[str | None] = []
     before: tuple[list[int] | None, list[int] | None] = (None, None)
     for backend in backends:
-        model = lcsb_mobile.tokenizer.Tokenizer(backend, {}, 2**20)
+        model = lcsb_mobile.text.tokenizer.Tokenizer(backend, {}, 2**20)
         found, spans = model.encode_with_offsets(sample)
         flat = [place for span in spans for place in span]
         again = backend.decode(found, skip_special_tokens=True)

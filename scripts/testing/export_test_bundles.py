@@ -19,11 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from helpers.checkpoints import write_checkpoint
 from helpers.tiny_models import MODELS
 
-from lcsb_mobile.config import AccuracyLevel, LoraConfig, QuantizationConfig
+from lcsb_mobile.bundle.export_options import TINY, ExportOptions
+from lcsb_mobile.bundle.schedule import ScheduleConfig
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, QuantizationConfig
 from lcsb_mobile.export.bundle import export_bundle
-from lcsb_mobile.export_options import TINY, ExportOptions
-from lcsb_mobile.optimizer import AdamWConfig
-from lcsb_mobile.schedule import ScheduleConfig
 
 TARGET = "onnxruntime"
 GROUP = 8  # divides the widths 48, 72 and 80 of the random models

@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 from kill_figures import Figures, RunFailed
 
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.run_checkpoint import checkpoint_files
-from lcsb_mobile.run_setup import SimulateOptions
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.runners import import_runtime
-from lcsb_mobile.simulate import simulate
+from lcsb_mobile.runs.checkpoint import checkpoint_files
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import simulate
 
 STEPS = 7
 

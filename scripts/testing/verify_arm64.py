@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lcsb_mobile.errors import LcsbError
-from lcsb_mobile.verify import verify
+from lcsb_mobile.runs.verify import verify
 
 ARM64_PYTHON = Path(__file__).with_name("arm64_python.sh")
 UNAVAILABLE = 3  # its exit code when it cannot be set up

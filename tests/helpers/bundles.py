@@ -14,13 +14,14 @@ import numpy as np
 from typer.testing import CliRunner
 
 from helpers.checkpoints import write_checkpoint
-from lcsb_mobile.batch import Batch, Float32Array, StepResult
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch, StepResult
+from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
 from lcsb_mobile.cli import app
 from lcsb_mobile.config import AccuracyLevel, LoraConfig, QuantizationConfig
-from lcsb_mobile.decoding import WholeSequenceDecoder
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
-from lcsb_mobile.manifest import Target
-from lcsb_mobile.schedule import ScheduleConfig, Subset
+from lcsb_mobile.runners.decoding import WholeSequenceDecoder
+from lcsb_mobile.targets import Target
 
 SEQ_LEN = 32
 EXPORT = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3)  # of the helpers' checkpoints: 3 layers, 48 wide

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from helpers.tiny_models import SEQ_LEN, TinyModel
-from lcsb_mobile.batch import Batch, Float32Array
-from lcsb_mobile.blocks import BlockGraphs, DecodeGraphs
-from lcsb_mobile.captured import CapturedGraph
-from lcsb_mobile.models.layers import attention_masks
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch
+from lcsb_mobile.export.graphs.blocks import BlockGraphs, DecodeGraphs
+from lcsb_mobile.export.graphs.captured import CapturedGraph
+from lcsb_mobile.export.models.layers import attention_masks
 
 TILE = 32  # of the tiny models' intermediate size of 80: two tiles and an uneven third of 16
 TILES = 3

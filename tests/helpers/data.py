@@ -11,10 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lcsb_mobile.batch import IGNORED_LABEL, Batch
-from lcsb_mobile.dataset import Dataset, DatasetWriter
-from lcsb_mobile.records import Example, LineExample
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch
+from lcsb_mobile.data.dataset import Dataset, DatasetWriter
+from lcsb_mobile.data.records import Example, LineExample
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 SPECIAL = ["</s>", "<|im_start|>", "<|im_end|>"]
 CHATML = (

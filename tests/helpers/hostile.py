@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from helpers.bundles import export_random
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.errors import BundleError
-from lcsb_mobile.files import sha256
-from lcsb_mobile.manifest import MANIFEST_FILE
+from lcsb_mobile.io.files import sha256
 
 Json = dict[str, Any]
 Change = Callable[[Json], object]

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from lcsb_mobile.captured import CapturedGraph
-from lcsb_mobile.export.graph_builder import GraphBuilder, save_model, value
-from lcsb_mobile.export.lowering import lower
+from lcsb_mobile.export.graphs.captured import CapturedGraph
+from lcsb_mobile.export.onnx.graph_builder import GraphBuilder, save_model, value
+from lcsb_mobile.export.onnx.lowering import lower
 
 
 def write(captured: CapturedGraph, path: Path) -> onnx.ModelProto:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lcsb_mobile.blocks import BlockGraphs, capture_blocks, lora_layout
-from lcsb_mobile.compress import weight_table
-from lcsb_mobile.config import AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
-from lcsb_mobile.export.to_onnxruntime import SETTINGS
-from lcsb_mobile.manifest import FORMAT_VERSION, Manifest
-from lcsb_mobile.optimizer import AdamWConfig
-from lcsb_mobile.schedule import ScheduleConfig, make_schedule
+from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Manifest
+from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
+from lcsb_mobile.config import AdamWConfig, AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
+from lcsb_mobile.export.graphs.blocks import BlockGraphs, capture_blocks
+from lcsb_mobile.export.onnx.settings import SETTINGS
+from lcsb_mobile.export.weights.compress import weight_table
+from lcsb_mobile.export.weights.layer_tensors import lora_layout
 
 
 def make_config(

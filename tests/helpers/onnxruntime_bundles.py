@@ -11,19 +11,21 @@ from pathlib import Path
 import pytest
 
 from helpers.tiny_models import SEQ_LEN, TinyModel
-from lcsb_mobile import head
-from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.blocks import BlockGraphs, DecodeGraphs
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.export import step_graph
-from lcsb_mobile.export.step_graph import StepParts
-from lcsb_mobile.export.to_onnxruntime import SETTINGS, export_onnxruntime
-from lcsb_mobile.export.to_onnxruntime_training import export_onnxruntime_training
-from lcsb_mobile.head import capture_final_norm
-from lcsb_mobile.manifest import FORMAT_VERSION, BlockWork, Graph, Manifest, Target
-from lcsb_mobile.optimizer import AdamWConfig
-from lcsb_mobile.schedule import ScheduleConfig, make_schedule
-from lcsb_mobile.weights import WEIGHTS_FILE
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import FORMAT_VERSION, BlockWork, Graph, Manifest
+from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE
+from lcsb_mobile.config import AdamWConfig
+from lcsb_mobile.export import to_onnxruntime, to_onnxruntime_training
+from lcsb_mobile.export.graphs import head
+from lcsb_mobile.export.graphs.blocks import BlockGraphs, DecodeGraphs
+from lcsb_mobile.export.graphs.head import capture_final_norm
+from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.onnx import step_graph
+from lcsb_mobile.export.onnx.settings import SETTINGS
+from lcsb_mobile.export.target import ExportRequest
+from lcsb_mobile.targets import Target
 
 CHUNK_ROWS = 50  # three chunks of the vocabulary of 131, the last one shorter
 DEFAULTS = AdamWConfig()
@@ -56,10 +58,20 @@ def step_parts(model: TinyModel, blocks: BlockGraphs) -> StepParts:
     return StepParts(model.config, model.layout, model.quantization, blocks, norm, norm_backward, model.table)
 
 
+def request(
+    model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig, directory: Path | None = None, decoding: DecodeGraphs | None = None
+) -> ExportRequest:
+    def captured() -> DecodeGraphs:
+        assert decoding is not None
+        return decoding
+
+    return ExportRequest(directory or model.directory, step_parts(model, blocks), model.adapter(), optimizer, captured)
+
+
 def export_tiny(model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig) -> Exported:
     """For the training API; writes the artifacts beside the model's `weights.bin`."""
     adapter = model.adapter()
-    graphs = export_onnxruntime_training(model.directory, step_parts(model, blocks), adapter, optimizer)
+    graphs = to_onnxruntime_training.export_programs(request(model, blocks, optimizer))
     manifest = manifest_of(model, "onnxruntime-training", optimizer, graphs)
     return Exported(model, Bundle(model.directory, manifest), adapter, optimizer)
 
@@ -67,7 +79,7 @@ def export_tiny(model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig) -
 def export_programs(directory: Path, model: TinyModel, blocks: BlockGraphs, decoding: DecodeGraphs) -> Exported:
     """The block programs, in a directory with a copy of the model's `weights.bin`."""
     shutil.copy(model.directory / WEIGHTS_FILE, directory)
-    graphs = export_onnxruntime(directory, step_parts(model, blocks), decoding, DEFAULTS)
+    graphs = to_onnxruntime.export_programs(request(model, blocks, DEFAULTS, directory, decoding))
     return Exported(model, Bundle(directory, manifest_of(model, "onnxruntime", DEFAULTS, graphs)), model.adapter(), DEFAULTS)
 
 

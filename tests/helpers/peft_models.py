@@ -13,13 +13,13 @@ from peft import PeftModel
 
 from helpers.onnxruntime_bundles import DEFAULTS, manifest_of
 from helpers.tiny_models import TinyModel, example
-from lcsb_mobile.adapter import save_adapter
-from lcsb_mobile.batch import Float32Array
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.manifest import ADAPTER_FILE
-from lcsb_mobile.models import checkpoint_weights
-from lcsb_mobile.quantization import dequantize
-from lcsb_mobile.weights import WEIGHTS_FILE
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.adapter import save_adapter
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import ADAPTER_FILE
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE
+from lcsb_mobile.export.models import checkpoint_weights
+from lcsb_mobile.export.weights.quantization import dequantize
 
 INPUT = example(seed=3, length=17)  # one example: transformers knows no segments
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lcsb_mobile.bench.shapes import RandomBundleOptions
 from lcsb_mobile.export.random_bundle import random_bundle
-from lcsb_mobile.shapes import RandomBundleOptions
 
 OPTIONS = RandomBundleOptions("tiny", layers=3, seq_len=32, rank=4)
 

@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from lcsb_mobile.bounded import bounded_memory
-from lcsb_mobile.bundle import Bundle
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import LcsbError
-from lcsb_mobile.files import sha256
+from lcsb_mobile.io.bounded import bounded_memory
+from lcsb_mobile.io.files import sha256
 
 MANIFEST, GOLDEN = "manifest.json", "golden.json"
 MOST = {MANIFEST: 4 << 20, GOLDEN: 16 << 20}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lcsb_mobile.adapter import AdapterLayout
+from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import LoraConfig
-from lcsb_mobile.run_checkpoint import RunCheckpoint, RunIdentity, RunPlace
-from lcsb_mobile.schedule import Subset
-from lcsb_mobile.state import AdapterState
-from lcsb_mobile.trainer import TrainConfig
+from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunIdentity, RunPlace
+from lcsb_mobile.training.state import AdapterState
+from lcsb_mobile.training.trainer import TrainConfig
 
 LAYOUT = AdapterLayout(LoraConfig(), num_layers=3, size=7, matrices=())  # an odd number of elements: what follows is not aligned
 IDENTITY = RunIdentity(

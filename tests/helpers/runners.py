@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helpers.tiny_models import packed_batch, subset
-from lcsb_mobile.batch import Batch, Float32Array, StepRunner
-from lcsb_mobile.optimizer import AdamW, AdamWConfig, UpdateLayer, clip_gradients, gradient_norm, update_layer
-from lcsb_mobile.schedule import Method, ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch, StepRunner
+from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.config import AdamWConfig
+from lcsb_mobile.training.optimizer import AdamW, UpdateLayer, clip_gradients, gradient_norm, update_layer
 
 # Relative to the largest element of a layer's gradient. float32 on both sides; ONNX Runtime sums its products and softmaxes in
-# another order. Measured over 4 batches and 6 subsets of each model: 2e-6, Gemma 1.2e-5 (see test_blocks.py).
+# another order. Measured over 4 batches and 6 subsets of each model: 2e-6, Gemma 1.2e-5 (see tests/export/graphs/test_blocks.py).
 TOLERANCE = {"llama": 6e-6, "qwen2": 6e-6, "qwen3": 6e-6, "gemma3_text": 4e-5}
 
 # Law 4, relative, over 24 steps at a rate of 1e-3. Measured: 3.2e-7, Gemma 4.4e-5: AdamW divides an element's gradient by its own

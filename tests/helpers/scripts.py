@@ -10,9 +10,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from helpers.bundles import StubRunner
-from lcsb_mobile.batch import Batch, Float32Array
-from lcsb_mobile.generate import SamplingConfig
-from lcsb_mobile.tokenizer import Tokenizer
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.batch import Batch
+from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.text.tokenizer import Tokenizer
 
 GREEDY = SamplingConfig(temperature=0)
 ADAPTER = np.zeros((1, 1), np.float32)

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from helpers.checkpoints import VOCABULARY, write_checkpoint
-from lcsb_mobile.adapter import AdapterLayout
-from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, Int64Array, StepResult
-from lcsb_mobile.blocks import lora_layout
-from lcsb_mobile.checkpoint import open_checkpoint
-from lcsb_mobile.compress import write_weights
+from lcsb_mobile.arrays import Float32Array, Int64Array
+from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
+from lcsb_mobile.bundle.schedule import Subset
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
-from lcsb_mobile.runners.eager import EagerRunner
-from lcsb_mobile.schedule import Subset
-from lcsb_mobile.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
+from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.reference.eager import EagerRunner
+from lcsb_mobile.export.weights.compress import write_weights
+from lcsb_mobile.export.weights.layer_tensors import lora_layout
 
 SEQ_LEN = 20
 EXAMPLES = (7, 1, 8)  # tokens; the rest of SEQ_LEN is padding. Longer than the windows of 5, and one without any label

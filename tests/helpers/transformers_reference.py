@@ -19,10 +19,11 @@ from torch import Tensor
 
 from helpers.peft_models import dequantized
 from helpers.tiny_models import TinyModel
-from lcsb_mobile.adapter import AdapterLayout
-from lcsb_mobile.batch import IGNORED_LABEL, Batch, Float32Array, StepResult
-from lcsb_mobile.runners.eager import EagerRunner
-from lcsb_mobile.schedule import Subset
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
+from lcsb_mobile.bundle.schedule import Subset
+from lcsb_mobile.export.reference.eager import EagerRunner
 
 Hidden = dict[int, Float32Array]  # layer -> d loss / d h[layer], float32 [T, D]; L: at the top
 

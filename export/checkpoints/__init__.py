@@ -1,0 +1,1 @@
+"""Checkpoints as they come: Hugging Face directories and GGUF files."""

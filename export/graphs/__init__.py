@@ -1,0 +1,1 @@
+"""One block's programs as captured ATen graphs."""

@@ -1,0 +1,62 @@
+"""Head and cross-entropy in one pass over the vocabulary, and the final norm's graphs.
+
+The gradient of the mean cross-entropy with respect to the head's input x is `(softmax(x Wᵀ) W - W[label]) / count`: an
+attention over the vocabulary with keys and values W. So the online softmax of FlashAttention (arXiv 2205.14135) gives loss and
+gradient from one visit to each chunk of W: a chunk is decompressed once, two products instead of three are computed, and no
+more than a chunk of logits exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lcsb_mobile.bundle.weights import head_rows
+from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.export.graphs.captured import CapturedGraph, capture
+from lcsb_mobile.export.models import architecture
+
+
+def chunk_bounds(vocab_size: int, hidden_size: int) -> list[tuple[int, int]]:
+    rows = head_rows(hidden_size)
+    return [(start, min(start + rows, vocab_size)) for start in range(0, vocab_size, rows)]
+
+
+def cross_entropy(x: Tensor, label_rows: Tensor, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean loss (scalar) and its gradient [C, D] for C counted positions.
+
+    x [C, D]: normed hidden states; label_rows [C, D]: the head's rows of their labels; `chunks`: the head's rows in order.
+    """
+    peak = x.new_full((x.shape[0], 1), -torch.inf)
+    total = x.new_zeros((x.shape[0], 1))
+    weighted = torch.zeros_like(x)
+    for rows in chunks:
+        logits = x @ rows.t()
+        new_peak = torch.maximum(peak, logits.amax(-1, keepdim=True))
+        exponentials = (logits - new_peak).exp()
+        shrink = (peak - new_peak).exp()
+        total = total * shrink + exponentials.sum(-1, keepdim=True)
+        weighted = weighted * shrink + exponentials @ rows
+        peak = new_peak
+    losses = peak + total.log() - (x * label_rows).sum(-1, keepdim=True)
+    return losses.mean(), (weighted / total - label_rows) / x.shape[0]
+
+
+def capture_final_norm(config: ModelConfig, seq_len: int) -> tuple[CapturedGraph, CapturedGraph]:
+    """(x, weight) -> y and (x, g, weight) -> dx, for x and g float32 [T, D], weight [D]."""
+    norm = architecture(config.model_type).final_norm
+
+    def forward(x: Tensor, weight: Tensor) -> tuple[Tensor]:
+        return (norm(x, weight, config),)
+
+    def backward(x: Tensor, g: Tensor, weight: Tensor) -> tuple[Tensor]:
+        vjp = torch.func.vjp(lambda y: norm(y, weight, config), x)[1]
+        return (vjp(g)[0],)
+
+    x, g, weight = torch.zeros(seq_len, config.hidden_size), torch.zeros(seq_len, config.hidden_size), torch.zeros(config.hidden_size)
+    return (
+        capture(forward, [x, weight], ("x", "weight"), ("y",)),
+        capture(backward, [x, g, weight], ("x", "g", "weight"), ("dx",)),
+    )

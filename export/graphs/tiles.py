@@ -1,0 +1,85 @@
+"""The tiles of an MLP's matrices in a captured graph: which nodes cut them out of the packed weights, and what comes of which tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch.fx import Graph, Node
+
+from lcsb_mobile.export.graphs.captured import op_name
+
+DEQUANTIZE = ("dequantize_int4", "dequantize_int8")
+
+
+def tile_cuts(graph: Graph) -> dict[Node, int]:
+    """The slices that cut a tile out of packed weights and their scales -> the tile's number."""
+    cuts = [source for node in graph.nodes if op_name(node) in DEQUANTIZE for source in node.all_input_nodes if source.op != "placeholder"]
+    size: dict[object, int] = {}  # (tensor, axis) -> the size of its tiles; the last may be smaller
+    for cut in cuts:
+        tensor, axis, start, stop = cut.args[:4]
+        size[tensor, axis] = max(size.get((tensor, axis), 0), stop - start)
+    return {cut: cut.args[2] // size[cut.args[:2]] for cut in cuts}
+
+
+def tiles_behind(graph: Graph, cuts: Mapping[Node, int]) -> dict[Node, frozenset[int]]:
+    """Each node -> the tiles, of those that are cut out by `cuts`, that it comes of."""
+    behind: dict[Node, frozenset[int]] = {}
+    for node in graph.nodes:
+        inherited = frozenset[int]().union(*(behind[source] for source in node.all_input_nodes))
+        behind[node] = inherited | {cuts[node]} if node in cuts else inherited
+    return behind
+
+
+def products(node: Node) -> Iterator[Node]:
+    """The matrix products with a decompressed tile, transposed or not."""
+    for user in node.users:
+        if op_name(user) == "mm":
+            yield user
+        elif op_name(user) == "permute":
+            yield from products(user)
+
+
+def sweeps(graph: Graph) -> list[dict[Node, int]]:
+    """The cuts in the order in which they are wanted: those whose products come of one tile alone, then those whose products need what
+    only all tiles together give (a gradient that has passed a norm after the MLP)."""
+    cuts = tile_cuts(graph)
+    behind = tiles_behind(graph, cuts)
+    late = {cut for cut in cuts if all(len(behind[product]) > 1 for user in cut.users for product in products(user))}
+    return [part for part in ({c: n for c, n in cuts.items() if c not in late}, {c: n for c, n in cuts.items() if c in late}) if part]
+
+
+def decompress_for_each_sweep(graph: Graph) -> None:
+    """Gives products of the later sweep decompressions of their own where they share one with the earlier: else every tile is held in float
+    from the one to the other."""
+    behind = tiles_behind(graph, tile_cuts(graph))
+    for node in list(graph.nodes):
+        if op_name(node) in DEQUANTIZE and behind[node]:
+            found = list(products(node))
+            late = [product for product in found if len(behind[product]) > 1]
+            if 0 < len(late) < len(found):
+                _decompress_again(graph, node, late)
+
+
+def _decompress_again(graph: Graph, dequantized: Node, late: list[Node]) -> None:
+    copies: dict[Node, Node] = {}
+    inner = {dequantized, *dequantized.all_input_nodes}
+
+    def copy(node: Node) -> Node:
+        """The tile's cut, decompression and transposes once more; everything else as it is."""
+        if node not in inner and not (op_name(node) == "permute" and copy_needed(node)):
+            return node
+        if node not in copies:
+            copies[node] = graph.node_copy(node, copy)
+        return copies[node]
+
+    def copy_needed(node: Node) -> bool:
+        while op_name(node) == "permute":
+            node = node.all_input_nodes[0]
+        return node is dequantized
+
+    first = min(late, key=list(graph.nodes).index)
+    with graph.inserting_before(first):
+        for product in late:
+            for operand in product.all_input_nodes:
+                if (again := copy(operand)) is not operand:
+                    product.replace_input_with(operand, again)

@@ -1,0 +1,139 @@
+"""Gemma 3's language model (arXiv 2503.19786): norms of weight 1 + w around both halves, normed queries and keys, scaled
+embeddings, and window layers with a RoPE base of their own between the full ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from torch import Tensor
+
+from lcsb_mobile.config import ModelConfig, RopeScaling
+from lcsb_mobile.export.models.hf_config import (
+    FULL,
+    SLIDING,
+    LayerCount,
+    LayerTypes,
+    PositiveInt,
+    Raw,
+    check_shape,
+    read_fields,
+    read_rope,
+    refuse_unless,
+    resolve_attention,
+    resolve_layer_types,
+)
+from lcsb_mobile.export.models.layers import (
+    Attend,
+    Linear,
+    gated_mlp,
+    gelu_tanh,
+    head_norm_weights,
+    normed_attention,
+    projection_weights,
+    rms_norm,
+)
+
+
+class Gemma3Fields(msgspec.Struct, kw_only=True):
+    """The fields of `config.json` that matter, with the defaults of transformers' Gemma3TextConfig."""
+
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: LayerCount
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt = 4
+    head_dim: PositiveInt = 256
+    hidden_activation: str = "gelu_pytorch_tanh"
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+    attention_bias: bool = False
+    query_pre_attn_scalar: Annotated[float, msgspec.Meta(gt=0)] = 256
+    sliding_window: PositiveInt | None = 4096
+    sliding_window_pattern: PositiveInt = 6
+    layer_types: LayerTypes | None = None
+    final_logit_softcapping: float | None = None
+    attn_logit_softcapping: float | None = None
+    use_bidirectional_attention: bool | None = False
+    rope_theta: float = 1_000_000.0
+    rope_local_base_freq: float = 10_000.0
+    rope_parameters: dict[str, dict[str, object] | None] | None = None
+    rope_scaling: dict[str, object] | None = None
+
+
+def read_config(raw: Raw) -> ModelConfig:
+    """Raises CheckpointError for a missing or mistyped field, UnsupportedModelError for an option that is not supported."""
+    fields = read_fields(raw, Gemma3Fields)
+    _refuse_unsupported(fields)
+    pattern = fields.sliding_window_pattern
+    default_types = [SLIDING if (layer + 1) % pattern else FULL for layer in range(fields.num_hidden_layers)]
+    layer_types = resolve_layer_types(fields.layer_types, default_types)
+    kinds, layer_kinds = resolve_attention(layer_types, _read_ropes(raw, fields), fields.sliding_window)
+    config = ModelConfig(
+        model_type="gemma3_text",
+        vocab_size=fields.vocab_size,
+        hidden_size=fields.hidden_size,
+        intermediate_size=fields.intermediate_size,
+        num_hidden_layers=fields.num_hidden_layers,
+        num_attention_heads=fields.num_attention_heads,
+        num_key_value_heads=fields.num_key_value_heads,
+        head_dim=fields.head_dim,
+        rms_norm_eps=fields.rms_norm_eps,
+        tie_word_embeddings=fields.tie_word_embeddings,
+        attention_kinds=kinds,
+        layer_kinds=layer_kinds,
+        qkv_bias=fields.attention_bias,
+        output_bias=fields.attention_bias,
+        query_scale=fields.query_pre_attn_scalar**-0.5,
+        embedding_scale=math.sqrt(fields.hidden_size),
+    )
+    return check_shape(config)
+
+
+def _refuse_unsupported(fields: Gemma3Fields) -> None:
+    options: dict[str, tuple[object, tuple[object, ...]]] = {
+        "hidden_activation": (fields.hidden_activation, ("gelu_pytorch_tanh",)),
+        "final_logit_softcapping": (fields.final_logit_softcapping, (None,)),
+        "attn_logit_softcapping": (fields.attn_logit_softcapping, (None,)),
+        "use_bidirectional_attention": (fields.use_bidirectional_attention, (False, None)),
+    }
+    unknown = sorted(set(fields.rope_parameters or {}) - {FULL, SLIDING})
+    options |= {f"rope_parameters, layer type {name}": (name, (FULL, SLIDING)) for name in unknown}
+    refuse_unless("gemma3_text", options)
+
+
+def _read_ropes(raw: Raw, fields: Gemma3Fields) -> dict[str, tuple[float, RopeScaling | None]]:
+    """Layer type -> (theta, scaling). The classic `rope_scaling` is the full layers' alone."""
+    nested = fields.rope_parameters or {}
+    full = {**(nested.get(FULL) or {}), **(fields.rope_scaling or {})}
+    return {
+        FULL: read_rope(raw, full, theta=fields.rope_theta, default_theta=1_000_000.0, where=f"RoPE of {FULL}"),
+        SLIDING: read_rope(raw, nested.get(SLIDING), theta=fields.rope_local_base_freq, default_theta=10_000.0, where=f"RoPE of {SLIDING}"),
+    }
+
+
+def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name within a layer -> shape; matrices are [out, in], norms and biases vectors."""
+    norms = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+    return projection_weights(config) | head_norm_weights(config) | {f"{name}.weight": (config.hidden_size,) for name in norms}
+
+
+def norm(x: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
+    return rms_norm(x, 1.0 + weight, config.rms_norm_eps)
+
+
+def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
+    """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
+    x = norm(h, vectors["input_layernorm.weight"], config)
+    x = normed_attention(x, vectors, linear, attend, config, norm)
+    h = h + norm(x, vectors["post_attention_layernorm.weight"], config)
+    x = norm(h, vectors["pre_feedforward_layernorm.weight"], config)
+    x = gated_mlp(x, linear, gelu_tanh)
+    return h + norm(x, vectors["post_feedforward_layernorm.weight"], config)
+
+
+def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
+    return norm(h, weight, config)

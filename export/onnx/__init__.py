@@ -1,0 +1,1 @@
+"""ATen graphs as ONNX."""

@@ -1,0 +1,1 @@
+"""The slow, plain versions that everything else is held to."""

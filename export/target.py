@@ -1,0 +1,45 @@
+"""What an exporter is given and what it provides: one module a target, named by a row of `lcsb_mobile.targets`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.manifest import Graph, RuntimeSettings
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs
+from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.targets import target_row
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What programs are written from. `directory`: the bundle's, with its `weights.bin`. `adapter`: the initial one, float32 [L, n].
+    `decoding`: captures the programs of generation, for a target that has them."""
+
+    directory: Path
+    parts: StepParts
+    adapter: Float32Array
+    optimizer: AdamWConfig
+    decoding: Callable[[], DecodeGraphs]
+
+
+class Exporter(Protocol):
+    """What the module of an exporter provides."""
+
+    def export_programs(self, request: ExportRequest) -> dict[str, Graph]:
+        """Writes the programs into the directory. Returns the description of each, by its file's stem."""
+        ...
+
+    def runtime_settings(self, graphs: Mapping[str, Graph], accuracy_level: AccuracyLevel) -> RuntimeSettings:
+        """What the runtime is to be told when it loads them."""
+        ...
+
+
+def exporter(target: str) -> Exporter:
+    """Raises OptionError for a target that is none, or none of this version."""
+    return cast(Exporter, importlib.import_module(target_row(target).exporter))

@@ -1,0 +1,100 @@
+"""The peer: LoRA steps in eager PyTorch with peft, float32, gradient checkpointing; `python -m lcsb_mobile.bench.torch_peer`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import peft
+import torch
+import transformers
+
+from lcsb_mobile.bench.jobs import LEARNING_RATE, SEED, StepsResult, TorchJob
+from lcsb_mobile.config import AdamWConfig, ModelConfig
+from lcsb_mobile.export.models.hf_config import FULL, SLIDING
+from lcsb_mobile.measuring.memory import MemorySampler, process_memory
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=TorchJob)
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    torch.manual_seed(SEED)
+    torch.set_num_threads(job.threads)
+    anonymous, resident = process_memory()
+    clock = defaultdict[str, float](float)
+    with MemorySampler() as sampler:
+        model, optimizer = make_model(job)
+        tokens = torch.randint(job.model.vocab_size, (1, job.seq_len))
+        step(model, optimizer, tokens, defaultdict(float))
+        losses, seconds = [], []
+        for _ in range(job.steps):
+            start = time.perf_counter()
+            losses.append(step(model, optimizer, tokens, clock))
+            seconds.append(time.perf_counter() - start)
+    result = StepsResult(
+        pid=os.getpid(),
+        runtime="torch",
+        runtime_version=str(torch.__version__),
+        losses=tuple(losses),
+        step_seconds=tuple(seconds),
+        phase_seconds={name: total / job.steps for name, total in clock.items()},
+        base_bytes=resident if anonymous is None else anonymous,
+        peak_anonymous_bytes=sampler.peak_anonymous,
+        peak_rss_bytes=sampler.peak_rss,
+    )
+    print(msgspec.json.encode(result).decode())
+
+
+def make_model(job: TorchJob) -> tuple[Any, torch.optim.Optimizer]:
+    """Random float32 weights, LoRA on all seven projections, AdamW."""
+    model: Any = transformers.AutoModelForCausalLM.from_config(hf_config(job.model), dtype=torch.float32)  # type: ignore[no-untyped-call]
+    model.config.use_cache = False
+    lora = peft.LoraConfig(r=job.rank, lora_alpha=job.alpha, target_modules=PROJECTIONS, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    model = peft.get_peft_model(model, lora)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return model, torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=AdamWConfig().weight_decay)
+
+
+def hf_config(model: ModelConfig) -> Any:
+    """What decides speed and memory: RoPE's base and scaling are left to the defaults."""
+    fields = {name: getattr(model, name) for name in transformers_fields(model)}
+    windows = [model.attention_kinds[kind].window for kind in model.layer_kinds]
+    if any(windows):
+        fields["layer_types"] = [SLIDING if window else FULL for window in windows]
+        fields["sliding_window"] = next(window for window in windows if window)
+    return transformers.AutoConfig.for_model(model.model_type, **fields)
+
+
+def transformers_fields(model: ModelConfig) -> list[str]:
+    """Those of ModelConfig that have the names of transformers' own."""
+    ours = {"model_type", "attention_kinds", "layer_kinds", "qkv_bias", "output_bias", "mlp_bias", "query_scale", "embedding_scale"}
+    return [name for name in model.__struct_fields__ if name not in ours]
+
+
+def step(model: Any, optimizer: torch.optim.Optimizer, tokens: torch.Tensor, clock: dict[str, float]) -> float:
+    """One step; adds each phase's seconds to the clock. The head is in torch's forward and backward."""
+    times = [time.perf_counter()]
+    loss = model(input_ids=tokens, labels=tokens).loss
+    times.append(time.perf_counter())
+    loss.backward()
+    times.append(time.perf_counter())
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], AdamWConfig().clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    times.append(time.perf_counter())
+    for name, start, stop in zip(("forward", "backward", "optimizer"), times, times[1:]):
+        clock[name] += stop - start
+    return float(loss.detach())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Quantising a checkpoint against a calibration text: layer by layer, each matrix for the inputs that it will meet.
+
+All sequences pass through a layer at once, and twice: h [2 S T, D] holds what the float layers below give, then what the quantised
+ones give. A layer's projections are quantised when its forward pass comes to them, so each sees inputs that all before it have made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcsb_mobile.config import QuantizationConfig
+from lcsb_mobile.data.dataset import LINE_LIMIT, read_dataset
+from lcsb_mobile.errors import DataError, UnsupportedModelError
+from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
+from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models.layers import Attend, attention_masks, attention_over, rope_tables
+from lcsb_mobile.export.weights.gptq import InputStatistics, input_statistics, quantize_for_inputs
+from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
+from lcsb_mobile.text.tokenizer import Tokenizer
+
+OWN_TEXT = "calibration_text.jsonl"
+SEQUENCE = 128  # tokens
+SEQUENCES = 64  # at most; of a longer text as many as these, evenly spaced
+LEAST_SEQUENCES = 8
+FIRST_TOKEN = 4.0  # what a sequence's first token counts: all others attend to it, so its errors are everywhere
+ROWS_AT_ONCE = 16384  # of the embedding, whose float form may be larger than all else together
+TILE = 1024  # rows of gate and up whose outputs exist at a time
+
+LayerTensor = tuple[int, str, Tensor | QuantizedMatrix]  # layer, name within it
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """`tokens`: int64 [S, T]. `description`: what they are, for the manifest."""
+
+    tokens: Tensor
+    description: str
+
+
+def read_calibration(path: Path | None, tokenizer: Tokenizer) -> CalibrationText:
+    """A text file, a .jsonl file of training data, or None for the text that comes with the package.
+
+    Raises DataError for a file that cannot be read or is too short, TokenizerError as `read_dataset` does.
+    """
+    if path is None:
+        with resources.as_file(resources.files(__package__) / OWN_TEXT) as own:
+            ids, digest = _lines_of(own, tokenizer)
+        name = "the toolkit's own text"
+    else:
+        ids, digest = _lines_of(path, tokenizer) if path.suffix == ".jsonl" else _whole(path, tokenizer)
+        name = path.name
+    found = len(ids) // SEQUENCE
+    if found < LEAST_SEQUENCES:
+        raise DataError(
+            f"{path or name}: calibration needs at least {LEAST_SEQUENCES * SEQUENCE} tokens, found {len(ids)}; use a longer text"
+        )
+    count = min(found, SEQUENCES)
+    chosen = torch.from_numpy(ids)[: found * SEQUENCE].reshape(found, SEQUENCE)[[index * found // count for index in range(count)]]
+    return CalibrationText(chosen, f"{name}, {chosen.numel()} of {len(ids)} tokens, sha256 {digest[:16]}")
+
+
+def _lines_of(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, str]:
+    dataset = read_dataset(path, tokenizer, LINE_LIMIT)
+    return np.concatenate([dataset.example(index).input_ids for index in range(len(dataset))]).astype(np.int64), dataset.sha256
+
+
+def _whole(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, str]:
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; give a text file or a .jsonl file") from error
+    return np.array(tokenizer.encode_document(text), np.int64), hashlib.sha256(content).hexdigest()
+
+
+def calibrated_layers(checkpoint: Checkpoint, quantization: QuantizationConfig, tokens: Tensor) -> Iterator[LayerTensor]:
+    """The tensors of the layers, matrices quantised. Holds one layer's, beside what the sequences take.
+
+    `tokens`: int64 [S, T]. Raises UnsupportedModelError for weights or activations that are not finite.
+    """
+    config = checkpoint.config
+    model = architecture(config.model_type)
+    shapes = model.layer_weights(config)
+    length = tokens.shape[1]
+    cos, sin = rope_tables(config, length)
+    masks = attention_masks(config, torch.zeros(length, dtype=torch.int64))
+    h = _embed(checkpoint, quantization, tokens.flatten()) * config.embedding_scale
+    for layer, kind in enumerate(config.layer_kinds):
+        prefix = f"model.layers.{layer}."
+        vectors = {name: checkpoint.read(prefix + name) for name, shape in shapes.items() if len(shape) == 1}
+        linear = _CalibratedLinear(checkpoint, prefix, vectors, shapes, quantization.group_size, length)
+        attend = _by_sequence(attention_over(cos[kind], sin[kind], masks[kind], config.query_scale), length)
+        try:
+            with torch.no_grad():
+                h = model.block(h, vectors, linear, attend, config)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"layer {layer}: {error}") from error
+        yield from ((layer, name, tensor) for name, tensor in (linear.matrices | vectors).items())
+
+
+def _embed(checkpoint: Checkpoint, quantization: QuantizationConfig, ids: Tensor) -> Tensor:
+    """Rows of the embedding, float and then as they are stored, [2 ids, D]; of the float embedding a part exists at a time."""
+    needed, index = torch.unique(ids, return_inverse=True)
+    parts = []
+    for start in range(0, checkpoint.config.vocab_size, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, checkpoint.config.vocab_size)
+        rows = needed[(needed >= start) & (needed < stop)] - start
+        parts.append(checkpoint.read_rows("model.embed_tokens.weight", start, stop)[rows])
+    exact = torch.cat(parts)
+    stored = quantize(exact, quantization.embedding_bits, quantization.group_size)
+    return torch.cat([exact[index], dequantize(stored.packed, stored.scale)[index]])
+
+
+def _by_sequence(attend: Attend, length: int) -> Attend:
+    """Attention within each sequence of `length` tokens, of many in a row."""
+    return lambda q, k, v: torch.cat([attend(*part) for part in zip(*(torch.split(x, length) for x in (q, k, v)))])
+
+
+class _CalibratedLinear:
+    """A layer's `models.layers.Linear` that quantises a matrix when it is first used. x: [2 S T, in], float then quantised."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        prefix: str,
+        vectors: Mapping[str, Tensor],
+        shapes: Mapping[str, tuple[int, ...]],
+        group_size: int,
+        length: int,
+    ) -> None:
+        self.matrices: dict[str, QuantizedMatrix] = {}
+        self._checkpoint, self._prefix, self._vectors, self._shapes = checkpoint, prefix, vectors, shapes
+        self._group_size, self._length = group_size, length
+        self._inputs: Tensor | None = None
+        self._statistics: InputStatistics | None = None
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        weight, stored = self._quantize(name, x)
+        return self._outputs(name, x, weight, stored, slice(None))
+
+    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
+        weight, stored = self._quantize(name, x)
+        for start in range(0, len(weight), TILE):
+            yield self._outputs(name, x, weight, stored, slice(start, start + TILE))
+
+    def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
+        x, start = torch.empty(0), 0
+        for tile in tiles:
+            if not start:
+                x = tile.new_empty(len(tile), self._shapes[f"{name}.weight"][1])
+            x[:, start : start + tile.shape[1]] = tile
+            start += tile.shape[1]
+        return self(name, x)
+
+    def _outputs(self, name: str, x: Tensor, weight: Tensor, stored: Tensor, rows: slice) -> Tensor:
+        exact, quantized = x.chunk(2)
+        y = torch.cat([exact @ weight[rows].t(), quantized @ stored[rows].t()])
+        bias = self._vectors.get(f"{name}.bias")
+        return y if bias is None else y.add_(bias[rows])
+
+    def _quantize(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The float matrix, and the stored one in float."""
+        if x is not self._inputs:  # q, k and v have one input, and so have gate and up
+            self._statistics, self._inputs = None, None
+            self._statistics, self._inputs = self._measure(name, x), x
+        assert self._statistics is not None
+        weight = self._checkpoint.read(f"{self._prefix}{name}.weight")
+        matrix = quantize_for_inputs(weight, self._statistics, self._group_size)
+        self.matrices[f"{name}.weight"] = matrix
+        return weight, dequantize(matrix.packed, matrix.scale)
+
+    def _measure(self, name: str, x: Tensor) -> InputStatistics:
+        exact, quantized = x.chunk(2)
+        first_exact, first = (part[:: self._length] * (FIRST_TOKEN - 1) ** 0.5 for part in (exact, quantized))
+        gram = (quantized.t() @ quantized).addmm_(first.t(), first)
+        drift = (exact.t() @ quantized).addmm_(first_exact.t(), first).sub_(gram)
+        if not (gram.isfinite().all() and drift.isfinite().all()):
+            raise UnsupportedModelError(f"{name}: its inputs on the calibration text are not finite; use --quantizer search")
+        return input_statistics(gram, drift)

@@ -1,0 +1,123 @@
+"""The TrainingBundle: a directory that holds all that a device needs, verified when it is opened.
+
+Specification: docs/bundle.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.adapter import load_adapter
+from lcsb_mobile.bundle.checks import check_keys, check_manifest
+from lcsb_mobile.bundle.files import MANIFEST_BYTES, check_files, is_inside
+from lcsb_mobile.bundle.golden import check_fits, read_trace
+from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, MANIFEST_FILE, FileEntry, Manifest
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights
+from lcsb_mobile.errors import BundleError, BundleVersionError, OutputExistsError
+from lcsb_mobile.io.bounded import one_line, read_bounded
+from lcsb_mobile.io.files import replace_directory, sha256
+from lcsb_mobile.text.tokenizer import Tokenizer
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An open bundle. Nothing is held but the manifest; weights are mapped when asked for."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Reads the manifest, checks it, and every file against it: place, size and SHA-256; and that the golden trace is of its model.
+
+        The bundle may come from anywhere (docs/hostile_input.md). Raises BundleError (no bundle, malformed manifest, missing file),
+        BundleVersionError or IntegrityError.
+        """
+        raw = _read_manifest(path)
+        manifest = _decode(path / MANIFEST_FILE, raw)
+        check_keys(raw, path / MANIFEST_FILE)
+        check_manifest(manifest, path / MANIFEST_FILE)
+        check_files(path, manifest)
+        check_fits(read_trace(path / GOLDEN_FILE), manifest, path / GOLDEN_FILE)
+        return cls(path, manifest)
+
+    @cached_property
+    def weights(self) -> MappedWeights:
+        return MappedWeights(self.path / WEIGHTS_FILE, self.manifest.weights)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.open(self.path, self.manifest.model.vocab_size)
+
+    def initial_adapter(self) -> Float32Array:
+        return load_adapter(self.path / ADAPTER_FILE, self.manifest.adapter)
+
+    @property
+    def golden_path(self) -> Path:
+        return self.path / GOLDEN_FILE
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """`Bundle.open` by a path of any kind."""
+    return Bundle.open(Path(path))
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        if not is_inside(path, MANIFEST_FILE):
+            raise BundleError(f"{path}: {MANIFEST_FILE} is a link that leads outside the bundle")
+        return read_bounded(path / MANIFEST_FILE, MANIFEST_BYTES)
+    except OSError as error:
+        raise BundleError(f"{path}: not a bundle: {MANIFEST_FILE} cannot be read ({error.strerror}); write one with lcsb export") from error
+
+
+def _decode(path: Path, raw: bytes) -> Manifest:
+    try:
+        version = msgspec.json.decode(raw, type=_Version).format_version
+        if version > FORMAT_VERSION:
+            raise BundleVersionError(
+                f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest known; update lcsb_mobile"
+            )
+        if version < FORMAT_VERSION:
+            raise BundleVersionError(f"{path}: format version {version} is older than {FORMAT_VERSION}; export the bundle again")
+        return msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: malformed manifest: {one_line(error)}; export the bundle again") from error
+
+
+@contextmanager
+def write_bundle(path: Path, force: bool) -> Iterator[Path]:
+    """A directory to fill; it becomes `path` once its manifest was written by `seal`. A crash leaves no bundle.
+
+    Raises OutputExistsError if `path` exists, unless `force` is given and it is a bundle or empty: nothing else is ever replaced.
+    """
+    if path.exists() and not (path / MANIFEST_FILE).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise OutputExistsError(f"{path}: already exists and is not a bundle, so it is not replaced; choose another path")
+    with replace_directory(path, force) as directory:
+        yield directory
+        if not (directory / MANIFEST_FILE).is_file():
+            raise AssertionError("write_bundle: the bundle was not sealed")
+
+
+def seal(directory: Path, manifest: Manifest) -> Manifest:
+    """Adds the size and SHA-256 of every file to the manifest, writes and returns it."""
+    files = {
+        file.relative_to(directory).as_posix(): FileEntry(file.stat().st_size, sha256(file))
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != MANIFEST_FILE
+    }
+    sealed = msgspec.structs.replace(manifest, files=files)
+    (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
+    return sealed

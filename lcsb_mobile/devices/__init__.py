@@ -1,0 +1,1 @@
+"""Bringing bundles onto devices."""

@@ -1,0 +1,1 @@
+"""The machine and the process: memory, cores, phases of a step."""

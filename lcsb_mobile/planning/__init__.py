@@ -1,0 +1,1 @@
+"""What a step costs and a run occupies, before any is run."""

@@ -1,0 +1,94 @@
+"""A short calibration: how long each program of a step takes on this machine, and what any step will take by it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import cast
+
+import numpy as np
+
+from lcsb_mobile.bundle.batch import IGNORED_LABEL
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import GraphTensor, Manifest
+from lcsb_mobile.bundle.schedule import Subset
+from lcsb_mobile.config import Record
+from lcsb_mobile.errors import OptionError
+from lcsb_mobile.planning.cost import backward_layers
+from lcsb_mobile.runners import BlockProgramRunner, BlockPrograms, make_runner
+from lcsb_mobile.targets import targets_of
+
+PROGRAMS = ("embed", "block_forward", "block_backward", "block_forward_keep", "block_backward_kept", "head", "adamw")
+ONE_LABEL = "head, one label"  # beside the head with all labels: what it costs whatever is counted
+REPEATS, ENOUGH_SECONDS = 5, 0.2  # a program is run so often, or until it has taken so long
+ANY = 0.01  # of every float input: a program's time does not depend on its values
+
+
+class Calibration(Record, frozen=True):
+    """`seconds`: program -> median seconds of one run, on one layer's weights. The head with all T labels counted, and with one."""
+
+    seconds: dict[str, float]
+
+
+def calibrate_bundle(bundle: Bundle, threads: int | None = None) -> Calibration:
+    """Raises OptionError for a target that has no block programs, MissingDependencyError where its runtime is not installed."""
+    timed = targets_of("block programs")
+    if bundle.manifest.target not in timed:
+        raise OptionError(
+            f"calibrate: needs a bundle of target {' or '.join(timed)}, whose programs can be timed one by one, found "
+            f"{bundle.manifest.target}"
+        )
+    return calibrate(cast(BlockProgramRunner, make_runner(bundle, threads=threads)).programs)
+
+
+def calibrate(programs: BlockPrograms) -> Calibration:
+    """Runs every program of a step once to warm up and a few times more, on the first layer's weights: a second or two at 0.5B."""
+    seconds = {name: _median_seconds(programs, name, programs.manifest.seq_len) for name in PROGRAMS}
+    return Calibration(seconds | {ONE_LABEL: _median_seconds(programs, "head", 1)})
+
+
+def predicted_seconds(
+    manifest: Manifest, calibration: Calibration, subset: Subset, keep: int = 0, counted_labels: int | None = None
+) -> float:
+    """Of a step and its optimizer; arguments and errors as in `cost.step_cost`. Reading weights from the disk and the loop itself, both
+    little, are left out."""
+    seconds, layers = calibration.seconds, manifest.model.num_hidden_layers
+    recomputed, kept = backward_layers(manifest, subset, keep)
+    updated = layers if manifest.optimizer.implicit_updates == "momentum" else len(subset.train)
+    return (
+        seconds["embed"]
+        + (layers - len(kept)) * seconds["block_forward"]
+        + len(kept) * (seconds["block_forward_keep"] + seconds["block_backward_kept"])
+        + _head_seconds(manifest, calibration, counted_labels)
+        + len(recomputed) * seconds["block_backward"]
+        + updated * seconds["adamw"]
+    )
+
+
+def _head_seconds(manifest: Manifest, calibration: Calibration, counted_labels: int | None) -> float:
+    """A line through the two that were measured: decompression costs the same for any number of labels, products grow with it."""
+    tokens = manifest.seq_len
+    counted = tokens if counted_labels is None else counted_labels
+    if not 0 <= counted <= tokens:
+        raise OptionError(f"counted labels: expected 0 to {tokens} (the tokens of a sequence), found {counted}")
+    one, every = calibration.seconds[ONE_LABEL], calibration.seconds["head"]
+    return max(one, one + (every - one) * (counted - 1) / max(1, tokens - 1))
+
+
+def _median_seconds(programs: BlockPrograms, program: str, labels: int) -> float:
+    graph = programs.manifest.graphs[program]
+    feeds = {x.name: programs.value(_any_input(x, labels)) for x in graph.inputs if x.weight is None}
+    outputs = programs.new_outputs(program)
+    programs.run(program, feeds, outputs, 0)
+    seconds: list[float] = []
+    while len(seconds) < REPEATS and sum(seconds) < ENOUGH_SECONDS:
+        start = time.perf_counter()
+        programs.run(program, feeds, outputs, 0)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _any_input(tensor: GraphTensor, labels: int) -> np.ndarray:
+    if tensor.name == "labels":
+        return np.where(np.arange(tensor.shape[0]) < labels, 0, IGNORED_LABEL)
+    return np.full(tensor.shape, 0 if tensor.dtype == "int64" else ANY, tensor.dtype)

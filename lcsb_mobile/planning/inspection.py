@@ -1,0 +1,208 @@
+"""`inspect`: what is in a bundle and what its steps will cost, from the manifest and the files' sizes, and from a calibration if there
+is one. Nothing is run here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.manifest import MANIFEST_FILE, Graph, Manifest
+from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
+from lcsb_mobile.bundle.weights import WeightTensor
+from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.formatting import layer_ranges
+from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
+from lcsb_mobile.planning.cost import full_subset, matrix_parameters, step_cost, time_share
+from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.targets import TARGETS
+
+EMBEDDING_AND_HEAD = ("embed_tokens.weight", "lm_head.weight")
+
+
+class ModelSummary(Record, frozen=True):
+    """The decoder's shape. `attention_windows`: of each layer kind, None where attention sees the whole prefix."""
+
+    model_type: str
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    attention_heads: int
+    key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tied: bool
+    attention_windows: tuple[int | None, ...]
+
+
+class WeightSummary(Record, frozen=True):
+    """Frozen weights as stored. `nbytes`: packed values, scales, norms and biases. `bytes_per_parameter`: of all of them."""
+
+    parameters: int
+    nbytes: int
+    bytes_per_parameter: float
+
+
+class StepSummary(Record, frozen=True):
+    """One step of the cycle, or the mean over it, nothing kept. Layers as ranges, such as "0–3, 7". FLOPs of the matrix products, all
+    labels counted; shares are of a full step; `time_share` is predicted (lcsb_mobile.cost). `decompressed_bytes`: of float32 weights.
+    `predicted_peak_bytes` as in Inspection, of a run of this step alone, or of the whole cycle. `seconds`: predicted by a calibration.
+    """
+
+    name: str
+    train: str
+    propagate: str
+    flops: float
+    flops_share: float
+    time_share: float
+    decompressed_bytes: float
+    predicted_peak_bytes: int | None
+    seconds: float | None
+
+
+class KeepSummary(Record, frozen=True):
+    """The cycle with the activations of the `keep` top layers kept: means of its steps, in shares of a full step that keeps nothing."""
+
+    keep: int
+    flops_share: float
+    time_share: float
+    predicted_peak_bytes: int
+    seconds: float | None
+
+
+class Inspection(Record, frozen=True):
+    """What `lcsb inspect --json` prints. Sizes in bytes.
+
+    `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
+    holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime is imported, an
+    estimate that is mostly high (lcsb_mobile.plan); None for a target that it is not known of. `keeping`: by how many layers keep their
+    activations; empty for a target that cannot. `calibration`: what the predicted seconds rest on, None where nothing was run.
+    """
+
+    path: str
+    source: str
+    target: str
+    model: ModelSummary
+    blocks: WeightSummary
+    embedding_and_head: WeightSummary
+    quantization: QuantizationConfig
+    reconstruction_error: dict[str, float]
+    lora: LoraConfig
+    adapter_parameters: int
+    seq_len: int
+    schedule: ScheduleConfig
+    cycle_steps: int
+    steps: tuple[StepSummary, ...]
+    cycle_mean: StepSummary
+    full: StepSummary
+    predicted_peak_bytes: int | None
+    keeping: tuple[KeepSummary, ...]
+    calibration: Calibration | None
+    file_sizes: dict[str, int]
+    graphs: dict[str, Graph]
+    tools: dict[str, str]
+
+
+def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> Inspection:
+    """Describes an open bundle, with predicted seconds if its programs were timed (`calibration.calibrate_bundle`)."""
+    manifest = bundle.manifest
+    distinct = list(dict.fromkeys(manifest.schedule))
+    summaries = {subset: _step(manifest, subset, f"step {number}", calibration) for number, subset in enumerate(distinct, start=1)}
+    return Inspection(
+        path=str(bundle.path),
+        source=manifest.source,
+        target=manifest.target,
+        model=_model(manifest),
+        blocks=_weights([tensor for tensor in manifest.weights if tensor.per_layer]),
+        embedding_and_head=_weights([tensor for tensor in manifest.weights if tensor.name.startswith(EMBEDDING_AND_HEAD)]),
+        quantization=manifest.quantization,
+        reconstruction_error=manifest.reconstruction_error,
+        lora=manifest.adapter.lora,
+        adapter_parameters=manifest.adapter.num_layers * manifest.adapter.size,
+        seq_len=manifest.seq_len,
+        schedule=manifest.schedule_config,
+        cycle_steps=len(manifest.schedule),
+        steps=tuple(summaries.values()),
+        cycle_mean=_mean(manifest, [summaries[subset] for subset in manifest.schedule]),
+        full=_step(manifest, full_subset(manifest), "full", calibration),
+        predicted_peak_bytes=_peak(manifest, manifest.schedule),
+        keeping=_keeping(manifest, calibration),
+        calibration=calibration,
+        file_sizes={name: entry.size for name, entry in manifest.files.items()}
+        | {MANIFEST_FILE: (bundle.path / MANIFEST_FILE).stat().st_size},
+        graphs=manifest.graphs,
+        tools=manifest.tools,
+    )
+
+
+def _model(manifest: Manifest) -> ModelSummary:
+    model = manifest.model
+    return ModelSummary(
+        model_type=model.model_type,
+        layers=model.num_hidden_layers,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        attention_heads=model.num_attention_heads,
+        key_value_heads=model.num_key_value_heads,
+        head_dim=model.head_dim,
+        vocab_size=model.vocab_size,
+        tied=model.tie_word_embeddings,
+        attention_windows=tuple(kind.window for kind in model.attention_kinds),
+    )
+
+
+def _weights(tensors: Sequence[WeightTensor]) -> WeightSummary:
+    vectors = [tensor for tensor in tensors if not tensor.name.endswith((".packed", ".scale"))]
+    parameters = matrix_parameters(tensors) + sum(math.prod(tensor.shape) for tensor in vectors)
+    nbytes = sum(tensor.nbytes for tensor in tensors)
+    return WeightSummary(parameters, nbytes, nbytes / parameters)
+
+
+def _step(manifest: Manifest, subset: Subset, name: str, calibration: Calibration | None) -> StepSummary:
+    cost, full = step_cost(manifest, subset), step_cost(manifest, full_subset(manifest))
+    return StepSummary(
+        name=name,
+        train=layer_ranges(subset.train),
+        propagate=layer_ranges(subset.propagate),
+        flops=cost.flops,
+        flops_share=cost.flops / full.flops,
+        time_share=time_share(manifest, subset),
+        decompressed_bytes=cost.decompressed_bytes,
+        predicted_peak_bytes=_peak(manifest, [subset]),
+        seconds=predicted_seconds(manifest, calibration, subset) if calibration else None,
+    )
+
+
+def _mean(manifest: Manifest, steps: Sequence[StepSummary]) -> StepSummary:
+    means = {field: _over(steps, field) for field in ("flops", "flops_share", "time_share", "decompressed_bytes")}
+    peak = _peak(manifest, manifest.schedule)
+    seconds = _over(steps, "seconds") if steps[0].seconds is not None else None
+    return StepSummary(name="mean of the cycle", train="", propagate="", predicted_peak_bytes=peak, seconds=seconds, **means)
+
+
+def _over(steps: Sequence[StepSummary], field: str) -> float:
+    return math.fsum(getattr(step, field) for step in steps) / len(steps)
+
+
+def _peak(manifest: Manifest, subsets: Sequence[Subset], keep: int = 0) -> int | None:
+    return predicted_peak(manifest, subsets, keep, 0) if manifest.target in TARGETS else None
+
+
+def _keeping(manifest: Manifest, calibration: Calibration | None) -> tuple[KeepSummary, ...]:
+    """With no layer kept, a quarter, half and all of them."""
+    if manifest.target not in TARGETS or not TARGETS[manifest.target].keeps_activations:
+        return ()
+    layers, steps = manifest.model.num_hidden_layers, manifest.schedule
+    full = step_cost(manifest, full_subset(manifest)).flops
+    return tuple(
+        KeepSummary(
+            keep=keep,
+            flops_share=math.fsum(step_cost(manifest, subset, keep=keep).flops for subset in steps) / len(steps) / full,
+            time_share=math.fsum(time_share(manifest, subset, keep) for subset in steps) / len(steps),
+            predicted_peak_bytes=predicted_peak(manifest, steps, keep, 0),
+            seconds=math.fsum(predicted_seconds(manifest, calibration, subset, keep) for subset in steps) / len(steps)
+            if calibration
+            else None,
+        )
+        for keep in dict.fromkeys((0, math.ceil(layers / 4), math.ceil(layers / 2), layers))
+    )

@@ -1,0 +1,1 @@
+"""A whole run: what it needs, its checkpoints, `simulate` and `verify`."""

@@ -1,0 +1,83 @@
+"""The targets, one row each.
+
+A new target is a row here, an exporter (`export/to_NAME.py`, an `export.target.Exporter`) and a runner (`runners/NAME.py`, a
+`runners.RunnerModule`). Everything else asks the row. Rows name modules as text, so that neither half is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lcsb_mobile.errors import OptionError
+
+# Every target that a bundle may name, those of other versions of the toolkit too: such a bundle can be opened, not run.
+Target = Literal["onnxruntime-training", "onnxruntime", "executorch", "coreml"]
+
+# "block programs": small programs with weights as inputs, which a loop of the host runs over the layers. So a run may keep
+# activations, pause between two layers, and time each program. "whole step": one program computes a step.
+Form = Literal["block programs", "whole step"]
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """`exporter`, `runner`: names of modules. `files`, `programs`: what a bundle has
+    besides the files of every bundle and the programs of its form. `imports_torch`: the runtime does so by itself, which a report of its
+    memory says. `profiles_operators`: the runner takes `profile`, a directory for the runtime's own profiles. `int8_activations`: a
+    forward may round its activations to 8 bits (`accuracy_level`)."""
+
+    name: Target
+    exporter: str
+    runner: str
+    form: Form
+    files: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    imports_torch: bool = False
+    profiles_operators: bool = False
+    int8_activations: bool = False
+
+    @property
+    def keeps_activations(self) -> bool:
+        return self.form == "block programs"
+
+
+TARGETS: dict[str, TargetRow] = {
+    row.name: row
+    for row in (
+        TargetRow(
+            "onnxruntime-training",
+            exporter="lcsb_mobile.export.to_onnxruntime_training",
+            runner="lcsb_mobile.runners.onnxruntime_training",
+            form="whole step",
+            files=("checkpoint",),
+            programs=("optimizer_model",),
+            imports_torch=True,
+        ),
+        TargetRow(
+            "onnxruntime",
+            exporter="lcsb_mobile.export.to_onnxruntime",
+            runner="lcsb_mobile.runners.onnxruntime",
+            form="block programs",
+            profiles_operators=True,
+            int8_activations=True,
+        ),
+    )
+}
+
+# What a user may name; a test holds it to RUNNERS.
+RunnerName = Literal["onnxruntime-training", "onnxruntime", "eager"]
+REFERENCE: RunnerName = "eager"
+RUNNERS = {name: row.runner for name, row in TARGETS.items()} | {REFERENCE: "lcsb_mobile.export.reference.eager"}
+
+
+def target_row(name: str) -> TargetRow:
+    """Raises OptionError for a target that is none, or none of this version."""
+    if name not in get_args(Target):
+        raise OptionError(f"target: expected one of {', '.join(get_args(Target))}, found {name!r}")
+    if name not in TARGETS:
+        raise OptionError(f"target {name} is not available in this version; available: {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def targets_of(form: Form) -> list[str]:
+    return [name for name, row in TARGETS.items() if row.form == form]

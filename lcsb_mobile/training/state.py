@@ -1,0 +1,42 @@
+"""The state of a fine-tune in a mapped file: the system may write its pages out, so it takes no anonymous memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.errors import StorageError
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    """Parameters and AdamW's moments, float32[L, n] each."""
+
+    adapter: Float32Array
+    first_moment: Float32Array
+    second_moment: Float32Array
+
+
+def mapped_state(directory: Path, initial: Float32Array) -> AdapterState:
+    """The state at the start of a run: `initial` and zero moments. The file has no name and goes with the process.
+
+    Its space is reserved at once: writing to a mapped file on a full disk would end the process. Raises StorageError.
+    """
+    size = 3 * initial.nbytes
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            mapped = mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise StorageError(
+            f"{directory}: {size} bytes for the adapter and its moments cannot be reserved ({error.strerror}); free some space"
+        ) from error
+    adapter, first, second = np.frombuffer(mapped, np.float32).reshape(3, *initial.shape)
+    adapter[:] = initial
+    return AdapterState(adapter, first, second)

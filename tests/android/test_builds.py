@@ -1,0 +1,112 @@
+"""The two builds of android_demo agree: Maven's, which needs nothing of Google's repository, and Gradle's. Neither is run here."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it there
+
+DEMO = Path(__file__).parents[2] / "android_demo"
+MAVEN = "{http://maven.apache.org/POM/4.0.0}"
+ANDROID = "{http://schemas.android.com/apk/res/android}"
+CATALOG = tomllib.loads((DEMO / "gradle/libs.versions.toml").read_text())
+SCRIPTS = [DEMO / "build.gradle.kts", DEMO / "core/build.gradle.kts", DEMO / "app/build.gradle.kts"]
+
+# Where one artifact has another name for the desktop's JVM than for Android, and what Maven alone needs.
+ON_ANDROID = {"com.microsoft.onnxruntime:onnxruntime": "com.microsoft.onnxruntime:onnxruntime-android"}
+MAVEN_ALONE = {
+    "org.jetbrains.kotlin:kotlin-stdlib",  # Gradle's Kotlin plugin adds it
+    "org.robolectric:android-all",  # AGP compiles against the SDK's android.jar
+    "lcsbmobile:shim",  # stands for androidx.test, which Google's repository has
+}
+
+
+def pom(module: str) -> ElementTree.Element:
+    return ElementTree.parse(DEMO / module / "pom.xml").getroot()
+
+
+def properties(module: str) -> dict[str, str]:
+    return {node.tag.removeprefix(MAVEN): node.text or "" for node in pom(module).find(f"{MAVEN}properties") or ()}
+
+
+def maven_dependencies(module: str) -> set[str]:
+    nodes = pom(module).findall(f"{MAVEN}dependencies/{MAVEN}dependency")
+    return {f"{node.findtext(f'{MAVEN}groupId')}:{node.findtext(f'{MAVEN}artifactId')}" for node in nodes}
+
+
+def gradle_dependencies(module: str) -> dict[str, set[str]]:
+    """Module names by configuration; another module of the build as `lcsbmobile:NAME`."""
+    found: dict[str, set[str]] = {}
+    script = (DEMO / module / "build.gradle.kts").read_text()
+    for configuration, library, project in re.findall(r"(\w+)\((?:libs\.([\w.]+)|project\(\":(\w+)\"\))\)", script):
+        if configuration != "alias":
+            name = f"lcsbmobile:{project}" if project else CATALOG["libraries"][library.replace(".", "-")]["module"]
+            found.setdefault(configuration, set()).add(name)
+    return found
+
+
+def test_versions_agree() -> None:
+    """Every version of the catalog that Maven uses too is the same there; the AGP is Gradle's alone."""
+    stated = {name.removesuffix(".version"): value for name, value in properties(".").items() if name.endswith(".version")}
+    for name, version in CATALOG["versions"].items():
+        assert name == "agp" or stated[name] == version, name
+    assert set(stated) - set(CATALOG["versions"]) == {"android.all"}
+
+
+def test_what_the_scripts_use_is_in_the_catalog_and_all_of_it_is_used() -> None:
+    used = {name for script in SCRIPTS for name in re.findall(r"libs\.([\w.]+)", script.read_text())}
+    plugins = {name.removeprefix("plugins.").replace(".", "-") for name in used if name.startswith("plugins.")}
+    libraries = {name.replace(".", "-") for name in used if not name.startswith("plugins.")}
+    assert plugins == set(CATALOG["plugins"])
+    assert libraries == set(CATALOG["libraries"])
+    assert {entry["version"]["ref"] for kind in ("libraries", "plugins") for entry in CATALOG[kind].values()} == set(CATALOG["versions"])
+
+
+@pytest.mark.parametrize("module", ["core", "app"])
+def test_dependencies_agree(module: str) -> None:
+    gradle = set[str]().union(*gradle_dependencies(module).values())
+    maven = maven_dependencies(module) - MAVEN_ALONE
+    assert {ON_ANDROID.get(name, name) for name in maven} == {ON_ANDROID.get(name, name) for name in gradle}
+
+
+def test_the_apk_takes_the_runtime_of_android_and_core_neither() -> None:
+    assert "com.microsoft.onnxruntime:onnxruntime-android" in gradle_dependencies("app")["implementation"]
+    assert "com.microsoft.onnxruntime:onnxruntime" in gradle_dependencies("core")["compileOnly"]
+
+
+def test_source_folders_and_manifest_are_where_gradle_looks() -> None:
+    for module in ("core", "app"):
+        for kind, tag in (("main", "sourceDirectory"), ("test", "testSourceDirectory")):
+            folder = pom(module).findtext(f"{MAVEN}build/{MAVEN}{tag}")
+            assert folder == f"src/{kind}/kotlin" and (DEMO / module / folder).is_dir()
+    assert (DEMO / "app/src/main/AndroidManifest.xml").is_file() and (DEMO / "app/src/main/res/values/strings.xml").is_file()
+    assert re.findall(r"include\((.*)\)", (DEMO / "settings.gradle.kts").read_text()) == ['":core", ":app"']
+
+
+def test_numbers_of_the_app_agree() -> None:
+    script, stated = (DEMO / "app/build.gradle.kts").read_text(), properties("app")
+    for gradle, maven in (("minSdk", "min.sdk"), ("targetSdk", "target.sdk")):
+        assert re.findall(rf"{gradle} = (\d+)", script) == [stated[maven]]
+    application = re.findall(r'(?:namespace|applicationId) = "(.*)"', script)
+    assert application == ["lcsbmobile.app", "lcsbmobile.app"] and 'package="lcsbmobile.app"' in (DEMO / "app/aapt2.sh").read_text()
+
+
+def test_no_permission_to_use_the_network() -> None:
+    manifest = ElementTree.parse(DEMO / "app/src/main/AndroidManifest.xml").getroot()
+    permissions = {node.get(f"{ANDROID}name", "") for node in manifest.iter("uses-permission")}
+    assert permissions and not any("INTERNET" in name or "NETWORK" in name for name in permissions)
+
+
+def test_core_knows_no_android() -> None:
+    sources = list((DEMO / "core").rglob("*.kt"))
+    assert len(sources) > 20
+    for path in sources:
+        assert not re.search(r"\bandroidx?\.", path.read_text()), path

@@ -1,0 +1,168 @@
+"""One line to one example: the three forms, which labels count, and every way in which a line can be malformed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.data import CHAT, bpe_backend, byte_backend, learned, lists, make_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
+
+from lcsb_mobile.bundle.batch import IGNORED_LABEL
+from lcsb_mobile.data.records import Example, _overlaps, read_line
+from lcsb_mobile.errors import DataError, TokenizerError
+from lcsb_mobile.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(params=[byte_backend, bpe_backend])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return make_tokenizer(request.param())
+
+
+def read(tokenizer: Tokenizer, line: Any) -> Example:
+    return read_line(line if isinstance(line, bytes) else json.dumps(line).encode(), tokenizer).example
+
+
+def test_text_counts_everything_after_the_first_token(tokenizer: Tokenizer) -> None:
+    ids, labels = lists(read(tokenizer, {"text": "Two lines"}))
+    assert ids == [*tokenizer.encode("Two lines"), tokenizer.eos_id]
+    assert labels == [*ids[1:], IGNORED_LABEL]
+
+
+def test_completion_counts_from_the_prompts_last_position(tokenizer: Tokenizer) -> None:
+    ids, labels = lists(read(tokenizer, {"prompt": "user: ", "completion": "bien."}))
+    prompt = tokenizer.encode("user: ")
+    completion = [*tokenizer.encode("bien."), tokenizer.eos_id]
+    assert ids == prompt + completion
+    assert labels == [IGNORED_LABEL] * (len(prompt) - 1) + completion + [IGNORED_LABEL]
+
+
+def test_bos_is_not_counted() -> None:
+    tokenizer = make_tokenizer(byte_backend(), bos_token="<|im_start|>", add_bos_token=True)
+    ids, labels = lists(read(tokenizer, {"text": "ab"}))
+    assert ids == [257, *tokenizer.encode("ab"), 256]
+    assert labels == [*tokenizer.encode("ab"), 256, IGNORED_LABEL]
+
+
+def test_a_text_without_tokens_is_an_empty_example() -> None:
+    backend = Backend(models.WordLevel({"a": 0}))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    assert lists(read(Tokenizer(backend, {}, 10), {"text": " "})) == ([], [])
+
+
+def test_forms_are_told_apart(tokenizer: Tokenizer) -> None:
+    lines = ({"text": "a"}, {"prompt": "a", "completion": "b"}, {"messages": CHAT})
+    assert [read_line(json.dumps(line).encode(), tokenizer).form for line in lines] == ["text", "completion", "messages"]
+
+
+def test_messages_count_the_assistants_turns(tokenizer: Tokenizer) -> None:
+    example = read(tokenizer, {"messages": CHAT})
+    ids, labels = lists(example)
+    assert ids == tokenizer.encode(tokenizer.render_chat(CHAT))
+    assert learned(tokenizer, example) == " Oui, très bien.\n<|im_end|>\nTwo\n\nlines 🙂<|im_end|>\n"
+    assert all(label in (IGNORED_LABEL, token) for label, token in zip(labels, ids[1:], strict=False))
+
+
+def test_what_follows_the_assistants_last_turn_is_dropped(tokenizer: Tokenizer) -> None:
+    longer = [*CHAT, {"role": "user", "content": "And?"}, {"role": "system", "content": "Stop."}]
+    assert lists(read(tokenizer, {"messages": longer})) == lists(read(tokenizer, {"messages": CHAT}))
+
+
+def test_a_token_that_straddles_the_turns_start_is_counted() -> None:
+    backend = Backend(models.BPE(vocab={c: i for i, c in enumerate([*"abu:Ġ", ":a"])}, merges=[(":", "a")]))
+    template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+    tokenizer = make_tokenizer(backend, template)
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    turns = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "ab"}]
+    ids, labels = lists(read(tokenizer, {"messages": turns}))
+    assert [backend.id_to_token(token) for token in ids] == ["u", ":", "b", "a", ":a", "b"]
+    assert [label != IGNORED_LABEL for label in labels] == [False, False, False, True, True, False]
+
+
+RANGES = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda pair: (min(pair), max(pair)))
+
+
+@given(st.lists(RANGES, max_size=6), st.lists(RANGES, max_size=4))
+def test_overlaps_is_a_comparison_of_every_character(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> None:
+    inside = {character for start, end in spans for character in range(start, end)}
+    expected = [bool(inside & set(range(start, end))) for start, end in offsets]
+    assert _overlaps(offsets, spans, 12).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b'\xef\xbb\xbf{"text": "ab"}\r\n', "ab"),  # as editors on Windows write
+        (b'{"text": "a\\u0000b"}', "a\x00b"),
+        (b'{"text": "\\ud83d\\ude42"}', "🙂"),
+        (b' {"text" : "a" , "text": "b"} ', "b"),
+        (b'{"text": "<|im_end|>"}', "<|im_end|>"),
+    ],
+)
+def test_unusual_but_good_lines(line: bytes, text: str) -> None:
+    tokenizer = make_tokenizer(byte_backend())
+    assert lists(read(tokenizer, line))[0] == tokenizer.encode(text) + tokenizer.eos()
+
+
+FAULTS = [
+    (b"", "a blank line; expected"),
+    (b"{", "not JSON: "),
+    (b'{"text": "a"} x', "not JSON: .*trailing characters"),
+    (b'{"text": "\\ud800"}', "not JSON: half a surrogate pair"),
+    (b'{"text": "\\udc00\\ud800"}', "not JSON: half a surrogate pair"),
+    (b'{"text": "\\ud83d\\ude42', "not JSON: .*truncated"),
+    (b'{"text": "a\x00b"}', "not JSON: .*invalid character"),
+    (b'{"text": "a"}\x00', "not JSON: .*trailing characters"),
+    (b"[" * 100_000, "Expected `object`, got `array`"),
+    (b'{"text": ' + b"[" * 100_000, "not JSON: "),
+    (b'{"text": ' * 100_000, "not JSON: "),
+    (b'{"text": "\xff"}', "not UTF-8: invalid start byte at byte 10"),
+    (b'{"text": "\xed\xa0\x80"}', "not UTF-8: invalid continuation byte"),
+    (b'\xff\xfe{\x00"\x00', "not UTF-8: invalid start byte at byte 0"),
+    (b'["text"]', "Expected `object`, got `array`"),
+    ({}, "expected the keys of .*, found none"),
+    ({"txt": "a"}, "expected the keys of .*, found 'txt'"),
+    ({"text": "a", "prompt": "b"}, "expected the keys of .*, found 'prompt', 'text'"),
+    ({"text": "a", "id": 1}, "Object contains unknown field `id`"),
+    ({"\x1b[2J\n": 1}, r"found .\\x1b\[2J\\n.$"),
+    ({"text": "a", "k" * 9999: 1}, "unknown field `k{100,200}…$"),
+    ({"prompt": "a"}, "missing required field `completion`"),
+    ({"text": 5}, r"Expected `str`, got `int` - at `\$.text`"),
+    ({"text": None}, r"Expected `str`, got `null` - at `\$.text`"),
+    ({"text": ""}, "text: expected text, found an empty string"),
+    ({"prompt": "a", "completion": ""}, "completion: expected text"),
+    ({"messages": []}, "messages: expected text"),
+    ({"messages": [{"role": "assistant", "content": ""}]}, "messages: expected text"),
+    ({"messages": [{"role": "", "content": "a"}]}, "role: expected text"),
+    ({"messages": [{"role": "user"}]}, r"missing required field `content` - at `\$.messages\[0\]`"),
+    ({"messages": [{"role": "user", "content": ["a"]}]}, r"Expected `str`, got `array` - at `\$.messages\[0\].content`"),
+    ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "unknown field `name`"),
+    ({"messages": [{"role": "assistant", "content": "a"}] * 1001}, "messages: expected at most 1000, found 1001; give"),
+    ({"messages": [{"role": "user", "content": "a"}]}, "at least one with the role 'assistant', found none"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), FAULTS, ids=range(len(FAULTS)))
+def test_malformed_line(line: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(make_tokenizer(byte_backend()), line)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_tokenizer_faults() -> None:
+    with pytest.raises(TokenizerError, match=r"token 258 .* vocabulary of 258"):
+        read(make_tokenizer(byte_backend(), vocab_size=258), {"text": "a<|im_end|>"})
+    with pytest.raises(TokenizerError, match="the tokenizer has no chat template"):
+        read(make_tokenizer(byte_backend(), None), {"messages": CHAT})
+
+
+def test_arrays_are_int32(tokenizer: Tokenizer) -> None:
+    example = read(tokenizer, {"messages": CHAT})
+    assert example.input_ids.dtype == example.labels.dtype == np.int32
+    assert lists(example.cut(3)) == tuple(each[:3] for each in lists(example))
+    assert example.counted_labels == sum(label != IGNORED_LABEL for label in example.labels)

@@ -1,0 +1,115 @@
+"""The simulator on target `onnxruntime`: activations kept by number or by budget, and a budget that is watched within a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.bundles import RandomBundle, export_random, lcsb, lcsb_error, lcsb_json
+
+import lcsb_mobile.runs.setup as run_setup_module
+import lcsb_mobile.runs.simulate as simulate_module
+from lcsb_mobile.bundle.adapter import load_adapter
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.errors import BundleError, MemoryBudgetError, MemoryBudgetExceeded, OptionError
+from lcsb_mobile.measuring.memory import process_memory
+from lcsb_mobile.planning.plan import Plan
+from lcsb_mobile.runners import make_runner
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import simulate
+
+STEPS = 6
+# What is kept is rounded to float16, 2^-11 of each value; it reaches a loss through a few updates of 1e-3.
+KEPT_TOLERANCE = 2e-4
+
+
+@pytest.fixture(scope="module")
+def programs_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
+    return export_random(tmp_path_factory.mktemp("onnxruntime-bundle"), target="onnxruntime")
+
+
+@pytest.fixture
+def options(programs_bundle: RandomBundle, messages: Path, tmp_path: Path) -> SimulateOptions:
+    adapter = tmp_path / "runs" / "adapter.safetensors"
+    return SimulateOptions(programs_bundle.bundle, messages, steps=STEPS, adapter=adapter, threads=1, learning_rate=0.01, method="full")
+
+
+def test_what_is_kept_changes_no_result(options: SimulateOptions) -> None:
+    """Nothing, one layer, everything (and more than there is): the same losses, to float16's rounding of what was kept."""
+    options = dataclasses.replace(options, learning_rate=1e-3)
+    nothing = simulate(options).result
+    assert nothing.kept_layers == 0 and nothing.runtime == "onnxruntime"
+    assert nothing.eval_loss_after < nothing.eval_loss_before
+    for keep, kept in ((1, 1), (3, 3), (10**6, 3)):
+        result = simulate(dataclasses.replace(options, keep=keep, force=True)).result
+        assert result.kept_layers == kept
+        np.testing.assert_allclose(result.losses, nothing.losses, rtol=KEPT_TOLERANCE)
+        assert result.losses[0] == nothing.losses[0]  # a loss is the forward's, which keeps in full precision
+
+
+def test_a_run_repeats_bit_for_bit(options: SimulateOptions) -> None:
+    first = simulate(options).result
+    adapter = options.adapter.read_bytes()
+    second = simulate(dataclasses.replace(options, force=True)).result
+    assert first.losses == second.losses and first.evaluations == second.evaluations
+    assert options.adapter.read_bytes() == adapter
+
+
+def test_no_state_is_left_behind(options: SimulateOptions) -> None:
+    simulate(options)
+    assert [path.name for path in options.adapter.parent.iterdir()] == [options.adapter.name]
+
+
+def test_the_budget_decides_what_is_kept(options: SimulateOptions) -> None:
+    """A budget is spent on keeping: far too much of it keeps every layer; without one nothing is kept."""
+    result = simulate(dataclasses.replace(options, memory_budget=10**12)).result
+    assert result.kept_layers == 3
+    assert result.predicted_peak_anonymous_bytes is not None and result.predicted_peak_anonymous_bytes < 10**12
+
+
+def test_a_budget_below_the_least_says_the_least(options: SimulateOptions) -> None:
+    base, _ = process_memory()
+    assert base is not None
+    with pytest.raises(MemoryBudgetError, match=r"at least [\d.,]+ MB, .* nothing was run"):
+        simulate(dataclasses.replace(options, memory_budget=base // 2))
+    assert not options.adapter.exists()
+
+
+def test_a_budget_is_watched_between_layers(options: SimulateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prediction that was wrong: the first step is stopped before it ends, and the adapter is as it was."""
+    monkeypatch.setattr(run_setup_module, "plan_run", lambda *_: Plan(0, 1, 1))
+    monkeypatch.setattr(run_setup_module, "WATCH_INTERVAL", 0.0)
+    monkeypatch.setattr(simulate_module, "check_first_step", lambda *_: None)
+    monkeypatch.setattr(simulate_module._Session, "_evaluate", lambda *_: None)
+    with pytest.raises(MemoryBudgetExceeded, match=r"step 1: .* more than the 1\.0 MB"):
+        simulate(dataclasses.replace(options, memory_budget=1_000_000))
+    initial = Bundle.open(options.bundle).initial_adapter()
+    assert np.array_equal(load_adapter(options.adapter, Bundle.open(options.bundle).manifest.adapter), initial)
+
+
+def test_keeping_needs_a_target_that_can(
+    random_bundle: RandomBundle, programs_bundle: RandomBundle, messages: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match="keep: .*onnxruntime-training"):
+        simulate(SimulateOptions(random_bundle.bundle, messages, steps=1, adapter=tmp_path / "a", keep=1))
+    with pytest.raises(OptionError, match="keep: expected none with runner eager"):
+        make_runner(Bundle.open(programs_bundle.bundle), "eager", keep=1)
+
+
+def test_a_bundle_of_another_target(random_bundle: RandomBundle, programs_bundle: RandomBundle) -> None:
+    with pytest.raises(BundleError, match="expected a bundle of target onnxruntime, found onnxruntime-training"):
+        make_runner(Bundle.open(random_bundle.bundle), "onnxruntime")
+    with pytest.raises(BundleError, match="expected a bundle of target onnxruntime-training, found onnxruntime"):
+        make_runner(Bundle.open(programs_bundle.bundle), "onnxruntime-training")
+
+
+def test_the_command(programs_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
+    arguments = ("simulate", programs_bundle.bundle, "--data", messages, "--steps", 2, "--adapter", tmp_path / "a", "--threads", 1)
+    assert lcsb_json(*arguments, "--keep", "all")["kept_layers"] == 3
+    assert "top 1 layers" in lcsb(*arguments, "--keep", 1, "--force")
+    line = lcsb_error(2, *arguments, "--keep", "most", "--force")
+    assert "keep: expected none, all or a number of layers, found 'most'" in line
+    line = lcsb_error(2, *arguments, "--memory-budget", "1MB", "--force")
+    assert "at least" in line and "nothing was run" in line

@@ -1,0 +1,59 @@
+"""The mapped state: what a run starts from, in a file that leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lcsb_mobile.errors import StorageError
+from lcsb_mobile.training.state import mapped_state
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+def test_starts_with_the_adapter_and_zero_moments(tmp_path: Path) -> None:
+    initial = np.arange(15, dtype=np.float32).reshape(3, 5)
+    state = mapped_state(tmp_path, initial)
+    assert np.array_equal(state.adapter, initial)
+    assert not state.first_moment.any() and not state.second_moment.any()
+    state.adapter[1] = 7
+    state.second_moment[2] = 8
+    assert np.array_equal(state.adapter[[0, 2]], initial[[0, 2]]) and not state.first_moment.any()
+
+
+def test_leaves_no_file(tmp_path: Path) -> None:
+    state = mapped_state(tmp_path, np.ones((2, 3), np.float32))
+    assert not list(tmp_path.iterdir())
+    del state
+    assert not list(tmp_path.iterdir())
+
+
+def test_takes_no_anonymous_memory(tmp_path: Path) -> None:
+    """The state's 48 MB are written to, and are the file's."""
+    initial = np.ones((4, 2**20), np.float32)
+    before = anonymous_bytes()
+    state = mapped_state(tmp_path, initial)
+    state.first_moment[:] = 1
+    state.second_moment[:] = 1
+    assert anonymous_bytes() - before < 2**20
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match=r"24 bytes .* cannot be reserved \(No space left on device\); free some space"):
+        mapped_state(tmp_path, np.ones((1, 2), np.float32))
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        mapped_state(tmp_path / "missing", np.ones((1, 2), np.float32))

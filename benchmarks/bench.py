@@ -1,4 +1,4 @@
-"""The tables of `lcsb bench` for the README: `bench.py [methods] [lengths] [memory]`, all of them without arguments.
+"""The tables of `lcsb bench` in docs/benchmarks.md: `bench.py [methods] [lengths] [memory]`, all of them without arguments.
 
 Each measures in the environment of `make test-device`, which has the newest ONNX Runtime and no torch, if it is there; the peer and
 the random bundles need this one.

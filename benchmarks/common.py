@@ -1,4 +1,4 @@
-"""What the benchmarks share: running `lcsb` in a fresh process, and writing tables that the README includes."""
+"""What the benchmarks share: running `lcsb` in a fresh process, and writing tables that the documentation includes."""
 
 from __future__ import annotations
 

@@ -45,6 +45,14 @@ TARGETS: dict[str, TargetRow] = {
     row.name: row
     for row in (
         TargetRow(
+            "onnxruntime",
+            exporter="lcsb_mobile.export.to_onnxruntime",
+            runner="lcsb_mobile.runners.onnxruntime",
+            form="block programs",
+            profiles_operators=True,
+            int8_activations=True,
+        ),
+        TargetRow(
             "onnxruntime-training",
             exporter="lcsb_mobile.export.to_onnxruntime_training",
             runner="lcsb_mobile.runners.onnxruntime_training",
@@ -52,14 +60,6 @@ TARGETS: dict[str, TargetRow] = {
             files=("checkpoint",),
             programs=("optimizer_model",),
             imports_torch=True,
-        ),
-        TargetRow(
-            "onnxruntime",
-            exporter="lcsb_mobile.export.to_onnxruntime",
-            runner="lcsb_mobile.runners.onnxruntime",
-            form="block programs",
-            profiles_operators=True,
-            int8_activations=True,
         ),
     )
 }

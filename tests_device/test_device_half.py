@@ -44,8 +44,8 @@ LCSB = "from lcsb_mobile.cli import main; sys.argv[0] = 'lcsb'; main()"
 STEP = """
 import json
 from pathlib import Path
-from lcsb_mobile.bundle import Bundle
-from lcsb_mobile.golden import read_trace
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.golden import read_trace
 from lcsb_mobile.runners import make_runner
 bundle = Bundle.open(Path(sys.argv[1]))
 trace, adapter, runner = read_trace(bundle.golden_path), bundle.initial_adapter(), make_runner(bundle, threads=1)

@@ -113,7 +113,7 @@ def final_norm(b: GraphBuilder, parts: StepParts, h: ir.Value) -> ir.Value:
 
 def head(b: GraphBuilder, parts: StepParts, h: ir.Value, labels: ir.Value, gradient: bool) -> tuple[ir.Value, ...]:
     """h[L] [T, D] -> (loss,) or, with `gradient`, (loss, d loss / d h[L]). Only counted positions cost anything; the formula
-    is `lcsb_mobile.head.cross_entropy`."""
+    is `export.graphs.head.cross_entropy`."""
     hidden = parts.config.hidden_size
     counted = b.op("Not", b.op("Equal", labels, b.const(IGNORED_LABEL, np.int64)))
     positions = b.op("Reshape", b.op("NonZero", counted), b.ints(-1))  # [C]

@@ -68,7 +68,7 @@ def step_cost(manifest: Manifest, subset: Subset, counted_labels: int | None = N
 
     Every layer runs forward; those of `propagate` from min(train) up run backward, which recomputes them unless they were kept; the
     others, identities, cost nothing. A forward on int8 activations reads the packed weights as they are. The head visits its V rows
-    once, with two products for each counted label (lcsb_mobile.head).
+    once, with two products for each counted label (`export/graphs/head.py`).
     Raises OptionError when the subset is not of this model, or when more labels are counted than there are tokens.
     """
     layers = manifest.model.num_hidden_layers

@@ -45,7 +45,7 @@ class WeightSummary(Record, frozen=True):
 
 class StepSummary(Record, frozen=True):
     """One step of the cycle, or the mean over it, nothing kept. Layers as ranges, such as "0–3, 7". FLOPs of the matrix products, all
-    labels counted; shares are of a full step; `time_share` is predicted (lcsb_mobile.cost). `decompressed_bytes`: of float32 weights.
+    labels counted; shares are of a full step; `time_share` is predicted (`planning.cost`). `decompressed_bytes`: of float32 weights.
     `predicted_peak_bytes` as in Inspection, of a run of this step alone, or of the whole cycle. `seconds`: predicted by a calibration.
     """
 
@@ -75,7 +75,7 @@ class Inspection(Record, frozen=True):
 
     `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
     holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime is imported, an
-    estimate that is mostly high (lcsb_mobile.plan); None for a target that it is not known of. `keeping`: by how many layers keep their
+    estimate that is mostly high (`planning.plan`); None for a target that it is not known of. `keeping`: by how many layers keep their
     activations; empty for a target that cannot. `calibration`: what the predicted seconds rest on, None where nothing was run.
     """
 

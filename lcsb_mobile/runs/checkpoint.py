@@ -27,7 +27,7 @@ from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
 from lcsb_mobile.training.state import AdapterState
 from lcsb_mobile.training.trainer import TrainConfig
 
-FORMAT, VERSION = "lcsb_mobile.export.checkpoints.hugging_face", "1"
+FORMAT, VERSION = "lcsb_mobile.checkpoint", "1"
 NAME = re.compile(r"step-(\d{8,18})\.safetensors")
 UNKNOWN_DIGEST = "0" * 64
 DIGEST_FIELD = b'"sha256":"'

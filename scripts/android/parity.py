@@ -30,7 +30,7 @@ OPTIONS = ("--accumulation", 2, "--eval-every", 1, "--checkpoint-every", 2, "--t
 NORM_TOLERANCE = 1e-12
 HOLD = """
 import pathlib, sys
-from lcsb_mobile.run_directory import RunDirectory
+from lcsb_mobile.runs.directory import RunDirectory
 with RunDirectory(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     input()

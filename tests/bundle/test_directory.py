@@ -128,7 +128,7 @@ KILLED = """
 import os, signal, shutil, sys
 from pathlib import Path
 from lcsb_mobile.io import files
-from lcsb_mobile.bundle import Bundle, seal, write_bundle
+from lcsb_mobile.bundle.directory import Bundle, seal, write_bundle
 target, source, last, exchange = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "exchange"
 if not exchange:
     files._exchange = lambda first, second: False

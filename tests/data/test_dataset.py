@@ -207,10 +207,10 @@ def test_memory_does_not_grow_with_the_data() -> None:
 import itertools
 import numpy as np
 from pathlib import Path
-from lcsb_mobile.dataset import DatasetWriter, hold_out
-from lcsb_mobile.memory import MemorySampler, process_memory
-from lcsb_mobile.packing import epochs
-from lcsb_mobile.records import Example, LineExample
+from lcsb_mobile.data.dataset import DatasetWriter, hold_out
+from lcsb_mobile.measuring.memory import MemorySampler, process_memory
+from lcsb_mobile.data.packing import epochs
+from lcsb_mobile.data.records import Example, LineExample
 
 def run(count):
     writer = DatasetWriter(256)

@@ -53,7 +53,7 @@ def test_a_full_disk() -> None:
 import resource, sys
 import numpy as np
 from lcsb_mobile.errors import StorageError
-from lcsb_mobile.spool import Spool
+from lcsb_mobile.data.spool import Spool
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 for size in (1 << 10, (1 << 16) + 1):
     spool = Spool(np.uint8)

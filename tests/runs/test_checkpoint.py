@@ -44,7 +44,7 @@ def test_another_reader_finds_what_the_page_says(tmp_path: Path) -> None:
     }
     size = int.from_bytes(raw[:8], "little")
     metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
-    assert (metadata["format"], metadata["version"]) == ("lcsb_mobile.export.checkpoints.hugging_face", "1")
+    assert (metadata["format"], metadata["version"]) == ("lcsb_mobile.checkpoint", "1")
     assert hashlib.sha256(raw.replace(metadata["sha256"].encode(), b"0" * 64)).hexdigest() == metadata["sha256"]
     run = json.loads(metadata["run"])
     assert (run["step"], run["sequences"]) == (4, 8)

@@ -88,7 +88,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from lcsb_mobile.run_directory import RunDirectory
+from lcsb_mobile.runs.directory import RunDirectory
 directory = RunDirectory(Path({str(tmp_path)!r}))
 print("locked", flush=True)
 sys.stdin.read()
@@ -108,7 +108,7 @@ def test_a_process_has_it_once(tmp_path: Path) -> None:
         with pytest.raises(RunBusyError, match="another run, of this process"):
             RunDirectory(tmp_path)
         locked = python(
-            "import sys; from pathlib import Path; from lcsb_mobile.run_directory import *; RunDirectory(Path(sys.argv[1]))", tmp_path
+            "import sys; from pathlib import Path; from lcsb_mobile.runs.directory import *; RunDirectory(Path(sys.argv[1]))", tmp_path
         )
         assert "RunBusyError" in locked.stderr  # being refused did not give the lock away
     RunDirectory(tmp_path).close()
@@ -119,7 +119,7 @@ def test_the_lock_goes_with_its_process_though_a_child_lives_on(tmp_path: Path) 
     forked = """
 import os, sys, time
 from pathlib import Path
-from lcsb_mobile.run_directory import RunDirectory
+from lcsb_mobile.runs.directory import RunDirectory
 directory = RunDirectory(Path(sys.argv[1]))
 if os.fork() == 0:
     os.close(1), os.close(2)
@@ -167,7 +167,7 @@ import resource, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
 from lcsb_mobile.errors import StorageError
-from lcsb_mobile.run_directory import RunDirectory
+from lcsb_mobile.runs.directory import RunDirectory
 from helpers.run_checkpoints import make_checkpoint
 directory = RunDirectory(Path({str(tmp_path)!r}))
 directory.write(make_checkpoint(3))

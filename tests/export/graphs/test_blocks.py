@@ -1,4 +1,4 @@
-"""Laws 1, 2 and 3 for the block graphs and the eager runner, held to `lcsb_mobile.reference`."""
+"""Laws 1, 2 and 3 for the block graphs and the eager runner, held to `export.reference`."""
 
 from __future__ import annotations
 

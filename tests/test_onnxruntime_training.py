@@ -22,7 +22,6 @@ from lcsb_mobile.runners.onnxruntime_training import (
     subset_inputs,
 )
 
-pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install 'lcsb_mobile[onnxruntime-training]'")
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 

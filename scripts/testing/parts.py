@@ -11,6 +11,8 @@ from typing import Literal
 ROOT = Path(__file__).resolve().parents[2]  # where the commands run
 PYTHON, DEVICE_PYTHON = ".venv/bin/python", ".venv-onnxruntime/bin/python"
 BUNDLES = "build/device-bundles"
+PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3")]
+TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
@@ -29,9 +31,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Part:
-    """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, a command
-    as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run the same
-    tests, each in another environment, so that one may skip what another runs."""
+    """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
+    command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
+    the same tests, each in another environment, so that one may skip what another runs."""
 
     name: str
     commands: tuple[Command, ...] = ()
@@ -97,7 +99,7 @@ PARTS = (
     # One run of Maven. When a module fails, it goes on with those that do not need it.
     Part(
         "android-core",
-        (command("scripts/android/maven.sh", "clean", "package", "--fail-at-end", f"-Dtest.bundles={ROOT / BUNDLES}", can_be_unavailable=True),),
+        (command("scripts/android/maven.sh", "clean", "package", "--fail-at-end", TEST_BUNDLES, can_be_unavailable=True),),
         needs=("device-bundles",),
         counted="reports",
         reports="android_demo/core/target/surefire-reports/TEST-*.xml",
@@ -111,7 +113,7 @@ PARTS = (
     ),
     Part(
         "parity",
-        (command(DEVICE_PYTHON, "scripts/android/parity.py", *(f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3")), "--data", DATA),),
+        (command(DEVICE_PYTHON, "scripts/android/parity.py", *PARITY_BUNDLES, "--data", DATA),),
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
     ),

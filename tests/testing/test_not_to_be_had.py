@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file())
+ROOT = Path(__file__).resolve().parents[2]
 
 NOT_TO_BE_HAD = [
     "E: Unable to locate package aapt",
@@ -40,6 +40,25 @@ def test_logs(tmp_path: Path, line: str) -> None:
 
 # aapt2.sh
 
+PROGRAMS = (
+    "bash",
+    "cat",
+    "chmod",
+    "cp",
+    "dirname",
+    "find",
+    "grep",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "paste",
+    "rm",
+    "sed",
+    "sh",
+    "sort",
+    "tail",
+    "touch",
+)
 APT_CACHE = '[ -e "$FAKE/known" ] || { echo "E: No packages found" >&2; exit 100; }'
 APT_GET = """
 case "$*" in
@@ -59,7 +78,7 @@ def aapt2(tmp_path: Path, aapt2: str, *state: str, apt: bool = True) -> subproce
     """The script, with nothing on the PATH but what it calls and the false apt, and in a state of which `state` are true."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("bash", "sh", "mktemp", "rm", "mkdir", "mv", "cp", "touch", "grep", "sed", "find", "sort", "paste", "tail", "dirname", "chmod"):
+    for name in PROGRAMS:
         (programs / name).symlink_to(shutil.which(name) or name)
     for name, script in (("apt-get", APT_GET), ("apt-cache", APT_CACHE), ("dpkg", DPKG)) if apt else ():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file())
-sys.path.insert(0, str(ROOT / "scripts/testing"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts/testing"))
 
 import part_reports
 import parts
@@ -279,8 +278,8 @@ def test_it_may_be_allowed(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_a_test_that_runs_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    suite = [with_report("one", passed("a") + skipped("b[1]") + skipped("b[2]"), "s"), with_report("two", passed("b[1]") + passed("b[2]"), "s")]
-    run = Run(suite, capsys)
+    one, two = passed("a") + skipped("b[1]") + skipped("b[2]"), passed("b[1]") + passed("b[2]")
+    run = Run([with_report("one", one, "s"), with_report("two", two, "s")], capsys)
     assert run.code == 0
     assert "  one: tests.test_x::b (2 cases): torch is here; ran in two" in run.lines
     assert run.rows["skipped-tests"].startswith("ran")

@@ -15,8 +15,8 @@ failed() {
     exit 1
 }
 
-# last LOG: its last line that says something.
-last() { grep . "$1" | tail -n 1 || echo "no reason given"; }
+# why LOG: apt's first error, or else the last line.
+why() { grep --max-count=1 '^E: ' "$1" || grep . "$1" | tail -n 1 || echo "no reason given"; }
 
 command -v aapt2 && exit 0
 directory=${1:-build/aapt2}
@@ -28,16 +28,16 @@ if ! "$directory/aapt2" version >/dev/null 2>&1; then
     known() { apt-cache show aapt >"$work/log" 2>&1; }
     # Without lists of packages there is nothing to download; only root may fetch them.
     update() { apt-get --quiet -o APT::Update::Error-Mode=any update >"$work/log" 2>&1; }
-    known || { update && known; } || unavailable "Debian's package aapt is not to be had: $(last "$work/log")"
+    known || { update && known; } || unavailable "Debian's package aapt is not to be had: $(why "$work/log")"
 
     # What apt itself would install where nothing is installed yet. libc6 alone is the system's, as it goes with the loader that starts aapt2.
     : >"$work/nothing"
     apt-get install --simulate --no-install-recommends -o Dir::State::status="$work/nothing" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-        aapt >"$work/closure" 2>"$work/log" || failed "apt does not resolve what aapt depends on: $(last "$work/log")"
+        aapt >"$work/closure" 2>"$work/log" || failed "apt does not resolve what aapt depends on: $(why "$work/log")"
     packages=$(sed -n 's/^Inst \([^ ]*\) .*/\1/p' "$work/closure" | grep -vx 'libc6')
     fetch() { (cd "$work" && apt-get download --quiet $packages) >"$work/log" 2>&1; }
     # Lists that are out of date name files that are gone.
-    fetch || { update && fetch; } || unavailable "Debian's package aapt is not to be had: $(last "$work/log")"
+    fetch || { update && fetch; } || unavailable "Debian's package aapt is not to be had: $(why "$work/log")"
 
     mkdir "$work/tree"
     for package in "$work"/*.deb; do dpkg -x "$package" "$work/tree"; done
@@ -48,7 +48,7 @@ here=\$(cd "\$(dirname "\${BASH_SOURCE[0]}")" && pwd)
 LD_LIBRARY_PATH="$libraries" exec "\$here/tree/usr/bin/aapt2" "\$@"
 WRAPPER
     chmod +x "$work/aapt2"
-    "$work/aapt2" version >"$work/log" 2>&1 || failed "Debian's was fetched but does not run: $(last "$work/log")"
+    "$work/aapt2" version >"$work/log" 2>&1 || failed "Debian's was fetched but does not run: $(why "$work/log")"
     rm -rf "$directory" "$work"/*.deb "$work/log" "$work/nothing" "$work/closure"
     mv "$work" "$directory"
     trap - EXIT

@@ -201,8 +201,8 @@ def test_counts_of_surefire(directory: Path) -> None:
     (directory / "TEST-a.xml").write_text(
         '<testsuite name="lcsbmobile.ATest" tests="3" errors="1" skipped="1" failures="0">'
         '<testcase name="runs" classname="lcsbmobile.ATest" time="0.1"/>'
-        '<testcase name="breaks" classname="lcsbmobile.ATest"><error type="E">…</error></testcase>'
         '<testcase name="breaks" classname="lcsbmobile.ATest"/>'
+        '<testcase name="breaks" classname="lcsbmobile.ATest"><error type="E">…</error></testcase>'
         '<testcase name="waits" classname="lcsbmobile.ATest"><skipped message="got: &lt;1&gt;&#10;expected"/></testcase></testsuite>'
     )
     (directory / "TEST-b.xml").write_text('<testsuite><testcase name="runs" classname="lcsbmobile.BTest"/></testsuite>')

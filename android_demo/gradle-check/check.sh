@@ -9,6 +9,7 @@ cd "$(dirname "$0")"
 m2=${M2:-$HOME/.m2/repository}
 kotlin=$(sed -n 's|.*<kotlin.version>\(.*\)</kotlin.version>.*|\1|p' ../pom.xml)
 agp=$(sed -n 's/^agp = "\(.*\)"/\1/p' ../gradle/libs.versions.toml)
+plugin=$(sed -n 's|.*<artifactId>maven-dependency-plugin</artifactId><version>\(.*\)</version>.*|\1|p' ../pom.xml)
 out=${1:-../target/gradle-check}
 rm -rf "$out" && mkdir -p "$out/classes"
 
@@ -20,7 +21,8 @@ artifacts=(dev.gradleplugins:gradle-api:8.11.1 "com.android.tools.build:gradle-a
 declare -A jar
 mkdir -p "$m2"
 fetch() { # MAVEN_ARGUMENT...; AGP's newest API may be on Google's repository alone
-    mvn -B -q -ntp -Dmaven.repo.local="$m2" dependency:get "$@" >"$out/log" 2>&1 && return
+    mvn -B -q -ntp -Dmaven.repo.local="$m2" "org.apache.maven.plugins:maven-dependency-plugin:$plugin:get" "$@" >"$out/log" 2>&1 && return
+    sed -i 's/\x1b\[[0-9;]*m//g' "$out/log" # escapes for colours
     local reason
     reason=$(../../scripts/testing/not_to_be_had.sh "$out/log" || grep -m 1 'Could not find artifact com.android.tools.build:' "$out/log") || {
         cat "$out/log" >&2

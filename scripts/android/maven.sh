@@ -11,7 +11,9 @@ aapt2=$(scripts/android/aapt2.sh build/aapt2)
 export PATH="$(dirname "$aapt2"):$PATH"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-mvn --batch-mode --quiet --no-transfer-progress --file android_demo/pom.xml "$@" 2>&1 | tee "$log" && exit
+# Maven writes escapes for colours into files too.
+mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file android_demo/pom.xml "$@" 2>&1 |
+    sed --unbuffered 's/\x1b\[[0-9;]*m//g' | tee "$log" && exit
 # One module may fail for want of an artifact, and another one by itself.
 if grep '^\[ERROR\] Failed to execute goal' "$log" | grep -qv 'Could not transfer artifact'; then exit 1; fi
 reason=$(scripts/testing/not_to_be_had.sh "$log") || exit 1

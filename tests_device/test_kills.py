@@ -7,17 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from conftest import BUNDLES
-
 from lcsb_mobile import tiny
 
 NAME = "llama"
 
 
-@pytest.mark.skipif(NAME not in {path.name for path in BUNDLES}, reason=f"there is no bundle {NAME}")
-def test_fifty_kills() -> None:
-    bundle = next(path for path in BUNDLES if path.name == NAME)
+def test_fifty_kills(bundles: list[Path]) -> None:
+    bundle = next(path for path in bundles if path.name == NAME)
     script = Path(__file__).parents[1] / "scripts/testing/kill_test.py"
     command = [sys.executable, str(script), str(bundle), "--data", str(tiny.MESSAGES), "--kills", "50"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

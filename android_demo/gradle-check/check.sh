@@ -1,12 +1,15 @@
 #!/bin/bash
 # check.sh: types the Gradle scripts against the real APIs of Gradle, AGP and the Kotlin plugin. There is no Gradle where this runs: each
 # script is wrapped in a function, and Stubs.kt stands for what Gradle generates (plugins, libs, accessors). So it proves names and types of
-# what the scripts use, not that Gradle builds them. Exit code 3: an API cannot be had.
+# what the scripts use, not that Gradle builds them. Exit code 3, and one line that says why: Maven, a JDK or an API is not to be had. Any
+# other exit code but 0: something is broken.
 set -euo pipefail
 cd "$(dirname "$0")"
+../../scripts/android/toolchain.sh
 m2=${M2:-$HOME/.m2/repository}
 kotlin=$(sed -n 's|.*<kotlin.version>\(.*\)</kotlin.version>.*|\1|p' ../pom.xml)
 agp=$(sed -n 's/^agp = "\(.*\)"/\1/p' ../gradle/libs.versions.toml)
+plugin=$(sed -n 's|.*<artifactId>maven-dependency-plugin</artifactId><version>\(.*\)</version>.*|\1|p' ../pom.xml)
 out=${1:-../target/gradle-check}
 rm -rf "$out" && mkdir -p "$out/classes"
 
@@ -16,15 +19,27 @@ artifacts=(dev.gradleplugins:gradle-api:8.11.1 "com.android.tools.build:gradle-a
     "org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable:$kotlin" "org.jetbrains.kotlin:kotlin-script-runtime:$kotlin"
     "org.jetbrains.kotlin:kotlin-daemon-embeddable:$kotlin")
 declare -A jar
+mkdir -p "$m2"
+fetch() { # MAVEN_ARGUMENT...; AGP's newest API may be on Google's repository alone
+    mvn -B -q -ntp -Dmaven.repo.local="$m2" "org.apache.maven.plugins:maven-dependency-plugin:$plugin:get" "$@" >"$out/log" 2>&1 && return
+    sed -i 's/\x1b\[[0-9;]*m//g' "$out/log" # escapes for colours
+    local reason
+    reason=$(../../scripts/testing/not_to_be_had.sh "$out/log" || grep -m 1 'Could not find artifact com.android.tools.build:' "$out/log") || {
+        cat "$out/log" >&2
+        echo "gradle-check: fetching failed: $*" >&2
+        exit 1
+    }
+    echo "gradle-check: $reason" >&2
+    exit 3
+}
 for artifact in "${artifacts[@]}"; do
     IFS=: read -r group name version <<<"$artifact"
     path="$m2/${group//./\/}/$name/$version/$name-$version.jar"
-    [ -f "$path" ] || mvn -B -q -ntp -Dmaven.repo.local="$m2" dependency:get -Dartifact="$artifact" -Dtransitive=false >/dev/null || {
-        echo "gradle-check: $artifact cannot be had (AGP's API is on Google's repository)" >&2
-        exit 3
-    }
+    [ -f "$path" ] || fetch -Dartifact="$artifact" -Dtransitive=false
     jar[$group:$name]=$path
 done
+# The compiler with what it needs; Maven's build of the core has brought them too.
+[ -n "$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar')" ] || fetch -Dartifact="org.jetbrains.kotlin:kotlin-compiler-embeddable:$kotlin"
 compiler=$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar' -o -name 'annotations-13.0.jar' -o -name 'kotlinx-coroutines-core-jvm-*.jar' | paste -sd:)
 compiler="$compiler:${jar[org.jetbrains.kotlin:kotlin-compiler-embeddable]}:${jar[org.jetbrains.kotlin:kotlin-stdlib]}"
 compiler="$compiler:${jar[org.jetbrains.kotlin:kotlin-script-runtime]}:${jar[org.jetbrains.kotlin:kotlin-daemon-embeddable]}"
@@ -45,5 +60,6 @@ wrap settingsScript ../settings.gradle.kts org.gradle.api.initialization.Setting
 java -Xmx1g -cp "$compiler" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -nowarn -jvm-target 17 \
     -Xplugin="${jar[org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable]}" \
     -P plugin:org.jetbrains.kotlin.samWithReceiver:annotation=org.gradle.api.HasImplicitReceiver -d "$out/classes" -cp "$api" \
-    Stubs.kt "$out"/*.kt
+    Stubs.kt "$out"/*.kt || exit 1
 echo "settings.gradle.kts, build.gradle.kts, core/build.gradle.kts, app/build.gradle.kts: names and types as in Gradle's, AGP $agp's and Kotlin $kotlin's API"
+echo "4 passed, 0 failed, 0 skipped"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints where an aapt2 is, which links an Android app's resources: scripts/android/aapt2.sh DIRECTORY
+# Prints where an aapt2 is, which links an Android app's resources: scripts/android/aapt2.sh [DIRECTORY]
 #
-# The one on the PATH; else Debian's, taken apart below DIRECTORY (default: build/aapt2) without root, some 5 MB. Exit code 3, and one line
-# that says why: there is none and it cannot be had.
+# The one on the PATH; else Debian's, taken apart below DIRECTORY (default: build/aapt2) without root, with all that it depends on, some
+# 10 MB. Exit code 3, and one line that says why: there is none and it is not to be had. Exit code 1: what was fetched does not run.
 set -euo pipefail
 
 unavailable() {
@@ -10,31 +10,46 @@ unavailable() {
     exit 3
 }
 
+failed() {
+    echo "aapt2: $*" >&2
+    exit 1
+}
+
+# why LOG: apt's first error, or else the last line.
+why() { grep --max-count=1 '^E: ' "$1" || grep . "$1" | tail -n 1 || echo "no reason given"; }
+
 command -v aapt2 && exit 0
 directory=${1:-build/aapt2}
-if [ ! -x "$directory/aapt2" ]; then
+if ! "$directory/aapt2" version >/dev/null 2>&1; then
     command -v apt-get >/dev/null || unavailable "not on the PATH; put the Android SDK's build-tools there"
-    work=$(mktemp -d)
+    mkdir -p "$(dirname "$directory")"
+    work=$(cd "$(mktemp -d "$directory.XXXXXX")" && pwd)
     trap 'rm -rf "$work"' EXIT
-    packages() {
-        apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances aapt 2>/dev/null |
-            grep -E '^(aapt|android-|libprotobuf-lite|libfmt|libpng|libexpat|libzopfli|libbsd|libmd)'
-    }
-    fetch() { (cd "$work" && apt-get download --quiet $(packages)) >"$work/log" 2>&1; }
+    known() { apt-cache show aapt >"$work/log" 2>&1; }
     # Without lists of packages there is nothing to download; only root may fetch them.
-    fetch || { apt-get --quiet update >"$work/log" 2>&1 && fetch; } || unavailable "Debian's package aapt could not be had: $(tail -n 1 "$work/log")"
+    update() { apt-get --quiet -o APT::Update::Error-Mode=any update >"$work/log" 2>&1; }
+    known || { update && known; } || unavailable "Debian's package aapt is not to be had: $(why "$work/log")"
+
+    # What apt itself would install where nothing is installed yet. libc6 alone is the system's, as it goes with the loader that starts aapt2.
+    : >"$work/nothing"
+    apt-get install --simulate --no-install-recommends -o Dir::State::status="$work/nothing" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
+        aapt >"$work/closure" 2>"$work/log" || failed "apt does not resolve what aapt depends on: $(why "$work/log")"
+    packages=$(sed -n 's/^Inst \([^ ]*\) .*/\1/p' "$work/closure" | grep -vx 'libc6')
+    fetch() { (cd "$work" && apt-get download --quiet $packages) >"$work/log" 2>&1; }
+    # Lists that are out of date name files that are gone.
+    fetch || { update && fetch; } || unavailable "Debian's package aapt is not to be had: $(why "$work/log")"
+
     mkdir "$work/tree"
     for package in "$work"/*.deb; do dpkg -x "$package" "$work/tree"; done
-    libraries=$(find "$work/tree" -name '*.so*' -printf '%h\n' | sort -u | sed "s|^$work/tree|\$here/tree|" | paste -sd:)
+    libraries=$(cd "$work/tree" && find lib usr/lib -name '*.so*' -printf '$here/tree/%h\n' 2>/dev/null | sort -u | paste -sd:) || true
     cat >"$work/aapt2" <<WRAPPER
 #!/usr/bin/env bash
 here=\$(cd "\$(dirname "\${BASH_SOURCE[0]}")" && pwd)
 LD_LIBRARY_PATH="$libraries" exec "\$here/tree/usr/bin/aapt2" "\$@"
 WRAPPER
     chmod +x "$work/aapt2"
-    LD_LIBRARY_PATH= "$work/aapt2" version >/dev/null 2>"$work/log" || unavailable "Debian's does not run here: $(tail -n 1 "$work/log")"
-    rm -rf "$directory" "$work"/*.deb "$work/log"
-    mkdir -p "$(dirname "$directory")"
+    "$work/aapt2" version >"$work/log" 2>&1 || failed "Debian's was fetched but does not run: $(why "$work/log")"
+    rm -rf "$directory" "$work"/*.deb "$work/log" "$work/nothing" "$work/closure"
     mv "$work" "$directory"
     trap - EXIT
 fi

@@ -2,8 +2,8 @@
 
 `kill_test.py BUNDLE --data FILE.jsonl --kills 50`. A run is `train` of android_demo/cli with a checkpoint after every step, begun
 anew or resumed. Each process is given a random time, from when the JVM has started to what the unbroken run took; runs that end are
-compared, and the next begins, until so many processes were killed; the last run then comes to its end. Prints figures as JSON; exit
-code 1 when anything differs, or when a process failed by itself.
+compared, and the next begins, until so many processes were killed; the last run then comes to its end. Prints figures as JSON, then
+counts; exit code 1 when anything differs, or when a process failed by itself.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def main() -> None:
         )
     seconds = round(time.monotonic() - started, 1)
     print(json.dumps({"steps": arguments.steps, "seconds": seconds, **vars(figures), "faults": faults}))
+    print(f"{figures.kills} passed, {len(faults)} failed, 0 skipped")
     sys.exit(1 if faults else 0)
 
 

@@ -2,18 +2,20 @@
 # Maven on android_demo: scripts/android/maven.sh [MAVEN_ARGUMENT...]
 #
 # Sees to what it needs: a JDK from 17 on, Maven, aapt2 (Debian's where there is none). Exit code 3, and one line that says why: one of
-# them cannot be had.
+# them, or an artifact from Maven's registry, is not to be had. Any other exit code but 0: something is broken.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-unavailable() {
-    echo "android_demo: $*" >&2
-    exit 3
-}
-
-command -v mvn >/dev/null || unavailable "Maven is not on the PATH; on Debian: apt-get install maven default-jdk-headless"
-major=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')
-[ "${major:-0}" -ge 17 ] || unavailable "needs a JDK from 17 on, found ${major:-none}; on Debian: apt-get install openjdk-17-jdk-headless"
-aapt2=$(scripts/android/aapt2.sh build/aapt2) || exit 3
+scripts/android/toolchain.sh
+aapt2=$(scripts/android/aapt2.sh build/aapt2)
 export PATH="$(dirname "$aapt2"):$PATH"
-exec mvn --batch-mode --quiet --no-transfer-progress --file android_demo/pom.xml "$@"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Maven writes escapes for colours into files too.
+mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file android_demo/pom.xml "$@" 2>&1 |
+    sed --unbuffered 's/\x1b\[[0-9;]*m//g' | tee "$log" && exit
+# One module may fail for want of an artifact, and another one by itself.
+if grep '^\[ERROR\] Failed to execute goal' "$log" | grep -qv 'Could not transfer artifact'; then exit 1; fi
+reason=$(scripts/testing/not_to_be_had.sh "$log") || exit 1
+echo "android_demo: $reason" >&2
+exit 3

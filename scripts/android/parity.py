@@ -3,9 +3,9 @@
 For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round:
 adapter, moments, losses and evaluations must be the same bits, the norms of the gradients the same to 1e-12 (their sums are in double
 precision, in another order). Then: PEFT's directory has the same bytes; each refuses a directory that the other uses; a write that
-fails in the middle, a flipped bit and files' times that run backward lose nothing. Prints a line of JSON for each bundle; exit code 1 when
-anything differs. `--tolerance` is for machines on which two releases of ONNX Runtime do not compute the same bits: a relative one,
-of each tensor's largest value.
+fails in the middle, a flipped bit and files' times that run backward lose nothing. Prints a line of JSON for each bundle, then counts;
+exit code 1 when anything differs. `--tolerance` is for machines on which two releases of ONNX Runtime do not compute the same bits: a
+relative one, of each tensor's largest value.
 """
 
 from __future__ import annotations
@@ -171,13 +171,14 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.0)
     parser.add_argument("--cli", type=Path, default=CLI, help="what Maven built")
     arguments = parser.parse_args()
-    failed = False
+    failed = 0
     for bundle in arguments.bundles:
         with tempfile.TemporaryDirectory() as temporary:
             parity = Parity(bundle, arguments.data, Path(temporary), arguments.cli, arguments.tolerance)
             parity.check()
         print(json.dumps({"bundle": bundle.name, "differences": parity.differences, "faults": parity.faults}), flush=True)
-        failed |= bool(parity.faults)
+        failed += bool(parity.faults)
+    print(f"{len(arguments.bundles) - failed} passed, {failed} failed, 0 skipped")
     sys.exit(1 if failed else 0)
 
 

@@ -3,7 +3,8 @@
 #
 # It has the packages of the Python named by LCSB_ARM64_LIKE in the same versions, as ARM64 wheels, and runs under qemu-user. The first
 # call sets it up in a minute (some 100 MB from Debian and PyPI) and keeps it in LCSB_ARM64_CACHE; without arguments a call does only that.
-# No root is needed, and nothing is installed outside that directory. Exit code 3, and one line that says why: it cannot be set up.
+# No root is needed, and nothing is installed outside that directory. Exit code 3, and one line that says why: this machine is of another
+# kind, or something is not to be had. Exit code 1: something is broken.
 #
 #   LCSB_ARM64_CACHE  where it is kept (default: build/arm64)
 #   LCSB_ARM64_LIKE   the Python whose packages it gets (default: .venv-onnxruntime/bin/python)
@@ -27,9 +28,12 @@ unavailable() {
     exit 3
 }
 
-# why LOG PREFIX: the last line of a log that begins so, or else its last line.
-why() {
-    { grep "^$2" "$1" || cat "$1"; } | tail -n 1 | grep . || echo "no reason given"
+# explain LOG WHAT: ends the script, with what the log of apt or pip says.
+explain() {
+    local reason
+    reason=$("$ROOT/scripts/testing/not_to_be_had.sh" "$1") && unavailable "$2 could not be had: $reason"
+    echo "ARM64 Python: fetching $2 failed: $(grep . "$1" | tail -n 1)" >&2
+    exit 1
 }
 
 # The mirror that this machine's apt uses, if it is a Debian.
@@ -51,7 +55,7 @@ download() {
         -o Acquire::Retries=2 -o Acquire::http::Timeout=30 -o APT::Update::Error-Mode=any)
     {
         "${apt[@]}" update && (cd "$directory/debs" && "${apt[@]}" download "$@")
-    } >"$directory/log" 2>&1 || unavailable "Debian $suite could not be had: $(why "$directory/log" "E: ")"
+    } >"$directory/log" 2>&1 || explain "$directory/log" "Debian $suite"
 }
 
 # Each part is made beside its place and moved there whole, so that a set-up that was cut off leaves nothing that looks finished.
@@ -79,7 +83,7 @@ set_up_packages() {
     echo "$packages" >"$work/packages.txt"
     "$LIKE" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: "${platforms[@]}" \
         --implementation cp --python-version 3.11 --target "$work/packages" --requirement "$work/packages.txt" >"$work/log" 2>&1 ||
-        unavailable "its packages could not be had: $(why "$work/log" "ERROR: ")"
+        explain "$work/log" "its packages"
     mv "$work/packages" "$site"
 }
 
@@ -100,7 +104,10 @@ set_up() {
     trap - EXIT
 }
 
-[ -x "$LIKE" ] || unavailable "$LIKE is not here; make it with: make .venv-onnxruntime/.installed"
+[ -x "$LIKE" ] || {
+    echo "ARM64 Python: $LIKE is not here; make it with: make .venv-onnxruntime/.installed" >&2
+    exit 1
+}
 mkdir -p "$CACHE"
 # Not this package, which is read from the source, nor what tests and the figures of reports need.
 outside='lcsb_mobile|iniconfig|pluggy|pytest|matplotlib|contourpy|cycler|fonttools|kiwisolver|pillow|pyparsing|python-dateutil'

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
-import pytest
 import torch
 import transformers
 from helpers.checkpoints import SIZES, VOCABULARY, random_model, write_tokenizer
@@ -41,7 +41,6 @@ LAYER = {
 
 def write_gguf(path: Path, directory: Path) -> None:
     """A Qwen2, in whose GGUF no matrix is permuted, with the tokenizer of `write_tokenizer`."""
-    gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
     write_tokenizer(directory)
     tokenizer = json.loads((directory / "tokenizer.json").read_text())["model"]
     state = random_model("qwen2", tied=True, head_dim=8).state_dict()

@@ -155,7 +155,6 @@ def test_logits_that_are_not_finite(bad: float, temperature: float) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_runners_write_the_same_text(programs: MakeExported, exported: MakeExported, tmp_path: Path, temperature: float) -> None:
     """With a cache, by whole sequences on the training API, and eagerly: logits differ by a rounding, which moves no token here."""
-    pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed")
     write_tokenizer(tmp_path)
     tokenizer = Tokenizer.open(tmp_path, VOCABULARY)
     case, other = programs("qwen3", tile=TILE), exported("qwen3")

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 from helpers.captured import TILE
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
@@ -20,8 +21,6 @@ from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 from lcsb_mobile.runners.onnxruntime_program import layer_weights
 from lcsb_mobile.runners.sessions import session_options
 from lcsb_mobile.training.optimizer import AdamW
-
-onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
 
 STEPS = [subset([0, 1, 2]), subset([1]), subset([0], [1]), subset([2]), subset([0, 2]), subset([1], [2])]
 

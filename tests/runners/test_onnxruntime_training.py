@@ -16,7 +16,6 @@ from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.export.onnx import step_graph
 from lcsb_mobile.runners.onnxruntime_training import PARAMETER, OnnxRuntimeTrainingRunner, batch_inputs, import_runtime, subset_inputs
 
-pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install 'lcsb_mobile[onnxruntime-training]'")
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from helpers.chat_templates import GEMMA3, LLAMA3, MARKED, QWEN3, QWEN25, SPECIAL
 from helpers.data import CHATML, all_text, bpe_backend, byte_backend, learned, make_tokenizer
 
@@ -125,7 +126,6 @@ def test_a_turn_of_nothing_is_not_counted() -> None:
 @pytest.mark.parametrize("backend", [byte_backend, bpe_backend])
 @pytest.mark.parametrize("turns", [CHAT, TOOLS, THOUGHTS, [assistant(""), user("é🙂"), assistant("🙂é")]])
 def test_marked_turns_are_those_of_transformers(turns: list[Turn], backend) -> None:
-    transformers = pytest.importorskip("transformers")
     model = tokenizer(MARKED, backend)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=model._backend, chat_template=MARKED)
     expected = theirs.apply_chat_template(turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)

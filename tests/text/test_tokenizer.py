@@ -1,4 +1,4 @@
-"""The tokenizer against the `tokenizers` library and, where it is installed, against transformers."""
+"""The tokenizer against the `tokenizers` library and against transformers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -231,7 +232,6 @@ def test_files_that_are_missing_or_unreadable(tmp_path: Path) -> None:
 
 
 def test_equals_transformers(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     tokenizer = opened(tmp_path, small_bpe(), chat_template=CHATML, tokenizer_class="PreTrainedTokenizerFast")
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     assert tokenizer.render_chat(TURNS, add_generation_prompt=True) == theirs.apply_chat_template(

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -61,7 +63,6 @@ def test_transformers_reads_the_same_tokenizer() -> None:
 
     For `model_type` qwen2, transformers 5 puts Qwen2's own regex and NFC before any vocabulary; without merges only NFC can be seen.
     """
-    transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY)
     text = "ok so  café -- it's 12 o'clock\n\tnaïve 🍞"
     assert tokenizer(text)["input_ids"] == list(text.encode("utf-8"))
@@ -85,8 +86,6 @@ def test_training_report_is_true() -> None:
 
     The held-out docstrings differ from Python to Python, so these messages stand for them; 0.02 covers other versions of torch.
     """
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     report = (TINY / "TRAINING.md").read_text()
     stated = {key: float(value) for key, value in re.findall(r"\| ([^|]+) \| ([\d.]+) nats per byte \|", report)}
     assert {"held-out loss", "loss on messages_eval.jsonl"} <= set(stated)

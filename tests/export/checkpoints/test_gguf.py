@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 
@@ -36,7 +37,6 @@ TINY_LLAMA = {
 
 
 def write_gguf(path: Path, architecture: str, tensors: dict[str, tuple[int, ...]], **fields: str | int | float) -> None:
-    gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
     writer = gguf.GGUFWriter(path, architecture)
     add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
     for name, value in fields.items():

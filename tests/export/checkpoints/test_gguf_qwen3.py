@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from helpers.checkpoints import CHAT_TEMPLATE, SIZES, VOCABULARY, random_model, write_tokenizer
@@ -21,7 +22,6 @@ HEAD_DIM = 128  # that of every published Qwen3; transformers does not read anot
 
 def write_gguf(path: Path, model: Any) -> Path:
     """With names as llama.cpp writes them, and the tokenizer of `write_tokenizer`."""
-    gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
     (path.parent / "source").mkdir()  # beside the file, transformers would read it instead
     write_tokenizer(path.parent / "source")
     tokenizer = json.loads((path.parent / "source" / "tokenizer.json").read_text())["model"]

@@ -24,8 +24,7 @@ from lcsb_mobile.config import AttentionKind, ModelConfig
 from lcsb_mobile.export.models.layers import MASKED, attention_masks
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
-
-pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
+from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 WINDOW = 5
 NAMES = ("qwen2", "qwen3", "gemma3")  # of the tiny models: those with layers of a window between or above full ones
@@ -90,9 +89,6 @@ def test_programs(programs: MakeExported, expect: Expect, name: str, batch: str)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_api(exported: MakeExported, expect: Expect, name: str) -> None:
-    pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed")
-    from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
-
     case = exported(name)
     runner = OnnxRuntimeTrainingRunner(case.bundle, threads=1)
     for batch in BATCHES:

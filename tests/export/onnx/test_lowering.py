@@ -22,8 +22,6 @@ from lcsb_mobile.export.onnx.dequantize import dequantize as lower_dequantize
 from lcsb_mobile.export.onnx.graph_builder import GraphBuilder, loop_body, save_model, value
 from lcsb_mobile.export.weights.quantization import dequantize, quantize
 
-pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime-training]'")
-
 
 def lower_function(function: Callable[..., Any], args: Sequence[Tensor], path: Path) -> onnx.ModelProto:
     """`function` of tensors, captured as a block is, then lowered."""

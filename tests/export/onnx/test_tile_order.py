@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from helpers.captured import TILE, TILES, MakeGraphs, layer_feeds, random_hidden, run
 from helpers.lowered import run_file, write
@@ -22,8 +23,6 @@ from lcsb_mobile.export.graphs.blocks import BlockGraphs
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.onnx import lowering
 from lcsb_mobile.export.onnx.settings import SETTINGS
-
-onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime-training]'")
 
 GROUP = 8
 PROGRAMS = ("forward", "backward", "forward_keep", "backward_kept")

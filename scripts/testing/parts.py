@@ -1,0 +1,127 @@
+"""The parts of `make test`, in the order in which they run: what each runs, and what it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parents[2]  # where the commands run
+PYTHON, DEVICE_PYTHON = ".venv/bin/python", ".venv-onnxruntime/bin/python"
+BUNDLES = "build/device-bundles"
+PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3")]
+TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
+REPORTS = "build/test-reports"
+DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
+MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
+PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a process a core; a file's tests share what they export
+
+
+@dataclass(frozen=True)
+class Command:
+    """`can_be_unavailable`: its exit code 3 says that something is not to be had; of any other command (pytest: an internal error) it is a
+    failure like others."""
+
+    arguments: tuple[str, ...]
+    can_be_unavailable: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
+    command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
+    the same tests, each in another environment, so that one may skip what another runs."""
+
+    name: str
+    commands: tuple[Command, ...] = ()
+    needs: tuple[str, ...] = ()
+    counted: Literal["reports", "closing line", "commands", "not"] = "not"
+    reports: str = ""
+    along_with: str = ""
+    suite: str = ""
+
+
+def command(*arguments: str, can_be_unavailable: bool = False) -> Command:
+    return Command(arguments, can_be_unavailable)
+
+
+def pytest(name: str, python: str, *arguments: str, needs: tuple[str, ...], suite: str = "", first: tuple[Command, ...] = ()) -> Part:
+    """Skips are told with their reasons at the end of the table."""
+    report = f"{REPORTS}/{name}.xml"
+    run = Command((python, "-m", "pytest", *PARALLEL, f"--junitxml={report}", *arguments), environment={"LCSB_TEST_BUNDLES": BUNDLES})
+    return Part(name, (*first, run), needs, "reports", report, suite=suite)
+
+
+PARTS = (
+    Part("packages", (command("scripts/testing/environment.sh", ".venv", "dev", can_be_unavailable=True),)),
+    Part(
+        "checks",
+        (
+            command(".venv/bin/ruff", "check", "."),
+            command(".venv/bin/ruff", "format", "--check", "."),
+            command("scripts/testing/mypy.sh"),
+        ),
+        needs=("packages",),
+        counted="commands",
+    ),
+    pytest("python", PYTHON, "-m", "not model", needs=("packages",)),
+    pytest(
+        "real-model",
+        PYTHON,
+        *("-m", "model"),
+        needs=("packages",),
+        first=(command(PYTHON, "scripts/models/fetch_models.py", "model", MODELS, can_be_unavailable=True),),
+    ),
+    # Written anew each time, so that what is tested is what this source exports.
+    Part(
+        "device-bundles",
+        (
+            command("rm", "-rf", BUNDLES),
+            command(PYTHON, "scripts/testing/export_test_bundles.py", BUNDLES),
+            command(PYTHON, "scripts/golden/write_runtime_vectors.py", BUNDLES),
+        ),
+        needs=("packages",),
+    ),
+    Part("device-packages", (command("scripts/testing/environment.sh", ".venv-onnxruntime", "device-test", can_be_unavailable=True),)),
+    # The device half on the newest ONNX Runtime without torch, and on 1.19.2.
+    pytest("device-environment", DEVICE_PYTHON, "tests_device", needs=("device-packages", "device-bundles"), suite="tests_device"),
+    pytest("training-runtime", PYTHON, "tests_device", needs=("packages", "device-bundles"), suite="tests_device"),
+    # The golden traces on a phone's instruction set, emulated.
+    Part(
+        "arm64",
+        (Command(("bash", "-c", f"exec {DEVICE_PYTHON} scripts/testing/verify_arm64.py {BUNDLES}/*/"), can_be_unavailable=True),),
+        needs=("device-packages", "device-bundles"),
+        counted="closing line",
+    ),
+    # One run of Maven. When a module fails, it goes on with those that do not need it.
+    Part(
+        "android-core",
+        (command("scripts/android/maven.sh", "clean", "package", "--fail-at-end", TEST_BUNDLES, can_be_unavailable=True),),
+        needs=("device-bundles",),
+        counted="reports",
+        reports="android_demo/core/target/surefire-reports/TEST-*.xml",
+    ),
+    Part(
+        "android-app",
+        needs=("device-bundles",),
+        counted="reports",
+        reports="android_demo/app/target/surefire-reports/TEST-*.xml",
+        along_with="android-core",
+    ),
+    Part(
+        "parity",
+        (command(DEVICE_PYTHON, "scripts/android/parity.py", *PARITY_BUNDLES, "--data", DATA),),
+        needs=("device-packages", "device-bundles", "android-core"),
+        counted="closing line",
+    ),
+    Part(
+        "kills",
+        (command(DEVICE_PYTHON, "scripts/android/kill_test.py", f"{BUNDLES}/llama", "--data", DATA, "--kills", "50"),),
+        needs=("device-packages", "device-bundles", "android-core"),
+        counted="closing line",
+    ),
+    Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),
+)

@@ -212,7 +212,8 @@ def test_where_the_system_does_not_say_what_is_anonymous(
     bundle: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No figure and no prediction, which has nothing to rest on; resident memory stands for neither."""
-    monkeypatch.setattr(memory_watch, "fields", lambda *_: None)
+    for way in ("exact", "quick"):
+        monkeypatch.setattr(memory_watch, way, lambda pid: None)
     job = next(job for job, _ in measured.asked if isinstance(job, StepsJob))
     result = measure_steps(job, Bundle.open(bundle))
     assert result.base_bytes is None and result.peak_anonymous_bytes is None and result.peak_rss_bytes > 0

@@ -146,8 +146,9 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_watch, "fields", lambda *_: None)
 
 
-def test_where_the_system_does_not_say(no_proc: None) -> None:
+def test_where_the_system_does_not_say(no_proc: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is resident stands for nothing else: no figure, no timeline, and no limit that it could exceed."""
+    monkeypatch.setattr(memory_watch, "footprint", lambda pid: None)
     anonymous, rss = process_memory()
     assert anonymous is None and rss > MB
     with MemorySampler(limit=1) as sampler:

@@ -102,7 +102,8 @@ class Warned(Observer):
 @pytest.fixture
 def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that does not say how much memory is anonymous."""
-    monkeypatch.setattr(memory_watch, "fields", lambda *_: None)
+    for way in ("exact", "quick"):
+        monkeypatch.setattr(memory_watch, way, lambda pid: None)
 
 
 def test_a_budget_that_cannot_be_watched_is_planned(no_figure: None, options: SimulateOptions) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.manual_seed(SEED)
     torch.set_num_threads(job.threads)
-    anonymous, resident = process_memory()
+    base, _ = process_memory()
     clock = defaultdict[str, float](float)
     with MemorySampler() as sampler:
         model, optimizer = make_model(job)
@@ -44,7 +44,7 @@ def main() -> None:
         losses=tuple(losses),
         step_seconds=tuple(seconds),
         phase_seconds={name: total / job.steps for name, total in clock.items()},
-        base_bytes=resident if anonymous is None else anonymous,
+        base_bytes=base,
         peak_anonymous_bytes=sampler.peak_anonymous,
         peak_rss_bytes=sampler.peak_rss,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,20 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
 def messages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data file: six lines of text."""
     return write_lines(tmp_path_factory.mktemp("messages") / "messages.jsonl", [{"text": text} for text in MESSAGES])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB."""
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mounted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "permi" in done.stderr or "superuser" in done.stderr:  # "permission denied", "operation not permitted"
+        pytest.skip("mounting needs root")
+    assert done.returncode == 0, done.stderr
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
 
 
 @pytest.fixture

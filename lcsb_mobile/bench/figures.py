@@ -67,12 +67,15 @@ def draw_time(axes: Axes, rows: Sequence[BenchRow]) -> None:
 
 
 def draw_memory(axes: Axes, rows: Sequence[BenchRow]) -> None:
-    """Anonymous and resident memory, as two bars a row."""
+    """Anonymous and resident memory, as two bars a row; a figure that the system did not give has none."""
     for offset, colour, label, values in (
-        (-0.2, "#4c78a8", "anonymous", [row.peak_anonymous_bytes or 0 for row in rows]),
+        (-0.2, "#4c78a8", "anonymous", [row.peak_anonymous_bytes for row in rows]),
         (0.2, "#c0c0c0", "resident", [row.peak_rss_bytes for row in rows]),
     ):
-        bars = axes.barh([n + offset for n in range(len(rows))], [value / MEGABYTE for value in values], 0.38, color=colour, label=label)
+        known = [(position + offset, value / MEGABYTE) for position, value in enumerate(values) if value is not None]
+        if not known:
+            continue
+        bars = axes.barh([position for position, _ in known], [value for _, value in known], 0.38, color=colour, label=label)
         axes.bar_label(bars, fmt="%.0f", padding=2, fontsize="small")
     _finish(axes, rows, "peak memory, MB")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)

@@ -63,7 +63,7 @@ Job = StepsJob | GemmJob | TorchJob
 
 class StepsResult(Record, frozen=True):
     """Of the steps after the warm-up. `phase_seconds`: of a mean step. `base_bytes`: of the process with its runtime imported and
-    nothing done (anonymous, resident where that is unknown). Peaks: of the whole process."""
+    nothing done, anonymous; None where the system does not say. Peaks: of the whole process."""
 
     pid: int
     runtime: str
@@ -71,7 +71,7 @@ class StepsResult(Record, frozen=True):
     losses: tuple[float, ...]
     step_seconds: tuple[float, ...]
     phase_seconds: dict[str, float]
-    base_bytes: int
+    base_bytes: int | None
     peak_anonymous_bytes: int | None
     peak_rss_bytes: int
 

@@ -109,6 +109,11 @@ class _Bench:
         """Peak anonymous bytes."""
         return predicted_peak(self.manifest, self.subsets(job), job.keep, base)
 
+    def predicted_beside(self, job: StepsJob, results: list[StepsResult]) -> int | None:
+        """Peak anonymous bytes of measured processes; None where the system did not say what they had before their steps."""
+        bases = [result.base_bytes for result in results if result.base_bytes is not None]
+        return self.predicted(job, max(bases)) if bases else None
+
     def run(self, progress: Progress) -> list[BenchRow]:
         gemm = "gemm" in self.manifest.graphs
         profiled = target_row(self.manifest.target).profiles_operators
@@ -162,7 +167,7 @@ class _Bench:
             model_flops=flops,
             sgemm_gflops=speed,
             time_over_gemm_bound=mean / (flops / (speed * 1e9)) if speed else None,
-            predicted_peak_anonymous_bytes=self.predicted(job, max(result.base_bytes for result in results)),
+            predicted_peak_anonymous_bytes=self.predicted_beside(job, results),
         )
 
     def torch_row(self, results: list[StepsResult]) -> BenchRow:

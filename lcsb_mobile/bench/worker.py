@@ -70,7 +70,7 @@ def measure(job: StepsJob | GemmJob, bundle: Bundle) -> StepsResult | ProfileRes
 
 
 def measure_steps(job: StepsJob, bundle: Bundle) -> StepsResult:
-    anonymous, resident = process_memory()
+    base, _ = process_memory()
     with MemorySampler() as sampler:
         runner = make_runner(bundle, threads=job.threads, keep=job.keep)
         trainer, batch = make_trainer(runner, bundle, job), random_batch(bundle.manifest)
@@ -93,7 +93,7 @@ def measure_steps(job: StepsJob, bundle: Bundle) -> StepsResult:
         losses=tuple(losses),
         step_seconds=tuple(seconds),
         phase_seconds={name: total / job.steps for name, total in phases.items()},
-        base_bytes=resident if anonymous is None else anonymous,
+        base_bytes=base,
         peak_anonymous_bytes=sampler.peak_anonymous,
         peak_rss_bytes=sampler.peak_rss,
     )

@@ -129,6 +129,8 @@ def show(rows: Sequence[BenchRow]) -> None:
         f"{first.shape}: {first.target}, {first.runtime} {first.runtime_version}, {first.seq_len} tokens, rank {first.rank}, "
         f"{first.threads} threads, {first.rounds} rounds"
     )
+    if first.peak_anonymous_bytes is None:
+        say("peak MB would be anonymous memory, but this system does not say how much that is")
     if first.sgemm_gflops is not None:
         say(f"GEMM at the model's shapes: {first.sgemm_gflops:.0f} GFLOP/s; of bound: a mean step's time over its FLOPs' at this speed")
 

@@ -169,10 +169,10 @@ class BarObserver(Observer):
     def evaluated(self, step: int, loss: float) -> None:
         note(f"evaluation loss {loss:.3f} after step {step}" if step else f"evaluation loss {loss:.3f} before the first step")
 
-    def stepped(self, outcome: StepOutcome, memory: int) -> None:
+    def stepped(self, outcome: StepOutcome, memory: int | None) -> None:
         self.steps = outcome.step
         seconds = outcome.gradient_seconds + outcome.optimizer_seconds
-        figures = f"loss {outcome.loss:.3f}  {seconds:.2f} s/step  {megabytes(memory)}"
+        figures = f"loss {outcome.loss:.3f}  {seconds:.2f} s/step" + ("" if memory is None else f"  {megabytes(memory)}")
         self._progress.update(self._task, completed=outcome.step, figures=figures)
 
 
@@ -185,17 +185,21 @@ def data_line(data: DataReport) -> str:
     return line
 
 
+def memory_line(result: SimulateResult) -> str:
+    resident = f"{megabytes(result.peak_rss_bytes)} resident"
+    if result.peak_anonymous_bytes is None:
+        return f"{resident}; this system does not say how much of it is anonymous"
+    predicted = result.predicted_peak_anonymous_bytes
+    beside = f" (predicted {megabytes(predicted)})" if predicted is not None else ""
+    return f"{megabytes(result.peak_anonymous_bytes)} anonymous{beside}, {resident}"
+
+
 def show(result: SimulateResult) -> None:
     change = result.eval_loss_after / result.eval_loss_before - 1
-    predicted = result.predicted_peak_anonymous_bytes
     say(f"evaluation loss  {result.eval_loss_before:.3f} → {result.eval_loss_after:.3f} ({change:+.1%})")
     say(f"step             {statistics.median(result.step_seconds):.3f} s (median of {result.steps})")
     say(f"method           {result.method}, learning rate {result.learning_rate:.1e}")
-    say(
-        f"peak memory      {megabytes(result.peak_anonymous_bytes)} anonymous"
-        + (f" (predicted {megabytes(predicted)})" if predicted is not None else "")
-        + f", {megabytes(result.peak_rss_bytes)} resident"
-    )
+    say(f"peak memory      {memory_line(result)}")
     if result.kept_layers:
         say(f"kept             the activations of the top {result.kept_layers} layers")
     say(f"data             {data_line(result.data)}; sequences {result.packing_fill:.0%} filled")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lcsb_mobile.errors import OutputExistsError, StorageError
+
+# macOS: its fsync leaves what was written in the drive's own memory, from where a loss of power takes it.
+FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
 
 def sha256(path: Path) -> str:
@@ -26,6 +30,10 @@ def sync(path: Path) -> None:
     """Asks the system to put a file's or a directory's content on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        if FULL_SYNC is not None:
+            with suppress(OSError):  # not every file system has it; fsync then says what else is wrong
+                fcntl.fcntl(descriptor, FULL_SYNC)
+                return
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,6 +1,8 @@
 """What this process occupies while it trains: peaks, a timeline and peaks by phase.
 
-Anonymous memory is what a phone counts against an app: it cannot be dropped and read again, as the pages of a mapped file can.
+Anonymous memory is what a phone counts against an app: it cannot be dropped and read again, as the pages of a mapped file can. On
+macOS the figure is the footprint (`memory_watch`). Where a system gives neither, no figure stands in its place: resident memory
+counts pages of files too.
 
 The samples are taken by a small process beside this one (`memory_watch`), not by a thread: ONNX Runtime's training API holds
 Python's lock for a whole step, so a thread would see nothing of what happens inside it.
@@ -24,13 +26,23 @@ from typing import Any, final
 from lcsb_mobile.measuring import memory_watch
 
 TIMELINE_POINTS = 2000
+# Fewer than the resident pages of libraries in a process that has imported ONNX Runtime and nothing else: 36 to 53 MB, by how many of them
+# the system had cached, with Python 3.11, NumPy 2.4 and ONNX Runtime 1.32 on Linux x86-64.
+LIBRARY_BYTES = 30_000_000
 
 Usage = tuple[int | None, int]  # anonymous bytes (None where the system does not say), resident bytes
 
 
 def process_memory() -> Usage:
-    """Anonymous and resident bytes of this process now; without /proc: None, and the highest resident size so far."""
+    """Anonymous and resident bytes of this process now; where the system does not say: None, and the highest resident size so
+    far."""
     return memory_watch.exact("self") or memory_watch.quick("self") or _from_getrusage()
+
+
+def estimated_anonymous(resident: int) -> int:
+    """Of a process with its runtime imported, where the system does not say: what is resident but for the libraries. High rather than
+    low: the highest resident size so far may be gone, and torch's libraries are larger."""
+    return max(0, resident - LIBRARY_BYTES)
 
 
 def trim_heap() -> None:
@@ -42,10 +54,10 @@ def trim_heap() -> None:
 
 @dataclass(frozen=True)
 class PhaseUsage:
-    """Over all times that a phase ran: its seconds, and the peak of anonymous bytes (resident where those are unknown)."""
+    """Over all times that a phase ran: its seconds, and the peak of anonymous bytes."""
 
     seconds: float
-    peak: int
+    peak: int | None
 
 
 @final
@@ -53,7 +65,8 @@ class MemorySampler:
     """Samples this process every `interval` seconds between entering and leaving the context.
 
     What was sampled is taken in by `sample` and `mark`, which the training loop calls between its steps: only then do the peaks
-    move, and `exceeded` becomes true once more than `limit` bytes were anonymous (resident where that is unknown).
+    move, and `exceeded` becomes true once more than `limit` bytes were anonymous. Where the system does not say what is,
+    its figures are None, the timeline is empty, nothing is ever exceeded, and `peak_rss` alone is known.
     """
 
     def __init__(self, interval: float = 0.01, limit: int | None = None) -> None:
@@ -65,7 +78,7 @@ class MemorySampler:
         self._timeline = Timeline(TIMELINE_POINTS)
         self._phases: dict[str, PhaseUsage] = {}
         self._phase: str | None = None
-        self._phase_peak = 0
+        self._phase_peak: int | None = None
         self._phase_since = 0.0
         self._origin = 0.0
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -86,7 +99,7 @@ class MemorySampler:
 
     @property
     def timeline(self) -> list[tuple[float, int]]:
-        """Seconds since the start and anonymous bytes (resident where unknown), at most TIMELINE_POINTS of them."""
+        """Seconds since the start and anonymous bytes, at most TIMELINE_POINTS of them."""
         return self._timeline.points()
 
     @property
@@ -99,22 +112,20 @@ class MemorySampler:
         used = self.sample()
         now = time.monotonic()
         if self._phase is not None:
-            before = self._phases.get(self._phase, PhaseUsage(0.0, 0))
-            self._phases[self._phase] = PhaseUsage(before.seconds + now - self._phase_since, max(before.peak, self._phase_peak))
+            before = self._phases.get(self._phase, PhaseUsage(0.0, None))
+            self._phases[self._phase] = PhaseUsage(before.seconds + now - self._phase_since, _higher(before.peak, self._phase_peak))
         self._phase, self._phase_since, self._phase_peak = phase, now, used
 
-    def sample(self) -> int:
-        """Takes in all samples since the last call, and one of now; returns the bytes of now, anonymous (resident where unknown)."""
-        (anonymous, rss), (peak_anonymous, peak_rss), points = self._ask()
-        used, peak = (rss, peak_rss) if anonymous is None else (anonymous, peak_anonymous or 0)
-        if anonymous is not None:
-            self.peak_anonymous = max(self.peak_anonymous or 0, peak)
+    def sample(self) -> int | None:
+        """Takes in all samples since the last call, and one of now; returns the anonymous bytes of now."""
+        (anonymous, _), (peak, peak_rss), points = self._ask()
+        self.peak_anonymous = _higher(self.peak_anonymous, peak)
         self.peak_rss = max(self.peak_rss, peak_rss)
-        self._phase_peak = max(self._phase_peak, peak)
+        self._phase_peak = _higher(self._phase_peak, peak)
         for seconds, value in points:
             self._timeline.add(seconds - self._origin, value)
-        self.exceeded = self.exceeded or (self.limit is not None and peak > self.limit)
-        return used
+        self.exceeded = self.exceeded or (self.limit is not None and peak is not None and peak > self.limit)
+        return anonymous
 
     def _ask(self) -> tuple[Usage, Usage, list[tuple[float, int]]]:
         """(now, peak, points) since the last call."""
@@ -127,7 +138,7 @@ class MemorySampler:
             except (OSError, ValueError):  # someone has killed it: what this process sees of itself is better than nothing
                 self._watcher = None
         now = process_memory()
-        return now, now, [(time.monotonic(), now[1] if now[0] is None else now[0])]
+        return now, now, [] if now[0] is None else [(time.monotonic(), now[0])]
 
 
 class Timeline:
@@ -155,6 +166,10 @@ class Timeline:
 
     def points(self) -> list[tuple[float, int]]:
         return self._points + ([] if self._pending is None else [self._pending])
+
+
+def _higher(first: int | None, second: int | None) -> int | None:
+    return max((value for value in (first, second) if value is not None), default=None)
 
 
 def _from_getrusage() -> Usage:

@@ -29,9 +29,18 @@ class Plan(Record, frozen=True):
     least_bytes: int
 
 
-def plan_run(manifest: Manifest, subsets: Sequence[Subset], base: int, budget: int | None, keep: int | None, accumulation: int = 1) -> Plan:
-    """What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported; `budget`: the most bytes
-    allowed, None for no limit; `keep` None: as many layers as the budget allows, none without one; `accumulation`: sequences a step.
+def plan_run(
+    manifest: Manifest,
+    subsets: Sequence[Subset],
+    base: int,
+    budget: int | None,
+    keep: int | None,
+    accumulation: int = 1,
+    estimated: bool = False,
+) -> Plan:
+    """What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported, measured or `estimated`; `budget`:
+    the most bytes allowed, None for no limit; `keep` None: as many layers as the budget allows, none without one; `accumulation`:
+    sequences a step.
 
     Raises MemoryBudgetError when the run cannot fit, OptionError for a target that cannot keep or whose memory is not known.
     """
@@ -45,9 +54,10 @@ def plan_run(manifest: Manifest, subsets: Sequence[Subset], base: int, budget: i
     choices = range(layers + 1 if keeping else 1)
     peaks = [predicted_peak(manifest, subsets, count, base, accumulation) for count in choices]
     least = min(peaks)
+    process = f"{megabytes(base)} of it this process{', by an estimate' if estimated else ' as it is now'}"
     if budget is not None and least > budget:
         raise MemoryBudgetError(
-            f"the run is predicted to need at least {megabytes(least)}, {megabytes(base)} of it this process as it is now; more than the "
+            f"the run is predicted to need at least {megabytes(least)}, {process}; more than the "
             f"{megabytes(budget)} allowed; nothing was run; allow more, or export with a --seq-len shorter than {manifest.seq_len} or a "
             f"--rank below {manifest.adapter.lora.rank}"
         )
@@ -55,7 +65,7 @@ def plan_run(manifest: Manifest, subsets: Sequence[Subset], base: int, budget: i
     chosen = (0 if budget is None else fitting) if keep is None else min(keep, layers)
     if budget is not None and peaks[chosen] > budget:
         raise MemoryBudgetError(
-            f"keeping {chosen} layers is predicted to take {megabytes(peaks[chosen])}, {megabytes(base)} of it this process as it is now; "
+            f"keeping {chosen} layers is predicted to take {megabytes(peaks[chosen])}, {process}; "
             f"more than the {megabytes(budget)} allowed; nothing was run; keeping {fitting} fits, and the least for this run is "
             f"{megabytes(least)}; allow more, or keep that many"
         )

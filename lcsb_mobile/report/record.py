@@ -10,7 +10,7 @@ from lcsb_mobile.runs.setup import Sample
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step. `train`: the layers whose gradients it computed. `memory_bytes`: anonymous bytes after it."""
+    """One optimizer step. `train`: the layers whose gradients it computed. `memory_bytes`: anonymous bytes after it, where known."""
 
     step: int
     loss: float

@@ -7,8 +7,7 @@ from pathlib import Path
 from lcsb_mobile.formatting import layer_ranges, megabytes
 from lcsb_mobile.report.page import write_report
 from lcsb_mobile.report.record import RunReport, StepRecord
-from lcsb_mobile.runs.setup import Run
-from lcsb_mobile.runs.simulate import EVALUATING, STEPS, Simulation
+from lcsb_mobile.runs.simulate import EVALUATING, STEPS, SimulateResult, Simulation
 from lcsb_mobile.targets import TARGETS
 
 
@@ -32,7 +31,7 @@ def run_report(simulation: Simulation) -> RunReport:
         memory_budget=run.options.memory_budget,
         phase_seconds=_phases(simulation),
         samples=run.samples,
-        notes=_notes(run),
+        notes=_notes(simulation),
     )
 
 
@@ -70,11 +69,17 @@ def _facts(simulation: Simulation) -> dict[str, str]:
         "Learning rate": f"{result.learning_rate:.2e}, {run.train.lr_schedule}",
         "Data": f"{data.examples:,} examples, {data.tokens:,} tokens; {data.truncated} truncated ({data.tokens_cut:,} tokens cut)",
         "Step": f"{seconds[len(seconds) // 2]:.3f} s (median)",
-        "Peak memory": f"{megabytes(result.peak_anonymous_bytes)} anonymous, {megabytes(result.peak_rss_bytes)} resident",
+        "Peak memory": _memory(result),
     }
 
 
-def _notes(run: Run) -> list[str]:
+def _memory(result: SimulateResult) -> str:
+    resident = f"{megabytes(result.peak_rss_bytes)} resident"
+    return resident if result.peak_anonymous_bytes is None else f"{megabytes(result.peak_anonymous_bytes)} anonymous, {resident}"
+
+
+def _notes(simulation: Simulation) -> list[str]:
+    run = simulation.run
     torch = " and torch, which its runtime imports" if TARGETS[run.bundle.manifest.target].imports_torch else ""
     trained = {layer for subset in run.schedule for layer in subset.train}
     notes = [
@@ -82,6 +87,11 @@ def _notes(run: Run) -> list[str]:
         f"The schedule trains layers {layer_ranges(sorted(trained))}.",
         f"Memory is that of the whole process, sampled every 10 ms; here that includes Python{torch}.",
     ]
+    if simulation.result.peak_anonymous_bytes is None:
+        notes[-1] = (
+            f"Memory is that of the whole process, which here includes Python{torch}. This system does not say how much of it is "
+            "anonymous; the resident size, pages of files included, is its highest."
+        )
     if run.resumed_from is not None:
         notes.append(f"The run was resumed after step {run.resumed_from}; memory and phases are those of its last process.")
     if run.data.truncated:

@@ -32,7 +32,7 @@ NAME = re.compile(r"step-(\d{8,18})\.safetensors")
 UNKNOWN_DIGEST = "0" * 64
 DIGEST_FIELD = b'"sha256":"'
 MOST_HEADER_BYTES = 4 * 2**20  # schedules are the longest part: some 10 kB for a shuffled one of 48 layers
-STEP_COLUMNS = 6  # loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes
+STEP_COLUMNS = 6  # loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes (0: not known)
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
 
 

@@ -21,7 +21,7 @@ from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.generation.generate import Chat
 from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.io.files import sha256
-from lcsb_mobile.measuring.memory import MemorySampler, process_memory
+from lcsb_mobile.measuring.memory import MemorySampler, estimated_anonymous, process_memory
 from lcsb_mobile.planning.plan import Plan, plan_run
 from lcsb_mobile.runners import import_runtime, make_runner
 from lcsb_mobile.runs.checkpoint import RunIdentity
@@ -37,6 +37,7 @@ WATCH_INTERVAL = 0.25  # seconds between two looks at the memory within a step: 
 @dataclass(frozen=True)
 class SimulateOptions:
     """`method` None: the bundle's schedule. `learning_rate` None: `default_learning_rate`. `memory_budget`: bytes of anonymous memory.
+    Where the system does not say what is anonymous, a run is planned by it, or refused, and none is stopped.
     `keep`: that many of the top layers keep their activations; None: as many as the budget allows, none without a budget.
     `initial_adapter` None: the bundle's. `hold_out`: the share of the examples that is evaluated instead of trained on, without
     `evaluation_data`. `evaluate_every` 0: only before and after. `prompts` are continued before and after;
@@ -84,7 +85,7 @@ class Observer:
 
     def evaluated(self, step: int, loss: float) -> None: ...
 
-    def stepped(self, outcome: StepOutcome, memory: int) -> None: ...
+    def stepped(self, outcome: StepOutcome, memory: int | None) -> None: ...  # anonymous bytes, where the system says
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Sample:
 
 @dataclass
 class Run:
-    """A run in progress. `memory`: anonymous bytes after each step."""
+    """A run in progress. `memory`: anonymous bytes after each step, where the system says."""
 
     options: SimulateOptions
     bundle: Bundle
@@ -108,7 +109,7 @@ class Run:
     evaluation: list[Batch]
     resumed_from: int | None = None
     outcomes: list[StepOutcome] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
+    memory: list[int | None] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
@@ -186,19 +187,30 @@ def _check(options: SimulateOptions, train: TrainConfig) -> None:
         raise OptionError("resume: needs --checkpoint-dir, the directory that holds the run's checkpoints")
 
 
-def load_runner(run: Run, sampler: MemorySampler, keep: int | None) -> tuple[Plan | None, StepRunner]:
-    """Refuses a run that cannot fit before its sessions are made: the base is the process with the runtime imported. `keep` as in
-    SimulateOptions. Raises MemoryBudgetError and as `make_runner` does."""
+def load_runner(run: Run, sampler: MemorySampler, keep: int | None, observer: Observer) -> tuple[Plan | None, StepRunner]:
+    """Refuses a run that cannot fit before its sessions are made: the base is the process with the runtime imported, or an estimate of it.
+    `keep` as in SimulateOptions. Raises MemoryBudgetError and as `make_runner` does."""
     options, manifest = run.options, run.bundle.manifest
     name = options.runner or manifest.target
     import_runtime(name)
-    base, _ = process_memory()
+    measured, resident = process_memory()
+    base = estimated_anonymous(resident) if measured is None else measured
+    if measured is None and options.memory_budget is not None:
+        observer.warned(unwatched(base if name == manifest.target else None))
     plan = None
-    if name == manifest.target and base is not None:
+    if name == manifest.target:
         steps = (*run.schedule, *(step.subset for step in read_trace(run.bundle.golden_path).run[:1]))  # that one is checked first
-        plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation)
+        plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation, measured is None)
     kept = keep or 0 if plan is None else plan.keep
     return plan, make_runner(run.bundle, options.runner, options.threads, kept, BudgetWatch(run, sampler))
+
+
+def unwatched(base: int | None) -> str:
+    """What becomes of a budget where anonymous memory cannot be seen. `base` None: this runner's memory cannot be predicted either."""
+    text = "this system does not say how much of a process's memory is anonymous, so --memory-budget cannot be watched in the run"
+    if base is None:
+        return f"{text}, and of this runner nothing is predicted: it has no effect"
+    return f"{text}; what is kept follows from a prediction, in which this process has {megabytes(base)} by an estimate"
 
 
 class BudgetWatch:
@@ -219,9 +231,9 @@ class BudgetWatch:
 def stop_above_budget(sampler: MemorySampler, budget: int | None, step: int) -> None:
     """Raises MemoryBudgetExceeded."""
     if sampler.exceeded and budget is not None:
-        reached = sampler.peak_anonymous or sampler.peak_rss
+        reached = megabytes(sampler.peak_anonymous)
         raise MemoryBudgetExceeded(
-            f"step {step}: the run reached {megabytes(reached)} of anonymous memory, more than the {megabytes(budget)} allowed; it was "
+            f"step {step}: the run reached {reached} of anonymous memory, more than the {megabytes(budget)} allowed; it was "
             "stopped and its adapter kept as it was after the last whole step; allow more with --memory-budget, or export with a "
             "shorter --seq-len"
         )

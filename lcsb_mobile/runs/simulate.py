@@ -35,7 +35,8 @@ SAVING = "checkpoints"
 
 class SimulateResult(Record, frozen=True):
     """What `lcsb simulate --json` prints, of the whole run; of one that was resumed, memory and phases are of its last process.
-    Seconds are wall time; bytes are peaks over the whole process."""
+    Seconds are wall time; bytes are peaks over the whole process. Anonymous ones are None where the system does not say, and the
+    predicted one with them: there is nothing to hold it against."""
 
     runtime: str
     runtime_version: str
@@ -65,7 +66,7 @@ class SimulateResult(Record, frozen=True):
 
 @dataclass(frozen=True)
 class Simulation:
-    """A finished run. `memory_timeline`: (seconds, anonymous bytes)."""
+    """A finished run. `memory_timeline`: (seconds, anonymous bytes), empty where the system does not say."""
 
     result: SimulateResult
     run: Run
@@ -94,7 +95,7 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
         sampler.mark(LOADING)
         observer.phase(LOADING)
         keep = options.keep if options.keep is not None or checkpoint is None else checkpoint.place.kept_layers
-        plan, runner = load_runner(run, sampler, keep)
+        plan, runner = load_runner(run, sampler, keep, observer)
         state = mapped_state(_existing(options.adapter.parent), run.bundle.initial_adapter())
         _enter(CHECKING, sampler, observer)
         check_first_step(runner, read_trace(run.bundle.golden_path), state.adapter)
@@ -218,7 +219,7 @@ class _Session:
         runtime = f"{self.runner.name} {self.runner.version}"
         place = RunPlace(run.identity, step, step * run.train.accumulation, runtime, self.kept_layers)
         history = [
-            (o.loss, o.learning_rate, o.gradient_norm, o.gradient_seconds, o.optimizer_seconds, memory)
+            (o.loss, o.learning_rate, o.gradient_norm, o.gradient_seconds, o.optimizer_seconds, memory or 0)
             for o, memory in zip(run.outcomes, run.memory, strict=True)
         ]
         steps = np.array(history, np.float64).reshape(step, -1) if step else np.zeros((0, 6))
@@ -234,7 +235,7 @@ class _Session:
         for number, (loss, rate, norm, gradient_seconds, optimizer_seconds, memory) in enumerate(checkpoint.steps.tolist()):
             subset = run.schedule[number % len(run.schedule)]
             run.outcomes.append(StepOutcome(number + 1, subset, loss, rate, norm, gradient_seconds, optimizer_seconds))
-            run.memory.append(int(memory))
+            run.memory.append(int(memory) or None)
         run.evaluations.extend((int(number), loss) for number, loss in checkpoint.evaluations.tolist())
         run.resumed_from = self.saved = step
         self.observer.resumed(step)
@@ -271,7 +272,7 @@ def _result(run: Run, runner: StepRunner, sampler: MemorySampler, plan: Plan | N
         eval_loss_after=run.evaluations[-1][1],
         peak_anonymous_bytes=sampler.peak_anonymous,
         peak_rss_bytes=sampler.peak_rss,
-        predicted_peak_anonymous_bytes=None if plan is None else plan.predicted_peak_bytes,
+        predicted_peak_anonymous_bytes=None if plan is None or sampler.peak_anonymous is None else plan.predicted_peak_bytes,
         kept_layers=0 if plan is None else plan.keep,
         phase_seconds=_phase_seconds(run, sampler),
         data=run.data,

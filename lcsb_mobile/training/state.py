@@ -7,11 +7,14 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.errors import StorageError
+
+CHUNK = 1 << 20  # bytes of a write
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def mapped_state(directory: Path, initial: Float32Array) -> AdapterState:
     size = 3 * initial.nbytes
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            reserve(file, size)
             mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise StorageError(
@@ -40,3 +43,13 @@ def mapped_state(directory: Path, initial: Float32Array) -> AdapterState:
     adapter, first, second = np.frombuffer(mapped, np.float32).reshape(3, *initial.shape)
     adapter[:] = initial
     return AdapterState(adapter, first, second)
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Makes an empty file `size` bytes long, with room on the disk for each of them. Raises OSError where there is none."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, CHUNK):  # macOS: a file that is only made longer has holes, which are filled when they are written to
+        file.write(bytes(min(CHUNK, size - start)))
+    file.flush()

@@ -16,18 +16,20 @@ import onnx
 import pytest
 from helpers.bundles import lcsb, lcsb_error
 from helpers.random_bundles import small_random_bundle
+from matplotlib.figure import Figure
 
 import lcsb_mobile.bench.side_by_side as bench_module
-from lcsb_mobile.bench.figures import write_figures
+from lcsb_mobile.bench.figures import draw_memory, write_figures
 from lcsb_mobile.bench.jobs import PHASES, TORCH_PEER, WORKER, GemmJob, GemmResult, ProfileResult, StepsJob, StepsResult, run_job
 from lcsb_mobile.bench.op_profile import decompression_seconds, read_profile, run_seconds
 from lcsb_mobile.bench.rows import BenchRow
 from lcsb_mobile.bench.side_by_side import BenchOptions, bench, check_choices, check_options
-from lcsb_mobile.bench.worker import products, random_batch, step_programs
+from lcsb_mobile.bench.worker import measure_steps, products, random_batch, step_programs
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import DECOMPRESSION
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError, RunFailure
+from lcsb_mobile.measuring import memory_watch
 from lcsb_mobile.planning.cost import step_cost
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 
@@ -204,6 +206,33 @@ def test_the_verb(bundle: Path, measured: Measured, monkeypatch: pytest.MonkeyPa
     text = lcsb("bench", bundle)
     assert "lcsb-exact" in text and "GFLOP/s" in text and "1.00x" in text
     write_figures(tmp_path / "more", [row for row in measured.rows for _ in range(4)])
+
+
+def test_where_the_system_does_not_say_what_is_anonymous(
+    bundle: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No figure and no prediction, which has nothing to rest on; resident memory stands for neither."""
+    for way in ("exact", "quick"):
+        monkeypatch.setattr(memory_watch, way, lambda pid: None)
+    job = next(job for job, _ in measured.asked if isinstance(job, StepsJob))
+    result = measure_steps(job, Bundle.open(bundle))
+    assert result.base_bytes is None and result.peak_anonymous_bytes is None and result.peak_rss_bytes > 0
+
+    answers = {
+        StepsResult: result,
+        GemmResult: GemmResult(1, 7.0),
+        ProfileResult: ProfileResult(1, 1.0, {"forward": 1.0}, {"forward": 4.0}),
+    }
+    monkeypatch.setattr(bench_module, "run_job", lambda python, module, job, kind: answers[kind])
+    rows = bench(BenchOptions(bundle, methods=("full",), subsets=SUBSETS, rounds=1, threads=1))
+    assert rows[0].peak_anonymous_bytes is None and rows[0].predicted_peak_anonymous_bytes is None
+    monkeypatch.setattr("lcsb_mobile.cli.bench.run_bench", lambda options, progress: rows)
+    assert "does not say how much" in lcsb("bench", bundle, "--plot", tmp_path)
+
+    axes = Figure().subplots()
+    draw_memory(axes, [*rows, measured.rows[0]])
+    lengths = [[bar.get_width() for bar in bars] for bars in axes.containers]
+    assert [len(bars) for bars in lengths] == [1, 2] and min(min(bars) for bars in lengths) > 0
 
 
 # Refusals

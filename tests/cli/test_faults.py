@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,6 @@ from lcsb_mobile import tiny
 from lcsb_mobile.bundle.directory import Bundle
 
 MAIN = "import sys; from lcsb_mobile.cli import main; sys.argv[0] = 'lcsb'; main()"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KB."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mounted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "permi" in done.stderr or "superuser" in done.stderr:  # "permission denied", "operation not permitted"
-        pytest.skip("mounting needs root")
-    assert done.returncode == 0, done.stderr
-    yield mounted
-    subprocess.run(["umount", str(mounted)], check=True)
 
 
 def test_a_full_disk(random_bundle: RandomBundle, small_disk: Path, messages: Path) -> None:

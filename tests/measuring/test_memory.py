@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcsb_mobile.measuring import memory_watch
-from lcsb_mobile.measuring.memory import MemorySampler, Timeline, process_memory
+from lcsb_mobile.measuring.memory import LIBRARY_BYTES, MemorySampler, PhaseUsage, Timeline, estimated_anonymous, process_memory
 
 MB = 2**20
 linux = pytest.mark.skipif(memory_watch.exact("self") is None, reason="needs /proc/self/smaps_rollup")
@@ -137,14 +141,86 @@ def test_a_killed_watcher_costs_no_run() -> None:
     assert sampler.peak_rss > MB
 
 
-def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_watch, "fields", lambda *_: None)
+
+
+def test_where_the_system_does_not_say(no_proc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is resident stands for nothing else: no figure, no timeline, and no limit that it could exceed."""
+    monkeypatch.setattr(memory_watch, "footprint", lambda pid: None)
     anonymous, rss = process_memory()
     assert anonymous is None and rss > MB
     with MemorySampler(limit=1) as sampler:
-        pass
+        sampler.mark("forward")
+        assert sampler.sample() is None
     assert sampler.peak_anonymous is None and sampler.peak_rss > MB
-    assert sampler.exceeded and sampler.timeline[0][1] > MB
+    assert not sampler.exceeded and sampler.timeline == []
+    assert sampler.phases == {"forward": PhaseUsage(sampler.phases["forward"].seconds, None)}
+
+
+def test_the_estimate_leaves_out_the_libraries() -> None:
+    """How near it comes: tests_device, where a runtime is imported and nothing else."""
+    assert estimated_anonymous(LIBRARY_BYTES + 7 * MB) == 7 * MB and estimated_anonymous(MB) == 0
+
+
+# macOS
+
+
+class FakeMac:
+    """`proc_pid_rusage` as a C function of the real signature, over memory laid out as Apple's <sys/resource.h> has rusage_info_v0."""
+
+    def __init__(self) -> None:
+        self.answers = {os.getpid(): (30 * MB, 70 * MB)}  # footprint, resident
+        self.asked: list[tuple[int, int]] = []
+        self.written = 0
+        self.function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)(self.answer)
+
+    def answer(self, pid: int, flavor: int, buffer: int) -> int:
+        self.asked.append((pid, flavor))
+        if pid not in self.answers:
+            return -1
+        names = "user_time system_time pkg_idle_wkups interrupt_wkups pageins wired_size resident_size phys_footprint"
+        fields = dict.fromkeys([*names.split(), "proc_start_abstime", "proc_exit_abstime"], 2**63)
+        fields["phys_footprint"], fields["resident_size"] = self.answers[pid]
+        info = b"\xff" * 16 + b"".join(struct.pack("@Q", value) for value in fields.values())
+        self.written = len(info)
+        ctypes.memmove(buffer, info, len(info))
+        return 0
+
+
+@pytest.fixture
+def mac(no_proc: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMac]:
+    fake = FakeMac()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(proc_pid_rusage=fake.function))
+    memory_watch.proc_pid_rusage.cache_clear()
+    yield fake
+    memory_watch.proc_pid_rusage.cache_clear()
+
+
+def test_the_footprint_of_macos(mac: FakeMac) -> None:
+    assert process_memory() == (30 * MB, 70 * MB)
+    assert mac.asked == [(os.getpid(), 0)] and mac.written == memory_watch.RUSAGE_INFO.size  # no byte beyond
+    assert memory_watch.quick(os.getpid() + 1) is None  # another user's, or none
+
+
+def test_the_watcher_on_macos(mac: FakeMac, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own loop, run here: it is asked once, and ends when the process that it watches has."""
+    monkeypatch.setattr(memory_watch.select, "select", lambda *_: ([0], [], []))
+    monkeypatch.setattr(memory_watch.os, "read", lambda *_: b"x")
+    printed: list[str] = []
+
+    def print_once(text: str, flush: bool) -> None:
+        printed.append(text)
+        mac.answers.clear()
+
+    monkeypatch.setattr("builtins.print", print_once)
+    memory_watch.watch(os.getpid(), 0.01)
+    assert [json.loads(text)["now"] for text in printed] == [[30 * MB, 70 * MB]]
+
+
+def test_there_is_no_footprint_elsewhere() -> None:
+    assert memory_watch.footprint("self") is None or memory_watch.sys.platform == "darwin"
 
 
 @linux

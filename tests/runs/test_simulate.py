@@ -152,9 +152,9 @@ def test_a_run(options: SimulateOptions) -> None:
         def evaluated(self, step: int, loss: float) -> None:
             observed.append(("evaluated", step))
 
-        def stepped(self, outcome: StepOutcome, memory: int) -> None:
+        def stepped(self, outcome: StepOutcome, memory: int | None) -> None:
             observed.append(("stepped", outcome.step))
-            assert memory > 1e6
+            assert memory is not None and memory > 1e6
 
     options = dataclasses.replace(options, steps=30, evaluate_every=10, prompts=("the ",), sampling=SamplingConfig(max_tokens=2))
     options = dataclasses.replace(options, evaluation_data=options.data)  # what it trains on: six lines teach a random model nothing else

@@ -14,10 +14,12 @@ import lcsb_mobile.runs.simulate as simulate_module
 from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import BundleError, MemoryBudgetError, MemoryBudgetExceeded, OptionError
+from lcsb_mobile.measuring import memory_watch
 from lcsb_mobile.measuring.memory import process_memory
 from lcsb_mobile.planning.plan import Plan
+from lcsb_mobile.report.run import run_report
 from lcsb_mobile.runners import make_runner
-from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import simulate
 
 STEPS = 6
@@ -87,6 +89,61 @@ def test_a_budget_is_watched_between_layers(options: SimulateOptions, monkeypatc
         simulate(dataclasses.replace(options, memory_budget=1_000_000))
     initial = Bundle.open(options.bundle).initial_adapter()
     assert np.array_equal(load_adapter(options.adapter, Bundle.open(options.bundle).manifest.adapter), initial)
+
+
+class Warned(Observer):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that does not say how much memory is anonymous."""
+    for way in ("exact", "quick"):
+        monkeypatch.setattr(memory_watch, way, lambda pid: None)
+
+
+def test_a_budget_that_cannot_be_watched_is_planned(no_figure: None, options: SimulateOptions) -> None:
+    observer = Warned()
+    simulation = simulate(dataclasses.replace(options, memory_budget=10**12), observer)
+    result = simulation.result
+    assert result.kept_layers == 3
+    assert len(observer.warnings) == 1 and "cannot be watched" in observer.warnings[0] and "by an estimate" in observer.warnings[0]
+    assert result.peak_anonymous_bytes is None and result.predicted_peak_anonymous_bytes is None and result.peak_rss_bytes > 1e6
+    report = run_report(simulation)
+    assert simulation.memory_timeline == [] and {record.memory_bytes for record in report.steps} == {None}
+    assert "anonymous" not in report.facts["Peak memory"] and any("does not say" in note for note in report.notes)
+
+    with pytest.raises(MemoryBudgetError, match=r"of it this process, by an estimate; more than the 1\.0 MB allowed; nothing was run"):
+        simulate(dataclasses.replace(options, memory_budget=10**6, force=True))
+
+
+def test_what_is_resident_exceeds_no_budget(no_figure: None, options: SimulateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan for 1 MB that the run cannot have kept to: nobody saw it."""
+    monkeypatch.setattr(run_setup_module, "plan_run", lambda *_: Plan(1, 1, 1))
+    assert simulate(dataclasses.replace(options, memory_budget=10**6)).result.kept_layers == 1
+
+
+def test_keeping_needs_no_figure(no_figure: None, options: SimulateOptions) -> None:
+    observer = Warned()
+    assert simulate(dataclasses.replace(options, keep=2), observer).result.kept_layers == 2
+    assert observer.warnings == []
+
+
+def test_a_budget_of_a_runner_that_cannot_be_predicted(no_figure: None, options: SimulateOptions) -> None:
+    observer = Warned()
+    simulate(dataclasses.replace(options, runner="eager", steps=1, memory_budget=10**6), observer)
+    assert len(observer.warnings) == 1 and observer.warnings[0].endswith("of this runner nothing is predicted: it has no effect")
+
+
+def test_memory_that_is_not_known_stays_so_in_a_checkpoint(no_figure: None, options: SimulateOptions, tmp_path: Path) -> None:
+    options = dataclasses.replace(options, checkpoint_directory=tmp_path / "run")
+    simulate(dataclasses.replace(options, steps=2))
+    resumed = simulate(dataclasses.replace(options, resume=True))
+    assert resumed.result.resumed_from == 2 and resumed.run.memory == [None] * STEPS
 
 
 def test_keeping_needs_a_target_that_can(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.bundles import python
 
 from lcsb_mobile.errors import StorageError
+from lcsb_mobile.measuring.memory import process_memory
 from lcsb_mobile.training.state import mapped_state
 
 
 def anonymous_bytes() -> int:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+    return process_memory()[0] or pytest.skip("this system does not say what is anonymous")
 
 
 def test_starts_with_the_adapter_and_zero_moments(tmp_path: Path) -> None:
@@ -49,9 +51,48 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, offset: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(StorageError, match=r"24 bytes .* cannot be reserved \(No space left on device\); free some space"):
         mapped_state(tmp_path, np.ones((1, 2), np.float32))
+
+
+@pytest.mark.parametrize("size", [3, 5 << 18])  # bytes: 36, and 15 MiB, in chunks
+def test_where_space_cannot_be_reserved_it_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """macOS: every byte has its place on the disk before it is mapped, and the state is as it is elsewhere."""
+    mapped: list[os.stat_result] = []
+    real = mmap.mmap
+
+    def recorded(descriptor: int, length: int) -> mmap.mmap:
+        mapped.append(os.fstat(descriptor))
+        return real(descriptor, length)
+
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr("lcsb_mobile.training.state.mmap.mmap", recorded)
+    initial = np.arange(size, dtype=np.float32).reshape(1, size)
+    state = mapped_state(tmp_path, initial)
+    assert mapped[0].st_size == 3 * initial.nbytes <= mapped[0].st_blocks * 512
+    assert np.array_equal(state.adapter, initial) and not state.first_moment.any() and not state.second_moment.any()
+
+
+@pytest.mark.parametrize("reserving", [True, False])
+def test_a_disk_that_is_full(small_disk: Path, reserving: bool) -> None:
+    """In a process of its own: a page that finds no room when it is written to ends it."""
+    program = f"""
+import os, sys
+from pathlib import Path
+import numpy as np
+from lcsb_mobile.errors import StorageError
+from lcsb_mobile.training.state import mapped_state
+if not {reserving} and hasattr(os, "posix_fallocate"):
+    del os.posix_fallocate
+try:
+    mapped_state(Path(sys.argv[1]), np.ones((1, 2**14), np.float32)).second_moment[:] = 1
+except StorageError as error:
+    print(error)
+"""
+    done = python(program, small_disk)
+    assert done.returncode == 0 and "No space left on device" in done.stdout, (done.returncode, done.stderr)
+    assert list(small_disk.iterdir()) == []
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lcsb_mobile.cli import adapter, android, bench, data, export, generate, inspect, quickstart, simulate, verify
-from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled
+from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, write_in_any_encoding
 
 app = typer.Typer(name="lcsb", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 for verb in (quickstart, export, inspect, verify, data, simulate, generate, adapter, android, bench):
@@ -31,4 +31,5 @@ def options(
 
 
 def main() -> None:
+    write_in_any_encoding()
     app()

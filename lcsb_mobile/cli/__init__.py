@@ -10,7 +10,7 @@ import typer
 from lcsb_mobile.cli import adapter, android, bench, data, export, generate, inspect, quickstart, simulate, verify
 from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, write_in_any_encoding
 
-app = typer.Typer(name="lcsb", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(name="lcsb", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 for verb in (quickstart, export, inspect, verify, data, simulate, generate, adapter, android, bench):
     verb.register(app)
 

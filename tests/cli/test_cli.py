@@ -21,6 +21,7 @@ from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.export_options import ExportOptions
 from lcsb_mobile.cli import app
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.runs.setup import SimulateOptions
 
 VERBS = ("quickstart", "export", "inspect", "verify", "data", "simulate", "adapter", "generate", "bench")
@@ -184,7 +185,8 @@ def test_help_is_quick_and_without_torch() -> None:
     done = python("import sys; import lcsb_mobile.cli; print(*sys.modules)")
     assert time.perf_counter() - started < 10  # on a machine that others use
     assert {"lcsb_mobile.cli.simulate"} <= set(done.stdout.split())
-    assert not {"torch", "onnxruntime", "matplotlib", "transformers", "lcsb_mobile.export"} & set(done.stdout.split())
+    heavy = {"torch", "onnxruntime", "matplotlib", "transformers", "lcsb_mobile.export"}
+    assert not heavy & set(done.stdout.split())
 
 
 def test_device_verbs_do_not_import_the_export_half(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_a_missing_runtime_is_named(random_bundle: RandomBundle, tmp_path: Path,
     done = python(BLOCKED, package, *arguments)
     assert done.returncode == 2
     line = one_error(done.stdout, done.stderr)
-    assert package in line and f"pip install 'lcsb_mobile[{extra}]'" in line
+    assert package in line and how_to_install(extra) in line
 
 
 def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:

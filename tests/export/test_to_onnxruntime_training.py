@@ -14,7 +14,7 @@ from helpers.tiny_models import ARCHITECTURES, MODELS, assert_steps_equal, packe
 
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
-pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install 'lcsb_mobile[onnxruntime-training]'")
+pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install -e '.[onnxruntime-training]'")
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 GRAPHS = ("training_model.onnx", "eval_model.onnx", "logits_model.onnx", "optimizer_model.onnx")

@@ -21,7 +21,7 @@ from lcsb_mobile.export.reference.autograd import reference_step
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 from lcsb_mobile.training.optimizer import AdamW, LayerUpdate, update_layer
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install -e '.[onnxruntime]'")
 
 # ONNX Runtime 1.19.2 rounds `Sqrt` wrongly by a bit or two, on x86-64 at least; 1.24.2 and 1.32.0 do not.
 EXACT_ROOT = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24)

@@ -11,7 +11,7 @@ from helpers.tiny_models import ARCHITECTURES, SEQ_LEN, packed_batch, subset
 from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 
-pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
+pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install -e '.[onnxruntime]'")
 
 IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]
 

@@ -21,7 +21,7 @@ from lcsb_mobile.runners.onnxruntime_program import layer_weights
 from lcsb_mobile.runners.sessions import session_options
 from lcsb_mobile.training.optimizer import AdamW
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install -e '.[onnxruntime]'")
 
 STEPS = [subset([0, 1, 2]), subset([1]), subset([0], [1]), subset([2]), subset([0, 2]), subset([1], [2])]
 

@@ -16,7 +16,7 @@ from lcsb_mobile.bundle.schedule import Method, Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
-pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install 'lcsb_mobile[onnxruntime-training]'")
+pytest.importorskip("onnxruntime.training", reason="onnxruntime-training is not installed: pip install -e '.[onnxruntime-training]'")
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 RATE = 1e-3

@@ -25,7 +25,7 @@ from lcsb_mobile.export.models.layers import MASKED, attention_masks
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 
-pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime]'")
+pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install -e '.[onnxruntime]'")
 
 WINDOW = 5
 NAMES = ("qwen2", "qwen3", "gemma3")  # of the tiny models: those with layers of a window between or above full ones

@@ -22,7 +22,7 @@ from lcsb_mobile.export.onnx.dequantize import dequantize as lower_dequantize
 from lcsb_mobile.export.onnx.graph_builder import GraphBuilder, loop_body, save_model, value
 from lcsb_mobile.export.weights.quantization import dequantize, quantize
 
-pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime-training]'")
+pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install -e '.[onnxruntime-training]'")
 
 
 def lower_function(function: Callable[..., Any], args: Sequence[Tensor], path: Path) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.onnx import lowering
 from lcsb_mobile.export.onnx.settings import SETTINGS
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install 'lcsb_mobile[onnxruntime-training]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX Runtime is installed: pip install -e '.[onnxruntime-training]'")
 
 GROUP = 8
 PROGRAMS = ("forward", "backward", "forward_keep", "backward_kept")

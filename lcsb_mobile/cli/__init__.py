@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from lcsb_mobile import __version__
 from lcsb_mobile.cli import adapter, android, bench, data, export, generate, inspect, quickstart, simulate, verify
 from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, write_in_any_encoding
 
@@ -17,7 +17,7 @@ for verb in (quickstart, export, inspect, verify, data, simulate, generate, adap
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"lcsb_mobile {version('lcsb_mobile')}")
+        typer.echo(f"lcsb_mobile {__version__}")
         raise typer.Exit
 
 

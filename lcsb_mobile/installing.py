@@ -23,7 +23,7 @@ RUNTIMES = {"onnxruntime": "onnxruntime", "onnxruntime-training": "onnxruntime-t
 def how_to_install(extra: str) -> str:
     """What to do about something missing that an extra brings, as the end of a message."""
     if extra == "onnxruntime-training" and not training_runtime_exists():
-        return "it exists for Linux x86-64 with Python up to 3.12 alone, so it cannot be had here; use target onnxruntime"
+        return "it exists for Linux x86-64 and macOS with Python up to 3.12 alone, so it cannot be had here; use target onnxruntime"
     others = [
         distribution for name, distribution in RUNTIMES.items() if extra in RUNTIMES and name != extra and _is_installed(distribution)
     ]
@@ -60,7 +60,7 @@ def training_runtime_exists(
     version: Sequence[int] = sys.version_info[:2], system: str = sys.platform, machine: str = platform.machine()
 ) -> bool:
     """Whether onnxruntime-training-cpu has wheels there, as the marker of the extra in pyproject.toml says."""
-    return tuple(version) < (3, 13) and system == "linux" and machine == "x86_64"
+    return tuple(version) < (3, 13) and (machine == "x86_64" or system == "darwin")
 
 
 def _is_clone() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,8 @@ sys.platform = "win32"
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    """Outside the checkout, where an earlier build may have left entry points of its own."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment, cwd=Path(__file__).parent)
 
 
 @pytest.mark.parametrize("start", [ENTRY_POINT, MODULE], ids=["lcsb", "python -m"])

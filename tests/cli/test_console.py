@@ -27,10 +27,9 @@ def lcsb(*arguments: object, **environment: str) -> bytes:
 @pytest.mark.parametrize(("environment", "encoding"), [(ASCII, "ascii"), (LATIN, "iso-8859-1")], ids=["C", "iso-8859-1"])
 def test_a_dash_that_the_encoding_lacks(random_bundle: RandomBundle, environment: dict[str, str], encoding: str) -> None:
     whole = lcsb("inspect", random_bundle.bundle, PYTHONUTF8="1").decode()
-    assert "–" in whole
     poor = lcsb("inspect", random_bundle.bundle, **environment).decode(encoding)
     assert len(poor.splitlines()) == len(whole.splitlines())
-    assert "0?" in poor or "? " in poor
+    assert poor.count("?") >= whole.count("–") > 0
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("simulate", "--help"), ("export", "--help")], ids=" ".join)

@@ -186,7 +186,7 @@ def test_help_is_quick_and_without_torch() -> None:
     assert time.perf_counter() - started < 10  # on a machine that others use
     assert {"lcsb_mobile.cli.simulate"} <= set(done.stdout.split())
     heavy = {"torch", "onnxruntime", "matplotlib", "transformers", "lcsb_mobile.export"}
-    late = {"importlib.metadata", "urllib.request", "asyncio"}  # a tenth of a second together, for what few commands say
+    late = {"importlib.metadata", "urllib.request", "asyncio", "jinja2"}  # a tenth of a second together, for what few commands say
     assert not (heavy | late) & set(done.stdout.split())
 
 

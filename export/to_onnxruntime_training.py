@@ -23,6 +23,7 @@ from lcsb_mobile.export.onnx.products import export_gemm
 from lcsb_mobile.export.onnx.settings import runtime_settings
 from lcsb_mobile.export.onnx.step_graph import attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
 from lcsb_mobile.export.target import ExportRequest
+from lcsb_mobile.installing import how_to_install
 
 __all__ = ["export_programs", "runtime_settings"]
 
@@ -131,9 +132,7 @@ def _optimizer_and_checkpoint(directory: Path, adapter: Float32Array, config: Ad
     try:
         from onnxruntime.training import onnxblock
     except ImportError as error:
-        raise MissingDependencyError(
-            f"target {TARGET} needs onnxruntime-training ({error}); install it with: pip install 'lcsb_mobile[{TARGET}]'"
-        ) from error
+        raise MissingDependencyError(f"target {TARGET} needs onnxruntime-training 1.19.2 ({error}); {how_to_install(TARGET)}") from error
     logging.getLogger("onnxruntime.training").setLevel(logging.WARNING)
     parameter = onnx.numpy_helper.from_array(adapter, PARAMETER)
     onnxblock.save_checkpoint(([parameter], []), directory / "checkpoint")

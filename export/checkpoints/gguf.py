@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lcsb_mobile.errors import CheckpointError, MissingDependencyError, TokenizerError, UnsupportedModelError
+from lcsb_mobile.installing import how_to_install
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}  # GGUF's name -> model_type
 
@@ -76,7 +77,7 @@ def save_tokenizer(path: Path, directory: Path) -> None:
 def _require() -> None:
     missing = [name for name in ("gguf", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingDependencyError(f"a .gguf file needs {' and '.join(missing)}: pip install lcsb_mobile[gguf]")
+        raise MissingDependencyError(f"a .gguf file needs {' and '.join(missing)}; {how_to_install('gguf')}")
 
 
 def _check_header(path: Path) -> None:

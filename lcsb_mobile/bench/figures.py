@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lcsb_mobile.bench.rows import BenchRow
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import MEGABYTE
+from lcsb_mobile.installing import pip_install
 from lcsb_mobile.io.files import storage_errors
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def write_figures(directory: Path, rows: Sequence[BenchRow]) -> tuple[Path, Path
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("--plot needs matplotlib: pip install matplotlib") from error
+        raise MissingDependencyError(f"--plot needs matplotlib; install it with: {pip_install('matplotlib')}") from error
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         for name, draw in (("step-time.png", draw_time), ("peak-memory.png", draw_memory)):

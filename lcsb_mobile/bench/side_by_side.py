@@ -23,6 +23,7 @@ from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.errors import BundleError, MemoryBudgetError, MissingDependencyError, OptionError
 from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.installing import pip_install
 from lcsb_mobile.measuring.machine import available_memory, physical_cores, scratch_directory
 from lcsb_mobile.measuring.memory import process_memory
 from lcsb_mobile.planning.cost import FLOAT, head_parameters, matrix_parameters, step_cost
@@ -217,7 +218,7 @@ def check_choices(options: BenchOptions) -> None:
         raise OptionError(f"python: expected an interpreter, found {options.python!r}")
     missing = [name for name in TORCH_PACKAGES if options.peers and importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingDependencyError(f"peer torch needs {', '.join(missing)}; install them with: pip install {' '.join(missing)}")
+        raise MissingDependencyError(f"peer torch needs {', '.join(missing)}; install what is missing with: {pip_install(*missing)}")
 
 
 def check_options(options: BenchOptions, manifest: Manifest) -> None:

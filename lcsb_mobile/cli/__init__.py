@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from lcsb_mobile import __version__
 from lcsb_mobile.cli import adapter, android, bench, data, export, generate, inspect, quickstart, simulate, verify
-from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled
+from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, write_in_any_encoding
 
-app = typer.Typer(name="lcsb", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(name="lcsb", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 for verb in (quickstart, export, inspect, verify, data, simulate, generate, adapter, android, bench):
     verb.register(app)
 
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"lcsb_mobile {version('lcsb_mobile')}")
+        typer.echo(f"lcsb_mobile {__version__}")
         raise typer.Exit
 
 
@@ -31,4 +31,5 @@ def options(
 
 
 def main() -> None:
+    write_in_any_encoding()
     app()

@@ -14,6 +14,7 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.cli.console import Force, Json, StageBars, print_json, progress_bars, say, verb
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.installing import how_to_install
 
 DEFAULTS = MergeOptions(source=Path(), model="", output=Path())
 
@@ -110,7 +111,7 @@ def merge(
     try:
         from lcsb_mobile.export.merge import merge as merge_adapter  # imports torch, which the other adapter verbs do not need
     except ImportError as error:
-        raise MissingDependencyError(f"merging needs torch ({error}); install it with: pip install 'lcsb_mobile[export]'") from error
+        raise MissingDependencyError(f"merging needs torch ({error}); {how_to_install('export')}") from error
     with progress_bars() as progress:
         result = merge_adapter(Bundle.open(bundle), MergeOptions(source, model, output, dequantized, dtype, force), StageBars(progress))
     if json:

@@ -21,6 +21,7 @@ from lcsb_mobile.bench.side_by_side import bench as run_bench
 from lcsb_mobile.cli.console import Json, StageBars, note, out, print_json, progress_bars, say, verb
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.measuring.machine import scratch_directory
 from lcsb_mobile.planning.plan import parse_keep
 
@@ -113,8 +114,8 @@ def make_random_bundle(path: Path, options: RandomBundleOptions) -> Path:
         from lcsb_mobile.export.random_bundle import random_bundle  # imports torch, which measuring a bundle does not need
     except ImportError as error:
         raise MissingDependencyError(
-            f"--shape needs torch and onnx, as an export does ({error}); install them with: pip install 'lcsb_mobile[export]', "
-            "or measure a bundle that was exported elsewhere"
+            f"--shape needs torch and onnx, as an export does ({error}); measure a bundle that was exported elsewhere, or "
+            + how_to_install("export")
         ) from error
     note(f"{options.name}: random weights in {path} …")
     with progress_bars() as progress:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +91,17 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    """In an encoding that is not UTF-8, with other letters than ASCII's escaped: JSON is read as UTF-8, whatever the locale."""
+    text = msgspec.json.encode(value).decode()
+    if (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8"):
+        text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0]).strip('"'), text)
+    sys.stdout.write(text + "\n")
+
+
+def write_in_any_encoding() -> None:
+    """A result's dash or letter that the locale's encoding lacks is shown as `?`; standard error escapes such by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 @contextmanager

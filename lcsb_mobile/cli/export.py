@@ -14,6 +14,7 @@ from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, pr
 from lcsb_mobile.config import AdamWConfig, ImplicitUpdates, LoraConfig, QuantizationConfig, Quantizer, Record
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import megabytes
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import Target
 
 DEFAULTS = ExportOptions(model="", output=Path())
@@ -105,9 +106,7 @@ def run_export(options: ExportOptions) -> ExportSummary:
     try:
         from lcsb_mobile.export.bundle import export_bundle  # imports torch, which no other verb needs
     except ImportError as error:
-        raise MissingDependencyError(
-            f"exporting needs torch and onnx ({error}); install them with: pip install 'lcsb_mobile[export]'"
-        ) from error
+        raise MissingDependencyError(f"exporting needs torch and onnx ({error}); {how_to_install('export')}") from error
     with progress_bars() as progress:
         report = export_bundle(options, StageBars(progress))
     for warning in report.warnings:

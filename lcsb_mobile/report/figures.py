@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import MEGABYTE, layer_runs
+from lcsb_mobile.installing import pip_install
 from lcsb_mobile.report.record import RunReport, StepRecord, memory_points
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _svg(label: str, height: float, draw: Callable[[Figure], None]) -> Markup:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("a report needs matplotlib: pip install matplotlib") from error
+        raise MissingDependencyError(f"a report needs matplotlib; install it with: {pip_install('matplotlib')}") from error
     with matplotlib.rc_context(_style(label)):
         figure = Figure(figsize=(400 / 72, height), layout="constrained")
         draw(figure)

@@ -12,6 +12,7 @@ from lcsb_mobile.bundle.batch import StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.errors import MissingDependencyError, OptionError
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import REFERENCE, RUNNERS, TARGETS, RunnerName
 from lcsb_mobile.training.optimizer import UpdateLayer, update_layer
 
@@ -63,9 +64,7 @@ def runner_module(name: str) -> RunnerModule:
     except ImportError as error:
         if name != REFERENCE:
             raise
-        raise MissingDependencyError(
-            f"the eager runner needs torch ({error}); install it with: pip install 'lcsb_mobile[export]'"
-        ) from error
+        raise MissingDependencyError(f"the eager runner needs torch ({error}); {how_to_install('export')}") from error
 
 
 def make_runner(

@@ -16,6 +16,7 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import BundleError, MissingDependencyError
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.measuring.phases import PhaseClock
 from lcsb_mobile.runners.onnxruntime_program import Program, Values
 
@@ -26,9 +27,7 @@ def import_runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingDependencyError(
-            f"target {TARGET} needs onnxruntime 1.19 or newer ({error}); install it with: pip install 'lcsb_mobile[{TARGET}]'"
-        ) from error
+        raise MissingDependencyError(f"target {TARGET} needs onnxruntime 1.19 or newer ({error}); {how_to_install(TARGET)}") from error
     return onnxruntime
 
 

@@ -15,6 +15,7 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import CHECKPOINT_FILE
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import BundleError, MissingDependencyError, RunFailure
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.io.bounded import refused_as
 from lcsb_mobile.io.ort_checkpoint import check_checkpoint
 from lcsb_mobile.measuring.memory import trim_heap
@@ -33,9 +34,7 @@ def import_runtime() -> tuple[Any, Any]:
         import onnxruntime
         from onnxruntime.training import api
     except ImportError as error:
-        raise MissingDependencyError(
-            f"target {TARGET} needs onnxruntime-training 1.19.2 ({error}); install it with: pip install 'lcsb_mobile[{TARGET}]'"
-        ) from error
+        raise MissingDependencyError(f"target {TARGET} needs onnxruntime-training 1.19.2 ({error}); {how_to_install(TARGET)}") from error
     return onnxruntime, api
 
 

@@ -16,7 +16,6 @@ import tokenizers
 
 from lcsb_mobile.errors import TokenizerError
 from lcsb_mobile.io.bounded import bounded_memory, one_line, read_bounded, refused_as
-from lcsb_mobile.text.chat_template import compile_template, has_marks, split_marks
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -40,6 +39,8 @@ class Tokenizer:
         backend.no_truncation()  # a tokenizer.json may carry its trainer's own settings
         backend.no_padding()
         self._backend = backend
+        from lcsb_mobile.text.chat_template import compile_template  # jinja2, which a command's --help need not wait for
+
         self._template = compile_template(_chat_template(config))
         self._tokens = {name: _token(config, name) for name in TEMPLATE_TOKENS}
         self.vocab_size = vocab_size
@@ -136,11 +137,15 @@ class Tokenizer:
 
         Raises TokenizerError without a template, and when the template refuses the messages.
         """
+        from lcsb_mobile.text.chat_template import split_marks
+
         return split_marks(self._render(messages, add_generation_prompt, **variables))[0]
 
     def render_marked_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]] | None]:
         """As `render_chat`, and the ranges of characters [start, end) that the template marks as the assistant's with
         `{% generation %}`; None where it has no such tag."""
+        from lcsb_mobile.text.chat_template import has_marks, split_marks
+
         text, spans = split_marks(self._render(messages, False))
         return text, spans if self._template is not None and has_marks(self._template) else None
 

@@ -19,15 +19,16 @@ BEGIN, END = "<!-- modules: scripts/docs/draw_modules.py -->", "<!-- / -->"
 
 # A folder imports only from folders that stand before it. Modules at the top of the package count as folders of one file.
 FLOW = (
-    *("errors", "config", "arrays", "formatting", "targets"),
+    *("errors", "config", "arrays", "formatting", "installing", "targets"),
     *("measuring", "io", "text", "bundle", "data", "training", "runners", "generation", "planning", "runs", "adapters", "report"),
     *("devices", "tiny", "bench"),
     *("export/models", "export/checkpoints", "export/weights", "export/graphs", "export/reference", "export/onnx", "export"),
-    *("api", "cli"),
+    *("api", "cli", "__main__"),
 )
 API = "api"  # lcsb_mobile/__init__.py, which offers functions of all folders
+MAIN = "__main__"  # where the command line begins
 HALVES = (("lcsb_mobile/ (the device half, and what both halves share)", False), ("export/ (the export half, with torch)", True))
-BASE = ("errors", "config", "arrays", "formatting", "targets")  # drawn as one box
+BASE = ("errors", "config", "arrays", "formatting", "installing", "targets")  # drawn as one box
 
 
 def modules() -> dict[str, Path]:
@@ -116,7 +117,9 @@ def _id(name: str) -> str:
 
 
 def _label(name: str, count: int) -> str:
-    title = {"base": ", ".join(BASE), API: "import lcsb_mobile", "export": "export/*.py"}.get(name, f"{name}/")
+    title = {"base": ", ".join(BASE), API: "import lcsb_mobile", MAIN: "python -m lcsb_mobile", "export": "export/*.py"}.get(
+        name, f"{name}/"
+    )
     return f"{title}<br/>{count} modules" if count > 1 and name != "base" else title
 
 

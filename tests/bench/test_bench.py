@@ -285,7 +285,7 @@ def test_what_does_not_fit_into_memory_is_refused(bundle: Path, monkeypatch: pyt
 
 def test_a_peer_that_is_not_installed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "peft" else object())
-    with pytest.raises(MissingDependencyError, match="peer torch needs peft; install"):
+    with pytest.raises(MissingDependencyError, match="peer torch needs peft; install what is missing with: .* pip install peft"):
         check_choices(BenchOptions(bundle, peers=("torch",)))
 
 

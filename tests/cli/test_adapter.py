@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from lcsb_mobile.bundle.adapter import load_adapter, save_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.cli.adapter import ranges
+from lcsb_mobile.installing import how_to_install
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -158,4 +159,4 @@ def test_merging_without_torch(random_bundle: RandomBundle, source: Path, tmp_pa
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     line = lcsb_error(2, "adapter", "merge", source, "--bundle", random_bundle.bundle, "--model", "tiny", "--output", tmp_path / "m")
-    assert "merging needs torch" in line and "pip install 'lcsb_mobile[export]'" in line
+    assert "merging needs torch" in line and how_to_install("export") in line

@@ -207,5 +207,5 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(MissingDependencyError, match="pip install matplotlib"):
+    with pytest.raises(MissingDependencyError, match="a report needs matplotlib; install it with: .* pip install matplotlib"):
         render_report(a_report())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ from helpers.tiny_models import MODELS, assert_steps_equal, make_tiny, packed_ba
 
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.export.onnx import step_graph
+from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.runners.onnxruntime_training import PARAMETER, OnnxRuntimeTrainingRunner, batch_inputs, import_runtime, subset_inputs
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
@@ -112,7 +114,7 @@ def test_bad_subset_is_refused(exported: MakeExported) -> None:
 def test_missing_runtime(graphs: MakeGraphs, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "onnxruntime.training", hidden)
-    with pytest.raises(MissingDependencyError, match="pip install 'lcsb_mobile\\[onnxruntime-training\\]'"):
+    with pytest.raises(MissingDependencyError, match=re.escape(how_to_install("onnxruntime-training"))):
         import_runtime()
-    with pytest.raises(MissingDependencyError, match="pip install 'lcsb_mobile\\[onnxruntime-training\\]'"):
+    with pytest.raises(MissingDependencyError, match=re.escape(how_to_install("onnxruntime-training"))):
         export_tiny(make_tiny(tmp_path, "llama"), graphs("llama"), DEFAULTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import gguf
@@ -12,13 +13,14 @@ import torch
 from lcsb_mobile.errors import CheckpointError, MissingDependencyError, TokenizerError, UnsupportedModelError
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.models import checkpoint_weights
+from lcsb_mobile.installing import how_to_install
 
 
 def test_gguf_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.gguf").touch()
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "gguf" else find_spec(name, *rest))
-    with pytest.raises(MissingDependencyError, match=r"needs gguf: pip install lcsb_mobile\[gguf\]"):
+    with pytest.raises(MissingDependencyError, match=rf"needs gguf; .*{re.escape(how_to_install('gguf'))}"):
         open_checkpoint(tmp_path / "model.gguf")
 
 

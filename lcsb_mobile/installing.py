@@ -1,0 +1,92 @@
+"""How to install what is missing: one line that works where it is printed.
+
+The package is on no index, so an extra is installed from wherever the package itself came from. `onnxruntime` and
+`onnxruntime-training-cpu` install the same module, and the later one overwrites the other, so no line puts one beside the other.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+NAME = "lcsb_mobile"
+SOURCE = Path(__file__).resolve().parents[1]  # the clone, unless the package was copied into site-packages
+# Extra -> the distribution of its runtime. All of them install the module `onnxruntime`.
+RUNTIMES = {"onnxruntime": "onnxruntime", "onnxruntime-training": "onnxruntime-training-cpu"}
+
+
+def how_to_install(extra: str) -> str:
+    """What to do about something missing that an extra brings, as the end of a message."""
+    if extra == "onnxruntime-training" and not training_runtime_exists():
+        return "it exists for Linux x86-64 and macOS with Python up to 3.12 alone, so it cannot be had here; use target onnxruntime"
+    others = [
+        distribution for name, distribution in RUNTIMES.items() if extra in RUNTIMES and name != extra and _is_installed(distribution)
+    ]
+    if others:
+        environment = str((SOURCE if _is_clone() else Path()) / f".venv-{extra}")
+        made = shlex.join([_interpreter(), "-m", "venv", environment])
+        return (
+            f"{others[0]} is installed here, and each would overwrite the other; make a second environment: "
+            f"{made} && {pip_install(*requirement(extra), interpreter=f'{environment}/bin/python')}"
+        )
+    return f"install what is missing with: {pip_install(*requirement(extra))}"
+
+
+def pip_install(*requirements: str, interpreter: str | None = None) -> str:
+    """A command line for a shell: into this interpreter's environment, whichever is active, or into another's."""
+    return shlex.join([interpreter or _interpreter(), "-m", "pip", "install", *requirements])
+
+
+def requirement(extra: str) -> tuple[str, ...]:
+    """pip's arguments for this package with an extra: the clone, or what it was installed from."""
+    if _is_clone():
+        return ("-e", f"{SOURCE}[{extra}]")
+    origin = _origin()
+    if "url" not in origin:  # it was found by its name, so it is found again
+        return (f"{NAME}[{extra}]",)
+    url = str(origin["url"])
+    if urlsplit(url).scheme == "file" and "vcs_info" not in origin:
+        return (f"{unquote(urlsplit(url).path)}[{extra}]",)
+    vcs = origin.get("vcs_info", {})
+    return (f"{NAME}[{extra}] @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"{NAME}[{extra}] @ {url}",)
+
+
+def training_runtime_exists(
+    version: Sequence[int] = sys.version_info[:2], system: str = sys.platform, machine: str = platform.machine()
+) -> bool:
+    """Whether onnxruntime-training-cpu has wheels there, as the marker of the extra in pyproject.toml says."""
+    return tuple(version) < (3, 13) and (machine == "x86_64" or system == "darwin")
+
+
+def _is_clone() -> bool:
+    return (SOURCE / "pyproject.toml").is_file()
+
+
+def _interpreter() -> str:
+    return sys.executable or "python3"
+
+
+def _is_installed(distribution: str) -> bool:
+    from importlib import metadata  # as below: a tenth of a second's imports, which only a message needs
+
+    try:
+        return bool(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _origin() -> dict[str, dict[str, str]]:
+    """PEP 610's direct_url.json, which pip writes beside what it did not find by its name; else nothing."""
+    from importlib import metadata
+
+    try:
+        text = metadata.distribution(NAME).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, dict[str, str]] = json.loads(text) if text else {}
+    return found

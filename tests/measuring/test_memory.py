@@ -101,6 +101,7 @@ def test_no_limit_never_fires() -> None:
 
 @linux
 def test_phases_have_their_own_seconds_and_peaks() -> None:
+    start = time.perf_counter()
     with MemorySampler() as sampler:
         for _ in range(2):
             sampler.mark("forward")
@@ -112,11 +113,13 @@ def test_phases_have_their_own_seconds_and_peaks() -> None:
             del block
         sampler.mark(None)
         time.sleep(0.05)
+    elapsed = time.perf_counter() - start
     phases = sampler.phases
     assert list(phases) == ["forward", "backward"]
     assert phases["backward"].peak - phases["forward"].peak > 40 * MB
-    assert 0.04 <= phases["forward"].seconds < 0.5
-    assert 0.08 <= phases["backward"].seconds < 0.5
+    forward, backward = (phases[name].seconds for name in phases)
+    assert forward >= 0.04 and backward >= 0.08
+    assert forward + backward <= elapsed - 0.05  # what follows the last phase is of none
 
 
 def test_a_last_phase_ends_with_the_context() -> None:

@@ -78,7 +78,7 @@ def test_data_elsewhere_in_programs_that_are_loaded_later(bundle: Path) -> None:
     for name in ("logits_model", "optimizer_model"):
         change_program(bundle, f"{name}.onnx", lambda graph: add_external(graph, "../secret"))
         with pytest.raises(BundleError, match=rf"{name}\.onnx: 'added' has its data in '../secret'"):
-            program_path(Bundle.open(bundle), name)
+            program_path(Bundle.open(bundle), name, None)
     opened = Bundle.open(bundle)
     runner = OnnxRuntimeTrainingRunner(opened, threads=1)
     with pytest.raises(BundleError, match=r"logits_model\.onnx: 'added'"):

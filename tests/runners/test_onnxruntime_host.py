@@ -159,7 +159,7 @@ def test_weights_are_fed_in_place(programs: MakeExported, name: str) -> None:
 def test_inputs_are_fed_in_place(programs: MakeExported) -> None:
     """Adapter, labels and buffers: an OrtValue over an array is the array."""
     array = np.zeros((3, 4), np.float32)
-    assert open_runner(programs("llama", tile=TILE)).value(array).data_ptr() == array.ctypes.data
+    assert open_runner(programs("llama", tile=TILE)).programs.value(array).data_ptr() == array.ctypes.data
 
 
 class Runtime:

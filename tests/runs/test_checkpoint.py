@@ -105,7 +105,7 @@ def test_a_forgery_that_changes_nothing_is_read(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda header, run: header["__metadata__"].update(format="other"), f"expected {FORMAT} version 1, found 'other' version '1'"),
-        (lambda header, run: header["__metadata__"].update(version="2"), "found 'lcsb_mobile.export.checkpoints.hugging_face' version '2'"),
+        (lambda header, run: header["__metadata__"].update(version="2"), "found 'lcsb_mobile.checkpoint' version '2'"),
         (lambda header, run: header["__metadata__"].update(more="x"), "unknown field `more`"),
         (lambda header, run: run.update(step=5), "malformed: step 5 after 8 sequences, expected 10"),
         (lambda header, run: run.update(step=10**12, sequences=2 * 10**12), r"steps: expected F64 \[1000000000000, 6\]"),

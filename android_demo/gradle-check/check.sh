@@ -14,15 +14,25 @@ out=${1:-../target/gradle-check}
 rm -rf "$out" && mkdir -p "$out/classes"
 
 # The newest Gradle API on Maven Central is older than the Gradle of the wrapper; what the scripts use is in both.
-artifacts=(dev.gradleplugins:gradle-api:8.11.1 "com.android.tools.build:gradle-api:$agp" "org.jetbrains.kotlin:kotlin-gradle-plugin-api:$kotlin"
-    "org.jetbrains.kotlin:kotlin-gradle-plugin:$kotlin" "org.jetbrains.kotlin:kotlin-tooling-core:$kotlin" "org.jetbrains.kotlin:kotlin-compiler-embeddable:$kotlin" "org.jetbrains.kotlin:kotlin-stdlib:$kotlin"
-    "org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable:$kotlin" "org.jetbrains.kotlin:kotlin-script-runtime:$kotlin"
-    "org.jetbrains.kotlin:kotlin-daemon-embeddable:$kotlin")
-declare -A jar
+gradle_api=dev.gradleplugins:gradle-api:8.11.1
+agp_api=com.android.tools.build:gradle-api:$agp
+stdlib=org.jetbrains.kotlin:kotlin-stdlib:$kotlin
+compiler=org.jetbrains.kotlin:kotlin-compiler-embeddable:$kotlin
+script_runtime=org.jetbrains.kotlin:kotlin-script-runtime:$kotlin
+daemon=org.jetbrains.kotlin:kotlin-daemon-embeddable:$kotlin
+receiver=org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable:$kotlin
+plugins=(org.jetbrains.kotlin:kotlin-gradle-plugin-api:"$kotlin" org.jetbrains.kotlin:kotlin-gradle-plugin:"$kotlin" org.jetbrains.kotlin:kotlin-tooling-core:"$kotlin")
+jar() { # GROUP:NAME:VERSION...: the files of the artifacts, as a class path
+    local group name version
+    for artifact in "$@"; do
+        IFS=: read -r group name version <<<"$artifact"
+        echo "$m2/$(echo "$group" | tr . /)/$name/$version/$name-$version.jar"
+    done | paste -sd: -
+}
 mkdir -p "$m2"
 fetch() { # MAVEN_ARGUMENT...; AGP's newest API may be on Google's repository alone
     mvn -B -q -ntp -Dmaven.repo.local="$m2" "org.apache.maven.plugins:maven-dependency-plugin:$plugin:get" "$@" >"$out/log" 2>&1 && return
-    sed -i 's/\x1b\[[0-9;]*m//g' "$out/log" # escapes for colours
+    sed "s/$(printf '\033')\[[0-9;]*m//g" "$out/log" >"$out/plain" && mv "$out/plain" "$out/log" # escapes for colours
     local reason
     reason=$(../../scripts/testing/not_to_be_had.sh "$out/log" || grep -m 1 'Could not find artifact com.android.tools.build:' "$out/log") || {
         cat "$out/log" >&2
@@ -32,19 +42,14 @@ fetch() { # MAVEN_ARGUMENT...; AGP's newest API may be on Google's repository al
     echo "gradle-check: $reason" >&2
     exit 3
 }
-for artifact in "${artifacts[@]}"; do
-    IFS=: read -r group name version <<<"$artifact"
-    path="$m2/${group//./\/}/$name/$version/$name-$version.jar"
-    [ -f "$path" ] || fetch -Dartifact="$artifact" -Dtransitive=false
-    jar[$group:$name]=$path
+for artifact in "$gradle_api" "$agp_api" "$stdlib" "$compiler" "$script_runtime" "$daemon" "$receiver" "${plugins[@]}"; do
+    [ -f "$(jar "$artifact")" ] || fetch -Dartifact="$artifact" -Dtransitive=false
 done
 # The compiler with what it needs; Maven's build of the core has brought them too.
-[ -n "$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar')" ] || fetch -Dartifact="org.jetbrains.kotlin:kotlin-compiler-embeddable:$kotlin"
-compiler=$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar' -o -name 'annotations-13.0.jar' -o -name 'kotlinx-coroutines-core-jvm-*.jar' | paste -sd:)
-compiler="$compiler:${jar[org.jetbrains.kotlin:kotlin-compiler-embeddable]}:${jar[org.jetbrains.kotlin:kotlin-stdlib]}"
-compiler="$compiler:${jar[org.jetbrains.kotlin:kotlin-script-runtime]}:${jar[org.jetbrains.kotlin:kotlin-daemon-embeddable]}"
-api="${jar[dev.gradleplugins:gradle-api]}:${jar[com.android.tools.build:gradle-api]}:${jar[org.jetbrains.kotlin:kotlin-stdlib]}"
-api="$api:${jar[org.jetbrains.kotlin:kotlin-tooling-core]}:${jar[org.jetbrains.kotlin:kotlin-gradle-plugin-api]}:${jar[org.jetbrains.kotlin:kotlin-gradle-plugin]}"
+[ -n "$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar')" ] || fetch -Dartifact="$compiler"
+loaded=$(find "$m2/org/jetbrains" -name 'kotlin-reflect-*.jar' -o -name 'annotations-13.0.jar' -o -name 'kotlinx-coroutines-core-jvm-*.jar' | paste -sd: -)
+loaded="$loaded:$(jar "$compiler" "$stdlib" "$script_runtime" "$daemon")"
+api=$(jar "$gradle_api" "$agp_api" "$stdlib" "${plugins[@]}")
 
 wrap() { # NAME FILE RECEIVER: the script as a function
     echo "import org.gradle.api.*"
@@ -57,8 +62,8 @@ wrap rootScript ../build.gradle.kts Project >"$out/Root.kt"
 wrap coreScript ../core/build.gradle.kts Project >"$out/Core.kt"
 wrap appScript ../app/build.gradle.kts Project >"$out/App.kt"
 wrap settingsScript ../settings.gradle.kts org.gradle.api.initialization.Settings >"$out/Settings.kt"
-java -Xmx1g -cp "$compiler" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -nowarn -jvm-target 17 \
-    -Xplugin="${jar[org.jetbrains.kotlin:kotlin-sam-with-receiver-compiler-plugin-embeddable]}" \
+java -Xmx1g -cp "$loaded" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -nowarn -jvm-target 17 \
+    -Xplugin="$(jar "$receiver")" \
     -P plugin:org.jetbrains.kotlin.samWithReceiver:annotation=org.gradle.api.HasImplicitReceiver -d "$out/classes" -cp "$api" \
     Stubs.kt "$out"/*.kt || exit 1
 echo "settings.gradle.kts, build.gradle.kts, core/build.gradle.kts, app/build.gradle.kts: names and types as in Gradle's, AGP $agp's and Kotlin $kotlin's API"

@@ -41,7 +41,7 @@ if ! "$directory/aapt2" version >/dev/null 2>&1; then
 
     mkdir "$work/tree"
     for package in "$work"/*.deb; do dpkg -x "$package" "$work/tree"; done
-    libraries=$(cd "$work/tree" && find lib usr/lib -name '*.so*' -printf '$here/tree/%h\n' 2>/dev/null | sort -u | paste -sd:) || true
+    libraries=$(cd "$work/tree" && find lib usr/lib -name '*.so*' -exec dirname {} \; 2>/dev/null | sort -u | sed 's|^|$here/tree/|' | paste -sd: -) || true
     cat >"$work/aapt2" <<WRAPPER
 #!/usr/bin/env bash
 here=\$(cd "\$(dirname "\${BASH_SOURCE[0]}")" && pwd)

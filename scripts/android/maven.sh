@@ -13,7 +13,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # Maven writes escapes for colours into files too.
 mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file android_demo/pom.xml "$@" 2>&1 |
-    sed --unbuffered 's/\x1b\[[0-9;]*m//g' | tee "$log" && exit
+    sed "s/$(printf '\033')\[[0-9;]*m//g" | tee "$log" && exit
 # One module may fail for want of an artifact, and another one by itself.
 if grep '^\[ERROR\] Failed to execute goal' "$log" | grep -qv 'Could not transfer artifact'; then exit 1; fi
 reason=$(scripts/testing/not_to_be_had.sh "$log") || exit 1

@@ -108,6 +108,9 @@ set_up() {
     echo "ARM64 Python: $LIKE is not here; make it with: make .venv-onnxruntime/.installed" >&2
     exit 1
 }
+for tool in sha256sum flock; do
+    command -v "$tool" >/dev/null || unavailable "$tool is not on the PATH; it is Linux's, and so is the emulator"
+done
 mkdir -p "$CACHE"
 # Not this package, which is read from the source, nor what tests and the figures of reports need.
 outside='lcsb_mobile|iniconfig|pluggy|pytest|matplotlib|contourpy|cycler|fonttools|kiwisolver|pillow|pyparsing|python-dateutil'

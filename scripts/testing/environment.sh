@@ -11,7 +11,7 @@ shift 2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-install() {
+bring() {
     "$directory/bin/python" -m pip install --quiet "$@" 2>&1 | tee "$log" && return
     local reason
     reason=$(scripts/testing/not_to_be_had.sh "$log") || exit 1
@@ -20,6 +20,6 @@ install() {
 }
 
 "${PYTHON:-python3}" -m venv "$directory"
-install --upgrade pip
-install --editable ".[$extra]" "$@"
+bring --upgrade pip
+bring --editable ".[$extra]" "$@"
 touch "$directory/.installed"

@@ -1,6 +1,12 @@
 package lcsbmobile.core
 
 import kotlinx.serialization.Serializable
+import lcsbmobile.core.io.quoted
+import lcsbmobile.core.runtime.Decoder
+import lcsbmobile.core.runtime.StepRunner
+import lcsbmobile.core.text.ChatFormat
+import lcsbmobile.core.text.Message
+import lcsbmobile.core.text.Tokenizer
 import java.nio.FloatBuffer
 import java.util.Random
 import kotlin.math.exp

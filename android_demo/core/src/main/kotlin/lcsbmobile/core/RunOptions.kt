@@ -1,5 +1,7 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.bundle.Method
+import lcsbmobile.core.training.LearningRateSchedule
 import java.io.File
 
 /**

@@ -123,8 +123,9 @@ def test_core_knows_no_android() -> None:
 
 def declared(source: str) -> set[str]:
     """The names that a Kotlin file offers to others: its top-level declarations, which alone stand at the beginning of a line."""
-    modifiers = r"^(?!private\b)(?:(?:internal|public|sealed|open|data|enum|abstract|const|inline) )*"
-    return set(re.findall(modifiers + r"(?:class|interface|fun interface|object|typealias|val|fun)(?: <[^>]*>)? (?:\w+\.)?(\w+)", source, re.MULTILINE))
+    modifiers = r"^(?!private\b)(?:(?:internal|public|sealed|open|data|enum|abstract|const|inline|fun(?= interface)) )*"
+    kinds = r"(?:class|interface|object|typealias|val|fun)(?: <[^>]*>)? (?:\w+\.)?"
+    return set(re.findall(modifiers + kinds + r"(\w+)", source, re.MULTILINE))
 
 
 def test_packages_of_core_stand_in_an_order() -> None:

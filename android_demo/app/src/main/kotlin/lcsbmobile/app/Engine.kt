@@ -65,7 +65,7 @@ class Engine(private val scratch: File) {
     /** The mean of a cycle's steps, by proportion from one that is timed; the one before it warms up. */
     private fun measure(bundle: Bundle): Double? {
         val manifest = bundle.manifest
-        val batch = bundle.golden.batches.firstOrNull()?.batch() ?: return null
+        val batch = bundle.sampleBatch ?: return null
         val adapter = directFloats(manifest.adapter.numLayers * manifest.adapter.size).also(bundle::readInitialAdapter)
         val subset = manifest.schedule.first()
         return OnnxRuntimeRunner(bundle, threads()).use { runner ->

@@ -4,6 +4,7 @@ import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
 import lcsbmobile.core.adapter.readAdapter
 import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.bundle.Batch
 import lcsbmobile.core.bundle.FORMAT_VERSION
 import lcsbmobile.core.bundle.GOLDEN_FILE
 import lcsbmobile.core.bundle.GoldenTrace
@@ -40,14 +41,17 @@ private class Version(val formatVersion: Long, val target: String = "")
  * Nothing is held but the manifest; weights are mapped when asked for. [digest]: SHA-256 of manifest.json, hex.
  */
 class Bundle private constructor(val directory: File, val manifest: Manifest, val digest: String) {
-    val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
+    internal val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
 
     val tokenizer: Tokenizer by lazy { Tokenizer.open(directory, manifest.model.vocabSize) }
 
     /** How messages become text; null when the bundle says nothing of it. */
     val chat: ChatFormat? by lazy { if (ChatFormat.FILE in manifest.files) ChatFormat.open(File(directory, ChatFormat.FILE)) else null }
 
-    val golden: GoldenTrace by lazy { GoldenTrace.open(File(directory, GOLDEN_FILE), manifest) }
+    internal val golden: GoldenTrace by lazy { GoldenTrace.open(File(directory, GOLDEN_FILE), manifest) }
+
+    /** A batch that the bundle brings, to time a step on. */
+    val sampleBatch: Batch? get() = golden.batches.firstOrNull()?.batch()
 
     /** Into all of [into], float32 [L, n]. Throws ADAPTER. */
     fun readInitialAdapter(into: FloatBuffer) = readAdapter(File(directory, ADAPTER_FILE), manifest.adapter, into)

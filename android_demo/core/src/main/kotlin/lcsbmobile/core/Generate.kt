@@ -41,7 +41,7 @@ data class SamplingConfig(
 /** The prompt is a user's message, given to the model in the words of the chat format; [system]: an instruction before it. */
 class Chat(val format: ChatFormat, val system: String? = null) {
     /** Throws CHAT_UNSUPPORTED when the format does not take the messages. */
-    fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
+    internal fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
         val messages = listOfNotNull(system?.let { Message("system", it) }) + Message("user", message)
         return tokenizer.encode(format.render(messages, addGenerationPrompt = true))
     }

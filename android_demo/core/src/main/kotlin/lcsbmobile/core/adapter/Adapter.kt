@@ -12,7 +12,7 @@ import java.nio.FloatBuffer
  * Writes float32 [L, n] under PEFT's names with the desktop's bytes (docs/adapter.md), atomically: [file] is the old one or the new one. Throws
  * STORAGE_FULL or STORAGE_FAILED.
  */
-fun writeAdapter(file: File, layout: AdapterLayout, adapter: FloatBuffer) {
+internal fun writeAdapter(file: File, layout: AdapterLayout, adapter: FloatBuffer) {
     val shapes = layout.shapes()
     val tensors = layout.named(adapter).mapValuesTo(sortedMapOf()) { (name, values) -> WrittenTensor.of(shapes.getValue(name), values) }
     val metadata = linkedMapOf("format" to "pt", "rank" to "${layout.lora.rank}", "alpha" to pythonRepr(layout.lora.alpha))

@@ -12,16 +12,16 @@ import java.nio.FloatBuffer
 private const val PEFT_PREFIX = "base_model.model.model.layers"
 
 /** PEFT's name of a layer's matrix, such as self_attn.q_proj.lora_A. */
-fun tensorName(layer: Int, matrix: String): String = "$PEFT_PREFIX.$layer.$matrix.weight"
+internal fun tensorName(layer: Int, matrix: String): String = "$PEFT_PREFIX.$layer.$matrix.weight"
 
 /** PEFT's tensor names, and each matrix's elements within [adapter], float32 [L, n]. */
-fun AdapterLayout.named(adapter: FloatBuffer): Map<String, FloatBuffer> =
+internal fun AdapterLayout.named(adapter: FloatBuffer): Map<String, FloatBuffer> =
     (0 until numLayers).flatMap { layer ->
         matrices.map { tensorName(layer, it.name) to adapter.part(layer * size + it.offset, it.size) }
     }.toMap()
 
 /** The shape of each of PEFT's tensors. */
-fun AdapterLayout.shapes(): Map<String, List<Long>> =
+internal fun AdapterLayout.shapes(): Map<String, List<Long>> =
     (0 until numLayers).flatMap { layer -> matrices.map { tensorName(layer, it.name) to it.shape.map(Int::toLong) } }.toMap()
 
 /**

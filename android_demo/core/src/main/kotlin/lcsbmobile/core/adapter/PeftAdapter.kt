@@ -11,8 +11,8 @@ import java.math.BigDecimal
 import java.nio.ByteBuffer
 import java.nio.FloatBuffer
 
-const val PEFT_CONFIG_FILE = "adapter_config.json"
-const val PEFT_MODEL_FILE = "adapter_model.safetensors"
+internal const val PEFT_CONFIG_FILE = "adapter_config.json"
+internal const val PEFT_MODEL_FILE = "adapter_model.safetensors"
 
 /**
  * Writes [adapter], float32 [L, n], as the directory that `peft.PeftModel.from_pretrained` loads, with the bytes of `lcsb adapter export`

@@ -1,6 +1,6 @@
 package lcsbmobile.core.bundle
 
-const val IGNORED_LABEL = -100L // a label that is not counted and costs nothing
+internal const val IGNORED_LABEL = -100L // a label that is not counted and costs nothing
 
 /**
  * One sequence of T tokens, several packed examples in it; all arrays [T].
@@ -13,7 +13,7 @@ class Batch(val inputIds: LongArray, val labels: LongArray, val positionIds: Lon
 }
 
 /** 1 to [seqLen] tokens and padding, nothing to predict. */
-fun wholeSequence(ids: IntArray, seqLen: Int): Batch {
+internal fun wholeSequence(ids: IntArray, seqLen: Int): Batch {
     val used = ids.size
     return Batch(
         inputIds = LongArray(seqLen) { if (it < used) ids[it].toLong() else 0 },

@@ -16,13 +16,13 @@ private const val WIDEST_TOLERANCE = 5e-2 // in use: of bundles whose forward ro
 
 /** A [Batch] as data; all of length T. */
 @Serializable
-class GoldenBatch(val inputIds: LongArray, val labels: LongArray, val positionIds: LongArray, val segmentIds: LongArray) {
+internal class GoldenBatch(val inputIds: LongArray, val labels: LongArray, val positionIds: LongArray, val segmentIds: LongArray) {
     fun batch() = Batch(inputIds, labels, positionIds, segmentIds)
 }
 
 /** [batch]: index into [GoldenTrace.batches]. [gradientNorms]: of the gradient of each layer in `subset.train`, in its order. */
 @Serializable
-class GoldenStep(val subset: Subset, val batch: Int, val loss: Double, val gradientNorms: List<Double>)
+internal class GoldenStep(val subset: Subset, val batch: Int, val loss: Double, val gradientNorms: List<Double>)
 
 /**
  * Steps that the eager reference computed at export. [steps] are single steps at the initial adapter. [run] are consecutive optimizer steps
@@ -30,7 +30,7 @@ class GoldenStep(val subset: Subset, val batch: Int, val loss: Double, val gradi
  * of a step's loss and gradient norms, and of the run's losses.
  */
 @Serializable
-class GoldenTrace(
+internal class GoldenTrace(
     val batches: List<GoldenBatch>,
     val steps: List<GoldenStep>,
     val learningRate: Double,

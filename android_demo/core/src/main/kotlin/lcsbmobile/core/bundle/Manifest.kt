@@ -2,13 +2,13 @@ package lcsbmobile.core.bundle
 
 import kotlinx.serialization.Serializable
 
-const val FORMAT_VERSION = 2L
-const val TARGET = "onnxruntime" // the one that runs here
-const val MANIFEST_FILE = "manifest.json"
-const val WEIGHTS_FILE = "weights.bin"
-const val ADAPTER_FILE = "adapter.safetensors"
-const val GOLDEN_FILE = "golden.json"
-const val LAYERS = "layers." // what the names of tensors begin with that are stacked over the layers
+internal const val FORMAT_VERSION = 2L
+internal const val TARGET = "onnxruntime" // the one that runs here
+internal const val MANIFEST_FILE = "manifest.json"
+internal const val WEIGHTS_FILE = "weights.bin"
+internal const val ADAPTER_FILE = "adapter.safetensors"
+internal const val GOLDEN_FILE = "golden.json"
+internal const val LAYERS = "layers." // what the names of tensors begin with that are stacked over the layers
 
 /** An input or output of a graph; -1: any size. [weight]: the tensor of `weights.bin` to feed, of `layers.…` the layer's own slice. */
 @Serializable

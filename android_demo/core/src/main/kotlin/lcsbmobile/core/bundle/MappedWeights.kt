@@ -13,7 +13,7 @@ import java.nio.file.StandardOpenOption
  * `weights.bin`, mapped tensor by tensor, since Java maps at most 2 GiB at once: what is read costs no anonymous memory. Java has no madvise,
  * so pages are read when a program first touches them, with what the system reads ahead by itself.
  */
-class MappedWeights internal constructor(private val file: File, table: List<WeightTensor>) {
+internal class MappedWeights(private val file: File, table: List<WeightTensor>) {
     private val tensors = table.associateBy { it.name }
     private val mapped = HashMap<String, ByteBuffer>()
 

@@ -64,7 +64,7 @@ data class ScheduleConfig(
 )
 
 /** K disjoint subsets that cover all layers; contiguous bands are listed from the top of the model down. */
-fun partitionLayers(numLayers: Int, subsets: Int, partition: Partition): List<List<Int>> {
+internal fun partitionLayers(numLayers: Int, subsets: Int, partition: Partition): List<List<Int>> {
     if (partition == Partition.INTERLEAVED) return (0 until subsets).map { (it until numLayers step subsets).toList() }
     val bounds = (0..subsets).map { numLayers * it / subsets }
     return (subsets - 1 downTo 0).map { (bounds[it] until bounds[it + 1]).toList() }

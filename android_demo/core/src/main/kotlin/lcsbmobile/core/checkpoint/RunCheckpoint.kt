@@ -76,7 +76,7 @@ private val NAME = Regex("step-([0-9]{8,18})\\.safetensors")
 private val json = Json(recordJson) { encodeDefaults = true }
 
 /** The name of the checkpoint after [step]. */
-fun checkpointName(step: Int): String = "step-${step.toString().padStart(8, '0')}.safetensors"
+internal fun checkpointName(step: Int): String = "step-${step.toString().padStart(8, '0')}.safetensors"
 
 /** The checkpoints in a directory, the newest first. */
 fun checkpointFiles(directory: File): List<File> {
@@ -86,7 +86,7 @@ fun checkpointFiles(directory: File): List<File> {
 }
 
 /** Whole or not at all, and synced. Throws STORAGE_FULL or STORAGE_FAILED. */
-fun writeCheckpoint(file: File, checkpoint: RunCheckpoint) {
+internal fun writeCheckpoint(file: File, checkpoint: RunCheckpoint) {
     val state = checkpoint.state
     val matrix = listOf(state.layers.toLong(), state.size.toLong())
     val tensors = linkedMapOf(
@@ -117,7 +117,7 @@ fun writeCheckpoint(file: File, checkpoint: RunCheckpoint) {
  * Checked before anything of it is used: digest, format, names, shapes, values. [layers] and [size]: of the bundle's adapter. Throws
  * CHECKPOINT_DAMAGED with what is wrong.
  */
-fun readCheckpoint(file: File, layers: Int, size: Int): RunCheckpoint =
+internal fun readCheckpoint(file: File, layers: Int, size: Int): RunCheckpoint =
     try {
         FileChannel.open(file.toPath(), READ).use { channel ->
             val (header, start) = readHeader(file, channel)

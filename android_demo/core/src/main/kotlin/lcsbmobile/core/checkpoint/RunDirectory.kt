@@ -22,7 +22,7 @@ import java.nio.file.StandardOpenOption.WRITE
  *
  * Throws RUN_BUSY when another process, or another run in this one, holds it; STORAGE_FULL, STORAGE_FAILED.
  */
-class RunDirectory(val directory: File) : AutoCloseable {
+internal class RunDirectory(val directory: File) : AutoCloseable {
     private val key: String
     private val channel: FileChannel
 
@@ -103,7 +103,7 @@ class RunDirectory(val directory: File) : AutoCloseable {
 }
 
 /** Throws CHECKPOINT_OTHER_RUN naming what differs. Where the rate does not depend on it, a run may become longer or shorter. */
-fun checkIdentity(file: File, found: RunIdentity, wanted: RunIdentity) {
+internal fun checkIdentity(file: File, found: RunIdentity, wanted: RunIdentity) {
     val faults = mutableListOf<String>()
 
     fun compare(name: String, then: Any?, now: Any?, show: (Any?) -> String = Any?::toString) {

@@ -42,7 +42,7 @@ data class DataReport(
  * [lengths]: tokens of each. An example of n tokens is n + 1 of the numbers [words], from [starts] on: number t is token t times two, plus
  * one where predicting it counts; the last is the token after the example, or 0 where none counts.
  */
-class Dataset internal constructor(
+internal class Dataset(
     val file: File,
     val report: DataReport,
     val sha256: String,
@@ -171,7 +171,7 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
  *
  * Raises [LcsbException] with OPTION unless 0 < share < 1, and with DATA_EMPTY when there are fewer than two examples.
  */
-fun holdOut(dataset: Dataset, share: Double, seed: Long): Pair<Dataset, Dataset> {
+internal fun holdOut(dataset: Dataset, share: Double, seed: Long): Pair<Dataset, Dataset> {
     if (!(share > 0 && share < 1)) throw LcsbException(Fault.OPTION, "hold-out: expected more than 0 and less than 1, found $share")
     val count = dataset.size
     if (count < 2) {

@@ -22,7 +22,7 @@ private const val PROGRESS_BYTES = 1 shl 18 // read between two reports of progr
  * Raises [LcsbException] "FILE:LINE: reason" for the first malformed line, with DATA_LINE, DATA_ENCODING, or what the tokenizer raised; its
  * arguments are the file's name, the line and the reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
  */
-fun readDataset(
+internal fun readDataset(
     file: File,
     tokenizer: Tokenizer,
     chat: ChatFormat?,

@@ -5,7 +5,7 @@ import lcsbmobile.core.bundle.IGNORED_LABEL
 
 // Examples to packed sequences: first fit over a few open sequences. Specification: docs/data.md; figures: benchmarks/packing.py.
 
-const val OPEN_SEQUENCES = 16
+internal const val OPEN_SEQUENCES = 16
 
 /**
  * Sequences of [seqLen] tokens with the examples in file order, as far as packing keeps it.
@@ -13,7 +13,7 @@ const val OPEN_SEQUENCES = 16
  * Each example is a segment (numbered from 0, positions from 0); what is left of a sequence is padding, the last segment.
  * Raises IllegalArgumentException for an example that is longer than [seqLen].
  */
-fun pack(dataset: Dataset, seqLen: Int, padId: Int): Sequence<Batch> =
+internal fun pack(dataset: Dataset, seqLen: Int, padId: Int): Sequence<Batch> =
     assign((0 until dataset.size).asSequence(), dataset::length, seqLen).map { sequenceOf(dataset, it, seqLen, padId) }
 
 /**
@@ -21,7 +21,7 @@ fun pack(dataset: Dataset, seqLen: Int, padId: Int): Sequence<Batch> =
  *
  * [start] passes over that many sequences without building them: how many a run that resumes has had. Raises as [pack] does.
  */
-fun epochs(dataset: Dataset, seqLen: Int, padId: Int, seed: Long, start: Long = 0): Sequence<Batch> = sequence {
+internal fun epochs(dataset: Dataset, seqLen: Int, padId: Int, seed: Long, start: Long = 0): Sequence<Batch> = sequence {
     var left = start
     for (epoch in generateSequence(0L) { it + 1 }) {
         for (indices in assign(order(dataset, seed, epoch), dataset::length, seqLen)) {
@@ -31,7 +31,7 @@ fun epochs(dataset: Dataset, seqLen: Int, padId: Int, seed: Long, start: Long = 
 }
 
 /** How many sequences an epoch has; none is built. */
-fun countSequences(dataset: Dataset, seqLen: Int, seed: Long, epoch: Long = 0): Long {
+internal fun countSequences(dataset: Dataset, seqLen: Int, seed: Long, epoch: Long = 0): Long {
     var count = 0L
     for (indices in assign(order(dataset, seed, epoch), dataset::length, seqLen)) count++
     return count

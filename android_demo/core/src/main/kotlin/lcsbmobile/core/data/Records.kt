@@ -13,13 +13,13 @@ import lcsbmobile.core.text.Tokenizer
 // A label stands at the position that predicts it: `labels[t]` is the token after t. What a label counts for depends on the form of the
 // line: all of a `text`, the completion of a `prompt`, the assistant's turns of `messages`.
 
-enum class Form { TEXT, COMPLETION, MESSAGES }
+internal enum class Form { TEXT, COMPLETION, MESSAGES }
 
 /**
  * Two arrays of one length. `labels[t]` is the token after position t where it is counted, else -100. The last label is ignored, unless the
  * example was truncated: then the token after the last position is known.
  */
-class Example(val inputIds: IntArray, val labels: IntArray) {
+internal class Example(val inputIds: IntArray, val labels: IntArray) {
     val countedLabels: Int get() = labels.count { it != IGNORED_LABEL.toInt() }
 
     /** Its first [length] tokens. */

@@ -19,7 +19,7 @@ import java.util.UUID
  * goes with its last mapping. It is written through the file, not the mapping: writing to a mapped file on a full disk would end the
  * process.
  *
- * Raises [LcsbException] with STORAGE_FULL or STORAGE_FAILED.
+ * Raises `LcsbException` with STORAGE_FULL or STORAGE_FAILED.
  */
 internal class Spool(private val directory: File) : AutoCloseable {
     private val buffer = ByteBuffer.allocate(1 shl 16).order(ByteOrder.nativeOrder())

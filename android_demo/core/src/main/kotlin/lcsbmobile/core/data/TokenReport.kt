@@ -64,7 +64,7 @@ fun reportTokens(
  * What the loss sees of an example, in pieces. Decoded from its beginning each time: some tokenizers write a first token otherwise than a
  * later one.
  */
-fun preview(dataset: Dataset, index: Long, tokenizer: Tokenizer): List<PreviewPiece> {
+internal fun preview(dataset: Dataset, index: Long, tokenizer: Tokenizer): List<PreviewPiece> {
     val example = dataset.example(index)
     val counted = BooleanArray(example.inputIds.size) { it > 0 && example.labels[it - 1] != IGNORED_LABEL.toInt() }
     val edges = (1 until counted.size).filter { counted[it] != counted[it - 1] } + counted.size

@@ -11,7 +11,7 @@ import java.nio.file.NoSuchFileException
 import java.nio.file.attribute.BasicFileAttributes
 import java.security.MessageDigest
 
-const val MOST_FAULTS = 8 // that an error names
+internal const val MOST_FAULTS = 8 // that an error names
 private const val CHUNK = 1 shl 16
 private val BLANKS = Regex("[ \\t\\n\\r\\u000b\\u000c]+")
 

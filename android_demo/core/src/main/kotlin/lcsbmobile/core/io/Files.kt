@@ -66,7 +66,7 @@ fun replaceAtomically(file: File, write: (FileChannel) -> Unit) {
  * [fill] writes into a temporary directory beside [directory], which then takes its place. A crash leaves the old one under its name or
  * beside it, or the new one whole. [directory] must be absent, empty, or hold [marker]: nothing else is ever replaced (OPTION).
  */
-fun replaceDirectory(directory: File, marker: String, fill: (File) -> Unit) {
+internal fun replaceDirectory(directory: File, marker: String, fill: (File) -> Unit) {
     if (directory.exists() && !File(directory, marker).isFile && directory.list()?.isEmpty() != true) {
         throw LcsbException(
             Fault.OPTION,
@@ -93,10 +93,10 @@ fun replaceDirectory(directory: File, marker: String, fill: (File) -> Unit) {
 }
 
 /** Asks the system to put a directory's entries on the disk. */
-fun syncDirectory(directory: File) = FileChannel.open(directory.toPath(), READ).use { it.force(true) }
+internal fun syncDirectory(directory: File) = FileChannel.open(directory.toPath(), READ).use { it.force(true) }
 
 /** Bytes as millions of them: "212.4 MB". */
-fun megabytes(count: Long): String {
+internal fun megabytes(count: Long): String {
     val tenths = Math.round(count / 1e5)
     val whole = (tenths / 10).toString().reversed().chunked(3).joinToString(",").reversed()
     return "$whole.${tenths % 10} MB"

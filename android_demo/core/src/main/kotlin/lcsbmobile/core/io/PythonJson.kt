@@ -15,7 +15,7 @@ import java.math.RoundingMode
 // JSON in the bytes that the desktop writes: a checkpoint or an adapter is the same file whoever wrote it.
 
 /** A string as Python's json.dumps writes it: whatever is not ASCII is escaped. */
-fun asciiJson(text: String): String =
+internal fun asciiJson(text: String): String =
     buildString {
         append('"')
         for (c in text) {
@@ -34,10 +34,10 @@ fun asciiJson(text: String): String =
     }
 
 /** A finite double in the fewest digits that give it back, as Python's `repr`: 16.0, 0.0001, 1e-05. */
-fun pythonRepr(value: Double): String = shortest(value, leastExponent = -4) { if (it < 0) "e-${"${-it}".padStart(2, '0')}" else "e+$it" }
+internal fun pythonRepr(value: Double): String = shortest(value, leastExponent = -4) { if (it < 0) "e-${"${-it}".padStart(2, '0')}" else "e+$it" }
 
 /** The same as msgspec writes it: 0.00001, 1e-6, 1e16. */
-object MsgspecDouble : KSerializer<Double> {
+internal object MsgspecDouble : KSerializer<Double> {
     override val descriptor = PrimitiveSerialDescriptor("lcsbmobile.core.io.MsgspecDouble", PrimitiveKind.DOUBLE)
 
     override fun deserialize(decoder: Decoder): Double = decoder.decodeDouble()

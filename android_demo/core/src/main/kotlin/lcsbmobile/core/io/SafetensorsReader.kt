@@ -22,7 +22,7 @@ private val STORED_BYTES = mapOf("F32" to 4L, "F16" to 2L, "BF16" to 2L, "I64" t
 
 /** An entry of the header. [dataOffsets]: where its bytes begin and end, from the end of the header. */
 @Serializable
-class StoredTensor(val dtype: String, val shape: List<Long>, val dataOffsets: List<Long>) {
+internal class StoredTensor(val dtype: String, val shape: List<Long>, val dataOffsets: List<Long>) {
     val nbytes: Long get() = dataOffsets[1] - dataOffsets[0]
 }
 
@@ -30,7 +30,7 @@ class StoredTensor(val dtype: String, val shape: List<Long>, val dataOffsets: Li
  * A safetensors file whose header was read: an 8-byte little-endian length, a JSON header of that length, the tensors. Every tensor lies within
  * the file and is as long as its shape and dtype say. Nothing else of the file is believed; what is read goes where the caller has room.
  */
-class StoredTensors internal constructor(
+internal class StoredTensors(
     val file: File,
     val tensors: Map<String, StoredTensor>,
     val metadata: Map<String, String>,
@@ -63,7 +63,7 @@ class StoredTensors internal constructor(
 }
 
 /** Reads and checks the header. Throws [fault] for what is no safetensors file, or a damaged one, or has a header of more than 4 MiB. */
-fun openTensors(file: File, fault: Fault): StoredTensors {
+internal fun openTensors(file: File, fault: Fault): StoredTensors {
     fun refused(what: String, cause: Throwable? = null) = LcsbException(fault, "$file: $what", listOf(file.name), cause)
     try {
         if (!file.isFile) throw refused("no such file")

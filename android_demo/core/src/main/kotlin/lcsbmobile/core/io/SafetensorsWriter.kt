@@ -8,12 +8,12 @@ import java.nio.FloatBuffer
 // Writing safetensors tensor by tensor. The header has the bytes that Python's json.dumps gives, so that both write the same file.
 
 /** What is written to: a file, or something that looks at what passes. It takes all of [bytes] before it returns. */
-fun interface Sink {
+internal fun interface Sink {
     fun write(bytes: ByteBuffer)
 }
 
 /** A tensor to write. [dtype]: safetensors' name of it. [put]: puts [count] elements from the first on into a little-endian buffer. */
-class WrittenTensor(
+internal class WrittenTensor(
     val dtype: String,
     private val itemBytes: Int,
     val shape: List<Long>,
@@ -52,7 +52,7 @@ class WrittenTensor(
 }
 
 /** Writes [tensors] in their order; the first that [sink] gets is the whole header. */
-fun writeSafetensors(sink: Sink, tensors: Map<String, WrittenTensor>, metadata: Map<String, String>) {
+internal fun writeSafetensors(sink: Sink, tensors: Map<String, WrittenTensor>, metadata: Map<String, String>) {
     val header = header(tensors, metadata).toByteArray(Charsets.US_ASCII)
     val start = ByteBuffer.allocate(8 + header.size).order(ByteOrder.LITTLE_ENDIAN)
     start.putLong(header.size.toLong()).put(header)

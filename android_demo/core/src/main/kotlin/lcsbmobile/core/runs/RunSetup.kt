@@ -20,7 +20,7 @@ import lcsbmobile.core.training.defaultLearningRate
 import java.io.File
 
 /** At most that many sequences are evaluated. */
-const val EVALUATION_SEQUENCES = 16
+internal const val EVALUATION_SEQUENCES = 16
 
 /** What a run needs, from what it was asked for. Nothing is trained here. */
 internal class RunSetup(val options: RunOptions, val bundle: Bundle) {

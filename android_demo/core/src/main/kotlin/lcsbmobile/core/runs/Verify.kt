@@ -39,7 +39,7 @@ fun verify(bundle: Bundle, runner: StepRunner, scratch: File, progress: (done: I
 }
 
 /** One recorded step, if there is one: what a run checks before it starts. Throws GOLDEN_TRACE. */
-fun checkFirstStep(runner: StepRunner, trace: GoldenTrace, adapter: FloatBuffer): TraceDifference {
+internal fun checkFirstStep(runner: StepRunner, trace: GoldenTrace, adapter: FloatBuffer): TraceDifference {
     if (trace.run.isEmpty()) return NOTHING
     val (loss, norm) = compare(runner, trace, trace.run[0], adapter)
     return TraceDifference(1, loss, norm, loss).also { hold(runner.name, trace, it) }

@@ -36,7 +36,7 @@ internal val JAVA_TYPES = mapOf(
 )
 
 /** The runtime, loaded. Throws RUNTIME_MISSING where its native library is not there, or not for this processor. */
-fun importRuntime(): OrtEnvironment = orMissing { OrtEnvironment.getEnvironment() }
+internal fun importRuntime(): OrtEnvironment = orMissing { OrtEnvironment.getEnvironment() }
 
 internal fun <T> orMissing(load: () -> T): T = try {
     load()

@@ -15,7 +15,7 @@ import java.util.Calendar
 import java.util.Locale
 
 /** One message of a conversation; [role]: system, user or assistant. */
-class Message(val role: String, val content: String)
+internal class Message(val role: String, val content: String)
 
 /** How a role's message is written. [trimmed]: its content without blanks at both ends. */
 @Serializable
@@ -31,7 +31,7 @@ internal data class ChatTurn(val before: String, val after: String, val trimmed:
 @Serializable
 internal data class ChatThoughts(val open: String, val close: String, val withoutQuestion: Boolean, val strips: Boolean)
 
-/** `chat.json`: field by field lcsb_mobile/chat_format.py's ChatFormat, which says what each means. */
+/** `chat.json`: field by field lcsb_mobile/text/chat_format.py's ChatFormat, which says what each means. */
 @Serializable
 internal data class ChatFields(
     val formatVersion: Int,
@@ -49,7 +49,7 @@ internal data class ChatFields(
 )
 
 /** A conversation's text, the ranges of it that count for the loss, and how many of the assistant's turns could not be found in it. */
-class RenderedChat(val text: String, val counted: List<IntRange>, val uncountedTurns: Int)
+internal class RenderedChat(val text: String, val counted: List<IntRange>, val uncountedTurns: Int)
 
 /** Messages that a chat format does not take. */
 internal class ChatRefusal(val reason: String) : Exception(reason)
@@ -62,7 +62,7 @@ class ChatFormat internal constructor(private val fields: ChatFields) {
      * The conversation as the model reads it; it writes its own special tokens, the one of beginning too. Raises [LcsbException] with
      * CHAT_UNSUPPORTED for messages that the model's template does not take, or whose roles it knows nothing of.
      */
-    fun render(messages: List<Message>, addGenerationPrompt: Boolean = false): String = try {
+    internal fun render(messages: List<Message>, addGenerationPrompt: Boolean = false): String = try {
         text(messages, addGenerationPrompt)
     } catch (error: ChatRefusal) {
         throw LcsbException(Fault.CHAT_UNSUPPORTED, error.reason, listOf(error.reason), error)
@@ -178,7 +178,7 @@ class ChatFormat internal constructor(private val fields: ChatFields) {
     private fun refused(what: String) = ChatRefusal("the chat template refused the messages: $what")
 
     companion object {
-        const val FILE = "chat.json"
+        internal const val FILE = "chat.json"
         internal const val FILE_BYTES = 1 shl 16
         private const val FORMAT_VERSION = 1
         private const val MOST_MESSAGES = 1000 // of a line: each of the assistant's turns is found by rendering the conversation up to it
@@ -191,7 +191,7 @@ class ChatFormat internal constructor(private val fields: ChatFields) {
         private val ROLES = listOf(SYSTEM, USER, ASSISTANT)
 
         /** Reads `chat.json`. Raises [LcsbException] with BUNDLE_DAMAGED, or CHAT_UNSUPPORTED for what a newer export wrote. */
-        fun open(file: File): ChatFormat {
+        internal fun open(file: File): ChatFormat {
             val fields = try {
                 recordJson.decodeFromString<ChatFields>(strictUtf8(readBounded(file, FILE_BYTES)))
             } catch (error: IOException) {

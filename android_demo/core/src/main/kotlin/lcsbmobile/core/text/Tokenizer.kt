@@ -11,10 +11,10 @@ import java.io.FileInputStream
 import java.io.IOException
 
 /** Token i stands for the characters `[starts[i], ends[i])` of a text, counted in UTF-16 units. All have one length. */
-class Encoded(val ids: IntArray, val starts: IntArray, val ends: IntArray)
+internal class Encoded(val ids: IntArray, val starts: IntArray, val ends: IntArray)
 
 /**
- * Text to token ids and back, from `tokenizer.json` alone; the twin of lcsb_mobile/tokenizer.py, equal to the library tokenizers. Held to
+ * Text to token ids and back, from `tokenizer.json` alone; the twin of lcsb_mobile/text/tokenizer.py, equal to the library tokenizers. Held to
  * one model's vocabulary: ids are from 0 to [vocabSize] - 1. What a chat template does is [ChatFormat]'s. May be used by several threads.
  */
 class Tokenizer private constructor(private val file: TokenizerFile, private val config: TokenizerConfig, val vocabSize: Int) {
@@ -41,7 +41,7 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
      * As [encode], and for each token the characters that it stands for. Tokens follow each other without gaps; those that together make up
      * one character share its range.
      */
-    fun encodeWithOffsets(text: String): Encoded {
+    internal fun encodeWithOffsets(text: String): Encoded {
         val encoding = encoding(text, true)
         val (starts, ends) = encoding.starts() to encoding.ends()
         for (index in starts.indices) starts[index] = minOf(starts[index], if (index == 0) 0 else ends[index - 1])
@@ -52,7 +52,7 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
     fun encodePrompt(text: String): IntArray = (if (addsBos) intArrayOf(bosId!!) else IntArray(0)) + encode(text)
 
     /** The ids of a text that follows another: without the blank that SentencePiece puts before a text's first word. */
-    fun encodeContinuation(text: String): IntArray {
+    internal fun encodeContinuation(text: String): IntArray {
         val newline = encode("\n")
         val ids = encode("\n" + text)
         val follows = ids.size >= newline.size && newline.indices.all { ids[it] == newline[it] }
@@ -60,10 +60,10 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
     }
 
     /** A whole document: [encodePrompt], then the token of end if there is one. */
-    fun encodeDocument(text: String): IntArray = encodePrompt(text) + eos()
+    internal fun encodeDocument(text: String): IntArray = encodePrompt(text) + eos()
 
     /** The token of end as an array of one, or of none. */
-    fun eos(): IntArray = eosId?.let { intArrayOf(it) } ?: IntArray(0)
+    internal fun eos(): IntArray = eosId?.let { intArrayOf(it) } ?: IntArray(0)
 
     /** The text of [ids], without special tokens unless they are asked for. Numbers without a token are passed over. */
     fun decode(ids: IntArray, specialTokens: Boolean = false): String =
@@ -108,14 +108,14 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
     }
 
     companion object {
-        const val TOKENIZER_FILE = "tokenizer.json"
-        const val CONFIG_FILE = "tokenizer_config.json"
+        internal const val TOKENIZER_FILE = "tokenizer.json"
+        internal const val CONFIG_FILE = "tokenizer_config.json"
         private const val KNOWN = "known are the tokenizers of Qwen2 and 3, Llama 3, SmolLM2 and Gemma 3"
         private const val MIB = 1L shl 20
         private val FILE_BYTES = mapOf(TOKENIZER_FILE to 64 * MIB, CONFIG_FILE to 16 * MIB) // that are read
 
         /** Reads TOKENIZER_FILE and CONFIG_FILE in [directory]. Raises [LcsbException] with TOKENIZER_DAMAGED or TOKENIZER_UNSUPPORTED. */
-        fun open(directory: File, vocabSize: Int): Tokenizer {
+        internal fun open(directory: File, vocabSize: Int): Tokenizer {
             val config = read(File(directory, CONFIG_FILE), TokenizerConfig::read)
             val file = File(directory, TOKENIZER_FILE)
             val content = read(file) { TokenizerFileReader(it).read() }

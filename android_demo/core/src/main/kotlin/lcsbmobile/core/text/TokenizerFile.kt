@@ -23,7 +23,7 @@ internal class DamagedTokenizer(val what: String) : Exception(what)
  * Reads a `tokenizer.json` (the library tokenizers', version 1.0) of byte-pair encoding. Parts of a kind that Qwen2 and 3, Llama 3, SmolLM2
  * or Gemma 3 do not use are refused, as is an option of a known part that would change what it does.
  *
- * Raises [JsonException], [UnsupportedTokenizer], [DamagedTokenizer].
+ * Raises `JsonException`, [UnsupportedTokenizer], [DamagedTokenizer].
  */
 internal class TokenizerFileReader(private val json: JsonReader) {
     private val parts = HashMap<String, Any?>() // of the file, but the model

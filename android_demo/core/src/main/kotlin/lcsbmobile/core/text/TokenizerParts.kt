@@ -2,7 +2,7 @@ package lcsbmobile.core.text
 
 import lcsbmobile.core.io.quoted
 
-/** A small object of `tokenizer.json`, with its [name] for errors. Values are as [JsonReader.tree] gives them. */
+/** A small object of `tokenizer.json`, with its [name] for errors. Values are as `JsonReader.tree` gives them. */
 internal class Part(private val name: String, tree: Any?) {
     private val values = tree as? Map<*, *> ?: throw DamagedTokenizer("$name: expected an object")
     val type: String get() = text("type") ?: throw DamagedTokenizer("$name: has no type")

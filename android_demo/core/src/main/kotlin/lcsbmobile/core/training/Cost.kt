@@ -8,7 +8,7 @@ import lcsbmobile.core.io.FLOAT_BYTES
 // those of the matrix products, 2 m k n each; the embedding, the norms, the softmax and the optimizer are left out: together under 1 %.
 
 // What decompressing one byte of float weights costs, in floating-point operations that a matrix product makes in the same time. Measured on
-// a desktop (lcsb_mobile/cost.py).
+// a desktop (lcsb_mobile/planning/cost.py).
 private const val FLOPS_PER_DECOMPRESSED_BYTE = (2.4e-3 / 17.4e6) / (4.6e-3 / 2.23e9)
 
 /** One step. FLOPs of the matrix products; bytes of float32 weights decompressed (written, not read). */
@@ -47,8 +47,8 @@ fun stepCost(manifest: Manifest, subset: Subset, keep: Int = 0): StepCost {
 }
 
 /** All layers: what a subset's cost is compared with. */
-fun fullSubset(manifest: Manifest): Subset = (0 until manifest.model.numHiddenLayers).toList().let { Subset(it, it) }
+internal fun fullSubset(manifest: Manifest): Subset = (0 until manifest.model.numHiddenLayers).toList().let { Subset(it, it) }
 
-/** Predicted time of a step relative to a full one that keeps nothing. It promises a partial step too little (lcsb_mobile/cost.py). */
-fun timeShare(manifest: Manifest, subset: Subset, keep: Int = 0): Double =
+/** Predicted time of a step relative to a full one that keeps nothing. It promises a partial step too little (lcsb_mobile/planning/cost.py). */
+internal fun timeShare(manifest: Manifest, subset: Subset, keep: Int = 0): Double =
     stepCost(manifest, subset, keep).timeUnits / stepCost(manifest, fullSubset(manifest)).timeUnits

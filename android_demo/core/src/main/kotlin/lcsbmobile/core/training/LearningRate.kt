@@ -8,7 +8,7 @@ import kotlin.math.cos
 import kotlin.math.max
 import kotlin.math.sqrt
 
-const val BASE_LEARNING_RATE = 4e-4
+internal const val BASE_LEARNING_RATE = 4e-4
 
 /** What follows the warm-up. */
 @Serializable
@@ -24,7 +24,7 @@ enum class LearningRateSchedule {
 }
 
 /** The rate of step [step] (from 0) of [steps]: a linear warm-up over [warmup] steps, then constant, or a cosine or a line down to zero. */
-fun learningRate(base: Double, schedule: LearningRateSchedule, step: Int, steps: Int, warmup: Int): Double {
+internal fun learningRate(base: Double, schedule: LearningRateSchedule, step: Int, steps: Int, warmup: Int): Double {
     if (step < warmup) return base * (step + 1) / warmup
     val progress = (step - warmup).toDouble() / max(1, steps - warmup)
     return when (schedule) {
@@ -40,7 +40,7 @@ fun learningRate(base: Double, schedule: LearningRateSchedule, step: Int, steps:
  * With gradients in one step of K, AdamW's update is 1/sqrt(K) as large. The identity path's gradient is biased too strongly to be
  * followed at the higher rate (docs/decisions.md).
  */
-fun defaultLearningRate(schedule: List<Subset>, numLayers: Int): Double {
+internal fun defaultLearningRate(schedule: List<Subset>, numLayers: Int): Double {
     if (schedule.any { it.propagate != (it.train.first() until numLayers).toList() }) return BASE_LEARNING_RATE
     val trained = schedule.sumOf { it.train.size }
     val layers = schedule.flatMap { it.train }.toSet().size

@@ -17,7 +17,7 @@ import kotlin.math.sqrt
  *
  * [updates]: how often each layer was updated.
  */
-class AdamW(val state: AdapterState, val config: AdamWConfig, private val runner: StepRunner) {
+internal class AdamW(val state: AdapterState, val config: AdamWConfig, private val runner: StepRunner) {
     val updates = LongArray(state.layers)
 
     /** One step. [gradients]: layer -> float32 [n] for the trained layers. */
@@ -45,23 +45,23 @@ class AdamW(val state: AdapterState, val config: AdamWConfig, private val runner
  * The Euclidean norm over all trained layers, summed in double precision: so it is the same on every processor to some 1e-15, and the
  * float32 factor that clipping makes of it the same bits but once in many million steps.
  */
-fun gradientNorm(gradients: Map<Int, FloatBuffer>): Double = sqrt(gradients.values.sumOf(::sumOfSquares))
+internal fun gradientNorm(gradients: Map<Int, FloatBuffer>): Double = sqrt(gradients.values.sumOf(::sumOfSquares))
 
 /** Scales by `clipNorm / norm`, in place, where the norm exceeds it (`torch.nn.utils.clip_grad_norm_`). */
-fun clipGradients(gradients: Map<Int, FloatBuffer>, norm: Double, clipNorm: Double) {
+internal fun clipGradients(gradients: Map<Int, FloatBuffer>, norm: Double, clipNorm: Double) {
     val factor = min(1.0, clipNorm / (norm + 1e-6)).toFloat()
     if (factor != 1f) gradients.values.forEach { scale(it, factor) }
 }
 
 /** [values] times [factor], in place. */
-fun scale(values: FloatBuffer, factor: Float) =
+internal fun scale(values: FloatBuffer, factor: Float) =
     inPieces(values) { piece, count, start ->
         for (i in 0 until count) piece[i] *= factor
         values.part(start, count).put(piece, 0, count)
     }
 
 /** [values] plus [added], in place. */
-fun add(values: FloatBuffer, added: FloatBuffer) {
+internal fun add(values: FloatBuffer, added: FloatBuffer) {
     val sums = FloatArray(PIECE)
     inPieces(added) { piece, count, start ->
         val target = values.part(start, count)

@@ -62,10 +62,10 @@ private fun tooSmall(message: String, needed: Long, budget: Long) =
     LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(needed.toString(), budget.toString()))
 
 /** Peak anonymous bytes of a run of these steps, evaluation included, text samples not. [base] and [accumulation] as in [planRun]. */
-fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int, base: Long, accumulation: Int = 1): Long =
+internal fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int, base: Long, accumulation: Int = 1): Long =
     base + peakTerms(manifest, subsets, keep, accumulation).values.sum()
 
-// Fitted to runs of several shapes (lcsb_mobile/plan.py): the runtime's own, and the parsed graphs and kernels of a block program's session
+// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py): the runtime's own, and the parsed graphs and kernels of a block program's session
 // by its file's size.
 private const val RUNTIME_BYTES = 5_500_000L
 private const val SESSION_SHARE = 45
@@ -74,7 +74,7 @@ private const val SESSION_SHARE = 45
 private const val HEAD_HOLES = 2.9
 
 /**
- * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/plan.py's. Adapter and moments are in a mapped file.
+ * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a mapped file.
  * Buffers are exact; the rest was fitted to Python's runs, where all sessions share one arena: SESSIONS_APART.
  */
 internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Map<String, Long> {

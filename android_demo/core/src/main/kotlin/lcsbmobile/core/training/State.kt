@@ -35,7 +35,7 @@ internal const val STATE_PREFIX = ".state."
  * Its space is taken at once, by writing it: storing to a mapped file on a full disk would end the process. Throws STORAGE_FULL or
  * STORAGE_FAILED.
  */
-fun mappedState(directory: File, layers: Int, size: Int): AdapterState {
+internal fun mappedState(directory: File, layers: Int, size: Int): AdapterState {
     val bytes = layers.toLong() * size * Float.SIZE_BYTES
     if (bytes > Int.MAX_VALUE) throw LcsbException(Fault.OPTION, "an adapter of $bytes bytes: expected at most ${Int.MAX_VALUE}")
     val file = File(directory, "$STATE_PREFIX${UUID.randomUUID().toString().take(8)}")

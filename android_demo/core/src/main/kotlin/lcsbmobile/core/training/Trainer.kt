@@ -48,7 +48,7 @@ data class StepOutcome(
 )
 
 /** Trains `optimizer.state` in place, one step at a time. */
-class Trainer(private val runner: StepRunner, private val schedule: List<Subset>, private val optimizer: AdamW, private val config: TrainConfig) {
+internal class Trainer(private val runner: StepRunner, private val schedule: List<Subset>, private val optimizer: AdamW, private val config: TrainConfig) {
     private val sums = mutableListOf<FloatBuffer>() // as many as a step has needed at once
 
     init {
@@ -104,7 +104,7 @@ class Trainer(private val runner: StepRunner, private val schedule: List<Subset>
 }
 
 /** Mean loss over all counted labels. */
-fun evaluate(runner: StepRunner, batches: List<Batch>, adapter: FloatBuffer): Double {
+internal fun evaluate(runner: StepRunner, batches: List<Batch>, adapter: FloatBuffer): Double {
     val sum = batches.sumOf { it.countedLabels * runner.evaluate(it, adapter).toDouble() }
     return sum / batches.sumOf { it.countedLabels }
 }

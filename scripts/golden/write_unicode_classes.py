@@ -16,14 +16,14 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-FILE = Path(__file__).resolve().parents[2] / "android_demo/core/src/main/kotlin/lcsbmobile/core/UnicodeTables.kt"
+FILE = Path(__file__).resolve().parents[2] / "android_demo/core/src/main/kotlin/lcsbmobile/core/text/UnicodeTables.kt"
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 OTHER = "\ue000"  # for private use: of no class
 LAST_MARK = "\u0345"  # of the highest combining class: any other mark goes before it
 HANGUL = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))  # vowels and finals that compose by arithmetic
 
 HEAD = """\
-package lcsbmobile.core
+package lcsbmobile.core.text
 
 /**
  * Letters, numbers of regular expressions, what the Digits pre-tokenizer takes for numbers besides, and what normalisation joins to the

@@ -1,4 +1,5 @@
-"""The two builds of android_demo agree: Maven's, which needs nothing of Google's repository, and Gradle's. Neither is run here."""
+"""The two builds of android_demo agree: Maven's, which needs nothing of Google's repository, and Gradle's. And core's packages stand in one
+order. No build is run here."""
 
 from __future__ import annotations
 
@@ -27,6 +28,14 @@ MAVEN_ALONE = {
     "org.robolectric:android-all",  # AGP compiles against the SDK's android.jar
     "lcsbmobile:shim",  # stands for androidx.test, which Google's repository has
 }
+
+CORE = "lcsbmobile.core"
+CORE_SOURCES = DEMO / "core/src/main/kotlin/lcsbmobile/core"
+# In the order of the data flow: each uses only what stands before it. With a capital, a file of the root package, which is core's API.
+CORE_ORDER = (
+    *("Faults", "io", "text", "bundle", "adapter", "Bundle", "data", "runtime", "training", "checkpoint"),
+    *("Generate", "RunOptions", "RunRecords", "RunControl", "runs", "TrainingRun"),
+)
 
 
 def pom(module: str) -> ElementTree.Element:
@@ -110,3 +119,29 @@ def test_core_knows_no_android() -> None:
     assert len(sources) > 20
     for path in sources:
         assert not re.search(r"\bandroidx?\.", path.read_text()), path
+
+
+def declared(source: str) -> set[str]:
+    """The names that a Kotlin file offers to others: its top-level declarations, which alone stand at the beginning of a line."""
+    modifiers = r"^(?!private\b)(?:(?:internal|public|sealed|open|data|enum|abstract|const|inline|fun(?= interface)) )*"
+    kinds = r"(?:class|interface|object|typealias|val|fun)(?: <[^>]*>)? (?:\w+\.)?"
+    return set(re.findall(modifiers + kinds + r"(\w+)", source, re.MULTILINE))
+
+
+def test_packages_of_core_stand_in_an_order() -> None:
+    sources = {path.relative_to(CORE_SOURCES): path.read_text() for path in CORE_SOURCES.rglob("*.kt")}
+    part = {path: path.parts[0] if len(path.parts) > 1 else path.stem for path in sources}
+    assert set(part.values()) == set(CORE_ORDER)
+    root = {name: path.stem for path, source in sources.items() if len(path.parts) == 1 for name in declared(source)}
+    faults = set[str]()
+    for path, source in sources.items():
+        assert source.startswith(f"package {'.'.join((CORE, *path.parts[:-1]))}\n"), path
+        code = re.sub(r"/\*.*?\*/|//[^\n]*", "", source, flags=re.DOTALL)
+        names = re.findall(rf"\b{CORE}\.(\w+)", code.split("\n", 1)[1])
+        used = {root.get(name, name) for name in names}
+        if len(path.parts) == 1:  # within a package nothing is imported
+            used |= {root[word] for word in re.findall(r"\w+", code) if word in root}
+        for other in used - {part[path]}:
+            if CORE_ORDER.index(other) >= CORE_ORDER.index(part[path]):
+                faults.add(f"{path} uses {other}, which stands after {part[path]}")
+    assert not faults, sorted(faults)

@@ -2,8 +2,8 @@ package lcsbmobile.app
 
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
-import lcsbmobile.core.replaceAtomically
-import lcsbmobile.core.storing
+import lcsbmobile.core.io.replaceAtomically
+import lcsbmobile.core.io.storing
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer

@@ -7,8 +7,8 @@ import android.provider.DocumentsContract
 import android.provider.DocumentsContract.Document
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.checkFreeSpace
-import lcsbmobile.core.storing
+import lcsbmobile.core.io.checkFreeSpace
+import lcsbmobile.core.io.storing
 import java.io.File
 import java.io.FilterInputStream
 import java.io.IOException

@@ -3,7 +3,7 @@ package lcsbmobile.app
 import android.net.Uri
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.checkFreeSpace
+import lcsbmobile.core.io.checkFreeSpace
 import java.io.IOException
 import java.io.InputStream
 import java.util.concurrent.CancellationException

@@ -5,9 +5,9 @@ import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.replaceAtomically
-import lcsbmobile.core.storing
-import lcsbmobile.core.textToJsonl
+import lcsbmobile.core.data.textToJsonl
+import lcsbmobile.core.io.replaceAtomically
+import lcsbmobile.core.io.storing
 import java.io.File
 import java.io.IOException
 import java.io.InputStream

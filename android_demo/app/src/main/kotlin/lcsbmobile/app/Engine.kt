@@ -1,26 +1,26 @@
 package lcsbmobile.app
 
 import lcsbmobile.core.Bundle
-import lcsbmobile.core.Manifest
-import lcsbmobile.core.OnnxRuntimeRunner
-import lcsbmobile.core.RunCheckpoint
 import lcsbmobile.core.RunControl
 import lcsbmobile.core.RunOptions
 import lcsbmobile.core.RunResult
-import lcsbmobile.core.STEP_COLUMNS
 import lcsbmobile.core.SamplingConfig
-import lcsbmobile.core.Subset
 import lcsbmobile.core.TrainingRun
-import lcsbmobile.core.checkpointFiles
-import lcsbmobile.core.directFloats
+import lcsbmobile.core.adapter.writePeft
+import lcsbmobile.core.bundle.Manifest
+import lcsbmobile.core.bundle.Subset
+import lcsbmobile.core.checkpoint.RunCheckpoint
+import lcsbmobile.core.checkpoint.STEP_COLUMNS
+import lcsbmobile.core.checkpoint.checkpointFiles
+import lcsbmobile.core.checkpoint.newestGood
+import lcsbmobile.core.data.reportTokens
 import lcsbmobile.core.generate
-import lcsbmobile.core.newestGood
-import lcsbmobile.core.planRun
-import lcsbmobile.core.processAnonymousBytes
-import lcsbmobile.core.reportTokens
-import lcsbmobile.core.stepCost
-import lcsbmobile.core.verify
-import lcsbmobile.core.writePeft
+import lcsbmobile.core.io.directFloats
+import lcsbmobile.core.io.processAnonymousBytes
+import lcsbmobile.core.runs.verify
+import lcsbmobile.core.runtime.OnnxRuntimeRunner
+import lcsbmobile.core.training.planRun
+import lcsbmobile.core.training.stepCost
 import java.io.File
 
 /** What to train: [state] is the run's directory, [budget] bytes of anonymous memory. */
@@ -65,7 +65,7 @@ class Engine(private val scratch: File) {
     /** The mean of a cycle's steps, by proportion from one that is timed; the one before it warms up. */
     private fun measure(bundle: Bundle): Double? {
         val manifest = bundle.manifest
-        val batch = bundle.golden.batches.firstOrNull()?.batch() ?: return null
+        val batch = bundle.sampleBatch ?: return null
         val adapter = directFloats(manifest.adapter.numLayers * manifest.adapter.size).also(bundle::readInitialAdapter)
         val subset = manifest.schedule.first()
         return OnnxRuntimeRunner(bundle, threads()).use { runner ->

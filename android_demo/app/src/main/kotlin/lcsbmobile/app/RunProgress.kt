@@ -2,7 +2,7 @@ package lcsbmobile.app
 
 import lcsbmobile.core.RunHistory
 import lcsbmobile.core.RunObserver
-import lcsbmobile.core.StepOutcome
+import lcsbmobile.core.training.StepOutcome
 import lcsbmobile.core.Phase as CorePhase
 
 /** Writes what a run tells into the store. [whenLoaded]: when what it had saved was found. */

@@ -8,7 +8,7 @@ import kotlinx.serialization.json.JsonPrimitive
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunResult
-import lcsbmobile.core.replaceAtomically
+import lcsbmobile.core.io.replaceAtomically
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer

@@ -2,7 +2,7 @@ package lcsbmobile.app
 
 import android.content.ClipData
 import android.content.Intent
-import lcsbmobile.core.storing
+import lcsbmobile.core.io.storing
 import java.io.File
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream

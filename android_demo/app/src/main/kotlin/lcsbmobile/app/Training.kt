@@ -5,7 +5,7 @@ import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunControl
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
-import lcsbmobile.core.processAnonymousBytes
+import lcsbmobile.core.io.processAnonymousBytes
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.locks.ReentrantLock
 import kotlin.concurrent.thread

@@ -9,8 +9,8 @@ import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.jsonObject
 import lcsbmobile.core.Fault
-import lcsbmobile.core.checkFreeSpace
-import lcsbmobile.core.checkpointFiles
+import lcsbmobile.core.checkpoint.checkpointFiles
+import lcsbmobile.core.io.checkFreeSpace
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull

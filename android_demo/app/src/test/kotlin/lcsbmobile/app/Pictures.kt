@@ -5,9 +5,9 @@ import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.os.Looper
 import android.view.View
-import lcsbmobile.core.Method
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
+import lcsbmobile.core.bundle.Method
 import org.robolectric.Shadows.shadowOf
 import java.io.File
 

@@ -1,8 +1,8 @@
 package lcsbmobile.app
 
 import lcsbmobile.core.Fault
-import lcsbmobile.core.Method
-import lcsbmobile.core.makeSchedule
+import lcsbmobile.core.bundle.Method
+import lcsbmobile.core.bundle.makeSchedule
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.RuntimeEnvironment

@@ -12,8 +12,8 @@ import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
 import lcsbmobile.core.Fault
-import lcsbmobile.core.checkpointFiles
-import lcsbmobile.core.newestGood
+import lcsbmobile.core.checkpoint.checkpointFiles
+import lcsbmobile.core.checkpoint.newestGood
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse

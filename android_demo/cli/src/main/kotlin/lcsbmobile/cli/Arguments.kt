@@ -2,10 +2,10 @@ package lcsbmobile.cli
 
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.LearningRateSchedule
-import lcsbmobile.core.Method
 import lcsbmobile.core.RunOptions
 import lcsbmobile.core.SamplingConfig
+import lcsbmobile.core.bundle.Method
+import lcsbmobile.core.training.LearningRateSchedule
 import java.io.File
 
 /** A command line: what has no dashes, and the options, each of which may be given again. Throws OPTION. */

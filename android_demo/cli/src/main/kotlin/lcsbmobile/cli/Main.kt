@@ -4,18 +4,18 @@ import kotlinx.serialization.json.JsonObjectBuilder
 import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.put
 import lcsbmobile.core.Bundle
-import lcsbmobile.core.DataReport
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.Phase
 import lcsbmobile.core.RunControl
 import lcsbmobile.core.RunHistory
 import lcsbmobile.core.RunObserver
-import lcsbmobile.core.StepOutcome
 import lcsbmobile.core.TrainingRun
-import lcsbmobile.core.directFloats
-import lcsbmobile.core.readAdapter
-import lcsbmobile.core.writePeft
+import lcsbmobile.core.adapter.readAdapter
+import lcsbmobile.core.adapter.writePeft
+import lcsbmobile.core.data.DataReport
+import lcsbmobile.core.io.directFloats
+import lcsbmobile.core.training.StepOutcome
 import java.io.File
 import kotlin.system.exitProcess
 

@@ -2,6 +2,31 @@ package lcsbmobile.core
 
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
+import lcsbmobile.core.adapter.readAdapter
+import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.bundle.Batch
+import lcsbmobile.core.bundle.FORMAT_VERSION
+import lcsbmobile.core.bundle.GOLDEN_FILE
+import lcsbmobile.core.bundle.GoldenTrace
+import lcsbmobile.core.bundle.MANIFEST_BYTES
+import lcsbmobile.core.bundle.MANIFEST_FILE
+import lcsbmobile.core.bundle.Manifest
+import lcsbmobile.core.bundle.MappedWeights
+import lcsbmobile.core.bundle.TARGET
+import lcsbmobile.core.bundle.WEIGHTS_FILE
+import lcsbmobile.core.bundle.checkFiles
+import lcsbmobile.core.bundle.checkManifest
+import lcsbmobile.core.bundle.isInside
+import lcsbmobile.core.bundle.unreadable
+import lcsbmobile.core.io.ioReason
+import lcsbmobile.core.io.jsonFault
+import lcsbmobile.core.io.oneLine
+import lcsbmobile.core.io.readBounded
+import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.io.sha256
+import lcsbmobile.core.io.strictUtf8
+import lcsbmobile.core.text.ChatFormat
+import lcsbmobile.core.text.Tokenizer
 import java.io.File
 import java.io.IOException
 import java.nio.FloatBuffer
@@ -16,14 +41,17 @@ private class Version(val formatVersion: Long, val target: String = "")
  * Nothing is held but the manifest; weights are mapped when asked for. [digest]: SHA-256 of manifest.json, hex.
  */
 class Bundle private constructor(val directory: File, val manifest: Manifest, val digest: String) {
-    val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
+    internal val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
 
     val tokenizer: Tokenizer by lazy { Tokenizer.open(directory, manifest.model.vocabSize) }
 
     /** How messages become text; null when the bundle says nothing of it. */
     val chat: ChatFormat? by lazy { if (ChatFormat.FILE in manifest.files) ChatFormat.open(File(directory, ChatFormat.FILE)) else null }
 
-    val golden: GoldenTrace by lazy { GoldenTrace.open(File(directory, GOLDEN_FILE), manifest) }
+    internal val golden: GoldenTrace by lazy { GoldenTrace.open(File(directory, GOLDEN_FILE), manifest) }
+
+    /** A batch that the bundle brings, to time a step on. */
+    val sampleBatch: Batch? get() = golden.batches.firstOrNull()?.batch()
 
     /** Into all of [into], float32 [L, n]. Throws ADAPTER. */
     fun readInitialAdapter(into: FloatBuffer) = readAdapter(File(directory, ADAPTER_FILE), manifest.adapter, into)

@@ -1,6 +1,12 @@
 package lcsbmobile.core
 
 import kotlinx.serialization.Serializable
+import lcsbmobile.core.io.quoted
+import lcsbmobile.core.runtime.Decoder
+import lcsbmobile.core.runtime.StepRunner
+import lcsbmobile.core.text.ChatFormat
+import lcsbmobile.core.text.Message
+import lcsbmobile.core.text.Tokenizer
 import java.nio.FloatBuffer
 import java.util.Random
 import kotlin.math.exp
@@ -35,7 +41,7 @@ data class SamplingConfig(
 /** The prompt is a user's message, given to the model in the words of the chat format; [system]: an instruction before it. */
 class Chat(val format: ChatFormat, val system: String? = null) {
     /** Throws CHAT_UNSUPPORTED when the format does not take the messages. */
-    fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
+    internal fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
         val messages = listOfNotNull(system?.let { Message("system", it) }) + Message("user", message)
         return tokenizer.encode(format.render(messages, addGenerationPrompt = true))
     }

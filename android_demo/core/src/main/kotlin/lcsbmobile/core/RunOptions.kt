@@ -1,9 +1,11 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.bundle.Method
+import lcsbmobile.core.training.LearningRateSchedule
 import java.io.File
 
 /**
- * What a run is asked for. [learningRate] null: [defaultLearningRate]. [method] null: the bundle's schedule. [holdOut]: the share of the
+ * What a run is asked for. [learningRate] null: `defaultLearningRate`. [method] null: the bundle's schedule. [holdOut]: the share of the
  * examples that is evaluated instead of trained on, without [evaluationData]. [evaluateEvery] 0: only before and after. [memoryBudget]: bytes
  * of anonymous memory. [keep]: that many of the top layers keep their activations; null: as many as the budget allows, none without one.
  * [threads] 0: the runtime's choice. [prompts] are continued before and after; with [chat] they are a user's messages that are answered.

@@ -2,6 +2,10 @@ package lcsbmobile.core
 
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
+import lcsbmobile.core.bundle.Method
+import lcsbmobile.core.data.DataReport
+import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.training.StepOutcome
 
 /** How a call of [TrainingRun.run] ended. */
 enum class RunOutcome { FINISHED, PAUSED, CANCELLED }

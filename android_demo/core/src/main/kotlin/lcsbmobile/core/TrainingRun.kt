@@ -1,5 +1,25 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.checkpoint.RunCheckpoint
+import lcsbmobile.core.checkpoint.RunDirectory
+import lcsbmobile.core.checkpoint.checkpointFiles
+import lcsbmobile.core.data.Dataset
+import lcsbmobile.core.data.countSequences
+import lcsbmobile.core.io.checkFreeSpace
+import lcsbmobile.core.io.processAnonymousBytes
+import lcsbmobile.core.runs.MemoryWatch
+import lcsbmobile.core.runs.PhaseClock
+import lcsbmobile.core.runs.RunData
+import lcsbmobile.core.runs.RunSetup
+import lcsbmobile.core.runs.Running
+import lcsbmobile.core.runs.Session
+import lcsbmobile.core.runs.readData
+import lcsbmobile.core.runtime.OnnxRuntimeRunner
+import lcsbmobile.core.runtime.StepRunner
+import lcsbmobile.core.training.Plan
+import lcsbmobile.core.training.mappedState
+import lcsbmobile.core.training.planRun
 import java.io.File
 
 /**

@@ -1,5 +1,7 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.bundle.MANIFEST_FILE
+import lcsbmobile.core.io.directFloats
 import org.junit.Assert.assertThrows
 import java.io.File
 import java.nio.FloatBuffer

@@ -1,5 +1,12 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.bundle.AdamWConfig
+import lcsbmobile.core.bundle.Batch
+import lcsbmobile.core.bundle.Subset
+import lcsbmobile.core.runtime.Decoder
+import lcsbmobile.core.runtime.LayerUpdate
+import lcsbmobile.core.runtime.StepResult
+import lcsbmobile.core.runtime.StepRunner
 import java.nio.FloatBuffer
 import kotlin.math.sqrt
 

@@ -2,6 +2,14 @@ package lcsbmobile.core
 
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.JsonElement
+import lcsbmobile.core.bundle.AdapterLayout
+import lcsbmobile.core.bundle.ImplicitUpdates
+import lcsbmobile.core.bundle.Method
+import lcsbmobile.core.bundle.Subset
+import lcsbmobile.core.io.directFloats
+import lcsbmobile.core.io.part
+import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.training.LearningRateSchedule
 import org.junit.Assert.assertEquals
 import java.io.File
 import java.nio.ByteBuffer

@@ -1,6 +1,12 @@
 package lcsbmobile.core
 
 import kotlinx.serialization.Serializable
+import lcsbmobile.core.io.megabytes
+import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.runtime.OnnxRuntimeRunner
+import lcsbmobile.core.training.planRun
+import lcsbmobile.core.training.predictedPeak
+import lcsbmobile.core.training.timeShare
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue

@@ -1,5 +1,15 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.adapter.readAdapter
+import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.checkpoint.readCheckpoint
+import lcsbmobile.core.data.DataReport
+import lcsbmobile.core.io.directFloats
+import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.io.toArray
+import lcsbmobile.core.runs.MemoryWatch
+import lcsbmobile.core.training.StepOutcome
+import lcsbmobile.core.training.seconds
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse

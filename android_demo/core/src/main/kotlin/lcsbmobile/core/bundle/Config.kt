@@ -1,0 +1,98 @@
+package lcsbmobile.core.bundle
+
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
+
+/** How RoPE's inverse frequencies are stretched: `linear` divides them by [factor]; `llama3` is Llama 3.1's rule. */
+@Serializable
+data class RopeScaling(
+    val ropeType: RopeType,
+    val factor: Double,
+    val lowFreqFactor: Double = 1.0,
+    val highFreqFactor: Double = 4.0,
+    val originalMaxPositionEmbeddings: Long = 8192,
+)
+
+@Serializable
+enum class RopeType {
+    @SerialName("linear")
+    LINEAR,
+
+    @SerialName("llama3")
+    LLAMA3,
+}
+
+/** What distinguishes one layer's attention from another's: the RoPE base and the window (null: the whole prefix). */
+@Serializable
+data class AttentionKind(val ropeTheta: Double, val ropeScaling: RopeScaling? = null, val window: Long? = null)
+
+/** The shape of a decoder. `attentionKinds[layerKinds[l]]` is layer l's attention. */
+@Serializable
+data class ModelConfig(
+    val modelType: String,
+    val vocabSize: Int,
+    val hiddenSize: Int,
+    val intermediateSize: Int,
+    val numHiddenLayers: Int,
+    val numAttentionHeads: Int,
+    val numKeyValueHeads: Int,
+    val headDim: Int,
+    val rmsNormEps: Double,
+    val tieWordEmbeddings: Boolean,
+    val attentionKinds: List<AttentionKind>,
+    val layerKinds: List<Int>,
+    val qkvBias: Boolean = false,
+    val outputBias: Boolean = false,
+    val mlpBias: Boolean = false,
+    val queryScale: Double,
+    val embeddingScale: Double = 1.0,
+)
+
+/** LoRA on q, k, v, o, gate, up and down: `y += alpha/rank * (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685). */
+@Serializable
+data class LoraConfig(val rank: Int = 8, val alpha: Double = 16.0)
+
+/** One LoRA matrix within a layer's flat vector: [shape] row-major from [offset] (elements). [name]: such as self_attn.q_proj.lora_A. */
+@Serializable
+data class AdapterMatrix(val name: String, val shape: List<Int>, val offset: Int) {
+    val size: Int get() = shape[0] * shape[1]
+}
+
+/** Where each LoRA matrix lies in a layer's vector of [size] elements, the same for every layer. A is [rank, in], B is [out, rank]. */
+@Serializable
+data class AdapterLayout(val lora: LoraConfig, val numLayers: Int, val size: Int, val matrices: List<AdapterMatrix>) {
+    /** The adapted projections by their names within a layer, such as self_attn.q_proj. */
+    val modules: List<String> get() = matrices.filter { it.name.endsWith(".lora_A") }.map { it.name.removeSuffix(".lora_A") }
+}
+
+/** Symmetric, group-wise along the input dimension. [bits] for the blocks, [embeddingBits] for embedding and head. */
+@Serializable
+data class QuantizationConfig(
+    val bits: Int = 4,
+    val embeddingBits: Int = 8,
+    val groupSize: Int = 32,
+    val quantizer: String = "search",
+    val calibration: String? = null,
+)
+
+@Serializable
+enum class ImplicitUpdates {
+    @SerialName("momentum")
+    MOMENTUM,
+
+    @SerialName("none")
+    NONE,
+}
+
+/**
+ * [clipNorm]: the gradient of a step is scaled down to this norm. [implicitUpdates]: what happens to a layer that a step does not train:
+ * with MOMENTUM AdamW sees a zero gradient, so its moments go on moving it; with NONE it rests.
+ */
+@Serializable
+data class AdamWConfig(
+    val betas: List<Double> = listOf(0.9, 0.999),
+    val eps: Double = 1e-8,
+    val weightDecay: Double = 0.01,
+    val clipNorm: Double = 1.0,
+    val implicitUpdates: ImplicitUpdates = ImplicitUpdates.MOMENTUM,
+)

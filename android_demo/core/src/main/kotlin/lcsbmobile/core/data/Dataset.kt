@@ -1,0 +1,186 @@
+package lcsbmobile.core.data
+
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
+import lcsbmobile.core.bundle.IGNORED_LABEL
+import java.io.File
+import java.util.TreeMap
+
+private const val HELD_OUT_EPOCH = -1L // the order that chooses the examples to evaluate on, beside those of the epochs from 0
+
+/**
+ * What a data file came to. [tokens] and [countedLabels] are those of the [examples] that are trained on.
+ *
+ * [truncated] examples lost [tokensCut] tokens to the sequence length; [withoutLabels] examples were dropped because nothing to learn was
+ * left of them. So lines = examples + withoutLabels = texts + completions + conversations. [uncountedTurns]: of the assistant, which are
+ * not learned from because the chat template rewrites them (docs/data.md). [duplicates]: lines that equal an earlier one. Lengths are
+ * tokens of all lines before they are cut, percentiles by nearest rank.
+ */
+data class DataReport(
+    val lines: Long,
+    val examples: Long,
+    val tokens: Long,
+    val countedLabels: Long,
+    val truncated: Long,
+    val tokensCut: Long,
+    val withoutLabels: Long,
+    val texts: Long,
+    val completions: Long,
+    val conversations: Long,
+    val uncountedTurns: Long,
+    val duplicates: Long,
+    val lengthP50: Int,
+    val lengthP90: Int,
+    val lengthP99: Int,
+    val longest: Int,
+)
+
+/**
+ * The examples of a data file, or of a part of it, in its order; [report] and [sha256] are the whole file's. They lie in mapped files
+ * without a name, which go with the dataset. [spool]: the directory of temporary files.
+ *
+ * [lengths]: tokens of each. An example of n tokens is n + 1 of the numbers [words], from [starts] on: number t is token t times two, plus
+ * one where predicting it counts; the last is the token after the example, or 0 where none counts.
+ */
+internal class Dataset(
+    val file: File,
+    val report: DataReport,
+    val sha256: String,
+    internal val spool: File,
+    private val lengths: MappedInts,
+    private val starts: MappedLongs,
+    private val words: MappedInts,
+) {
+    /** Examples. */
+    val size: Long get() = lengths.size
+
+    /** Tokens of an example. */
+    fun length(index: Long): Int = lengths[index]
+
+    fun example(index: Long): Example {
+        val start = starts[index]
+        val word = IntArray(length(index) + 1) { words[start + it] }
+        val labels = IntArray(word.size - 1) { if (word[it + 1] and 1 == 1) word[it + 1] shr 1 else IGNORED_LABEL.toInt() }
+        return Example(IntArray(word.size - 1) { word[it] shr 1 }, labels)
+    }
+
+    /** The examples whose numbers are [from] `[start, end)`, in that order. */
+    internal fun part(from: MappedLongs, start: Long, end: Long): Dataset = Spool(spool).use { partLengths ->
+        Spool(spool).use { partStarts ->
+            for (place in start until end) {
+                partLengths.append(lengths[from[place]])
+                partStarts.append(starts[from[place]])
+            }
+            Dataset(file, report, sha256, spool, partLengths.ints(), partStarts.longs(), words)
+        }
+    }
+}
+
+/** Takes examples one by one, then gives the dataset. [spool]: the directory of its temporary files. */
+internal class DatasetWriter(private val seqLen: Int, private val spool: File) : AutoCloseable {
+    private val lengths = Spool(spool)
+    private val starts = Spool(spool)
+    private val words = Spool(spool)
+    private val lineHashes = Spool(spool)
+    private val forms = HashMap<Form, Long>()
+    private val allLengths = TreeMap<Int, Long>()
+    private var end = 0L
+    private var lines = 0L
+    private var examples = 0L
+    private var tokens = 0L
+    private var countedLabels = 0L
+    private var truncated = 0L
+    private var tokensCut = 0L
+    private var uncountedTurns = 0L
+
+    /** [lineHash]: 64 bits, equal for equal lines. */
+    fun add(line: LineExample, lineHash: Long = 0) {
+        val length = line.example.inputIds.size
+        lineHashes.append(lineHash)
+        forms[line.form] = (forms[line.form] ?: 0) + 1
+        allLengths[length] = (allLengths[length] ?: 0) + 1
+        lines++
+        uncountedTurns += line.uncountedTurns
+        if (length > seqLen) {
+            truncated++
+            tokensCut += length - seqLen
+        }
+        val example = line.example.cut(seqLen)
+        val counted = example.countedLabels
+        if (counted == 0) return
+        examples++
+        tokens += example.inputIds.size
+        countedLabels += counted
+        write(example)
+    }
+
+    private fun write(example: Example) {
+        var counts = 0
+        for ((index, id) in example.inputIds.withIndex()) {
+            words.append(id shl 1 or counts)
+            counts = if (example.labels[index] == IGNORED_LABEL.toInt()) 0 else 1
+        }
+        words.append(if (counts == 1) example.labels.last() shl 1 or 1 else 0)
+        lengths.append(example.inputIds.size)
+        starts.append(end)
+        end += example.inputIds.size + 1
+    }
+
+    /** Raises [LcsbException] with DATA_EMPTY when there is no example. */
+    fun dataset(file: File, sha256: String): Dataset {
+        if (lines == 0L) throw empty(file, "the file is empty; expected one JSON object a line: $FORMS")
+        if (end == 0L) {
+            val what = "none of the $lines lines has a counted label within $seqLen tokens; use longer texts or a larger sequence length"
+            throw empty(file, "nothing to train on: $what")
+        }
+        return Dataset(file, report(), sha256, spool, lengths.ints(), starts.longs(), words.ints())
+    }
+
+    override fun close() = listOf(lengths, starts, words, lineHashes).forEach { it.close() }
+
+    private fun empty(file: File, reason: String) = LcsbException(Fault.DATA_EMPTY, "$file: $reason", listOf(file.name))
+
+    private fun report() = DataReport(
+        lines, examples, tokens, countedLabels, truncated, tokensCut, lines - examples,
+        forms[Form.TEXT] ?: 0, forms[Form.COMPLETION] ?: 0, forms[Form.MESSAGES] ?: 0, uncountedTurns, duplicates(),
+        percentile(50), percentile(90), percentile(99), percentile(100),
+    )
+
+    /** How many of the hashes equal another one that counts as the first. Sorts them where they are. */
+    private fun duplicates(): Long {
+        val hashes = lineHashes.longs()
+        hashes.sort()
+        var count = 0L
+        for (place in 1 until hashes.size) if (hashes[place] == hashes[place - 1]) count++
+        return count
+    }
+
+    /** The smallest length that at least [percent] of a hundred lines do not exceed. */
+    private fun percentile(percent: Int): Int {
+        val wanted = (percent * lines + 99) / 100
+        var below = 0L
+        return allLengths.entries.first { (_, count) ->
+            below += count
+            below >= wanted
+        }.key
+    }
+}
+
+/**
+ * (to train on, to evaluate on): [share] of the examples is held out, chosen by [seed], at least one of each; both in file order.
+ *
+ * Raises [LcsbException] with OPTION unless 0 < share < 1, and with DATA_EMPTY when there are fewer than two examples.
+ */
+internal fun holdOut(dataset: Dataset, share: Double, seed: Long): Pair<Dataset, Dataset> {
+    if (!(share > 0 && share < 1)) throw LcsbException(Fault.OPTION, "hold-out: expected more than 0 and less than 1, found $share")
+    val count = dataset.size
+    if (count < 2) {
+        val reason = "has one example; expected at least two, or evaluation data of its own"
+        throw LcsbException(Fault.DATA_EMPTY, "${dataset.file}: $reason", listOf(dataset.file.name))
+    }
+    val heldOut = Math.floor(share * count + 0.5).toLong().coerceIn(1, count - 1)
+    val order = shuffled(count, seed, HELD_OUT_EPOCH, dataset.spool)
+    order.sort(0, heldOut)
+    order.sort(heldOut, count)
+    return dataset.part(order, heldOut, count) to dataset.part(order, 0, heldOut)
+}

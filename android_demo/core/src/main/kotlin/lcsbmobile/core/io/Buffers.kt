@@ -1,0 +1,56 @@
+package lcsbmobile.core.io
+
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
+import java.nio.Buffer
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
+
+internal const val FLOAT_BYTES = 4
+
+// Positions and limits are set through Buffer: the narrower return types of its subclasses are newer than API 26.
+
+/** [count] elements from [start], sharing the memory, whatever position and limit were. */
+internal fun FloatBuffer.part(start: Int, count: Int): FloatBuffer {
+    val view = duplicate()
+    place(view, start, count)
+    return view.slice()
+}
+
+/** Likewise, in native byte order. */
+internal fun ByteBuffer.part(start: Int, count: Int): ByteBuffer {
+    val view = duplicate()
+    place(view, start, count)
+    return view.slice().order(ByteOrder.nativeOrder())
+}
+
+private fun place(view: Buffer, start: Int, count: Int) {
+    view.clear()
+    view.position(start)
+    view.limit(start + count)
+}
+
+/** One layer's row of [L, n]. */
+internal fun FloatBuffer.row(layer: Int, size: Int): FloatBuffer = part(layer * size, size)
+
+/**
+ * Zeroed memory that does not move, which the runtime reads and writes in place. Android takes it from the app's heap, whose limit
+ * `android:largeHeap` raises. Throws MEMORY_TOO_SMALL.
+ */
+internal fun directBytes(count: Int): ByteBuffer = try {
+    ByteBuffer.allocateDirect(count).order(ByteOrder.nativeOrder())
+} catch (error: OutOfMemoryError) {
+    val message = "$count bytes cannot be reserved (${oneLine(error.message ?: "")}); close other apps, or keep fewer layers"
+    throw LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(count.toString()), error)
+}
+
+fun directFloats(count: Int): FloatBuffer = directBytes(Math.multiplyExact(count, FLOAT_BYTES)).asFloatBuffer()
+
+/** Copies all of [source] over all of this; both keep their positions. */
+internal fun FloatBuffer.copyFrom(source: FloatBuffer) {
+    part(0, capacity()).put(source.part(0, source.capacity()))
+}
+
+/** All elements, on the heap. */
+internal fun FloatBuffer.toArray(): FloatArray = FloatArray(capacity()).also { part(0, capacity()).get(it) }

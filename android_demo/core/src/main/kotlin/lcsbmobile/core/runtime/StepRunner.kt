@@ -1,0 +1,49 @@
+package lcsbmobile.core.runtime
+
+import lcsbmobile.core.bundle.Batch
+import lcsbmobile.core.bundle.Subset
+import java.nio.FloatBuffer
+
+/**
+ * [loss]: mean over the counted labels. [gradients]: layer -> float32 [n], for the trained layers only, ascending: direct buffers of the
+ * runner's, which its next step overwrites; whoever asked for the step may change them.
+ */
+class StepResult(val loss: Float, val gradients: Map<Int, FloatBuffer>)
+
+/** The scalars of one layer's update, as the program `adamw` takes them. */
+class LayerUpdate(val decay: Float, val rate: Float, val root: Float)
+
+/** Writes one sequence token by token. Logits are float32 [V], of the token after those given. */
+interface Decoder : AutoCloseable {
+    /** Begins a sequence with 1 to T tokens. */
+    fun prefill(ids: IntArray): FloatArray
+
+    /** Appends a token; the sequence must have room for it. */
+    fun next(id: Int): FloatArray
+}
+
+/**
+ * A runtime that computes steps of one bundle, from one thread at a time. `adapter` is float32 [L, n], direct, in native order, and is
+ * never written to. Every method throws RUNTIME_FAILED where the runtime refuses.
+ */
+interface StepRunner : AutoCloseable {
+    val name: String
+    val version: String
+
+    fun step(subset: Subset, batch: Batch, adapter: FloatBuffer): StepResult
+
+    /** Mean loss over the batch's counted labels. */
+    fun evaluate(batch: Batch, adapter: FloatBuffer): Float
+
+    /** AdamW for one layer, float32 [n] each, direct, in native order: the first three are updated in place. [gradient] null: zero. */
+    fun updateLayer(
+        parameters: FloatBuffer,
+        firstMoment: FloatBuffer,
+        secondMoment: FloatBuffer,
+        gradient: FloatBuffer?,
+        scalars: LayerUpdate,
+    )
+
+    /** For one sequence of tokens; the adapter must not change meanwhile. */
+    fun decoder(adapter: FloatBuffer): Decoder
+}

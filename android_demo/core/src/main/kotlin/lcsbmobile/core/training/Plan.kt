@@ -1,0 +1,136 @@
+package lcsbmobile.core.training
+
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
+import lcsbmobile.core.bundle.Graph
+import lcsbmobile.core.bundle.GraphTensor
+import lcsbmobile.core.bundle.Manifest
+import lcsbmobile.core.bundle.Subset
+import lcsbmobile.core.bundle.tensorBytes
+import lcsbmobile.core.io.FLOAT_BYTES
+import lcsbmobile.core.io.megabytes
+import kotlin.math.floor
+import kotlin.math.log2
+import kotlin.math.pow
+
+private const val HEAD_CHUNK_BYTES = 8 shl 20 // of float rows of the head that are decompressed at once
+
+/**
+ * [keep]: that many of the top layers keep their activations. Bytes of anonymous memory; [leastBytes]: the least that the run can do with,
+ * which is with nothing kept or, in a shallow model, with everything: then no program that recomputes is needed.
+ */
+class Plan(val keep: Int, val predictedPeakBytes: Long, val leastBytes: Long)
+
+/**
+ * What a run of these steps keeps. [base]: anonymous bytes of the process with its runtime imported; [budget]: the most bytes allowed, null for
+ * no limit; [keep] null: as many layers as the budget allows, none without one; [accumulation]: sequences a step.
+ *
+ * Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; OPTION.
+ */
+fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget: Long?, keep: Int?, accumulation: Int = 1): Plan {
+    val layers = manifest.model.numHiddenLayers
+    if (keep != null && keep < 0) throw LcsbException(Fault.OPTION, "keep: expected 0 or more layers, found $keep", listOf("keep"))
+    val peaks = (0..layers).map { predictedPeak(manifest, subsets, it, base, accumulation) }
+    val least = peaks.min()
+    val now = "${megabytes(base)} of it this process as it is now"
+    if (budget != null && least > budget) {
+        throw tooSmall(
+            "the run is predicted to need at least ${megabytes(least)}, $now; more than the ${megabytes(budget)} allowed; nothing was run; " +
+                "allow more, or export with a --seq-len shorter than ${manifest.seqLen} or a --rank below ${manifest.adapter.lora.rank}",
+            least, budget,
+        )
+    }
+    val fitting = peaks.indices.last { budget == null || peaks[it] <= budget }
+    val chosen = if (keep != null) {
+        minOf(keep, layers)
+    } else if (budget == null) {
+        0
+    } else {
+        fitting
+    }
+    if (budget != null && peaks[chosen] > budget) {
+        throw tooSmall(
+            "keeping $chosen layers is predicted to take ${megabytes(peaks[chosen])}, $now; more than the ${megabytes(budget)} allowed; " +
+                "nothing was run; keeping $fitting fits, and the least for this run is ${megabytes(least)}; allow more, or keep that many",
+            peaks[chosen], budget,
+        )
+    }
+    return Plan(chosen, peaks[chosen], least)
+}
+
+private fun tooSmall(message: String, needed: Long, budget: Long) =
+    LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(needed.toString(), budget.toString()))
+
+/** Peak anonymous bytes of a run of these steps, evaluation included, text samples not. [base] and [accumulation] as in [planRun]. */
+internal fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int, base: Long, accumulation: Int = 1): Long =
+    base + peakTerms(manifest, subsets, keep, accumulation).values.sum()
+
+// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py): the runtime's own, and the parsed graphs and kernels of a block program's session
+// by its file's size.
+private const val RUNTIME_BYTES = 5_500_000L
+private const val SESSION_SHARE = 45
+
+// Of what a chunk of the head holds: the memory's blocks that were split badly.
+private const val HEAD_HOLES = 2.9
+
+/**
+ * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a mapped file.
+ * Buffers are exact; the rest was fitted to Python's runs, where all sessions share one arena: SESSIONS_APART.
+ */
+internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Map<String, Long> {
+    val backward = subsets.map { backwardLayers(manifest, it, keep) }
+    val kept = backward.flatMap { it.second }.toSet()
+    val gradients = subsets.maxOf { it.train.size } * (if (accumulation > 1) 2 else 1)
+    val programs = listOf("block_forward") + // of the evaluation, if nothing else
+        (if (backward.any { it.first.isNotEmpty() }) listOf("block_backward") else emptyList()) +
+        (if (kept.isNotEmpty()) listOf("block_forward_keep", "block_backward_kept") else emptyList())
+    val working = (programs + listOf("embed", "adamw")).maxOf { manifest.graphs.getValue(it).workingBytes ?: 0 }
+    return linkedMapOf(
+        "runtime" to RUNTIME_BYTES,
+        "sessions" to programs.sumOf { sessionBytes(manifest, manifest.graphs.getValue(it)) },
+        "saved layer inputs" to backward.maxOf { it.first.size + it.second.size } * hiddenBytes(manifest),
+        "kept activations" to kept.size * keptBytes(manifest),
+        "gradients" to gradients.toLong() * manifest.adapter.size * FLOAT_BYTES,
+        "other buffers" to fixedBuffers(manifest),
+        "working set" to maxOf(headSet(manifest), working),
+    )
+}
+
+/** What one layer's forward keeps for its backward. */
+internal fun keptBytes(manifest: Manifest): Long = bytesOf(manifest.graphs.getValue("block_forward_keep").outputs.drop(1))
+
+/**
+ * Of a program's session; of one whose weights are constants, a session a layer, with its packed copy of them (MatMulNBits with int8
+ * activations: the values, and for each scale two more float32 of sums beside it).
+ */
+private fun sessionBytes(manifest: Manifest, graph: Graph): Long {
+    val session = SESSION_SHARE * manifest.files.getValue(graph.file).size
+    if (graph.initializers.isEmpty()) return session
+    val values = bytesOf(graph.initializers.filter { it.name.endsWith(".packed") })
+    val scales = bytesOf(graph.initializers.filter { it.name.endsWith(".scale") })
+    return manifest.model.numHiddenLayers * (session + values + 6 * scales)
+}
+
+/** Two results that layers take in turns, the gradient, what `embed` and `adamw` return, and a gradient of zero. */
+private fun fixedBuffers(manifest: Manifest): Long {
+    val results = bytesOf(manifest.graphs.getValue("embed").outputs + manifest.graphs.getValue("adamw").outputs)
+    return 3 * hiddenBytes(manifest) + results + manifest.adapter.size.toLong() * FLOAT_BYTES
+}
+
+/** A chunk of the head's rows in float, its logits and their exponentials, and five [T, D]. */
+private fun headSet(manifest: Manifest): Long {
+    val hidden = manifest.model.hiddenSize
+    val rows = minOf(headRows(hidden), manifest.model.vocabSize).toLong()
+    val held = rows * hidden * FLOAT_BYTES + 2 * activations(manifest, rows) + 5 * hiddenBytes(manifest)
+    return Math.rint(HEAD_HOLES * held).toLong()
+}
+
+/** Rows of the head in a chunk: a power of two. */
+private fun headRows(hiddenSize: Int): Int = 2.0.pow(floor(log2(maxOf(256.0, HEAD_CHUNK_BYTES / (4.0 * hiddenSize))))).toInt()
+
+private fun bytesOf(tensors: List<GraphTensor>): Long = tensors.sumOf { tensorBytes(it.dtype, it.shape) }
+
+private fun hiddenBytes(manifest: Manifest) = activations(manifest, manifest.model.hiddenSize.toLong())
+
+/** Bytes of float32 [T, width]. */
+private fun activations(manifest: Manifest, width: Long) = manifest.seqLen * width * FLOAT_BYTES

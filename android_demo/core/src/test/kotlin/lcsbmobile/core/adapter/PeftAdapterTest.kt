@@ -1,0 +1,60 @@
+package lcsbmobile.core.adapter
+
+import lcsbmobile.core.Fault
+import lcsbmobile.core.RunVectors
+import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.bundle.MANIFEST_FILE
+import lcsbmobile.core.bundle.Manifest
+import lcsbmobile.core.io.directFloats
+import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.refused
+import lcsbmobile.core.testBundle
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+import java.io.File
+
+class PeftAdapterTest {
+    @get:Rule
+    val folder = TemporaryFolder()
+
+    private fun manifest(bundle: String) = recordJson.decodeFromString<Manifest>(File(testBundle(bundle), MANIFEST_FILE).readText())
+
+    @Test
+    fun `an adapter is written with python's bytes`() {
+        for (name in listOf("llama", "gemma3", "tiny")) {
+            val original = File(testBundle(name), ADAPTER_FILE)
+            val layout = manifest(name).adapter
+            val adapter = directFloats(layout.numLayers * layout.size)
+            readAdapter(original, layout, adapter)
+            val file = File(folder.root, name)
+            writeAdapter(file, layout, adapter)
+            assertArrayEquals(original.readBytes(), file.readBytes())
+        }
+    }
+
+    @Test
+    fun `peft's configuration is python's`() {
+        val manifest = manifest("llama")
+        for (case in RunVectors.read().peftConfigs) {
+            val directory = File(folder.root, "peft")
+            for (source in listOf("${case.base}: llama, 3 layers", case.base)) {
+                val adapter = directFloats(case.layout.numLayers * case.layout.size)
+                writePeft(manifest.copy(adapter = case.layout, source = source), adapter, directory)
+                assertEquals(case.text, File(directory, PEFT_CONFIG_FILE).readText())
+                assertEquals(listOf(PEFT_CONFIG_FILE, PEFT_MODEL_FILE), directory.list().orEmpty().sorted())
+            }
+        }
+    }
+
+    @Test
+    fun `a directory that is not one of peft's is not replaced`() {
+        val directory = File(folder.root, "mine").apply { mkdirs() }
+        File(directory, "letter.txt").writeText("dear")
+        val manifest = manifest("llama")
+        refused(Fault.OPTION) { writePeft(manifest, directFloats(manifest.adapter.numLayers * manifest.adapter.size), directory) }
+        assertEquals("dear", File(directory, "letter.txt").readText())
+    }
+}

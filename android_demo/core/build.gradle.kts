@@ -19,5 +19,5 @@ dependencies {
 tasks.test {
     maxHeapSize = "1g"
     systemProperty("test.bundles", rootDir.resolve("../build/device-bundles").path)
-    systemProperty("test.data", rootDir.resolve("../tests/data").path)
+    systemProperty("test.data", rootDir.resolve("../tests/golden").path)
 }

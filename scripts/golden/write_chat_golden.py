@@ -1,4 +1,4 @@
-"""Writes what a port of chat formats is held to, tests/data/chat_formats.json: `write_chat_golden.py [FILE]`.
+"""Writes what a port of chat formats is held to, tests/golden/chat_formats.json: `write_chat_golden.py [FILE]`.
 
 For each template in the manner of a family: its `chat.json`; what the template itself renders for conversations, or null where it refuses;
 and the labels of the data pipeline, whose tokenizer has a token for each byte and the special tokens after those.
@@ -24,7 +24,7 @@ from lcsb_mobile.export.chat_format import derive
 from lcsb_mobile.text.chat_format import DATE_MARK
 from lcsb_mobile.text.tokenizer import Tokenizer
 
-FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "chat_formats.json"
+FILE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "chat_formats.json"
 SEED, RENDERED, LABELLED = 5, 120, 60  # conversations of a template
 SPECIAL = (
     "<s>",

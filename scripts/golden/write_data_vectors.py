@@ -1,4 +1,4 @@
-"""Writes the vectors that every port of the data pipeline is held to, tests/data/data_pipeline.json: `write_data_vectors.py [FILE]`.
+"""Writes the vectors that every port of the data pipeline is held to, tests/golden/data_pipeline.json: `write_data_vectors.py [FILE]`.
 
 The cases are written by hand, the answers by this package. docs/data.md says what they are answers to.
 """
@@ -19,7 +19,7 @@ from lcsb_mobile.data.packing import OPEN_SEQUENCES, assign, epochs, pack
 from lcsb_mobile.data.records import Example, LineExample
 from lcsb_mobile.data.shuffling import shuffled, splitmix64
 
-FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "data_pipeline.json"
+FILE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "data_pipeline.json"
 SEEDS = (0, 1, 1234567, 2**63 - 1, -1)
 PAD = 0
 

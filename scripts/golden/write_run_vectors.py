@@ -1,4 +1,4 @@
-"""Writes what every port of the training run is held to: `write_run_vectors.py [DIRECTORY]` (tests/data).
+"""Writes what every port of the training run is held to: `write_run_vectors.py [DIRECTORY]` (tests/golden).
 
 `run_vectors.json`: learning rates, schedules, AdamW with clipping over 20 steps, numbers and texts as JSON, PEFT's configuration.
 `run_checkpoint.safetensors`: a small checkpoint. The cases are written by hand, the answers by this package.
@@ -30,7 +30,7 @@ from lcsb_mobile.runs.checkpoint import write_checkpoint
 from lcsb_mobile.runs.setup import default_learning_rate
 from lcsb_mobile.training.optimizer import AdamW, clip_gradients, gradient_norm, learning_rate
 
-DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "data"
+DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "golden"
 LAYERS, SIZE, STEPS = 3, 3072, 20  # those of the test bundles llama and qwen2, whose program `adamw` has them
 TRAINED = ((2,), (0, 1), (0, 1, 2), (1,))  # a cycle
 DOUBLES = (4e-4, 8e-4, 1e-5, 1.5e-5, 1e-6, 1e-7, 0.1, 1.0, 16.0, 100.0, 12345.678, 1e15, 1e16, 1.25e17, 5e-324, 1.7976931348623157e308)

@@ -1,4 +1,4 @@
-"""Writes what a port of the tokenizer is held to, tests/data/tokenizers/: `write_tokenizer_golden.py [DIRECTORY]`.
+"""Writes what a port of the tokenizer is held to, tests/golden/tokenizers/: `write_tokenizer_golden.py [DIRECTORY]`.
 
 `golden.jsonl.gz`: a line for each of STRINGS texts, and then one for each of DECODED lists of ids; what each tokenizer of STYLES makes of
 it, in the library tokenizers. `STYLE.json.gz`: each tokenizer, in the manner of a family, with a small vocabulary trained on made-up text.
@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 import lcsb_mobile.text.tokenizer
 
-DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "data" / "tokenizers"
+DIRECTORY = Path(__file__).resolve().parents[2] / "tests" / "golden" / "tokenizers"
 SEED = 20
 STRINGS, DECODED = 10_000, 400
 OFFSETS_EVERY = 8  # texts: of one in so many the tokens' places are written, too

@@ -25,7 +25,7 @@ from lcsb_mobile.data.records import Example
 from lcsb_mobile.errors import DataError, OptionError, TokenizerError
 from lcsb_mobile.text.tokenizer import Tokenizer
 
-VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "data" / "data_pipeline.json").read_text())
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "golden" / "data_pipeline.json").read_text())
 
 
 @pytest.fixture

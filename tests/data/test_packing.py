@@ -21,7 +21,7 @@ from lcsb_mobile.data.packing import OPEN_SEQUENCES, assign, epochs, pack
 from lcsb_mobile.data.records import Example
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "tests" / "data" / "data_pipeline.json").read_text()
+TEXT = (ROOT / "tests" / "golden" / "data_pipeline.json").read_text()
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads(TEXT)
 PAD = 7
 SEQ_LEN = 12

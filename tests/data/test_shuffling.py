@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lcsb_mobile.data.shuffling import CHUNK, shuffled, splitmix64
 
-VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "data" / "data_pipeline.json").read_text())
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "golden" / "data_pipeline.json").read_text())
 SEEDS = st.integers(-(2**70), 2**70)
 
 

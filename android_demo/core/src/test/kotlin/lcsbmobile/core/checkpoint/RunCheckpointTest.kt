@@ -20,7 +20,7 @@ import java.util.Random
 private const val LAYERS = 3
 private const val SIZE = 7
 
-/** The run of tests/data/run_checkpoint.safetensors, which Python wrote (tests/helpers/run_checkpoints.py). */
+/** The run of tests/golden/run_checkpoint.safetensors, which Python wrote (tests/helpers/run_checkpoints.py). */
 internal val goldenIdentity = RunIdentity(
     bundle = "a".repeat(64),
     data = "b".repeat(64),

@@ -14,7 +14,7 @@ import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import java.io.File
 
-/** From *Order* of docs/data.md on, against tests/data/data_pipeline.json. */
+/** From *Order* of docs/data.md on, against tests/golden/data_pipeline.json. */
 class DataPipelineTest {
     @get:Rule
     val folder = TemporaryFolder()

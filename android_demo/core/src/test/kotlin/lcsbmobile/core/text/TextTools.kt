@@ -15,7 +15,7 @@ internal val testBundles = File(System.getProperty("test.bundles"))
 
 internal fun gunzip(file: File): ByteArray = GZIPInputStream(file.inputStream()).use { it.readBytes() }
 
-/** A tokenizer of tests/data/tokenizers; [config] is its tokenizer_config.json. */
+/** A tokenizer of tests/golden/tokenizers; [config] is its tokenizer_config.json. */
 internal fun TemporaryFolder.tokenizer(style: String, config: String = "{}", vocabSize: Int = 1 shl 20): Tokenizer =
     open(gunzip(File(tokenizerData, "$style.json.gz")), config, vocabSize)
 

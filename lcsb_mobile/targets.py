@@ -21,10 +21,9 @@ Form = Literal["block programs", "whole step"]
 
 @dataclass(frozen=True)
 class TargetRow:
-    """`exporter`, `runner`: names of modules. `files`, `programs`: what a bundle has
-    besides the files of every bundle and the programs of its form. `imports_torch`: the runtime does so by itself, which a report of its
-    memory says. `profiles_operators`: the runner takes `profile`, a directory for the runtime's own profiles. `int8_activations`: a
-    forward may round its activations to 8 bits (`accuracy_level`)."""
+    """`exporter`, `runner`: names of modules. `files`, `programs`: what a bundle has besides the files of every bundle and the programs of
+    its form. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner takes
+    `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations (`accuracy_level`)."""
 
     name: Target
     exporter: str

@@ -64,7 +64,7 @@ def test_a_killed_export_leaves_nothing(random_bundle: RandomBundle, tmp_path: P
 
 
 def test_quickstart_on_tiny(tmp_path: Path) -> None:
-    """What `make demo` shows: the loss falls by 15 %."""
-    result = lcsb_json("quickstart", "--output", tmp_path / "demo")["simulate"]
+    """What `make demo` shows, after a quarter of its steps: the loss falls by 15 %."""
+    result = lcsb_json("quickstart", "--output", tmp_path / "demo", "--steps", 100)["simulate"]
     assert result["eval_loss_after"] <= 0.85 * result["eval_loss_before"]
     assert len(result["samples"]) == 2 and tiny.MESSAGES.is_file()

@@ -55,7 +55,11 @@ def test_weights_file(exported: MakeExported, name: str) -> None:
             assert (packed.nbytes + scale.nbytes) / (layers * rows * groups * 2 * size) == 0.5 + 2 / 8
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+# Depth is an input of the graphs: two architectures of four, as test_blocks.py holds the captured blocks of all to the same.
+DEEP = ("qwen2", "gemma3")
+
+
+@pytest.mark.parametrize("name", DEEP)
 def test_graphs_do_not_depend_on_depth(exported: MakeExported, name: str) -> None:
     shallow, deep = exported(name, layers=3), exported(name, layers=6)
     for file in GRAPHS:
@@ -63,7 +67,7 @@ def test_graphs_do_not_depend_on_depth(exported: MakeExported, name: str) -> Non
         assert kinds[0] == kinds[1]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", DEEP)
 def test_depth_of_six_runs(exported: MakeExported, name: str) -> None:
     case = exported(name, layers=6)
     step, batch = subset([1, 4], [2, 4]), packed_batch()

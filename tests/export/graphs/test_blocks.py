@@ -238,6 +238,6 @@ def test_graphs_do_not_depend_on_depth(graphs: MakeGraphs, name: str) -> None:
     def operations(captured: CapturedGraph) -> list[str]:
         return [str(node.target) for node in captured.graph.nodes]
 
-    shallow, deep = graphs(name, layers=2), graphs(name, layers=6)
+    shallow, deep = graphs(name), graphs(name, layers=6)
     assert operations(shallow.forward) == operations(deep.forward)
     assert operations(shallow.backward) == operations(deep.backward)

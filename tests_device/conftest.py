@@ -9,10 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-VARIABLE = "LCSB_TEST_BUNDLES"
-
-BUNDLES = sorted(path.parent for path in Path(os.environ.get(VARIABLE) or "/nonexistent").glob("*/manifest.json"))
+from device_bundles import BUNDLES, VARIABLE
 
 
 def pytest_configure() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import BUNDLES
+from device_bundles import BUNDLES
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.golden import read_trace

@@ -137,7 +137,7 @@ class BackgroundTest : AppTest() {
         val job = Robolectric.buildService(TrainJob::class.java).create().get()
         assertFalse(job.onStartJob(mock(JobParameters::class.java)))
         assertFalse(job.onStopJob(mock(JobParameters::class.java)))
-        assertTrue(state.run.phase == Phase.TRAINING && app.training.running)
+        waitFor("training as before") { state.run.phase == Phase.TRAINING && app.training.running }
         service.get().onStartCommand(Intent(TrainService.PAUSE), 0, 2)
         waitFor("the pause") { shadowOf(service.get()).isStoppedBySelf && !app.training.thread!!.isAlive }
         assertTrue(job.onStartJob(mock(JobParameters::class.java)))

@@ -38,8 +38,7 @@ WARNING = "this system does not say how much of a process's memory is anonymous,
 
 @pytest.fixture(scope="module")
 def bundle(bundles: list[Path]) -> Path:
-    found = next((path for path in bundles if path.name == NAME), None)
-    return found or pytest.skip(f"there is no bundle {NAME}")
+    return next(path for path in bundles if path.name == NAME)
 
 
 def mac(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -66,6 +66,24 @@ def phase_table(rows: Sequence[Row]) -> str:
     return markdown_table(["method", "layers kept", *(f"{phase}, s" for phase in PHASES), "decompression (in brackets)"], cells)
 
 
+def lengths_table(rows: Sequence[Row]) -> str:
+    cells = [
+        [
+            str(row["seq_len"]),
+            str(row["rank"]),
+            f"{row['step_seconds_median']:.2f}",
+            f"{1000 * row['step_seconds_median'] / row['seq_len']:.1f}",
+            number(row["time_over_gemm_bound"], "{:.2f}x"),
+            megabytes(row["peak_anonymous_bytes"]),
+            megabytes(row["predicted_peak_anonymous_bytes"]),
+        ]
+        for row in rows
+    ]
+    return markdown_table(
+        ["tokens", "rank", "s/step, median", "ms a token", "time over its GEMMs'", "peak anonymous, MB", "predicted"], cells
+    )
+
+
 def methods() -> None:
     """Every method, nothing and everything kept, beside PyTorch with peft, at the shape of Qwen2.5-0.5B."""
     pictures = RESULTS / "bench_methods"
@@ -80,19 +98,7 @@ def lengths() -> None:
     for length, rank in settings:
         options = ("--methods", "full", "--seq-len", str(length), "--rank", str(rank))
         rows += rows_of("--shape", "qwen2.5-0.5b", *options)
-    cells = [
-        [
-            str(row["seq_len"]),
-            str(row["rank"]),
-            f"{row['step_seconds_median']:.2f}",
-            f"{1000 * row['step_seconds_median'] / row['seq_len']:.1f}",
-            megabytes(row["peak_anonymous_bytes"]),
-            megabytes(row["predicted_peak_anonymous_bytes"]),
-        ]
-        for row in rows
-    ]
-    table = markdown_table(["tokens", "rank", "s/step, median", "ms a token", "peak anonymous, MB", "predicted"], cells)
-    write_results("bench_lengths", table + footnote(rows[0]), rows, "bench.py lengths")
+    write_results("bench_lengths", lengths_table(rows) + footnote(rows[0]), rows, "bench.py lengths")
 
 
 def memory() -> None:

@@ -56,7 +56,9 @@ def processor() -> str:
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+    return f"{len(names)} x {names[0]}{vectors and f', {vectors}'}" if names else platform.processor()
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -98,8 +98,8 @@ def peak_terms(manifest: Manifest, subsets: Sequence[Subset], keep: int, accumul
 
     Buffers are exact. Runtime, sessions and working set were fitted to runs on ONNX Runtime 1.32 with one thread: the shapes of
     SmolLM2-135M (6 and 30 layers; 64, 128 and 256 tokens; rank 8 and 16) and Qwen2.5-0.5B (4 layers, 256 tokens), nothing, some and all
-    kept. Of what lies beyond the base it says between nothing and 7 % too much; of Gemma-3-270M's shape (4 layers, 128 tokens), which was
-    not fitted, 2 % too little and 2 % too much. benchmarks/memory_model.py compares others.
+    kept. Of what lies beyond the base it says between 4 % too little and 7 % too much; of Gemma-3-270M's shape (4 layers, 128 tokens),
+    which was not fitted, up to 3 % too little. benchmarks/memory_model.py compares others.
     """
     backward = [backward_layers(manifest, subset, keep) for subset in subsets]
     recomputed = any(layers for layers, _ in backward)

@@ -181,7 +181,7 @@ def training_peak_terms(manifest: Manifest) -> dict[str, int]:
     """The same on target onnxruntime-training, whose one graph takes any subset: an estimate for a process on glibc.
 
     Fitted to full steps of the shapes of SmolLM2-135M (30 layers, 64 tokens, rank 8; 6 layers, 256 tokens, rank 16) and Qwen2.5-0.5B
-    (4 layers, 256 tokens), on which it says 2 % too little, 9 % and 5 % too much.
+    (4 layers, 256 tokens), on which it says 1 % too little, 13 % and 5 % too much.
     """
     model = manifest.model
     adapter = manifest.adapter.num_layers * manifest.adapter.size * FLOAT

@@ -24,6 +24,7 @@ from lcsb_mobile.export.onnx.settings import runtime_settings
 from lcsb_mobile.export.onnx.step_graph import attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
 from lcsb_mobile.export.target import ExportRequest
 from lcsb_mobile.installing import how_to_install
+from lcsb_mobile.targets import CHECKPOINT_FILE
 
 __all__ = ["export_programs", "runtime_settings"]
 
@@ -135,7 +136,7 @@ def _optimizer_and_checkpoint(directory: Path, adapter: Float32Array, config: Ad
         raise MissingDependencyError(f"target {TARGET} needs onnxruntime-training 1.19.2 ({error}); {how_to_install(TARGET)}") from error
     logging.getLogger("onnxruntime.training").setLevel(logging.WARNING)
     parameter = onnx.numpy_helper.from_array(adapter, PARAMETER)
-    onnxblock.save_checkpoint(([parameter], []), directory / "checkpoint")
+    onnxblock.save_checkpoint(([parameter], []), directory / CHECKPOINT_FILE)
     adamw = onnxblock.optim.AdamW(
         betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, clip_grad=onnxblock.optim.ClipGradNorm(config.clip_norm)
     )

@@ -18,6 +18,8 @@ Target = Literal["onnxruntime-training", "onnxruntime", "executorch", "coreml"]
 # activations, pause between two layers, and time each program. "whole step": one program computes a step.
 Form = Literal["block programs", "whole step"]
 
+CHECKPOINT_FILE = "checkpoint"  # of target onnxruntime-training
+
 
 @dataclass(frozen=True)
 class TargetRow:
@@ -56,7 +58,7 @@ TARGETS: dict[str, TargetRow] = {
             exporter="lcsb_mobile.export.to_onnxruntime_training",
             runner="lcsb_mobile.runners.onnxruntime_training",
             form="whole step",
-            files=("checkpoint",),
+            files=(CHECKPOINT_FILE,),
             programs=("optimizer_model",),
             imports_torch=True,
         ),

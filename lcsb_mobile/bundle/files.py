@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lcsb_mobile.bundle.golden import TRACE_BYTES
-from lcsb_mobile.bundle.manifest import ADAPTER_FILE, CHECKPOINT_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest
+from lcsb_mobile.bundle.manifest import ADAPTER_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.errors import BundleError, IntegrityError
 from lcsb_mobile.io.bounded import some
 from lcsb_mobile.io.files import sha256
 from lcsb_mobile.io.onnx_external_data import PROGRAM_BYTES
 from lcsb_mobile.io.ort_checkpoint import SLACK_BYTES
-from lcsb_mobile.targets import TARGETS
+from lcsb_mobile.targets import CHECKPOINT_FILE, TARGETS
 from lcsb_mobile.text.chat_format import CHAT_BYTES, CHAT_FILE
 from lcsb_mobile.text.tokenizer import CONFIG_FILE, FILE_BYTES, TEMPLATE_FILE, TOKENIZER_FILE
 

@@ -12,7 +12,6 @@ FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter.safetensors"
 GOLDEN_FILE = "golden.json"
-CHECKPOINT_FILE = "checkpoint"  # of target onnxruntime-training
 DECOMPRESSION = "decompress"  # what the names of a program's nodes begin with that decompress weights
 
 # The session configuration entries that a manifest may have; each is "0" or "1". Others make ONNX Runtime write and read files at a path of

@@ -1,7 +1,6 @@
 """Steps on stock ONNX Runtime: the block programs of target `onnxruntime` and a loop over the layers.
 
-Every large result goes into a buffer of this runner's: what the runtime
-allocates is the working set of one program. Imports no torch.
+Every large result goes into a buffer of this runner's: what the runtime allocates is the working set of one program. Imports no torch.
 """
 
 from __future__ import annotations

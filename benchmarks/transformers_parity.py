@@ -4,7 +4,7 @@ Logits: of the float checkpoint, by `float_model.model_logits`. Loss and gradien
 and law 2 with identities, each on one long example and on packed ones, against peft's LoRA on transformers' model whose matrices are
 those that the bundle's decompress to; identities by `h + (o - h).detach()`. Decoding: with the cache, from a prompt within the window to
 the last place. Figures are the largest difference in all these, relative to the largest element (of a layer's gradient, of the logits) or
-to the loss. All in float32. Needs the tests' helpers and onnxruntime-training.
+to the loss. All in float32. Needs the tests' helpers and both targets: run it in .venv-onnxruntime-training.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from lcsb_mobile.text.tokenizer import CONFIG_FILE, Tokenizer
 from lcsb_mobile.tiny import tiny_checkpoint
 from lcsb_mobile.training.golden import golden_batches, record_trace
 
-TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir", "onnxruntime-training-cpu")
+TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir")
 LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trace is two steps rather than two cycles
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -78,7 +78,8 @@ class ExportReport:
 def export_bundle(options: ExportOptions, progress: Progress = lambda stage, done, total: None) -> ExportReport:
     """Writes the bundle, whole or not at all.
 
-    Raises OptionError, OutputExistsError, CheckpointError, UnsupportedModelError, TokenizerError or StorageError.
+    Raises OptionError, OutputExistsError, CheckpointError, UnsupportedModelError, TokenizerError, StorageError, or MissingDependencyError
+    when the target's exporter needs its runtime and that is not installed.
     """
     return export_model(lambda: open_checkpoint(tiny_checkpoint() if options.model == TINY else Path(options.model)), options, progress)
 
@@ -103,6 +104,7 @@ def export_model(
 
 def _check_options(options: ExportOptions) -> None:
     row = target_row(options.target)
+    exporter(options.target).import_tools()
     if options.accuracy_level not in (0, 4):
         raise OptionError(f"accuracy-level: expected 0 or 4, found {options.accuracy_level}")
     if options.accuracy_level and not (row.int8_activations and options.quantization.bits == 4):
@@ -184,7 +186,7 @@ def _fill(
         graphs=graphs,
         weights=table,
         reconstruction_error=errors,
-        tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
+        tools={"python": platform.python_version()} | {name: _version(name) for name in (*TOOLS, *exporter(options.target).TOOLS)},
         files={},
     )
 

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.manifest import Graph, RuntimeSettings
@@ -29,7 +29,14 @@ class ExportRequest:
 
 
 class Exporter(Protocol):
-    """What the module of an exporter provides."""
+    """What the module of an exporter provides. `TOOLS`: distributions that it writes programs with, besides those of every target; the
+    bundle says their versions."""
+
+    TOOLS: tuple[str, ...]
+
+    def import_tools(self) -> Any:
+        """Raises MissingDependencyError for want of one of TOOLS."""
+        ...
 
     def export_programs(self, request: ExportRequest) -> dict[str, Graph]:
         """Writes the programs into the directory. Returns the description of each, by its file's stem."""

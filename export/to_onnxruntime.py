@@ -28,11 +28,17 @@ from lcsb_mobile.export.onnx.step_graph import attention_inputs, embed, final_no
 from lcsb_mobile.export.onnx.working_set import working_bytes
 from lcsb_mobile.export.target import ExportRequest
 
-__all__ = ["export_programs", "runtime_settings"]
+__all__ = ["TOOLS", "export_programs", "import_tools", "runtime_settings"]
+
+TOOLS: tuple[str, ...] = ()
 
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
 
 Build = Callable[[GraphBuilder, Mapping[str, ir.Value]], Sequence[ir.Value]]
+
+
+def import_tools() -> None:
+    """Nothing but what this module imports."""
 
 
 def export_programs(request: ExportRequest) -> dict[str, Graph]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -26,12 +27,22 @@ from lcsb_mobile.export.target import ExportRequest
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import CHECKPOINT_FILE
 
-__all__ = ["export_programs", "runtime_settings"]
+__all__ = ["TOOLS", "export_programs", "import_tools", "runtime_settings"]
 
+TOOLS = ("onnxruntime-training-cpu",)
 TARGET = "onnxruntime-training"
 PARAMETER = "adapter"
 BUFFER = f"{PARAMETER}_grad.accumulation.buffer"
 ACCUMULATED = f"{PARAMETER}_grad.accumulation.out"
+
+
+def import_tools() -> Any:
+    """onnxruntime's blocks, by which the optimizer and the checkpoint are written."""
+    try:
+        from onnxruntime.training import onnxblock
+    except ImportError as error:
+        raise MissingDependencyError(f"target {TARGET} needs onnxruntime-training 1.19.2 ({error}); {how_to_install(TARGET)}") from error
+    return onnxblock
 
 
 def export_programs(request: ExportRequest) -> dict[str, Graph]:
@@ -130,10 +141,7 @@ def _logits_model(path: Path, parts: StepParts) -> Graph:
 
 def _optimizer_and_checkpoint(directory: Path, adapter: Float32Array, config: AdamWConfig) -> Graph:
     """Both by onnxruntime's own blocks; what they cannot be told is set afterwards: torch's form of AdamW, the IR version."""
-    try:
-        from onnxruntime.training import onnxblock
-    except ImportError as error:
-        raise MissingDependencyError(f"target {TARGET} needs onnxruntime-training 1.19.2 ({error}); {how_to_install(TARGET)}") from error
+    onnxblock = import_tools()
     logging.getLogger("onnxruntime.training").setLevel(logging.WARNING)
     parameter = onnx.numpy_helper.from_array(adapter, PARAMETER)
     onnxblock.save_checkpoint(([parameter], []), directory / CHECKPOINT_FILE)

@@ -1,4 +1,7 @@
-"""Writes `base/`, the smallest bundle of each target, and the first inputs into `corpus/`. Needs the export half: `.venv/bin/python`."""
+"""Writes `base/`, the smallest bundle of each target, and the first inputs into `corpus/`.
+
+Needs both targets: `.venv-onnxruntime-training/bin/python fuzz/make_base.py`.
+"""
 
 from __future__ import annotations
 

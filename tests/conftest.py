@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,8 +58,11 @@ def decoding(tiny: MakeTiny) -> MakeDecoding:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, graphs: MakeGraphs) -> MakeExported:
-    """`exported(name, bits=4, embedding_bits=8, layers=None, optimizer=DEFAULTS)`: a tiny model for the training API."""
+def training_programs(tmp_path_factory: pytest.TempPathFactory, graphs: MakeGraphs) -> MakeExported:
+    """`training_programs(name, bits=4, embedding_bits=8, layers=None, optimizer=DEFAULTS)`: a tiny model for the training API.
+
+    It cannot be exported without that runtime, so tests with it are marked `training_api`.
+    """
 
     @functools.cache
     def export(name: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, optimizer: AdamWConfig = DEFAULTS) -> Exported:
@@ -85,7 +89,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, graphs: M
 
 @pytest.fixture(scope="module")
 def small_chunks() -> Iterator[None]:
-    """For the eager runner, so that it sums over the head's chunks as `exported` does."""
+    """For the eager runner, so that it sums over the head's chunks as the exported programs do."""
     with small_head_chunks():
         yield
 
@@ -93,6 +97,12 @@ def small_chunks() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
     return export_random(tmp_path_factory.mktemp("random-bundle"))
+
+
+@pytest.fixture(scope="session")
+def random_training_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
+    """As `random_bundle`, for the training API: as with `training_programs`, tests with it are marked `training_api`."""
+    return export_random(tmp_path_factory.mktemp("random-training-bundle"), target="onnxruntime-training")
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +114,8 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KB."""
+    if sys.platform != "linux":
+        pytest.skip("it is mounted as Linux mounts one")
     mounted = tmp_path / "disk"
     mounted.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mounted)]
@@ -125,3 +137,9 @@ def checkpoint(random_bundle: RandomBundle, tmp_path: Path) -> Path:
 def bundle(random_bundle: RandomBundle, tmp_path: Path) -> Path:
     """A copy that the test may spoil."""
     return Path(shutil.copytree(random_bundle.bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def training_bundle(random_training_bundle: RandomBundle, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(random_training_bundle.bundle, tmp_path / "training-bundle"))

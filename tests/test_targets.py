@@ -26,9 +26,9 @@ def test_names_agree() -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_row_leads_to_its_modules(name: str) -> None:
-    assert callable(exporter(name).export_programs) and callable(exporter(name).runtime_settings)
-    assert callable(runner_module(name).make_runner)
-    assert runner_module(name).import_runtime() is not None
+    assert callable(exporter(name).export_programs) and callable(exporter(name).runtime_settings) and callable(exporter(name).import_tools)
+    assert isinstance(exporter(name).TOOLS, tuple)
+    assert callable(runner_module(name).make_runner) and callable(runner_module(name).import_runtime)
 
 
 def test_refusals() -> None:

@@ -18,7 +18,7 @@ class ExportOptions:
 
     model: str
     output: Path
-    target: Target = "onnxruntime-training"
+    target: Target = "onnxruntime"
     lora: LoraConfig = LoraConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     calibration: Path | None = None

@@ -41,7 +41,7 @@ class ExportSummary(Record, frozen=True):
 
 
 def register(app: typer.Typer) -> None:
-    app.command("export", epilog="Example: lcsb export tiny --target onnxruntime-training --output tiny.bundle")(export)
+    app.command("export", epilog="Example: lcsb export tiny --output tiny.bundle")(export)
 
 
 @verb

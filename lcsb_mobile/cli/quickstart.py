@@ -19,8 +19,10 @@ from lcsb_mobile.cli.simulate import show as show_run
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, OutputExistsError
 from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.runners import import_runtime
 from lcsb_mobile.runs.setup import SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult
+from lcsb_mobile.targets import Target, target_row
 
 TINY_STEPS, OTHER_STEPS = 400, 24  # for tiny: under a minute on two cores, and enough to hear the style
 TINY_TOKENS, OTHER_TOKENS = 96, 12  # of a text sample: each costs a forward pass of the whole sequence, half a second for 135 M parameters
@@ -36,6 +38,7 @@ class QuickstartOptions:
 
     output: Path = Path("lcsb-quickstart")
     model: str = TINY
+    target: Target = ExportOptions.target
     data: Path | None = None
     steps: int | None = None
     threads: int | None = None
@@ -52,15 +55,17 @@ class QuickstartResult(Record, frozen=True):
 def quickstart(options: QuickstartOptions) -> QuickstartResult:
     """Writes `bundle`, `adapter.safetensors` and `report.html` into the output directory.
 
-    Raises OutputExistsError when that exists, unless `force` is given and it holds nothing else; and as export and simulate do.
+    Raises OutputExistsError when that exists, unless `force` is given and it holds nothing else; MissingDependencyError, before anything
+    is written, when the target's runtime is not installed; and as export and simulate do.
     """
     check_directory(options.output, options.force)
     steps = options.steps if options.steps is not None else (TINY_STEPS if options.model == TINY else OTHER_STEPS)
     if steps < 1:  # an export may take minutes: what simulate would refuse is refused before it
         raise OptionError(f"steps: expected at least 1, found {steps}")
+    import_runtime(target_row(options.target).name)
     for name in (ADAPTER, REPORT):
         (options.output / name).unlink(missing_ok=True)
-    exported = run_export(ExportOptions(model=options.model, output=options.output / BUNDLE, force=options.force))
+    exported = run_export(ExportOptions(model=options.model, output=options.output / BUNDLE, target=options.target, force=options.force))
     note(f"fine-tuning for {steps} steps …")
     simulated = run_simulation(
         SimulateOptions(
@@ -102,6 +107,7 @@ def register(app: typer.Typer) -> None:
 def command(
     output: Annotated[Path, Option(help="A directory for the bundle, the adapter and the report.")] = DEFAULTS.output,
     model: Annotated[str, Option(help="`tiny`, a .gguf file, or a Hugging Face checkpoint directory.")] = DEFAULTS.model,
+    target: Annotated[Target, Option(help="The runtime to export for and to train on.")] = DEFAULTS.target,
     data: Annotated[Path | None, Option(help="Training data, JSON lines.", show_default="sample messages")] = DEFAULTS.data,
     steps: Annotated[
         int | None, Option(help="Optimizer steps.", show_default=f"{TINY_STEPS} for tiny, {OTHER_STEPS} for others")
@@ -111,7 +117,7 @@ def command(
     json: Json = False,
 ) -> None:
     """The whole way on the embedded tiny model, offline: export it, fine-tune it on sample messages, write a report."""
-    options = QuickstartOptions(output, model, data, steps, threads, force)
+    options = QuickstartOptions(output, model, target, data, steps, threads, force)
     result = quickstart(options)
     if json:
         print_json(result)

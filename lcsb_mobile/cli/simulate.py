@@ -14,7 +14,6 @@ from lcsb_mobile.bundle.schedule import Method
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
 from lcsb_mobile.data.dataset import DataReport
-from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.generation.generate import Chat
 from lcsb_mobile.generation.sampling import SamplingConfig
@@ -126,8 +125,6 @@ def run_simulation(options: SimulateOptions) -> Simulation:
         observer = BarObserver(progress, options.steps)
         try:
             simulation = simulate_run(options, observer)
-        except (NonFiniteLossError, MemoryBudgetExceeded) as error:
-            raise type(error)(f"{error} ({options.adapter})") from error
         except KeyboardInterrupt as error:
             raise Stopped(what_is_kept(options, observer.steps)) from error
     if options.report is not None:

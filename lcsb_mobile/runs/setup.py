@@ -233,7 +233,6 @@ def stop_above_budget(sampler: MemorySampler, budget: int | None, step: int) -> 
     if sampler.exceeded and budget is not None:
         reached = megabytes(sampler.peak_anonymous)
         raise MemoryBudgetExceeded(
-            f"step {step}: the run reached {reached} of anonymous memory, more than the {megabytes(budget)} allowed; it was "
-            "stopped and its adapter kept as it was after the last whole step; allow more with --memory-budget, or export with a "
-            "shorter --seq-len"
+            f"step {step}: the run reached {reached} of anonymous memory, more than the {megabytes(budget)} allowed, and was stopped; "
+            "allow more with --memory-budget, or export with a shorter --seq-len"
         )

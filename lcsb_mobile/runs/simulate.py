@@ -78,8 +78,8 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
     training is made before the first step.
 
     Raises DataError, BundleError, AdapterError, OptionError, OutputExistsError, RunBusyError, RunCheckpointError, MemoryBudgetError (it
-    cannot fit; nothing was run), GoldenTraceError, StorageError, and, with the last good adapter saved, NonFiniteLossError or
-    MemoryBudgetExceeded.
+    cannot fit; nothing was run), GoldenTraceError, StorageError, NonFiniteLossError or MemoryBudgetExceeded. From the first step on these
+    two, and an interrupt, leave the last good adapter; before it there is none to leave.
     """
     observer = observer or Observer()
     for path in (options.adapter, options.report):
@@ -161,10 +161,12 @@ class _Session:
             self._evaluate_if_due()  # the process before was interrupted within it
             self._save()
             self._steps()
-        except (NonFiniteLossError, MemoryBudgetExceeded, KeyboardInterrupt):
+        except (NonFiniteLossError, MemoryBudgetExceeded, KeyboardInterrupt) as error:
             save_adapter(run.options.adapter, run.bundle.manifest.adapter, adapter)
             self._save()
-            raise
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise type(error)(f"{error}; the adapter as it was after the last whole step is in {run.options.adapter}") from error
         save_adapter(run.options.adapter, run.bundle.manifest.adapter, adapter)
         after = self._continue_prompts()
         run.samples.extend(Sample(prompt, *texts) for prompt, texts in zip(run.options.prompts, zip(before, after)))

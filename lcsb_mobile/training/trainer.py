@@ -73,7 +73,7 @@ class Trainer:
         norm = gradient_norm(gradients)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteLossError(
-                f"step {number + 1}: the loss is {loss} and the gradient's norm {norm}; the adapter before this step was kept; "
+                f"step {number + 1}: the loss is {loss} and the gradient's norm {norm}; nothing was updated by it; "
                 "try a lower learning rate"
             )
         computed = time.perf_counter()

@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,21 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.0)
     parser.add_argument("--cli", type=Path, default=CLI, help="what Maven built")
     arguments = parser.parse_args()
-    failed = 0
-    for bundle in arguments.bundles:
+    if not hasattr(resource, "prlimit"):
+        print("parity: a full disk is made by prlimit, which only Linux has")
+        sys.exit(3)
+
+    def check(bundle: Path) -> Parity:
         with tempfile.TemporaryDirectory() as temporary:
             parity = Parity(bundle, arguments.data, Path(temporary), arguments.cli, arguments.tolerance)
             parity.check()
-        print(json.dumps({"bundle": bundle.name, "differences": parity.differences, "faults": parity.faults}), flush=True)
-        failed += bool(parity.faults)
+        return parity
+
+    failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # what takes time are processes
+        for bundle, parity in zip(arguments.bundles, pool.map(check, arguments.bundles), strict=True):
+            print(json.dumps({"bundle": bundle.name, "differences": parity.differences, "faults": parity.faults}), flush=True)
+            failed += bool(parity.faults)
     print(f"{len(arguments.bundles) - failed} passed, {failed} failed, 0 skipped")
     sys.exit(1 if failed else 0)
 

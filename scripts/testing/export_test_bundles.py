@@ -6,9 +6,12 @@ tests do not: they are run in environments that have none. `make device-bundles`
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -64,7 +67,9 @@ CASES = {
 }
 
 
-def export(case: Case, output: Path) -> None:
+def export(case: Case, output: Path) -> Path:
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()  # saving a checkpoint of these takes no time
     with tempfile.TemporaryDirectory() as temporary:
         model = case.model
         if model != TINY:
@@ -85,15 +90,14 @@ def export(case: Case, output: Path) -> None:
             force=True,
         )
         export_bundle(options)
+    return output
 
 
 def main(directory: Path) -> None:
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()  # saving a checkpoint of these takes no time
     directory.mkdir(parents=True, exist_ok=True)
-    for name, case in CASES.items():
-        export(case, directory / name)
-        print(directory / name)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for path in pool.map(export, CASES.values(), [directory / name for name in CASES]):
+            print(path)
 
 
 if __name__ == "__main__":

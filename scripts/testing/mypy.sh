@@ -8,6 +8,11 @@ mkdir -p build/typed/lcsb_mobile
 ln -s "$root"/lcsb_mobile/* build/typed/lcsb_mobile/
 ln -s "$root/export" build/typed/lcsb_mobile/export
 cd build/typed
-for platform in linux darwin; do
-    "$root/.venv/bin/mypy" --platform "$platform" --config-file "$root/pyproject.toml" --cache-dir "$root/.mypy_cache/$platform" -p lcsb_mobile
-done
+check() { # PLATFORM
+    "$root/.venv/bin/mypy" --platform "$1" --config-file "$root/pyproject.toml" --cache-dir "$root/.mypy_cache/$1" -p lcsb_mobile
+}
+check darwin >darwin.log 2>&1 &
+check linux || code=$?
+wait $! || code=$?
+cat darwin.log
+exit "${code:-0}"

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[2]  # where the commands run
-PYTHON, DEVICE_PYTHON = ".venv/bin/python", ".venv-onnxruntime/bin/python"
+PYTHON, TRAINING_PYTHON, DEVICE_PYTHON = (f".venv{runtime}/bin/python" for runtime in ("", "-onnxruntime-training", "-onnxruntime"))
+ENVIRONMENT = "scripts/testing/environment.sh"
 BUNDLES = "build/device-bundles"
 PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3")]
 TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
+# What may be missing on a Mac: an emulator of Linux', Debian's aapt2 (unless the Android SDK's is on the PATH), mounts of small disks.
+MAC_MAY_SKIP = ("arm64", "android-core", "android-app", "parity", "kills", "skipped-tests")
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
+OF_NO_OTHER_PART = "not model and not training_api"
+# Of each package that has a lower bound, the tests in which it does the most.
+LOWEST_TESTS = ("tests/cli", "tests/export/checkpoints", "tests/export/onnx", "tests/text", "tests/report")
 PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a process a core; a file's tests share what they export
 
 
@@ -33,7 +39,7 @@ class Command:
 class Part:
     """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
     command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
-    the same tests, each in another environment, so that one may skip what another runs."""
+    the same tests, each in another environment, so that one may skip what another runs. `only_by_name`: not of a run of all parts."""
 
     name: str
     commands: tuple[Command, ...] = ()
@@ -42,21 +48,38 @@ class Part:
     reports: str = ""
     along_with: str = ""
     suite: str = ""
+    only_by_name: bool = False
 
 
 def command(*arguments: str, can_be_unavailable: bool = False) -> Command:
     return Command(arguments, can_be_unavailable)
 
 
-def pytest(name: str, python: str, *arguments: str, needs: tuple[str, ...], suite: str = "", first: tuple[Command, ...] = ()) -> Part:
+def pytest(
+    name: str,
+    python: str,
+    *arguments: str,
+    needs: tuple[str, ...],
+    suite: str = "",
+    first: tuple[Command, ...] = (),
+    only_by_name: bool = False,
+) -> Part:
     """Skips are told with their reasons at the end of the table."""
     report = f"{REPORTS}/{name}.xml"
     run = Command((python, "-m", "pytest", *PARALLEL, f"--junitxml={report}", *arguments), environment={"LCSB_TEST_BUNDLES": BUNDLES})
-    return Part(name, (*first, run), needs, "reports", report, suite=suite)
+    return Part(name, (*first, run), needs, "reports", report, suite=suite, only_by_name=only_by_name)
+
+
+def other_python(version: str) -> Part:
+    """The device half on another Python, if one is here."""
+    directory = f".venv-python{version}"
+    install = command(ENVIRONMENT, "--any-of", version, directory, "device-test", can_be_unavailable=True)
+    python, needs = f"{directory}/bin/python", ("device-bundles",)
+    return pytest(f"python-{version}", python, "tests_device", needs=needs, suite="tests_device", first=(install,), only_by_name=True)
 
 
 PARTS = (
-    Part("packages", (command("scripts/testing/environment.sh", ".venv", "dev", can_be_unavailable=True),)),
+    Part("packages", (command(ENVIRONMENT, ".venv", "dev", can_be_unavailable=True),)),
     Part(
         "checks",
         (
@@ -67,7 +90,7 @@ PARTS = (
         needs=("packages",),
         counted="commands",
     ),
-    pytest("python", PYTHON, "-m", "not model", needs=("packages",)),
+    pytest("python", PYTHON, "-m", OF_NO_OTHER_PART, needs=("packages",)),
     pytest(
         "real-model",
         PYTHON,
@@ -85,10 +108,40 @@ PARTS = (
         ),
         needs=("packages",),
     ),
-    Part("device-packages", (command("scripts/testing/environment.sh", ".venv-onnxruntime", "device-test", can_be_unavailable=True),)),
-    # The device half on the newest ONNX Runtime without torch, and on 1.19.2.
+    Part("device-packages", (command(ENVIRONMENT, ".venv-onnxruntime", "device-test", can_be_unavailable=True),)),
+    Part(
+        "training-packages",
+        (command(ENVIRONMENT, "--over", ".venv", ".venv-onnxruntime-training", "onnxruntime-training", can_be_unavailable=True),),
+        needs=("packages",),
+    ),
+    pytest("training-api", TRAINING_PYTHON, "-m", "training_api", needs=("training-packages",)),
+    # The device half on the newest ONNX Runtime, without torch.
     pytest("device-environment", DEVICE_PYTHON, "tests_device", needs=("device-packages", "device-bundles"), suite="tests_device"),
-    pytest("training-runtime", PYTHON, "tests_device", needs=("packages", "device-bundles"), suite="tests_device"),
+    # The lowest versions that pyproject.toml allows: the device half on the lowest Python that is here; both halves on this one.
+    pytest(
+        "lowest-device",
+        ".venv-lowest-device/bin/python",
+        "tests_device",
+        needs=("packages", "device-bundles"),
+        suite="tests_device",
+        first=(
+            command(
+                *(ENVIRONMENT, "--any-of", "3.10,3.11,3.12,3.13,3.14", "--lowest", ".venv-lowest-device", "device-test"),
+                can_be_unavailable=True,
+            ),
+        ),
+    ),
+    pytest(
+        "lowest-export",
+        ".venv-lowest-export/bin/python",
+        *("-m", OF_NO_OTHER_PART, *LOWEST_TESTS),
+        needs=("packages",),
+        suite="python",
+        first=(command(ENVIRONMENT, "--over", ".venv", "--lowest", ".venv-lowest-export", "dev", can_be_unavailable=True),),
+    ),
+    *map(other_python, ("3.10", "3.11", "3.12", "3.13", "3.14")),
+    # Other systems and Pythons have wheels of all that the package asks for.
+    Part("wheels", (command(PYTHON, "scripts/testing/resolve.py", can_be_unavailable=True),), needs=("packages",), counted="closing line"),
     # The golden traces on a phone's instruction set, emulated.
     Part(
         "arm64",
@@ -113,7 +166,7 @@ PARTS = (
     ),
     Part(
         "parity",
-        (command(DEVICE_PYTHON, "scripts/android/parity.py", *PARITY_BUNDLES, "--data", DATA),),
+        (command(DEVICE_PYTHON, "scripts/android/parity.py", *PARITY_BUNDLES, "--data", DATA, can_be_unavailable=True),),
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
     ),

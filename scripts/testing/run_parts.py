@@ -1,8 +1,9 @@
 """Runs the parts of `make test` and ends with a table of what ran: `run_parts.py [PART...]`, all of them or those and what they need.
 
 A part ran, FAILED, or did NOT RUN, for want of something that is not to be had here or of a part that it needs. A part that did not run
-fails the run like one that failed, unless the environment variable LCSB_MAY_SKIP, a comma list, names it. A test that is skipped in every
-environment is a part that did not run, by the name of skipped-tests. The last line has the totals. docs/testing.md tells more.
+fails the run like one that failed, unless the environment variable LCSB_MAY_SKIP, a comma list, names it; on a Mac that has a default. A
+test that is skipped in every environment is a part that did not run, by the name of skipped-tests. The last line has the totals.
+docs/testing.md tells more.
 
 Exit codes: 1, something failed or did not run; 2, a name is not one of a part. It needs no package: it is what sets them up.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from part_reports import Case, Counts, count, read_cases, read_closing_line
-from parts import PARTS, ROOT, Command, Part
+from parts import MAC_MAY_SKIP, PARTS, ROOT, Command, Part
 
 Status = Literal["ran", "FAILED", "NOT RUN"]
 
@@ -184,9 +185,9 @@ def run_parts(parts: Sequence[Part]) -> list[Result]:
 
 
 def wanted(names: Sequence[str], parts: Sequence[Part]) -> list[Part]:
-    """The parts of these names and all that they need; all parts when no name is given."""
+    """The parts of these names and all that they need; when no name is given, all but those that run by name alone."""
     if not names:
-        return list(parts)
+        return [part for part in parts if not part.only_by_name]
     table = {part.name: part for part in parts}
     found: set[str] = set()
     rest = list(names)
@@ -274,7 +275,8 @@ def report(results: Sequence[Result], parts: Sequence[Part], may_skip: Sequence[
 
 
 def main(arguments: Sequence[str], parts: Sequence[Part] = PARTS) -> int:
-    may_skip = [name.strip() for name in os.environ.get(MAY_SKIP, "").split(",") if name.strip()]
+    default = ",".join(MAC_MAY_SKIP) if sys.platform == "darwin" else ""
+    may_skip = [name.strip() for name in os.environ.get(MAY_SKIP, default).split(",") if name.strip()]
     names = [part.name for part in parts]
     for where, given, known in (("run_parts.py", arguments, names), (MAY_SKIP, may_skip, [*names, SKIPPED_TESTS])):
         unknown = [name for name in given if name not in known]

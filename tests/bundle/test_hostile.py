@@ -158,12 +158,16 @@ def test_too_many_files(bundle: Path) -> None:
     assert f"files, more than {MOST_FILES}" in refusal(bundle)
 
 
-@pytest.mark.parametrize(
-    "name", ["weights.bin", "adapter.safetensors", "golden.json", "tokenizer.json", "tokenizer_config.json", "checkpoint"]
-)
+@pytest.mark.parametrize("name", ["weights.bin", "adapter.safetensors", "golden.json", "tokenizer.json", "tokenizer_config.json"])
 def test_files_that_are_read_are_listed(bundle: Path, name: str) -> None:
     edit(bundle, lambda manifest: manifest["files"].pop(name))
     assert f"the manifest lists no {name}" in refusal(bundle) or name == "weights.bin"
+
+
+@pytest.mark.training_api
+def test_the_checkpoint_is_listed(training_bundle: Path) -> None:
+    edit(training_bundle, lambda manifest: manifest["files"].pop("checkpoint"))
+    assert "the manifest lists no checkpoint" in refusal(training_bundle)
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "checkpoint.data"])
@@ -213,7 +217,6 @@ SIZES = [
     ("tokenizer_config.json", 16 * 2**20 + 1, "tokenizer_config.json: expected 0 to 16777216 bytes"),
     ("gemm.onnx", 16 * 2**20 + 1, "gemm.onnx: expected 0 to 16777216 bytes"),
     ("adapter.safetensors", 36863, "adapter.safetensors: expected 36864 to 51712 bytes, found 36863"),
-    ("checkpoint", 36864 + 4097, "checkpoint: expected 36864 to 40960 bytes, found 40961"),
 ]
 
 
@@ -224,6 +227,11 @@ def test_sizes(bundle: Path, name: str, size: int, expected: str) -> None:
         file.truncate(size)
     edit(bundle, put(f"files/{name}/size", size))
     assert expected in refusal(bundle)
+
+
+@pytest.mark.training_api
+def test_the_size_of_the_checkpoint(training_bundle: Path) -> None:
+    test_sizes(training_bundle, "checkpoint", 36864 + 4097, "checkpoint: expected 36864 to 40960 bytes, found 40961")
 
 
 def test_integrity_comes_last(bundle: Path) -> None:

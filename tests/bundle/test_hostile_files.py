@@ -188,8 +188,8 @@ def changed(content: bytes, at: int, value: bytes) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_bytes(random_bundle: RandomBundle) -> bytes:
-    return (random_bundle.bundle / "checkpoint").read_bytes()
+def checkpoint_bytes(random_training_bundle: RandomBundle) -> bytes:
+    return (random_training_bundle.bundle / "checkpoint").read_bytes()
 
 
 def checkpoint_refusal(path: Path, content: bytes) -> str:
@@ -199,8 +199,9 @@ def checkpoint_refusal(path: Path, content: bytes) -> str:
     return str(error.value)
 
 
-def test_checkpoint_of_a_bundle(random_bundle: RandomBundle, checkpoint_bytes: bytes, tmp_path: Path) -> None:
-    check_checkpoint(random_bundle.bundle / "checkpoint", "adapter", SHAPE)
+@pytest.mark.training_api
+def test_checkpoint_of_a_bundle(random_training_bundle: RandomBundle, checkpoint_bytes: bytes, tmp_path: Path) -> None:
+    check_checkpoint(random_training_bundle.bundle / "checkpoint", "adapter", SHAPE)
     dimensions = place_of(checkpoint_bytes, struct.pack("<Iqq", 2, *SHAPE))
     cases = [
         (changed(checkpoint_bytes, 4, b"ORTM"), "expected b'ODTC' at byte 4, found b'ORTM'"),
@@ -214,12 +215,14 @@ def test_checkpoint_of_a_bundle(random_bundle: RandomBundle, checkpoint_bytes: b
         assert "not a checkpoint of this bundle's adapter: " in message and expected in message
 
 
-def test_checkpoint_of_another_shape(random_bundle: RandomBundle) -> None:
+@pytest.mark.training_api
+def test_checkpoint_of_another_shape(random_training_bundle: RandomBundle) -> None:
     for name, shape, expected in (("adapter", (3072, 3), "another shape"), ("theta", SHAPE, "'theta'"), ("adapter", (1, 2), "at most")):
         with pytest.raises(BundleError, match=expected):
-            check_checkpoint(random_bundle.bundle / "checkpoint", name, shape)
+            check_checkpoint(random_training_bundle.bundle / "checkpoint", name, shape)
 
 
+@pytest.mark.training_api
 def test_every_byte_of_a_checkpoint_that_counts(checkpoint_bytes: bytes, tmp_path: Path) -> None:
     """Whatever is changed outside the values, the file is read as the same parameter or refused; and so it is when cut anywhere."""
     start = place_of(checkpoint_bytes, checkpoint_bytes[0x5C : 0x5C + 64])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from helpers.hostile import Change, Json, edit, programs_bundle, put, refusal
+from helpers.hostile import Change, Json, edit, put, refusal
 
 from lcsb_mobile.bundle.checks import check_manifest
 from lcsb_mobile.bundle.directory import Bundle
@@ -18,12 +17,6 @@ from lcsb_mobile.bundle.manifest import MANIFEST_FILE, FileEntry, Manifest
 from lcsb_mobile.bundle.relations import relation_faults
 from lcsb_mobile.bundle.weights import PAGE, WeightTensor
 from lcsb_mobile.errors import BundleError
-
-
-@pytest.fixture
-def programs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    """A copy of a bundle of target onnxruntime."""
-    return Path(shutil.copytree(programs_bundle(tmp_path_factory), tmp_path / "programs"))
 
 
 def swap(field: str, first: int, second: int) -> Change:
@@ -137,29 +130,31 @@ TRAINING = [
 ]
 
 
-@pytest.mark.parametrize(("change", "expected"), SHARED + TRAINING, ids=[expected for _, expected in SHARED + TRAINING])
-def test_of_target_onnxruntime_training(bundle: Path, change: Change, expected: str) -> None:
+@pytest.mark.parametrize(("change", "expected"), SHARED + PROGRAMS, ids=[expected for _, expected in SHARED + PROGRAMS])
+def test_of_target_onnxruntime(bundle: Path, change: Change, expected: str) -> None:
     edit(bundle, change)
     assert expected in refusal(bundle)
 
 
-@pytest.mark.parametrize(("change", "expected"), SHARED + PROGRAMS, ids=[expected for _, expected in SHARED + PROGRAMS])
-def test_of_target_onnxruntime(programs: Path, change: Change, expected: str) -> None:
-    edit(programs, change)
-    assert expected in refusal(programs)
+@pytest.mark.training_api
+@pytest.mark.parametrize(("change", "expected"), SHARED + TRAINING, ids=[expected for _, expected in SHARED + TRAINING])
+def test_of_target_onnxruntime_training(training_bundle: Path, change: Change, expected: str) -> None:
+    edit(training_bundle, change)
+    assert expected in refusal(training_bundle)
 
 
-def test_every_tensor_that_a_runner_makes(programs: Path, bundle: Path) -> None:
+@pytest.mark.parametrize("which", ["bundle", pytest.param("training_bundle", marks=pytest.mark.training_api)])
+def test_every_tensor_that_a_runner_makes(request: pytest.FixtureRequest, which: str) -> None:
     """Whichever input or output of whichever program is of another type: it is refused, and named. Only the optimizer's are not ours."""
-    for path in (programs, bundle):
-        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
-        for name, graph in manifest["graphs"].items():
-            for tensor in (*graph["inputs"], *graph["outputs"]) if name != "optimizer_model" else ():
-                kept, tensor["dtype"] = tensor["dtype"], "uint8" if tensor["dtype"] != "uint8" else "int8"
-                with pytest.raises(BundleError, match=f"graphs.({name}|block_forward_keep): .*{re.escape(repr(tensor['name']))}: expected"):
-                    check_manifest(msgspec.convert(manifest, Manifest), path)
-                tensor["dtype"] = kept
-        check_manifest(msgspec.convert(manifest, Manifest), path)
+    path: Path = request.getfixturevalue(which)
+    manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+    for name, graph in manifest["graphs"].items():
+        for tensor in (*graph["inputs"], *graph["outputs"]) if name != "optimizer_model" else ():
+            kept, tensor["dtype"] = tensor["dtype"], "uint8" if tensor["dtype"] != "uint8" else "int8"
+            with pytest.raises(BundleError, match=f"graphs.({name}|block_forward_keep): .*{re.escape(repr(tensor['name']))}: expected"):
+                check_manifest(msgspec.convert(manifest, Manifest), path)
+            tensor["dtype"] = kept
+    check_manifest(msgspec.convert(manifest, Manifest), path)
 
 
 def test_tensors_may_touch(bundle: Path) -> None:
@@ -171,16 +166,16 @@ def test_tensors_may_touch(bundle: Path) -> None:
         assert list(relation_faults(msgspec.structs.replace(manifest, weights=(*manifest.weights, *more), files=files))) == expected
 
 
-def test_every_fault_is_named(programs: Path) -> None:
+def test_every_fault_is_named(bundle: Path) -> None:
     """Of one program's eight, and what else there is: the first eight, each with what was expected and found."""
-    edit(programs, put("model.head_dim", 24))
-    message = refusal(programs)
+    edit(bundle, put("model.head_dim", 24))
+    message = refusal(bundle)
     assert message.count("expected") == 8 and " more); export the bundle again" in message
 
 
-def test_other_targets_have_other_programs(programs: Path) -> None:
+def test_other_targets_have_other_programs(bundle: Path) -> None:
     """Nothing here runs them: they are listed, and the rest is held to the same."""
-    edit(programs, lambda manifest: manifest.update(target="coreml", graphs={}))
-    assert Bundle.open(programs).manifest.target == "coreml"
-    edit(programs, put("seq_len", 31))
-    assert "weights: 'rope.cos': expected float32 [1, 31, 12]" in refusal(programs)
+    edit(bundle, lambda manifest: manifest.update(target="coreml", graphs={}))
+    assert Bundle.open(bundle).manifest.target == "coreml"
+    edit(bundle, put("seq_len", 31))
+    assert "weights: 'rope.cos': expected float32 [1, 31, 12]" in refusal(bundle)

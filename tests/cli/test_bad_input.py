@@ -262,9 +262,15 @@ def test_memory_budget_is_refused_before_the_start(random_bundle: RandomBundle, 
 
 
 def test_memory_budget_is_exceeded(random_bundle: RandomBundle, messages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prediction that was wrong: the run stops after the step and keeps the adapter."""
+    """A prediction that was wrong: before the first step there is no adapter to keep, and none is spoken of; from then on there is one."""
     monkeypatch.setattr("lcsb_mobile.runs.setup.plan_run", lambda *_: Plan(0, 1, 1))
     arguments = ("simulate", random_bundle.bundle, "--data", messages, "--steps", 9, "--adapter", tmp_path / "a", "--memory-budget", "2MB")
     line = lcsb_error(1, *arguments)
-    assert "step 1: " in line and "2.0 MB" in line and str(tmp_path / "a") in line
+    assert "step 1: " in line and "2.0 MB" in line and "adapter" not in line and not (tmp_path / "a").exists()
+    monkeypatch.setattr("lcsb_mobile.runs.simulate.check_first_step", lambda *_: None)
+    monkeypatch.setattr("lcsb_mobile.runs.simulate._Session._evaluate", lambda *_: None)
+    line = lcsb_error(1, *arguments)
+    assert (
+        "step 1: " in line and "2.0 MB" in line and line.endswith(f"the adapter as it was after the last whole step is in {tmp_path / 'a'}")
+    )
     load_adapter(tmp_path / "a", Bundle.open(random_bundle.bundle).manifest.adapter)

@@ -26,9 +26,9 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def test_for_the_training_api_with_a_text_of_ones_own(random_bundle: RandomBundle, tmp_path: Path, text: Path) -> None:
+def test_with_a_text_of_ones_own(random_bundle: RandomBundle, tmp_path: Path, text: Path) -> None:
     """The golden trace holds on the target's runtime; the weights differ from the search's, and nothing else of the format does."""
-    options = (*GPTQ, "--target", "onnxruntime-training", "--calibration", text)
+    options = (*GPTQ, "--calibration", text)
     summary = lcsb_json("export", random_bundle.checkpoint, *options, "--output", tmp_path / "out")
     found, searched = (Bundle.open(path).manifest for path in (tmp_path / "out", random_bundle.bundle))
     assert (summary["quantizer"], summary["calibration"]) == ("gptq", found.quantization.calibration)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
-from helpers.hostile import edit, programs_bundle, put
+from helpers.hostile import edit, put
 
 from lcsb_mobile.devices.android import APPLICATION, NAME, Adb, find_adb, push
 from lcsb_mobile.errors import IntegrityError, OptionError, PhoneError
@@ -39,9 +39,9 @@ else:
 """
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return programs_bundle(tmp_path_factory)
+@pytest.fixture
+def exported(random_bundle: RandomBundle) -> Path:
+    return random_bundle.bundle
 
 
 @pytest.fixture
@@ -145,10 +145,14 @@ def test_too_little_storage(exported: Path, phone: Path) -> None:
     assert not (phone / "sdcard" / "Android").exists()
 
 
-def test_bundles_that_no_phone_takes(random_bundle: RandomBundle, exported: Path, phone: Path, tmp_path: Path) -> None:
-    assert "the app runs bundles of target onnxruntime, found onnxruntime-training" in lcsb_error(
-        2, "android", "push", random_bundle.bundle
-    )
+@pytest.mark.training_api
+def test_bundles_of_a_target_that_the_app_does_not_run(random_training_bundle: RandomBundle, phone: Path) -> None:
+    refused = lcsb_error(2, "android", "push", random_training_bundle.bundle)
+    assert "the app runs bundles of target onnxruntime, found onnxruntime-training" in refused
+    assert not (phone / "log").exists()
+
+
+def test_bundles_that_no_phone_takes(exported: Path, phone: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(exported, tmp_path / "damaged"))
     edit(damaged, put("files/weights.bin/sha256", "0" * 64))
     with pytest.raises(IntegrityError):

@@ -10,20 +10,19 @@ import pytest
 from helpers.onnx_files import all_nodes, all_tensors, load, matrix_sizes
 from helpers.onnxruntime_bundles import MakeExported
 from helpers.runners import TOLERANCE
-from helpers.tiny_models import ARCHITECTURES, MODELS, assert_steps_equal, packed_batch, subset
+from helpers.tiny_models import ARCHITECTURES, WITH_BITS, assert_steps_equal, packed_batch, subset
 
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [pytest.mark.training_api, pytest.mark.usefixtures("small_chunks")]
 
 GRAPHS = ("training_model.onnx", "eval_model.onnx", "logits_model.onnx", "optimizer_model.onnx")
 
 
-@pytest.mark.parametrize("bits", [(4, 8), (8, 4)], ids=str)
-@pytest.mark.parametrize("name", MODELS)
-def test_no_float_copy_of_a_matrix(exported: MakeExported, name: str, bits: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("name", "bits"), WITH_BITS, ids=str)
+def test_no_float_copy_of_a_matrix(training_programs: MakeExported, name: str, bits: tuple[int, int]) -> None:
     """Law 6: what is as large as a matrix lies in weights.bin, as integers, once."""
-    case = exported(name, *bits)
+    case = training_programs(name, *bits)
     smallest = min(matrix_sizes(case.model))
     for file in GRAPHS:
         for tensor in all_tensors(load(case, file).graph):
@@ -42,9 +41,9 @@ def test_no_float_copy_of_a_matrix(exported: MakeExported, name: str, bits: tupl
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_weights_file(exported: MakeExported, name: str) -> None:
+def test_weights_file(training_programs: MakeExported, name: str) -> None:
     """The table covers the file but for padding; a block's matrices take half a byte and a float16 to 8 weights."""
-    case = exported(name)
+    case = training_programs(name)
     table = case.model.table
     assert (case.bundle.path / "weights.bin").stat().st_size == table[-1].offset + table[-1].nbytes
     for before, after in pairwise(table):
@@ -60,16 +59,16 @@ DEEP = ("qwen2", "gemma3")
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_graphs_do_not_depend_on_depth(exported: MakeExported, name: str) -> None:
-    shallow, deep = exported(name, layers=3), exported(name, layers=6)
+def test_graphs_do_not_depend_on_depth(training_programs: MakeExported, name: str) -> None:
+    shallow, deep = training_programs(name, layers=3), training_programs(name, layers=6)
     for file in GRAPHS:
         kinds = [[node.op_type for node in all_nodes(load(case, file).graph)] for case in (shallow, deep)]
         assert kinds[0] == kinds[1]
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_depth_of_six_runs(exported: MakeExported, name: str) -> None:
-    case = exported(name, layers=6)
+def test_depth_of_six_runs(training_programs: MakeExported, name: str) -> None:
+    case = training_programs(name, layers=6)
     step, batch = subset([1, 4], [2, 4]), packed_batch()
     found = OnnxRuntimeTrainingRunner(case.bundle, threads=1).step(step, batch, case.adapter)
     expected = case.model.runner().step(step, batch, case.adapter)
@@ -77,9 +76,9 @@ def test_depth_of_six_runs(exported: MakeExported, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_graphs_are_described_as_they_are(exported: MakeExported, name: str) -> None:
+def test_graphs_are_described_as_they_are(training_programs: MakeExported, name: str) -> None:
     """The manifest's inputs and outputs are the files', with types and shapes; the standard checker accepts the files."""
-    case = exported(name)
+    case = training_programs(name)
     dtypes = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.BOOL: "bool"}
     for stem, described in case.bundle.manifest.graphs.items():
         model = load(case, described.file)
@@ -97,10 +96,10 @@ def test_graphs_are_described_as_they_are(exported: MakeExported, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_decompressions(exported: MakeExported, name: str) -> None:
+def test_decompressions(training_programs: MakeExported, name: str) -> None:
     """In the training graph: seven in the forward loop, seven in a branch of the backward loop, a chunk of the head in its
     loop, and outside loops the rows of the input tokens and of the labels."""
-    graph = load(exported(name), "training_model.onnx").graph
+    graph = load(training_programs(name), "training_model.onnx").graph
     loops = [next(a.g for a in node.attribute if a.name == "body") for node in graph.node if node.op_type == "Loop"]
     counts = [sum(node.op_type == "DequantizeLinear" for node in all_nodes(loop)) for loop in loops]
     assert sorted(counts) == [1, 7, 7]

@@ -152,12 +152,13 @@ def test_logits_that_are_not_finite(bad: float, temperature: float) -> None:
         sample(np.array([1.0, bad], np.float32), SamplingConfig(temperature=temperature), np.random.default_rng(0))
 
 
+@pytest.mark.training_api
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_runners_write_the_same_text(programs: MakeExported, exported: MakeExported, tmp_path: Path, temperature: float) -> None:
+def test_runners_write_the_same_text(programs: MakeExported, training_programs: MakeExported, tmp_path: Path, temperature: float) -> None:
     """With a cache, by whole sequences on the training API, and eagerly: logits differ by a rounding, which moves no token here."""
     write_tokenizer(tmp_path)
     tokenizer = Tokenizer.open(tmp_path, VOCABULARY)
-    case, other = programs("qwen3", tile=TILE), exported("qwen3")
+    case, other = programs("qwen3", tile=TILE), training_programs("qwen3")
     runners: list[StepRunner] = [make_runner(case.bundle, threads=1), make_runner(other.bundle, threads=1), case.model.runner()]
     assert {runner.name for runner in runners} == {"onnxruntime", "onnxruntime-training", "eager"}
     texts = set()

@@ -45,22 +45,17 @@ class RandomBundle:
 
 
 def export_random(
-    directory: Path, model_type: str = "llama", target: Target = "onnxruntime-training", accuracy_level: AccuracyLevel = 0, **overrides: Any
+    directory: Path, model_type: str = "llama", target: Target = "onnxruntime", accuracy_level: AccuracyLevel = 0, **overrides: Any
 ) -> RandomBundle:
     checkpoint = write_checkpoint(directory / "checkpoint", model_type, tied=True, **overrides)
-    export_bundle(
-        ExportOptions(
-            model=str(checkpoint),
-            output=directory / "bundle",
-            target=target,
-            accuracy_level=accuracy_level,
-            lora=LoraConfig(rank=4),
-            quantization=QuantizationConfig(group_size=8),
-            schedule=ScheduleConfig(subsets=3),
-            seq_len=SEQ_LEN,
-        )
-    )
+    export_bundle(small_export(model=str(checkpoint), output=directory / "bundle", target=target, accuracy_level=accuracy_level))
     return RandomBundle(checkpoint, directory / "bundle")
+
+
+def small_export(**options: Any) -> ExportOptions:
+    """ExportOptions for the helpers' checkpoints, as EXPORT says it on the command line."""
+    small = {"quantization": QuantizationConfig(group_size=8), "schedule": ScheduleConfig(subsets=3), "seq_len": SEQ_LEN}
+    return ExportOptions(lora=LoraConfig(rank=4), **small, **options)
 
 
 def write_lines(path: Path, lines: list[Any]) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from helpers.bundles import export_random
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.errors import BundleError
@@ -53,9 +52,3 @@ def refusal(bundle: Path, kind: type[BundleError] = BundleError) -> str:
     assert type(error.value) is kind and message.startswith(str(bundle)) and len(message) < 3500
     assert message.isprintable()
     return message
-
-
-def programs_bundle(factory: pytest.TempPathFactory) -> Path:
-    """As the fixture `random_bundle`, of target onnxruntime. Written once a session. Tests read it and do not change it."""
-    directory = factory.getbasetemp() / "programs-bundle"
-    return directory / "bundle" if directory.exists() else export_random(directory, target="onnxruntime").bundle

@@ -41,7 +41,7 @@ class Exported:
     optimizer: AdamWConfig
 
 
-MakeExported = Callable[..., Exported]  # as the fixtures `exported` and `programs` are
+MakeExported = Callable[..., Exported]  # as the fixtures `programs` and `training_programs` are
 
 
 @contextmanager

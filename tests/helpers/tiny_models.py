@@ -37,6 +37,10 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "gemma3-untied": ("gemma3_text", False, {}),
 }
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # one model each
+# Every model, and both kinds of blocks and of heads: how weights are decompressed does not depend on the architecture.
+# (model, (bits, embedding_bits)); the second table has the first bits alone.
+WITH_BITS = [(name, (8, 4) if name.endswith("-untied") else (4, 8)) for name in MODELS] + [("llama", (8, 4)), ("llama-untied", (4, 8))]
+WITH_BLOCK_BITS = [(name, bits) for name, (bits, _) in WITH_BITS]
 
 
 @dataclass(frozen=True)

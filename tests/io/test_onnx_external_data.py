@@ -68,11 +68,21 @@ def walked(path: Path) -> list[tuple[str, dict[str, str]]]:
     return sorted(((found.name, found.entries) for found in external_tensors(path)), key=str)
 
 
-def test_programs_of_a_bundle(random_bundle: RandomBundle) -> None:
-    for path in random_bundle.bundle.glob("*.onnx"):
+def check_programs(bundle: Path) -> None:
+    for path in bundle.glob("*.onnx"):
         assert walked(path) == reference(path)
         check_external_data(path, DATA, (path.parent / DATA).stat().st_size, None)
-    assert len(walked(random_bundle.bundle / "training_model.onnx")) == 21  # tensors of weights.bin
+
+
+def test_programs_of_a_bundle(random_bundle: RandomBundle) -> None:
+    check_programs(random_bundle.bundle)
+    assert walked(random_bundle.bundle / "embed.onnx") == []  # it is fed its weights
+
+
+@pytest.mark.training_api
+def test_programs_for_the_training_api(random_training_bundle: RandomBundle) -> None:
+    check_programs(random_training_bundle.bundle)
+    assert len(walked(random_training_bundle.bundle / "training_model.onnx")) == 21  # tensors of weights.bin
 
 
 NAMES = st.sampled_from(["w", "v", ""])
@@ -239,7 +249,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=100)
 @given(cut=st.integers(0, 10**6), at=st.integers(0, 10**6), byte=st.integers(0, 255))
 def test_any_change_is_read_or_refused(random_bundle: RandomBundle, cut: int, at: int, byte: int) -> None:
-    content = bytearray((random_bundle.bundle / "optimizer_model.onnx").read_bytes())
+    content = bytearray((random_bundle.bundle / "logits.onnx").read_bytes())
     content[at % len(content)] = byte
     path = random_bundle.bundle.parent / "changed.onnx"
     path.write_bytes(content[: 1 + cut % len(content)])

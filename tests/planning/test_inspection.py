@@ -48,7 +48,7 @@ def inspection(bundle: Bundle) -> Inspection:
 
 def test_the_facts_are_the_manifests(bundle: Bundle, inspection: Inspection) -> None:
     manifest = bundle.manifest
-    assert (inspection.source, inspection.target, inspection.seq_len) == (manifest.source, "onnxruntime-training", SEQ_LEN)
+    assert (inspection.source, inspection.target, inspection.seq_len) == (manifest.source, "onnxruntime", SEQ_LEN)
     assert (inspection.model.layers, inspection.model.hidden_size, inspection.model.tied) == (3, 48, True)
     assert inspection.model.attention_windows == (None,)
     assert inspection.adapter_parameters == bundle.initial_adapter().size
@@ -56,7 +56,15 @@ def test_the_facts_are_the_manifests(bundle: Bundle, inspection: Inspection) -> 
     assert inspection.graphs == manifest.graphs and inspection.tools == manifest.tools
     assert len(inspection.reconstruction_error) == 8 and all(0 < error < 0.2 for error in inspection.reconstruction_error.values())
     assert inspection.predicted_peak_bytes == predicted_peak(manifest, manifest.schedule, 0, 0)
-    assert inspection.keeping == () and inspection.calibration is None  # of a target that recomputes every layer, and not asked for
+    assert len(inspection.keeping) == 4 and inspection.calibration is None  # not asked for
+
+
+def test_a_target_that_recomputes_every_layer(bundle: Bundle) -> None:
+    manifest = msgspec.structs.replace(bundle.manifest, target="onnxruntime-training")
+    inspection = inspect_bundle(Bundle(bundle.path, manifest))
+    assert inspection.keeping == ()
+    assert inspection.predicted_peak_bytes == predicted_peak(manifest, manifest.schedule, 0, 0)
+    assert "keep their activations" not in shown(inspection, 80)
 
 
 def test_parameters_and_bytes_follow_from_the_packing(bundle: Bundle, inspection: Inspection) -> None:
@@ -150,8 +158,7 @@ def shown(inspection: Inspection, width: int) -> str:
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_tables_fit_the_terminal(inspection: Inspection, programs: Bundle, width: int) -> None:
     text = shown(inspection, width)
-    for part in ("weights.bin", "training_model", "step 3", "labels int64[32]", "lcsb-exact", "1–2", "100%"):
+    for part in ("weights.bin", "block_backward", "step 3", "labels int64[32]", "lcsb-exact", "1–2", "100%"):
         assert part in text, part
-    assert "keep their activations" not in text
     calibrated = inspect_bundle(programs, Calibration(dict.fromkeys((*PROGRAMS, ONE_LABEL), 0.25)))
     assert "keep their activations" in shown(calibrated, width)

@@ -3,7 +3,6 @@ reading a bundle may take at all."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import onnxruntime
 import pytest
 from helpers import read_within
 from helpers.bundles import RandomBundle
-from helpers.hostile import programs_bundle, replace
+from helpers.hostile import replace
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
@@ -32,12 +31,6 @@ from lcsb_mobile.runners.sessions import program_path, session_options
 BATCH: Batch = whole_sequence([1, 2, 3], 32)
 LABELLED = Batch(BATCH.input_ids, np.where(np.arange(32) < 2, 5, -100), BATCH.position_ids, BATCH.segment_ids)
 OUTSIDE = Batch(np.full(32, 10**6), LABELLED.labels, BATCH.position_ids, BATCH.segment_ids)
-
-
-@pytest.fixture
-def programs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    """A copy of a bundle of target onnxruntime."""
-    return Path(shutil.copytree(programs_bundle(tmp_path_factory), tmp_path / "programs"))
 
 
 def change_program(bundle: Path, name: str, change: Any) -> None:
@@ -62,24 +55,32 @@ def error_of(bundle: Path, batch: Batch = LABELLED) -> LcsbError:
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "*/_ORT_MEM_ADDR_/*"])
-def test_data_elsewhere(programs: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
-    """Refused before a session is made."""
-    for path, name in ((programs, "embed.onnx"), (bundle, "training_model.onnx"), (bundle, "eval_model.onnx")):
-        whole = (path / name).read_bytes()
-        change_program(path, name, lambda graph: add_external(graph, location))
-        with monkeypatch.context() as patch:
-            patch.setattr(onnxruntime, "InferenceSession", None)
-            error = error_of(path)
-        assert type(error) is BundleError and f"{name}: 'added' has its data in {location!r}, expected 'weights.bin'" in str(error)
-        replace(path, name, whole)
+def test_data_elsewhere(bundle: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
+    refuses_data_elsewhere(bundle, "embed.onnx", location, monkeypatch)
 
 
-def test_data_elsewhere_in_programs_that_are_loaded_later(bundle: Path) -> None:
+@pytest.mark.training_api
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "*/_ORT_MEM_ADDR_/*"])
+@pytest.mark.parametrize("name", ["training_model.onnx", "eval_model.onnx"])
+def test_data_elsewhere_in_training_programs(training_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str, location: str) -> None:
+    refuses_data_elsewhere(training_bundle, name, location, monkeypatch)
+
+
+def refuses_data_elsewhere(bundle: Path, name: str, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a session is made."""
+    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
+    change_program(bundle, name, lambda graph: add_external(graph, location))
+    error = error_of(bundle)
+    assert type(error) is BundleError and f"{name}: 'added' has its data in {location!r}, expected 'weights.bin'" in str(error)
+
+
+@pytest.mark.training_api
+def test_data_elsewhere_in_programs_that_are_loaded_later(training_bundle: Path) -> None:
     for name in ("logits_model", "optimizer_model"):
-        change_program(bundle, f"{name}.onnx", lambda graph: add_external(graph, "../secret"))
+        change_program(training_bundle, f"{name}.onnx", lambda graph: add_external(graph, "../secret"))
         with pytest.raises(BundleError, match=rf"{name}\.onnx: 'added' has its data in '../secret'"):
-            program_path(Bundle.open(bundle), name, None)
-    opened = Bundle.open(bundle)
+            program_path(Bundle.open(training_bundle), name, None)
+    opened = Bundle.open(training_bundle)
     runner = OnnxRuntimeTrainingRunner(opened, threads=1)
     with pytest.raises(BundleError, match=r"logits_model\.onnx: 'added'"):
         runner.next_logits(BATCH, 0, opened.initial_adapter())
@@ -87,56 +88,68 @@ def test_data_elsewhere_in_programs_that_are_loaded_later(bundle: Path) -> None:
         runner.official_losses([], [], 1e-3)
 
 
-def test_weights_in_programs_that_are_fed_theirs(programs: Path) -> None:
+def test_weights_in_programs_that_are_fed_theirs(bundle: Path) -> None:
     """Only what the manifest lists as a program's initializers may lie in weights.bin."""
-    change_program(programs, "embed.onnx", lambda graph: add_external(graph, "weights.bin"))
-    assert "embed.onnx: 'added' has its data outside the program, expected no tensor to have" in str(error_of(programs))
+    change_program(bundle, "embed.onnx", lambda graph: add_external(graph, "weights.bin"))
+    assert "embed.onnx: 'added' has its data outside the program, expected no tensor to have" in str(error_of(bundle))
 
 
-def test_other_inputs_than_the_manifest_says(programs: Path) -> None:
+def test_other_inputs_than_the_manifest_says(bundle: Path) -> None:
     def change(graph: onnx.GraphProto) -> None:
         graph.input[0].type.tensor_type.shape.dim[0].dim_value = 31
 
-    change_program(programs, "embed.onnx", change)
-    error = error_of(programs)
+    change_program(bundle, "embed.onnx", change)
+    error = error_of(bundle)
     assert type(error) is BundleError and "embed.onnx: other than the manifest says: inputs: 'input_ids': expected int64 [32]" in str(error)
     assert "outputs: 'h': expected float32 [32, 48], found float32 [-1, 48]" in str(error)
 
 
-def test_inputs_of_the_training_programs(bundle: Path) -> None:
+@pytest.mark.training_api
+def test_inputs_of_the_training_programs(training_bundle: Path) -> None:
     def change(graph: onnx.GraphProto) -> None:
         first, second = (onnx.ValueInfoProto.FromString(x.SerializeToString()) for x in graph.input[:2])
         graph.input[0].CopyFrom(second)
         graph.input[1].CopyFrom(first)
 
-    change_program(bundle, "training_model.onnx", change)
-    assert "expected programs that take ('input_ids', 'labels'" in str(error_of(bundle))
+    change_program(training_bundle, "training_model.onnx", change)
+    assert "expected programs that take ('input_ids', 'labels'" in str(error_of(training_bundle))
 
 
-def test_an_operator_of_nobody(programs: Path, bundle: Path) -> None:
-    def change(graph: onnx.GraphProto) -> None:
-        graph.node[0].domain = "evil"
+def evil(graph: onnx.GraphProto) -> None:
+    graph.node[0].domain = "evil"
 
-    change_program(programs, "embed.onnx", change)
-    assert type(error_of(programs)) is RuntimeVersionError
-    change_program(bundle, "eval_model.onnx", change)
-    error = error_of(bundle)
+
+def test_an_operator_of_nobody(bundle: Path) -> None:
+    change_program(bundle, "embed.onnx", evil)
+    assert type(error_of(bundle)) is RuntimeVersionError
+
+
+@pytest.mark.training_api
+def test_an_operator_of_nobody_in_training_programs(training_bundle: Path) -> None:
+    change_program(training_bundle, "eval_model.onnx", evil)
+    error = error_of(training_bundle)
     assert type(error) is BundleError and "the programs cannot be loaded: " in str(error)
 
 
-def test_what_fails_when_it_runs(programs: Path, bundle: Path) -> None:
-    for path, expected in ((programs, "embed.onnx: onnxruntime"), (bundle, f"{bundle}: onnxruntime-training")):
-        error = error_of(path, OUTSIDE)
-        assert type(error) is RunFailure and expected in str(error) and "cannot run" in str(error)
-    opened = Bundle.open(bundle)
+def test_what_fails_when_it_runs(bundle: Path) -> None:
+    error = error_of(bundle, OUTSIDE)
+    assert type(error) is RunFailure and "embed.onnx: onnxruntime" in str(error) and "cannot run" in str(error)
+
+
+@pytest.mark.training_api
+def test_what_fails_when_the_training_api_runs_it(training_bundle: Path) -> None:
+    error = error_of(training_bundle, OUTSIDE)
+    assert type(error) is RunFailure and f"{training_bundle}: onnxruntime-training" in str(error) and "cannot run" in str(error)
+    opened = Bundle.open(training_bundle)
     with pytest.raises(RunFailure, match="cannot run its programs"):
         OnnxRuntimeTrainingRunner(opened, threads=1).step(Subset((0,), (0,)), OUTSIDE, opened.initial_adapter())
 
 
-def test_a_checkpoint_of_something_else(bundle: Path) -> None:
-    content = (bundle / "checkpoint").read_bytes()
-    replace(bundle, "checkpoint", content.replace(b"adapter\0", b"bdapter\0"))
-    assert "checkpoint: not a checkpoint of this bundle's adapter: expected the parameter 'adapter'" in str(error_of(bundle))
+@pytest.mark.training_api
+def test_a_checkpoint_of_something_else(training_bundle: Path) -> None:
+    content = (training_bundle / "checkpoint").read_bytes()
+    replace(training_bundle, "checkpoint", content.replace(b"adapter\0", b"bdapter\0"))
+    assert "checkpoint: not a checkpoint of this bundle's adapter: expected the parameter 'adapter'" in str(error_of(training_bundle))
 
 
 class Runtime:

@@ -11,14 +11,14 @@ import pytest
 from helpers.captured import MakeGraphs
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_tiny
 from helpers.runners import TOLERANCE, some_subsets
-from helpers.tiny_models import MODELS, assert_steps_equal, make_tiny, packed_batch, subset
+from helpers.tiny_models import WITH_BITS, assert_steps_equal, make_tiny, packed_batch, subset
 
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.export.onnx import step_graph
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.runners.onnxruntime_training import PARAMETER, OnnxRuntimeTrainingRunner, batch_inputs, import_runtime, subset_inputs
 
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [pytest.mark.training_api, pytest.mark.usefixtures("small_chunks")]
 
 
 def open_runner(case: Exported) -> OnnxRuntimeTrainingRunner:
@@ -28,10 +28,9 @@ def open_runner(case: Exported) -> OnnxRuntimeTrainingRunner:
 # Steps
 
 
-@pytest.mark.parametrize("bits", [(4, 8), (8, 4)], ids=str)
-@pytest.mark.parametrize("name", MODELS)
-def test_steps_equal_the_eager_runner(exported: MakeExported, name: str, bits: tuple[int, int]) -> None:
-    case = exported(name, *bits)
+@pytest.mark.parametrize(("name", "bits"), WITH_BITS, ids=str)
+def test_steps_equal_the_eager_runner(training_programs: MakeExported, name: str, bits: tuple[int, int]) -> None:
+    case = training_programs(name, *bits)
     runner, eager, tolerance = open_runner(case), case.model.runner(), TOLERANCE[case.model.config.model_type]
     for seed, step in enumerate(some_subsets(case.model.config.num_hidden_layers)):
         batch, adapter = packed_batch(seed), case.model.adapter(seed)
@@ -40,10 +39,9 @@ def test_steps_equal_the_eager_runner(exported: MakeExported, name: str, bits: t
         assert_steps_equal(found, eager.step(step, batch, adapter), tolerance)
 
 
-@pytest.mark.parametrize("bits", [(4, 8), (8, 4)], ids=str)
-@pytest.mark.parametrize("name", MODELS)
-def test_evaluate_and_logits_equal_the_eager_runner(exported: MakeExported, name: str, bits: tuple[int, int]) -> None:
-    case = exported(name, *bits)
+@pytest.mark.parametrize(("name", "bits"), WITH_BITS, ids=str)
+def test_evaluate_and_logits_equal_the_eager_runner(training_programs: MakeExported, name: str, bits: tuple[int, int]) -> None:
+    case = training_programs(name, *bits)
     runner, eager = open_runner(case), case.model.runner()
     batch, adapter = packed_batch(5), case.model.adapter(5)
     assert runner.evaluate(batch, adapter) == pytest.approx(eager.evaluate(batch, adapter), rel=1e-6)
@@ -53,8 +51,8 @@ def test_evaluate_and_logits_equal_the_eager_runner(exported: MakeExported, name
         np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6 * float(np.abs(expected).max()))
 
 
-def test_gradients_of_untrained_layers_are_exactly_zero(exported: MakeExported) -> None:
-    case = exported("gemma3")
+def test_gradients_of_untrained_layers_are_exactly_zero(training_programs: MakeExported) -> None:
+    case = training_programs("gemma3")
     runner = open_runner(case)
     runner.step(subset([0, 1, 2, 3]), packed_batch(), case.adapter)
     runner.step(subset([1], [2]), packed_batch(), case.adapter)
@@ -62,9 +60,9 @@ def test_gradients_of_untrained_layers_are_exactly_zero(exported: MakeExported) 
     assert [bool(gradient[layer].any()) for layer in range(4)] == [False, True, False, False]
 
 
-def test_steps_do_not_depend_on_each_other(exported: MakeExported) -> None:
+def test_steps_do_not_depend_on_each_other(training_programs: MakeExported) -> None:
     """Nothing is left over from an evaluation, another subset or another adapter, and the result is not overwritten."""
-    case = exported("llama")
+    case = training_programs("llama")
     runner = open_runner(case)
     first = runner.step(subset([1, 2]), packed_batch(), case.adapter)
     kept = {layer: gradient.copy() for layer, gradient in first.gradients.items()}
@@ -84,9 +82,9 @@ def test_vocabulary_in_one_chunk(graphs: MakeGraphs, tmp_path, monkeypatch: pyte
     assert_steps_equal(open_runner(case).step(step, batch, case.adapter), case.model.runner().step(step, batch, case.adapter), 6e-6)
 
 
-def test_gradients_accumulate(exported: MakeExported) -> None:
+def test_gradients_accumulate(training_programs: MakeExported) -> None:
     """Without `lazy_reset_grad` the next gradient is added, whichever layers it has."""
-    case = exported("llama")
+    case = training_programs("llama")
     runner, eager = open_runner(case), case.model.runner()
     steps = [(subset([0, 1, 2]), packed_batch(0)), (subset([1], [2]), packed_batch(1)), (subset([0, 2]), packed_batch(2))]
     expected = np.zeros_like(case.adapter)
@@ -105,8 +103,8 @@ def test_gradients_accumulate(exported: MakeExported) -> None:
 # Refusals
 
 
-def test_bad_subset_is_refused(exported: MakeExported) -> None:
-    case = exported("llama")
+def test_bad_subset_is_refused(training_programs: MakeExported) -> None:
+    case = training_programs("llama")
     with pytest.raises(OptionError, match="layers from 0 to 2"):
         open_runner(case).step(subset([3]), packed_batch(), case.adapter)
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
 from helpers.runners import LOSS_TOLERANCE, cycles, run_losses
-from helpers.tiny_models import ARCHITECTURES, MODELS
+from helpers.tiny_models import ARCHITECTURES
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.schedule import Method, Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [pytest.mark.training_api, pytest.mark.usefixtures("small_chunks")]
 
 RATE = 1e-3
 
@@ -27,14 +27,14 @@ def eager_losses(case: Exported, steps: Sequence[Subset], batches: Sequence[Batc
     return run_losses(case.model.runner(), case.adapter, steps, batches, RATE, config)[0]
 
 
-LAW_4 = [(name, method, DEFAULTS) for name in MODELS for method in ("lcsb-exact", "lcsb-identity")]
+LAW_4 = [(name, method, DEFAULTS) for name in ARCHITECTURES for method in ("lcsb-exact", "lcsb-identity")]
 LAW_4 += [(name, "lcsb-identity", OTHERS) for name in ARCHITECTURES]
 
 
 @pytest.mark.parametrize(("name", "method", "config"), LAW_4, ids=lambda v: v if isinstance(v, str) else f"eps {v.eps}")
-def test_law_4(exported: MakeExported, name: str, method: Method, config: AdamWConfig) -> None:
+def test_law_4(training_programs: MakeExported, name: str, method: Method, config: AdamWConfig) -> None:
     """The official loop (Module, Optimizer and CheckpointState as they are) gives the losses of the eager runner and AdamW."""
-    case = exported(name, optimizer=config)
+    case = training_programs(name, optimizer=config)
     steps, batches = cycles(case.model.config.num_hidden_layers, method)
     runner = OnnxRuntimeTrainingRunner(case.bundle, threads=1)
     found = runner.official_losses(steps, batches, RATE)
@@ -50,17 +50,17 @@ def test_law_4(exported: MakeExported, name: str, method: Method, config: AdamWC
 
 
 @pytest.mark.parametrize("method", ["full", "freeze"])
-def test_law_4_of_the_other_methods(exported: MakeExported, method: Method) -> None:
-    case = exported("qwen2")
+def test_law_4_of_the_other_methods(training_programs: MakeExported, method: Method) -> None:
+    case = training_programs("qwen2")
     steps, batches = cycles(3, method)
     expected = eager_losses(case, steps, batches, DEFAULTS)
     found = OnnxRuntimeTrainingRunner(case.bundle, threads=1).official_losses(steps, batches, RATE)
     np.testing.assert_allclose(found, expected, rtol=LOSS_TOLERANCE["qwen2"], atol=0)
 
 
-def test_runner_with_our_adamw_gives_the_same_losses(exported: MakeExported) -> None:
+def test_runner_with_our_adamw_gives_the_same_losses(training_programs: MakeExported) -> None:
     """As the trainer runs it: gradients from Module, the update by `AdamW`."""
-    case = exported("llama")
+    case = training_programs("llama")
     steps, batches = cycles(3, "lcsb-exact")
     found, _ = run_losses(OnnxRuntimeTrainingRunner(case.bundle, threads=1), case.adapter, steps, batches, RATE, DEFAULTS)
     np.testing.assert_allclose(found, eager_losses(case, steps, batches, DEFAULTS), rtol=LOSS_TOLERANCE["llama"], atol=0)

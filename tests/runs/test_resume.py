@@ -1,11 +1,8 @@
-"""Law 7: a run that was stopped and resumed ends bit for bit as the unbroken run. `kill_test.py` stops it by SIGKILL, at random moments."""
+"""Law 7: a run that was stopped and resumed ends bit for bit as the unbroken run. tests_device/test_kills.py does it by SIGKILL."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +123,7 @@ def test_what_a_checkpoint_holds(options: SimulateOptions) -> None:
     assert last.steps[:, 0].tolist() == list(result.losses)
     assert [(int(step), loss) for step, loss in last.evaluations.tolist()] == list(result.evaluations)
     assert last.updates.tolist() == [STEPS] * 3 and last.place.sequences == 2 * STEPS
-    assert last.place.runtime.startswith("onnxruntime-training 1.19.2")
+    assert last.place.runtime.startswith("onnxruntime ")
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one(options: SimulateOptions, tmp_path: Path) -> None:
@@ -237,14 +234,3 @@ def test_the_command(random_bundle: RandomBundle, messages: Path, tmp_path: Path
     assert f"checkpoints      {run}" in lcsb(*arguments, "--steps", 4, "--resume")
     assert "already holds checkpoints" in lcsb_error(2, *arguments[:4], "--adapter", tmp_path / "b", *arguments[6:], "--steps", 4)
     lcsb(*arguments, "--steps", 4, "--force")
-
-
-def test_fifty_kills(random_bundle: RandomBundle, messages: Path) -> None:
-    """On the training API; tests_device does it on stock ONNX Runtime."""
-    script = Path(__file__).parents[2] / "scripts/testing/kill_test.py"
-    command = [sys.executable, str(script), str(random_bundle.bundle), "--data", str(messages), "--kills", "50"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["kills"] >= 50 and figures["runs"] >= 2 and figures["faults"] == []
-    assert 0 < figures["early"] < figures["kills"]

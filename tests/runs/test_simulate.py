@@ -23,9 +23,8 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.data.dataset import DataReport
-from lcsb_mobile.errors import DataError, MemoryBudgetExceeded, NonFiniteLossError, OptionError
+from lcsb_mobile.errors import DataError, NonFiniteLossError, OptionError
 from lcsb_mobile.generation.sampling import SamplingConfig
-from lcsb_mobile.planning.plan import Plan
 from lcsb_mobile.report.page import layer_ranges
 from lcsb_mobile.report.run import run_report
 from lcsb_mobile.runners import make_runner
@@ -282,14 +281,6 @@ def test_the_adapter_is_kept_when_text_samples_fail(options: SimulateOptions, mo
     with pytest.raises(KeyboardInterrupt):
         simulate(dataclasses.replace(options, prompts=("the ",)))
     assert saved(options).any()
-
-
-def test_a_budget_that_is_exceeded(options: SimulateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prediction let it start; after the first step it is stopped, that step's update kept."""
-    monkeypatch.setattr(run_setup_module, "plan_run", lambda *_: Plan(0, 1, 1))
-    with pytest.raises(MemoryBudgetExceeded, match=r"step 1: .* more than the 1\.0 MB"):
-        simulate(dataclasses.replace(options, memory_budget=1_000_000))
-    assert not np.array_equal(saved(options), Bundle.open(options.bundle).initial_adapter())
 
 
 def test_options_are_checked_before_data_is_read(options: SimulateOptions, tmp_path: Path) -> None:

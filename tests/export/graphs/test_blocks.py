@@ -13,6 +13,7 @@ from helpers.tiny_models import (
     LORA,
     MODELS,
     SEQ_LEN,
+    WITH_BLOCK_BITS,
     MakeTiny,
     TinyModel,
     assert_steps_equal,
@@ -141,8 +142,7 @@ def head_rows(model: TinyModel, name: str) -> Tensor:
     return dequantize(torch.from_numpy(model.weights[f"{name}.packed"]), torch.from_numpy(model.weights[f"{name}.scale"]))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "bits"), WITH_BLOCK_BITS)
 def test_graphs_equal_the_block(tiny: MakeTiny, graphs: MakeGraphs, name: str, bits: int) -> None:
     """Law 3, one block: captured forward equals the block, captured backward its autograd, for a layer of each kind."""
     model, captured = tiny(name, bits), graphs(name, bits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.captured import TILE, TILES, MakeGraphs, close, layer_feeds, random_hidden, run
-from helpers.tiny_models import ARCHITECTURES, LORA, MODELS, MakeTiny, packed_batch
+from helpers.tiny_models import ARCHITECTURES, LORA, WITH_BLOCK_BITS, MakeTiny, packed_batch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -69,8 +69,7 @@ def test_whole_products_are_the_tiles_put_together() -> None:
     close(projections.columns("mlp.down_proj", inner.split(16, 1)), projections("mlp.down_proj", inner), 1e-6)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "bits"), WITH_BLOCK_BITS)
 def test_block_in_tiles_equals_the_whole(tiny: MakeTiny, name: str, bits: int) -> None:
     """Every architecture, with biases and without; tiles of one group, of uneven and of even division."""
     model = tiny(name, bits)

@@ -87,9 +87,10 @@ def test_programs(programs: MakeExported, expect: Expect, name: str, batch: str)
     assert_equals_transformers(OnnxRuntimeRunner(case.bundle, threads=1), case.model, name, batch, expect)
 
 
+@pytest.mark.training_api
 @pytest.mark.parametrize("name", NAMES)
-def test_training_api(exported: MakeExported, expect: Expect, name: str) -> None:
-    case = exported(name)
+def test_training_api(training_programs: MakeExported, expect: Expect, name: str) -> None:
+    case = training_programs(name)
     runner = OnnxRuntimeTrainingRunner(case.bundle, threads=1)
     for batch in BATCHES:
         assert_equals_transformers(runner, case.model, name, batch, expect)

@@ -1,4 +1,4 @@
-"""The simulator on target `onnxruntime`: activations kept by number or by budget, and a budget that is watched within a step."""
+"""Activations that the simulator keeps, by number or by budget, and a budget that is watched within a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundles import RandomBundle, export_random, lcsb, lcsb_error, lcsb_json
+from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
 
 import lcsb_mobile.runs.setup as run_setup_module
 import lcsb_mobile.runs.simulate as simulate_module
@@ -19,6 +19,7 @@ from lcsb_mobile.measuring.memory import process_memory
 from lcsb_mobile.planning.plan import Plan
 from lcsb_mobile.report.run import run_report
 from lcsb_mobile.runners import make_runner
+from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import simulate
 
@@ -27,15 +28,10 @@ STEPS = 6
 KEPT_TOLERANCE = 2e-4
 
 
-@pytest.fixture(scope="module")
-def programs_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
-    return export_random(tmp_path_factory.mktemp("onnxruntime-bundle"), target="onnxruntime")
-
-
 @pytest.fixture
-def options(programs_bundle: RandomBundle, messages: Path, tmp_path: Path) -> SimulateOptions:
+def options(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> SimulateOptions:
     adapter = tmp_path / "runs" / "adapter.safetensors"
-    return SimulateOptions(programs_bundle.bundle, messages, steps=STEPS, adapter=adapter, threads=1, learning_rate=0.01, method="full")
+    return SimulateOptions(random_bundle.bundle, messages, steps=STEPS, adapter=adapter, threads=1, learning_rate=0.01, method="full")
 
 
 def test_what_is_kept_changes_no_result(options: SimulateOptions) -> None:
@@ -146,24 +142,18 @@ def test_memory_that_is_not_known_stays_so_in_a_checkpoint(no_figure: None, opti
     assert resumed.result.resumed_from == 2 and resumed.run.memory == [None] * STEPS
 
 
-def test_keeping_needs_a_target_that_can(
-    random_bundle: RandomBundle, programs_bundle: RandomBundle, messages: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(OptionError, match="keep: .*onnxruntime-training"):
-        simulate(SimulateOptions(random_bundle.bundle, messages, steps=1, adapter=tmp_path / "a", keep=1))
+def test_the_reference_keeps_nothing(random_bundle: RandomBundle) -> None:
     with pytest.raises(OptionError, match="keep: expected none with runner eager"):
-        make_runner(Bundle.open(programs_bundle.bundle), "eager", keep=1)
+        make_runner(Bundle.open(random_bundle.bundle), "eager", keep=1)
 
 
-def test_a_bundle_of_another_target(random_bundle: RandomBundle, programs_bundle: RandomBundle) -> None:
-    with pytest.raises(BundleError, match="expected a bundle of target onnxruntime, found onnxruntime-training"):
-        make_runner(Bundle.open(random_bundle.bundle), "onnxruntime")
+def test_a_bundle_of_another_target(random_bundle: RandomBundle) -> None:
     with pytest.raises(BundleError, match="expected a bundle of target onnxruntime-training, found onnxruntime"):
-        make_runner(Bundle.open(programs_bundle.bundle), "onnxruntime-training")
+        OnnxRuntimeTrainingRunner(Bundle.open(random_bundle.bundle))
 
 
-def test_the_command(programs_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
-    arguments = ("simulate", programs_bundle.bundle, "--data", messages, "--steps", 2, "--adapter", tmp_path / "a", "--threads", 1)
+def test_the_command(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
+    arguments = ("simulate", random_bundle.bundle, "--data", messages, "--steps", 2, "--adapter", tmp_path / "a", "--threads", 1)
     assert lcsb_json(*arguments, "--keep", "all")["kept_layers"] == 3
     assert "top 1 layers" in lcsb(*arguments, "--keep", 1, "--force")
     line = lcsb_error(2, *arguments, "--keep", "most", "--force")

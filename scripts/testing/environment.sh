@@ -14,8 +14,14 @@ export PYTHON=${PYTHON:-python3}
 other='' lowest=''
 while true; do
     case $1 in
-        --over) other=$2 && shift ;;
-        --any-of) PYTHON=$(scripts/testing/find_python.sh ${2//,/ }) && shift ;;
+        --over)
+            other=$2
+            shift
+            ;;
+        --any-of)
+            PYTHON=$(scripts/testing/find_python.sh ${2//,/ }) # alone in its line, so that its failure ends this
+            shift
+            ;;
         --lowest) lowest=$1 ;;
         *) break ;;
     esac

@@ -297,3 +297,23 @@ def test_nothing_is_said_while_an_environment_is_missing(capsys: pytest.CaptureF
     assert run.code == 0
     assert "  one: tests.test_x::b: torch is here; ran nowhere" in run.lines
     assert Run(suite, capsys, ["one"]).code == 0
+
+
+def test_parts_that_run_by_name_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    two = [part("a"), Part("b", (shell(WELL),), (), "commands", only_by_name=True)]
+    assert "b" not in Run(two, capsys).rows
+    assert Run(two, capsys, ["b"]).rows["b"] == "ran 1 0 0 0"
+
+
+def test_a_mac_may_be_without_some(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, as told in docs/testing.md; they are tried, and what is broken still fails."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    names = {found.name for found in PARTS} | {run_parts.SKIPPED_TESTS}
+    assert set(parts.MAC_MAY_SKIP) <= names and ",".join(parts.MAC_MAY_SKIP) in (parts.ROOT / "docs/testing.md").read_text("utf-8")
+    some = [Part(name, (shell(WELL),), (), "commands") for name in parts.MAC_MAY_SKIP[1:-1]]
+    some.append(Part("arm64", (shell(UNAVAILABLE),), (), "commands"))
+    some.append(with_report("x", skipped("a") + passed("b")))
+    run = Run(some, capsys)
+    assert run.code == 0 and run.rows["arm64"].startswith("NOT RUN")
+    monkeypatch.setenv("LCSB_MAY_SKIP", "")
+    assert Run(some, capsys).code == 1

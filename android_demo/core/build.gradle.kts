@@ -4,6 +4,7 @@ plugins {
 }
 
 kotlin {
+    explicitApi()
     jvmToolchain(17)
     compilerOptions { allWarningsAsErrors.set(true) }
 }
@@ -13,6 +14,7 @@ dependencies {
     // the APK takes ai.onnxruntime from the Android archive; on a desktop it is the JVM's
     compileOnly(libs.onnxruntime.jvm)
     testImplementation(libs.onnxruntime.jvm)
+    testImplementation(libs.abi.tools)
     testImplementation(libs.junit)
 }
 

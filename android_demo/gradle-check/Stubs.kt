@@ -12,6 +12,7 @@ class Catalog {
     val plugins = Plugins()
     val onnxruntime = Runtimes()
     val serialization = Serialization()
+    val abi = Abi()
     val junit = "junit"
     val mockito = "mockito"
     val robolectric = "robolectric"
@@ -34,6 +35,10 @@ class KotlinPlugins {
 class Runtimes {
     val android = "onnxruntime-android"
     val jvm = "onnxruntime-jvm"
+}
+
+class Abi {
+    val tools = "abi-tools"
 }
 
 class Serialization {

@@ -18,8 +18,9 @@ rm -rf "$out/assets"
 mkdir -p "$out/assets/tiny" "$out/generated-sources/r"
 cp "$bundle"/* "$out/assets/tiny/"
 cp ../../lcsb_mobile/tiny/messages.jsonl "$out/assets/sample.jsonl"
-# The application's package stands in build.gradle.kts; aapt2 wants it here.
-sed 's|<manifest |<manifest package="lcsbmobile.app" android:versionCode="1" android:versionName="1.0" |' src/main/AndroidManifest.xml >"$out/AndroidManifest.xml"
+# The application's package and how libraries are packed stand in build.gradle.kts; aapt2 wants them here.
+sed -e 's|<manifest |<manifest package="lcsbmobile.app" android:versionCode="1" android:versionName="1.0" |' \
+    -e 's|<application |<application android:extractNativeLibs="false" |' src/main/AndroidManifest.xml >"$out/AndroidManifest.xml"
 aapt2 compile --dir src/main/res -o "$out/res.zip"
 # Assets are stored, not compressed: their sizes are asked for before they are copied. Debian's aapt2 is of Android 10: it knows neither <property> (API 31) nor two kinds
 # of tables in newer frameworks, and needs none of them.

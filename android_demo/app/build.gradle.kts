@@ -106,5 +106,4 @@ dependencies {
     testImplementation(libs.robolectric)
     androidTestImplementation(libs.junit)
     androidTestImplementation(libs.test.runner)
-    androidTestImplementation(libs.test.junit)
 }

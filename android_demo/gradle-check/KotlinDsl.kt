@@ -72,7 +72,6 @@ class Abi {
 
 class AndroidTests {
     val runner = library("test-runner")
-    val junit = library("test-junit")
 }
 
 val libs = Catalog()

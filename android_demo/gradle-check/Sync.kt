@@ -102,6 +102,18 @@ private fun checkApp(app: Project, bundle: File) {
     check("a release is signed, with the debug key when none is given") { release.signingConfig?.name == "debug" }
 }
 
+private fun checkTasks(build: Build, documents: List<File>) {
+    for (document in documents) {
+        val named = Regex(":([a-z-]+):(\\w+)").findAll(document.readText()).map { it.groupValues.drop(1) }.filter { (module) -> build.root.findProject(module) != null }.toSet()
+        check("tasks that ${document.name} names are there") {
+            val missing = named.filter { (module, task) -> task !in build.root.project(module).tasks.names }
+            if (named.isEmpty() || missing.isNotEmpty()) error("of ${named.size} not $missing")
+            true
+        }
+    }
+}
+
+/** The tree to configure, a folder for Gradle's own files, and the documents that name tasks. */
 fun main(arguments: Array<String>) {
     val (copy, out) = arguments.map { File(it).absoluteFile }
     val build = Build(copy.resolve("android_demo"), out)
@@ -113,6 +125,7 @@ fun main(arguments: Array<String>) {
         checkCore(build.core)
         checkCoreAndroid(build.coreAndroid)
         checkApp(build.app, copy.resolve("build/app-bundle/tiny"))
+        checkTasks(build, arguments.drop(2).map(::File))
     }
     faults.forEach { println("FAILED: $it") }
     println("$passed passed, ${faults.size} failed, 0 skipped")

@@ -29,8 +29,8 @@ MAVEN_ALONE = {
     "lcsbmobile:shim",  # stands for androidx.test, which Google's repository has
 }
 # What Gradle alone needs: the tests on a device.
-GRADLE_ALONE = {"androidx.test:runner", "androidx.test.ext:junit"}
-VERSIONS_OF_GRADLE_ALONE = {"agp", "dokka", "test-runner", "test-junit"}
+GRADLE_ALONE = {"androidx.test:runner"}
+VERSIONS_OF_GRADLE_ALONE = {"agp", "dokka", "test-runner"}
 
 CORE = "lcsbmobile.core"
 CORE_SOURCES = DEMO / "core/src/main/kotlin/lcsbmobile/core"
@@ -118,6 +118,17 @@ def test_numbers_of_the_app_agree() -> None:
         assert re.findall(rf"{number} = \d+", library) == re.findall(rf"{number} = \d+", script)
     application = re.findall(r'(?:namespace|applicationId) = "(.*)"', script)
     assert application == ["lcsbmobile.app", "lcsbmobile.app"] and 'package="lcsbmobile.app"' in (DEMO / "app/aapt2.sh").read_text()
+
+
+def test_the_rules_for_r8_stand_once() -> None:
+    """`make apk` gives R8 the files that Gradle gives it."""
+    assert 'consumerProguardFiles("consumer-rules.pro")' in (DEMO / "core-android/build.gradle.kts").read_text()
+    assert (
+        'proguardFiles(getDefaultProguardFile("proguard-android-optimize.txt"), "rules.pro")' in (DEMO / "app/build.gradle.kts").read_text()
+    )
+    packing = (DEMO.parent / "scripts/android/apk.py").read_text()
+    assert 'RULES = [DEMO / "core-android/consumer-rules.pro", DEMO / "app/rules.pro"]' in packing and "-keep" not in packing
+    assert "-keep class ai.onnxruntime.** { *; }" in (DEMO / "core-android/consumer-rules.pro").read_text().splitlines()
 
 
 def test_gradles_properties() -> None:

@@ -14,4 +14,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "lcsb-mobile-demo"
-include(":core", ":app")
+include(":core", ":core-android", ":app")

@@ -1,18 +1,34 @@
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
 plugins {
     alias(libs.plugins.kotlin.jvm)
     alias(libs.plugins.kotlin.serialization)
+    alias(libs.plugins.dokka)
+    `maven-publish`
+}
+
+// No toolchain: Gradle would look for a JDK 17 beside the one that Android Studio brings.
+java {
+    sourceCompatibility = JavaVersion.VERSION_17
+    targetCompatibility = JavaVersion.VERSION_17
+    withSourcesJar()
 }
 
 kotlin {
-    jvmToolchain(17)
-    compilerOptions { allWarningsAsErrors.set(true) }
+    explicitApi()
+    compilerOptions {
+        jvmTarget.set(JvmTarget.JVM_17)
+        freeCompilerArgs.add("-Xjdk-release=17")
+        allWarningsAsErrors.set(true)
+    }
 }
 
 dependencies {
     implementation(libs.serialization.json)
-    // the APK takes ai.onnxruntime from the Android archive; on a desktop it is the JVM's
+    // an app takes ai.onnxruntime from core-android; on a desktop it is the JVM's
     compileOnly(libs.onnxruntime.jvm)
     testImplementation(libs.onnxruntime.jvm)
+    testImplementation(libs.abi.tools)
     testImplementation(libs.junit)
 }
 
@@ -20,4 +36,16 @@ tasks.test {
     maxHeapSize = "1g"
     systemProperty("test.bundles", rootDir.resolve("../build/device-bundles").path)
     systemProperty("test.data", rootDir.resolve("../tests/golden").path)
+}
+
+val kdoc = tasks.register("kdocJar", Jar::class.java) {
+    archiveClassifier.set("javadoc")
+    from(tasks.named("dokkaGeneratePublicationHtml"))
+}
+
+publishing {
+    publications.register("core", MavenPublication::class.java) {
+        from(components.getByName("java"))
+        artifact(kdoc)
+    }
 }

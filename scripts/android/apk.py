@@ -19,6 +19,7 @@ from pathlib import Path
 DEMO = Path(__file__).parents[2] / "android_demo"
 REPOSITORY = Path.home() / ".m2/repository"
 R8 = "com.android.tools:r8:9.5.28"
+RULES = [DEMO / "core-android/consumer-rules.pro", DEMO / "app/rules.pro"]  # Gradle's build has the same ones
 PAGE = 16384  # of phones whose pages are 16 KiB: a native library is mapped out of the file
 FIXED_TIME = (1981, 1, 1, 1, 1, 2)  # what is packed twice is the same file
 ALIGNMENT_FIELD = 0xD935  # of a zip entry: apksigner keeps the alignment that it states
@@ -66,12 +67,10 @@ def dex(work: Path) -> list[Path]:
     ]
     jars.append(classes_of(artifact(f"com.microsoft.onnxruntime:onnxruntime:{version('onnxruntime.version')}"), work / "runtime.jar"))
     framework = artifact(f"org.robolectric:android-all:{version('android.all.version')}")
-    rules = work / "keep.txt"
-    rules.write_text(
-        "-keep class ai.onnxruntime.** { *; }\n-keep class lcsbmobile.** { *; }\n-dontwarn **\n-dontobfuscate\n"
-        "-keepattributes *Annotation*,InnerClasses,EnclosingMethod,Signature\n"
-    )
-    arguments = ["--release", "--min-api", "26", "--lib", framework, "--pg-conf", rules, "--output", work]
+    framework_rules = work / "framework.pro"
+    framework_rules.write_text("-dontwarn java.**,javax.**,org.intellij.**,org.jetbrains.**\n")  # not in android-all
+    rules = [part for path in (*RULES, DEMO / "app/target/rules.pro", framework_rules) for part in ("--pg-conf", path)]
+    arguments = ["--release", "--min-api", "26", "--lib", framework, *rules, "--output", work]
     run("java", "-Xmx2g", "-cp", artifact(R8), "com.android.tools.r8.R8", *arguments, *jars)
     return sorted(work.glob("classes*.dex"))
 

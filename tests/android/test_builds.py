@@ -19,7 +19,7 @@ DEMO = Path(__file__).parents[2] / "android_demo"
 MAVEN = "{http://maven.apache.org/POM/4.0.0}"
 ANDROID = "{http://schemas.android.com/apk/res/android}"
 CATALOG = tomllib.loads((DEMO / "gradle/libs.versions.toml").read_text())
-SCRIPTS = [DEMO / "build.gradle.kts", DEMO / "core/build.gradle.kts", DEMO / "app/build.gradle.kts"]
+SCRIPTS = [DEMO / folder / "build.gradle.kts" for folder in (".", "core", "core-android", "app")]
 
 # Where one artifact has another name for the desktop's JVM than for Android, and what Maven alone needs.
 ON_ANDROID = {"com.microsoft.onnxruntime:onnxruntime": "com.microsoft.onnxruntime:onnxruntime-android"}
@@ -28,6 +28,9 @@ MAVEN_ALONE = {
     "org.robolectric:android-all",  # AGP compiles against the SDK's android.jar
     "lcsbmobile:shim",  # stands for androidx.test, which Google's repository has
 }
+# What Gradle alone needs: the tests on a device.
+GRADLE_ALONE = {"androidx.test:runner"}
+VERSIONS_OF_GRADLE_ALONE = {"agp", "dokka", "test-runner"}
 
 CORE = "lcsbmobile.core"
 CORE_SOURCES = DEMO / "core/src/main/kotlin/lcsbmobile/core"
@@ -55,7 +58,7 @@ def gradle_dependencies(module: str) -> dict[str, set[str]]:
     """Module names by configuration; another module of the build as `lcsbmobile:NAME`."""
     found: dict[str, set[str]] = {}
     script = (DEMO / module / "build.gradle.kts").read_text()
-    for configuration, library, project in re.findall(r"(\w+)\((?:libs\.([\w.]+)|project\(\":(\w+)\"\))\)", script):
+    for configuration, library, project in re.findall(r"(\w+)\((?:libs\.([\w.]+)|project\(\":([\w-]+)\"\))\)", script):
         if configuration != "alias":
             name = f"lcsbmobile:{project}" if project else CATALOG["libraries"][library.replace(".", "-")]["module"]
             found.setdefault(configuration, set()).add(name)
@@ -63,10 +66,10 @@ def gradle_dependencies(module: str) -> dict[str, set[str]]:
 
 
 def test_versions_agree() -> None:
-    """Every version of the catalog that Maven uses too is the same there; the AGP is Gradle's alone."""
+    """Every version of the catalog that Maven uses too is the same there."""
     stated = {name.removesuffix(".version"): value for name, value in properties(".").items() if name.endswith(".version")}
     for name, version in CATALOG["versions"].items():
-        assert name == "agp" or stated[name] == version, name
+        assert name in VERSIONS_OF_GRADLE_ALONE or stated[name] == version, name
     assert set(stated) - set(CATALOG["versions"]) == {"android.all"}
 
 
@@ -81,13 +84,19 @@ def test_what_the_scripts_use_is_in_the_catalog_and_all_of_it_is_used() -> None:
 
 @pytest.mark.parametrize("module", ["core", "app"])
 def test_dependencies_agree(module: str) -> None:
-    gradle = set[str]().union(*gradle_dependencies(module).values())
+    gradle = set[str]().union(*gradle_dependencies(module).values()) - GRADLE_ALONE
+    if module == "app":  # Gradle's takes core and the runtime as one archive
+        assert "lcsbmobile:core-android" in gradle_dependencies(module)["implementation"]
+        gradle = gradle - {"lcsbmobile:core-android"} | set[str]().union(*gradle_dependencies("core-android").values())
     maven = maven_dependencies(module) - MAVEN_ALONE
     assert {ON_ANDROID.get(name, name) for name in maven} == {ON_ANDROID.get(name, name) for name in gradle}
 
 
 def test_the_apk_takes_the_runtime_of_android_and_core_neither() -> None:
-    assert "com.microsoft.onnxruntime:onnxruntime-android" in gradle_dependencies("app")["implementation"]
+    assert gradle_dependencies("core-android") == {
+        "api": {"lcsbmobile:core"},
+        "runtimeOnly": {"com.microsoft.onnxruntime:onnxruntime-android"},
+    }
     assert "com.microsoft.onnxruntime:onnxruntime" in gradle_dependencies("core")["compileOnly"]
 
 
@@ -97,15 +106,44 @@ def test_source_folders_and_manifest_are_where_gradle_looks() -> None:
             folder = pom(module).findtext(f"{MAVEN}build/{MAVEN}{tag}")
             assert folder == f"src/{kind}/kotlin" and (DEMO / module / folder).is_dir()
     assert (DEMO / "app/src/main/AndroidManifest.xml").is_file() and (DEMO / "app/src/main/res/values/strings.xml").is_file()
-    assert re.findall(r"include\((.*)\)", (DEMO / "settings.gradle.kts").read_text()) == ['":core", ":app"']
+    assert re.findall(r"include\((.*)\)", (DEMO / "settings.gradle.kts").read_text()) == ['":core", ":core-android", ":app"']
 
 
 def test_numbers_of_the_app_agree() -> None:
     script, stated = (DEMO / "app/build.gradle.kts").read_text(), properties("app")
     for gradle, maven in (("minSdk", "min.sdk"), ("targetSdk", "target.sdk")):
         assert re.findall(rf"{gradle} = (\d+)", script) == [stated[maven]]
+    library = (DEMO / "core-android/build.gradle.kts").read_text()
+    for number in ("compileSdk", "minSdk"):
+        assert re.findall(rf"{number} = \d+", library) == re.findall(rf"{number} = \d+", script)
     application = re.findall(r'(?:namespace|applicationId) = "(.*)"', script)
     assert application == ["lcsbmobile.app", "lcsbmobile.app"] and 'package="lcsbmobile.app"' in (DEMO / "app/aapt2.sh").read_text()
+
+
+def test_the_rules_for_r8_stand_once() -> None:
+    """`make apk` gives R8 the files that Gradle gives it."""
+    assert 'consumerProguardFiles("consumer-rules.pro")' in (DEMO / "core-android/build.gradle.kts").read_text()
+    assert (
+        'proguardFiles(getDefaultProguardFile("proguard-android-optimize.txt"), "rules.pro")' in (DEMO / "app/build.gradle.kts").read_text()
+    )
+    packing = (DEMO.parent / "scripts/android/apk.py").read_text()
+    assert 'RULES = [DEMO / "core-android/consumer-rules.pro", DEMO / "app/rules.pro"]' in packing and "-keep" not in packing
+    assert "-keep class ai.onnxruntime.** { *; }" in (DEMO / "core-android/consumer-rules.pro").read_text().splitlines()
+
+
+def test_gradles_properties() -> None:
+    """The modules are published under Maven's name; and Robolectric brings AndroidX, which AGP refuses unless it is told of it."""
+    stated = dict(line.split("=", 1) for line in (DEMO / "gradle.properties").read_text().splitlines())
+    names = {"group": pom(".").findtext(f"{MAVEN}groupId"), "version": pom(".").findtext(f"{MAVEN}version")}
+    assert {name: stated[name] for name in names} == names
+    assert stated["android.useAndroidX"] == "true"
+
+
+def test_tests_read_nothing_that_one_build_alone_writes() -> None:
+    """AGP writes test_config.properties by itself: another one in the tests' resources would be found before it."""
+    assert not list((DEMO / "app/src/test").rglob("test_config.properties"))
+    for path in (DEMO / "app/src/test").rglob("*.kt"):
+        assert not re.search(r'"(?:target|build)/', path.read_text()), path
 
 
 def test_no_permission_to_use_the_network() -> None:

@@ -40,30 +40,30 @@ private class Version(val formatVersion: Long, val target: String = "")
  *
  * Nothing is held but the manifest; weights are mapped when asked for. [digest]: SHA-256 of manifest.json, hex.
  */
-class Bundle private constructor(val directory: File, val manifest: Manifest, val digest: String) {
+public class Bundle private constructor(public val directory: File, public val manifest: Manifest, public val digest: String) {
     internal val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
 
-    val tokenizer: Tokenizer by lazy { Tokenizer.open(directory, manifest.model.vocabSize) }
+    public val tokenizer: Tokenizer by lazy { Tokenizer.open(directory, manifest.model.vocabSize) }
 
     /** How messages become text; null when the bundle says nothing of it. */
-    val chat: ChatFormat? by lazy { if (ChatFormat.FILE in manifest.files) ChatFormat.open(File(directory, ChatFormat.FILE)) else null }
+    public val chat: ChatFormat? by lazy { if (ChatFormat.FILE in manifest.files) ChatFormat.open(File(directory, ChatFormat.FILE)) else null }
 
     internal val golden: GoldenTrace by lazy { GoldenTrace.open(File(directory, GOLDEN_FILE), manifest) }
 
     /** A batch that the bundle brings, to time a step on. */
-    val sampleBatch: Batch? get() = golden.batches.firstOrNull()?.batch()
+    public val sampleBatch: Batch? get() = golden.batches.firstOrNull()?.batch()
 
     /** Into all of [into], float32 [L, n]. Throws ADAPTER. */
-    fun readInitialAdapter(into: FloatBuffer) = readAdapter(File(directory, ADAPTER_FILE), manifest.adapter, into)
+    public fun readInitialAdapter(into: FloatBuffer): Unit = readAdapter(File(directory, ADAPTER_FILE), manifest.adapter, into)
 
-    companion object {
+    public companion object {
         /**
          * Reads the manifest, checks it, and every file against it: place, size and SHA-256; and that the golden trace is of its model.
          *
          * The bundle may come from anywhere (docs/hostile_input.md). [progress]: bytes verified of all; it may throw, to cancel. Throws
          * BUNDLE_UNREADABLE, BUNDLE_OTHER_TARGET, BUNDLE_NEWER_VERSION or BUNDLE_DAMAGED.
          */
-        fun open(directory: File, progress: (done: Long, total: Long) -> Unit = { _, _ -> }): Bundle {
+        public fun open(directory: File, progress: (done: Long, total: Long) -> Unit = { _, _ -> }): Bundle {
             val path = File(directory, MANIFEST_FILE)
             val raw = readManifest(directory)
             val text = try {

@@ -1,7 +1,7 @@
 package lcsbmobile.core
 
 /** What can go wrong, one entry a cause. An app says it in the person's language; [LcsbException.message] says it in English with every detail. */
-enum class Fault {
+public enum class Fault {
     BUNDLE_UNREADABLE,
     BUNDLE_OTHER_TARGET,
     BUNDLE_NEWER_VERSION,
@@ -29,9 +29,9 @@ enum class Fault {
 }
 
 /** [message]: one line, what, expected, found, what to do. [arguments]: what an app's sentence needs of it (a file, a line, sizes). */
-class LcsbException(
-    val fault: Fault,
+public class LcsbException(
+    public val fault: Fault,
     message: String,
-    val arguments: List<String> = emptyList(),
+    public val arguments: List<String> = emptyList(),
     cause: Throwable? = null,
 ) : Exception(message, cause)

@@ -20,7 +20,7 @@ private const val INCOMPLETE = '\uFFFD' // what a decoder makes of the first byt
  * [stop]: texts; the one that is complete first ends the text, and nothing of it is given out.
  */
 @Serializable
-data class SamplingConfig(
+public data class SamplingConfig(
     val temperature: Double = 0.8,
     val topP: Double = 0.95,
     val seed: Long = 0,
@@ -28,7 +28,7 @@ data class SamplingConfig(
     val stop: List<String> = emptyList(),
 ) {
     /** Throws OPTION. */
-    fun check() {
+    public fun check() {
         fun refused(name: String, what: String) = LcsbException(Fault.OPTION, "$name: expected $what", listOf(name))
         if (maxTokens < 1) throw refused("max-tokens", "at least 1, found $maxTokens")
         if (!(temperature >= 0)) throw refused("temperature", "0 or more, found $temperature")
@@ -39,7 +39,7 @@ data class SamplingConfig(
 }
 
 /** The prompt is a user's message, given to the model in the words of the chat format; [system]: an instruction before it. */
-class Chat(val format: ChatFormat, val system: String? = null) {
+public class Chat(public val format: ChatFormat, public val system: String? = null) {
     /** Throws CHAT_UNSUPPORTED when the format does not take the messages. */
     internal fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
         val messages = listOfNotNull(system?.let { Message("system", it) }) + Message("user", message)
@@ -47,7 +47,7 @@ class Chat(val format: ChatFormat, val system: String? = null) {
     }
 }
 
-enum class TextEnd { END_TOKEN, STOP_TEXT, MAX_TOKENS, SEQUENCE_FULL }
+public enum class TextEnd { END_TOKEN, STOP_TEXT, MAX_TOKENS, SEQUENCE_FULL }
 
 /**
  * The text after [prompt], or with [chat] the answer to it, in pieces as it is written.
@@ -55,7 +55,7 @@ enum class TextEnd { END_TOKEN, STOP_TEXT, MAX_TOKENS, SEQUENCE_FULL }
  * It ends at a token that ends a text or a turn (`Tokenizer.endIds`), before a stop text, after `maxTokens`, or when the sequence is full.
  * Throws OPTION when the prompt leaves no room, or for a stop text that has a special token within it.
  */
-fun generate(
+public fun generate(
     runner: StepRunner,
     bundle: Bundle,
     adapter: FloatBuffer,
@@ -79,7 +79,7 @@ fun generate(
  * [tokens]: written so far, without the one that ended the text. [prefillSeconds]: to the first token. [decoded], [decodeSeconds]: of the tokens
  * after it, an ending one included; what the reader of the pieces does meanwhile is not counted. [ended]: why, once it has.
  */
-class Continuation internal constructor(
+public class Continuation internal constructor(
     private val decoder: Decoder,
     private val tokenizer: Tokenizer,
     private val prompt: IntArray,
@@ -92,21 +92,21 @@ class Continuation internal constructor(
     private val endings = endings(tokenizer, config.stop)
     private val pieces = sequence { write(StopTexts(endings.second)) }.constrainOnce()
 
-    var tokens = 0
+    public var tokens: Int = 0
         private set
-    var decoded = 0
+    public var decoded: Int = 0
         private set
-    var prefillSeconds = 0.0
+    public var prefillSeconds: Double = 0.0
         private set
-    var decodeSeconds = 0.0
+    public var decodeSeconds: Double = 0.0
         private set
-    var ended: TextEnd? = null
+    public var ended: TextEnd? = null
         private set
 
     override fun iterator(): Iterator<String> = pieces.iterator()
 
     /** Of a text that is not read to its end; otherwise it happens by itself. */
-    override fun close() = decoder.close()
+    override fun close(): Unit = decoder.close()
 
     private suspend fun SequenceScope<String>.write(stop: StopTexts) = decoder.use {
         val random = Random(config.seed)

@@ -8,20 +8,20 @@ import kotlin.concurrent.withLock
  * Pauses, stops or slows a run, from any thread. It takes effect between two layers: the step under way is dropped, and redone when the run
  * is resumed. One object serves one call of [TrainingRun.run].
  */
-class RunControl {
+public class RunControl {
     private val lock = ReentrantLock()
     private val asked = lock.newCondition()
     private var wanted: RunOutcome? = null
 
     /** How long the run rests before each layer: a cooler phone for a slower run. */
     @Volatile
-    var delayMillisBetweenLayers: Long = 0
+    public var delayMillisBetweenLayers: Long = 0
 
     /** The run's state is saved and [TrainingRun.run] returns PAUSED. */
-    fun pause() = ask(RunOutcome.PAUSED)
+    public fun pause(): Unit = ask(RunOutcome.PAUSED)
 
     /** Likewise, and the adapter's file is written: CANCELLED. */
-    fun stop() = ask(RunOutcome.CANCELLED)
+    public fun stop(): Unit = ask(RunOutcome.CANCELLED)
 
     private fun ask(outcome: RunOutcome) =
         lock.withLock {

@@ -11,7 +11,7 @@ import java.io.File
  * [threads] 0: the runtime's choice. [prompts] are continued before and after; with [chat] they are a user's messages that are answered.
  * [seed]: of the data's order.
  */
-data class RunOptions(
+public data class RunOptions(
     val steps: Int,
     val learningRate: Double? = null,
     val lrSchedule: LearningRateSchedule = LearningRateSchedule.CONSTANT,

@@ -8,10 +8,10 @@ import lcsbmobile.core.io.recordJson
 import lcsbmobile.core.training.StepOutcome
 
 /** How a call of [TrainingRun.run] ended. */
-enum class RunOutcome { FINISHED, PAUSED, CANCELLED }
+public enum class RunOutcome { FINISHED, PAUSED, CANCELLED }
 
 /** What a run does; [label] as the desktop's report calls it. */
-enum class Phase(val label: String) {
+public enum class Phase(public val label: String) {
     READING("data"),
     LOADING("loading"),
     CHECKING("golden trace"),
@@ -24,35 +24,35 @@ enum class Phase(val label: String) {
 
 /** The mean loss over the held-out data after [step] steps. */
 @Serializable
-data class Evaluation(val step: Int, val loss: Double)
+public data class Evaluation(val step: Int, val loss: Double)
 
 /** What a run did before this process: its steps, the anonymous bytes after each, and its evaluations. */
-class RunHistory(val outcomes: List<StepOutcome>, val memory: List<Long>, val evaluations: List<Evaluation>)
+public class RunHistory(public val outcomes: List<StepOutcome>, public val memory: List<Long>, public val evaluations: List<Evaluation>)
 
 /** What the model wrote after [prompt], before and after the run. */
 @Serializable
-data class Sample(val prompt: String, val before: String, val after: String)
+public data class Sample(val prompt: String, val before: String, val after: String)
 
 /** Is told what happens, on the thread that runs. Every method may be overridden. [layer] comes often: it must be quick. */
-interface RunObserver {
-    fun phase(name: Phase) {}
+public interface RunObserver {
+    public fun phase(name: Phase) {}
 
     /** [heldOut]: examples to evaluate on. */
-    fun data(report: DataReport, heldOut: Long) {}
+    public fun data(report: DataReport, heldOut: Long) {}
 
-    fun warned(text: String) {}
+    public fun warned(text: String) {}
 
-    fun resumed(step: Int, history: RunHistory) {}
+    public fun resumed(step: Int, history: RunHistory) {}
 
-    fun evaluated(step: Int, loss: Double) {}
+    public fun evaluated(step: Int, loss: Double) {}
 
     /** [memory]: anonymous bytes after the step, 0 where the system does not say. */
-    fun stepped(outcome: StepOutcome, memory: Long) {}
+    public fun stepped(outcome: StepOutcome, memory: Long) {}
 
     /** The pass through a layer begins. */
-    fun layer(index: Int, backward: Boolean) {}
+    public fun layer(index: Int, backward: Boolean) {}
 
-    fun sampled(prompt: String, text: String, after: Boolean) {}
+    public fun sampled(prompt: String, text: String, after: Boolean) {}
 }
 
 /**
@@ -61,7 +61,7 @@ interface RunObserver {
  * run was interrupted is null or empty.
  */
 @Serializable
-data class RunResult(
+public data class RunResult(
     val outcome: RunOutcome,
     val runtime: String?,
     val runtimeVersion: String?,
@@ -86,7 +86,7 @@ data class RunResult(
     val adapter: String?,
     val checkpoints: String,
 ) {
-    fun toJson(): String = resultJson.encodeToString(serializer(), this)
+    public fun toJson(): String = resultJson.encodeToString(serializer(), this)
 }
 
 private val resultJson = Json(recordJson) { encodeDefaults = true }

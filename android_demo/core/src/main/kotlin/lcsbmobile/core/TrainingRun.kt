@@ -28,8 +28,8 @@ import java.io.File
  * [directory] holds the run's checkpoints (docs/run_checkpoint.md), [adapterFile] once the run has ended, and files without a name while it
  * runs; it is made if need be.
  */
-class TrainingRun(private val bundle: Bundle, private val data: File, private val directory: File, private val options: RunOptions) {
-    val adapterFile = File(directory, ADAPTER_FILE)
+public class TrainingRun(private val bundle: Bundle, private val data: File, private val directory: File, private val options: RunOptions) {
+    public val adapterFile: File = File(directory, ADAPTER_FILE)
 
     /**
      * Runs until the last step, or until [control] interrupts; blocks. Every check that needs no training is made before the first step.
@@ -38,7 +38,7 @@ class TrainingRun(private val bundle: Bundle, private val data: File, private va
      * nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, and, with the last good adapter and a checkpoint saved,
      * LOSS_NOT_FINITE or MEMORY_EXCEEDED.
      */
-    fun run(control: RunControl, observer: RunObserver): RunResult {
+    public fun run(control: RunControl, observer: RunObserver): RunResult {
         val setup = RunSetup(options, bundle)
         return RunDirectory(directory).use { checkpoints ->
             checkFreeSpace(directory, setup.storage)

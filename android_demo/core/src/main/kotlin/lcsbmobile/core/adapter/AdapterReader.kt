@@ -28,7 +28,7 @@ internal fun AdapterLayout.shapes(): Map<String, List<Long>> =
  * Reads an adapter file into all of [into], float32 [L, n]. Throws ADAPTER naming every tensor that is missing, unknown or of another shape or
  * dtype, or for NaN and infinite values; then [into] may be half written.
  */
-fun readAdapter(file: File, layout: AdapterLayout, into: FloatBuffer) {
+public fun readAdapter(file: File, layout: AdapterLayout, into: FloatBuffer) {
     val stored = openTensors(file, Fault.ADAPTER)
     val wanted = layout.shapes()
     val faults = wanted.keys.filter { it !in stored.tensors }.map { "$it is missing" }.toMutableList()

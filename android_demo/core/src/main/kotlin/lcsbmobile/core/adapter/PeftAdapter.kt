@@ -18,7 +18,7 @@ internal const val PEFT_MODEL_FILE = "adapter_model.safetensors"
  * Writes [adapter], float32 [L, n], as the directory that `peft.PeftModel.from_pretrained` loads, with the bytes of `lcsb adapter export`
  * (docs/adapter.md). [directory] is replaced only when it is an earlier one of these, or empty. Throws OPTION, STORAGE_FULL, STORAGE_FAILED.
  */
-fun writePeft(manifest: Manifest, adapter: FloatBuffer, directory: File) {
+public fun writePeft(manifest: Manifest, adapter: FloatBuffer, directory: File) {
     val source = manifest.source
     val baseModel = source.substringBeforeLast(": ", "").ifEmpty { source }
     replaceDirectory(directory, PEFT_CONFIG_FILE) { temporary ->

@@ -8,8 +8,8 @@ internal const val IGNORED_LABEL = -100L // a label that is not counted and cost
  * `labels[t]` is the token to be predicted *at* position t (already shifted), or IGNORED_LABEL. [segmentIds] tells the packed examples
  * apart: attention stays within a segment. [positionIds] start from 0 in each segment. Padding has a segment of its own and ignored labels.
  */
-class Batch(val inputIds: LongArray, val labels: LongArray, val positionIds: LongArray, val segmentIds: LongArray) {
-    val countedLabels: Int get() = labels.count { it != IGNORED_LABEL }
+public class Batch(public val inputIds: LongArray, public val labels: LongArray, public val positionIds: LongArray, public val segmentIds: LongArray) {
+    public val countedLabels: Int get() = labels.count { it != IGNORED_LABEL }
 }
 
 /** 1 to [seqLen] tokens and padding, nothing to predict. */

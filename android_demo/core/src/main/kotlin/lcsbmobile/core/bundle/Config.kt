@@ -5,7 +5,7 @@ import kotlinx.serialization.Serializable
 
 /** How RoPE's inverse frequencies are stretched: `linear` divides them by [factor]; `llama3` is Llama 3.1's rule. */
 @Serializable
-data class RopeScaling(
+public data class RopeScaling(
     val ropeType: RopeType,
     val factor: Double,
     val lowFreqFactor: Double = 1.0,
@@ -14,7 +14,7 @@ data class RopeScaling(
 )
 
 @Serializable
-enum class RopeType {
+public enum class RopeType {
     @SerialName("linear")
     LINEAR,
 
@@ -24,11 +24,11 @@ enum class RopeType {
 
 /** What distinguishes one layer's attention from another's: the RoPE base and the window (null: the whole prefix). */
 @Serializable
-data class AttentionKind(val ropeTheta: Double, val ropeScaling: RopeScaling? = null, val window: Long? = null)
+public data class AttentionKind(val ropeTheta: Double, val ropeScaling: RopeScaling? = null, val window: Long? = null)
 
 /** The shape of a decoder. `attentionKinds[layerKinds[l]]` is layer l's attention. */
 @Serializable
-data class ModelConfig(
+public data class ModelConfig(
     val modelType: String,
     val vocabSize: Int,
     val hiddenSize: Int,
@@ -50,24 +50,24 @@ data class ModelConfig(
 
 /** LoRA on q, k, v, o, gate, up and down: `y += alpha/rank * (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685). */
 @Serializable
-data class LoraConfig(val rank: Int = 8, val alpha: Double = 16.0)
+public data class LoraConfig(val rank: Int = 8, val alpha: Double = 16.0)
 
 /** One LoRA matrix within a layer's flat vector: [shape] row-major from [offset] (elements). [name]: such as self_attn.q_proj.lora_A. */
 @Serializable
-data class AdapterMatrix(val name: String, val shape: List<Int>, val offset: Int) {
+public data class AdapterMatrix(val name: String, val shape: List<Int>, val offset: Int) {
     val size: Int get() = shape[0] * shape[1]
 }
 
 /** Where each LoRA matrix lies in a layer's vector of [size] elements, the same for every layer. A is [rank, in], B is [out, rank]. */
 @Serializable
-data class AdapterLayout(val lora: LoraConfig, val numLayers: Int, val size: Int, val matrices: List<AdapterMatrix>) {
+public data class AdapterLayout(val lora: LoraConfig, val numLayers: Int, val size: Int, val matrices: List<AdapterMatrix>) {
     /** The adapted projections by their names within a layer, such as self_attn.q_proj. */
     val modules: List<String> get() = matrices.filter { it.name.endsWith(".lora_A") }.map { it.name.removeSuffix(".lora_A") }
 }
 
 /** Symmetric, group-wise along the input dimension. [bits] for the blocks, [embeddingBits] for embedding and head. */
 @Serializable
-data class QuantizationConfig(
+public data class QuantizationConfig(
     val bits: Int = 4,
     val embeddingBits: Int = 8,
     val groupSize: Int = 32,
@@ -76,7 +76,7 @@ data class QuantizationConfig(
 )
 
 @Serializable
-enum class ImplicitUpdates {
+public enum class ImplicitUpdates {
     @SerialName("momentum")
     MOMENTUM,
 
@@ -89,7 +89,7 @@ enum class ImplicitUpdates {
  * with MOMENTUM AdamW sees a zero gradient, so its moments go on moving it; with NONE it rests.
  */
 @Serializable
-data class AdamWConfig(
+public data class AdamWConfig(
     val betas: List<Double> = listOf(0.9, 0.999),
     val eps: Double = 1e-8,
     val weightDecay: Double = 0.01,

@@ -12,7 +12,7 @@ internal const val LAYERS = "layers." // what the names of tensors begin with th
 
 /** An input or output of a graph; -1: any size. [weight]: the tensor of `weights.bin` to feed, of `layers.…` the layer's own slice. */
 @Serializable
-data class GraphTensor(val name: String, val dtype: String, val shape: List<Long>, val meaning: String, val weight: String? = null)
+public data class GraphTensor(val name: String, val dtype: String, val shape: List<Long>, val meaning: String, val weight: String? = null)
 
 /**
  * A program of the bundle: its file, and its inputs and outputs in order.
@@ -21,7 +21,7 @@ data class GraphTensor(val name: String, val dtype: String, val shape: List<Long
  * [workingBytes]: about what the runtime allocates for the program's own values while it runs; null where it was not determined.
  */
 @Serializable
-data class Graph(
+public data class Graph(
     val file: String,
     val inputs: List<GraphTensor>,
     val outputs: List<GraphTensor>,
@@ -30,22 +30,22 @@ data class Graph(
 )
 
 @Serializable
-data class FileEntry(val size: Long, val sha256: String)
+public data class FileEntry(val size: Long, val sha256: String)
 
 /** What one block does on T tokens; [backward] contains the recomputed forward, [backwardKept] reads what the forward kept instead. */
 @Serializable
-data class BlockWork(val forward: Long, val backward: Long, val backwardKept: Long)
+public data class BlockWork(val forward: Long, val backward: Long, val backwardKept: Long)
 
 @Serializable
-data class Arena(val initialBytes: Long)
+public data class Arena(val initialBytes: Long)
 
 /** ONNX Runtime's session configuration entries, and the arena that a binding shares between sessions which can; this one cannot. */
 @Serializable
-data class RuntimeSettings(val sessionConfig: Map<String, String>, val arena: Arena)
+public data class RuntimeSettings(val sessionConfig: Map<String, String>, val arena: Arena)
 
 /** [shape] is row-major; for a tensor of the blocks (`layers.…`) its first dimension is the layer. [offset] in bytes. */
 @Serializable
-data class WeightTensor(val name: String, val dtype: String, val shape: List<Long>, val offset: Long) {
+public data class WeightTensor(val name: String, val dtype: String, val shape: List<Long>, val offset: Long) {
     val perLayer: Boolean get() = name.startsWith(LAYERS)
     val nbytes: Long get() = tensorBytes(dtype, shape)
 }
@@ -55,7 +55,7 @@ data class WeightTensor(val name: String, val dtype: String, val shape: List<Lon
  * the steps of one cycle. [accuracyLevel]: of the forward's products, 4 rounds activations to int8.
  */
 @Serializable
-data class Manifest(
+public data class Manifest(
     val formatVersion: Long,
     val target: String,
     val source: String,

@@ -10,12 +10,12 @@ import lcsbmobile.core.LcsbException
  * contains [train]. Every other layer above min(train) is the identity; below it nothing runs.
  */
 @Serializable
-data class Subset(val train: List<Int>, val propagate: List<Int>) {
+public data class Subset(val train: List<Int>, val propagate: List<Int>) {
     /** Throws OPTION unless the layers are ascending, within the model, and [train] is not empty and in [propagate]. */
-    fun check(numLayers: Int) = fault(numLayers)?.let { throw LcsbException(Fault.OPTION, it) } ?: Unit
+    public fun check(numLayers: Int): Unit = fault(numLayers)?.let { throw LcsbException(Fault.OPTION, it) } ?: Unit
 
     /** What is wrong, as a sentence, or null. */
-    fun fault(numLayers: Int): String? {
+    public fun fault(numLayers: Int): String? {
         for ((name, layers) in listOf("train" to train, "propagate" to propagate)) {
             val ascending = (1 until layers.size).all { layers[it - 1] < layers[it] }
             if (!ascending || layers.any { it !in 0 until numLayers }) {
@@ -30,7 +30,7 @@ data class Subset(val train: List<Int>, val propagate: List<Int>) {
 }
 
 @Serializable
-enum class Method {
+public enum class Method {
     @SerialName("lcsb-exact")
     LCSB_EXACT,
 
@@ -45,7 +45,7 @@ enum class Method {
 }
 
 @Serializable
-enum class Partition {
+public enum class Partition {
     @SerialName("contiguous")
     CONTIGUOUS,
 
@@ -55,7 +55,7 @@ enum class Partition {
 
 /** How a bundle's schedule was made. [partition] null: the method's own. [order]: a shuffled one is written out in the manifest. */
 @Serializable
-data class ScheduleConfig(
+public data class ScheduleConfig(
     val method: Method = Method.LCSB_EXACT,
     val subsets: Int = 4,
     val partition: Partition? = null,
@@ -74,7 +74,7 @@ internal fun partitionLayers(numLayers: Int, subsets: Int, partition: Partition)
  * The steps of one cycle, in cyclic order and the method's own partition: of another method than the bundle's, whose schedule is its
  * manifest's. `full` and `freeze` have one step (all layers; the top 1/K of them). Throws OPTION when K is not from 1 to the number of layers.
  */
-fun makeSchedule(method: Method, subsets: Int, numLayers: Int): List<Subset> {
+public fun makeSchedule(method: Method, subsets: Int, numLayers: Int): List<Subset> {
     if (subsets !in 1..numLayers) throw LcsbException(Fault.OPTION, "subsets: expected 1 to $numLayers (the model's layers), found $subsets")
     val everything = (0 until numLayers).toList()
     return when (method) {

@@ -31,7 +31,7 @@ import java.security.MessageDigest
 
 /** What decides a run's result, the runtime and its threads aside; the fields are those of docs/run_checkpoint.md. */
 @Serializable
-data class RunIdentity(
+public data class RunIdentity(
     val bundle: String,
     val data: String,
     val evaluationData: String?,
@@ -44,7 +44,7 @@ data class RunIdentity(
 
 /** How far a run came. [sequences]: how many the data's endless stream has given. [runtime], [keptLayers]: of the last step. */
 @Serializable
-data class RunPlace(
+public data class RunPlace(
     val identity: RunIdentity,
     val step: Int,
     val sequences: Long,
@@ -56,15 +56,15 @@ data class RunPlace(
  * [updates]: AdamW's count of each layer. [steps] float64 [step, STEP_COLUMNS] and [evaluations] float64 [e, 2], (step, loss): the run's
  * history. The buffers of one that was read are views of the mapped file.
  */
-class RunCheckpoint(
-    val place: RunPlace,
-    val state: AdapterState,
-    val updates: LongArray,
-    val steps: DoubleArray,
-    val evaluations: DoubleArray,
+public class RunCheckpoint(
+    public val place: RunPlace,
+    public val state: AdapterState,
+    public val updates: LongArray,
+    public val steps: DoubleArray,
+    public val evaluations: DoubleArray,
 )
 
-const val STEP_COLUMNS = 6 // loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes
+public const val STEP_COLUMNS: Int = 6 // loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes
 
 private const val FORMAT = "lcsb_mobile.checkpoint"
 private const val VERSION = "1"
@@ -79,7 +79,7 @@ private val json = Json(recordJson) { encodeDefaults = true }
 internal fun checkpointName(step: Int): String = "step-${step.toString().padStart(8, '0')}.safetensors"
 
 /** The checkpoints in a directory, the newest first. */
-fun checkpointFiles(directory: File): List<File> {
+public fun checkpointFiles(directory: File): List<File> {
     val files = directory.listFiles() ?: throw damaged("$directory: cannot be read", directory)
     val found = files.mapNotNull { file -> NAME.matchEntire(file.name)?.let { it.groupValues[1].toLong() to file } }.filter { it.second.isFile }
     return found.sortedByDescending { it.first }.map { it.second }
@@ -132,7 +132,7 @@ internal fun readCheckpoint(file: File, layers: Int, size: Int): RunCheckpoint =
     }
 
 /** The first of [files] that can be read, and what is wrong with those before it. Throws CHECKPOINT_DAMAGED when none can. */
-fun newestGood(files: List<File>, layers: Int, size: Int): Triple<File, RunCheckpoint, List<String>> {
+public fun newestGood(files: List<File>, layers: Int, size: Int): Triple<File, RunCheckpoint, List<String>> {
     val faults = mutableListOf<String>()
     for (file in files) {
         try {

@@ -16,7 +16,7 @@ private const val HELD_OUT_EPOCH = -1L // the order that chooses the examples to
  * not learned from because the chat template rewrites them (docs/data.md). [duplicates]: lines that equal an earlier one. Lengths are
  * tokens of all lines before they are cut, percentiles by nearest rank.
  */
-data class DataReport(
+public data class DataReport(
     val lines: Long,
     val examples: Long,
     val tokens: Long,

@@ -16,7 +16,7 @@ private const val HEX = "0123456789abcdef"
  * [output] is replaced. [check] is called for each line of either reading; it may throw to stop. Raises [LcsbException] with DATA_ENCODING and DATA_LINE for a line as [readDataset] does, DATA_EMPTY,
  * DATA_UNREADABLE, STORAGE_FULL and STORAGE_FAILED.
  */
-fun textToJsonl(input: File, output: File, check: () -> Unit = {}): Long {
+public fun textToJsonl(input: File, output: File, check: () -> Unit = {}): Long {
     val byParagraph = hasParagraphs(input, check)
     var documents = 0L
     replaceAtomically(output) { channel ->

@@ -8,22 +8,22 @@ import lcsbmobile.core.text.Tokenizer
 import java.io.File
 
 /** Neighbouring tokens that all count for the loss, or none of them; as text. */
-class PreviewPiece(val text: String, val counted: Boolean)
+public class PreviewPiece(public val text: String, public val counted: Boolean)
 
 /**
  * What a data file comes to. [sequences], their [fill] (0 to 1) and [steps] are those of seed 0's first epoch, nothing held out.
  *
  * [seqLenToCut1Percent], [seqLenToCutNone]: the least that cut at most 1 % of the lines, and none. [preview]: the first examples.
  */
-class TokenReport(
-    val sha256: String,
-    val data: DataReport,
-    val sequences: Long,
-    val fill: Double,
-    val steps: Long,
-    val seqLenToCut1Percent: Int,
-    val seqLenToCutNone: Int,
-    val preview: List<List<PreviewPiece>>,
+public class TokenReport(
+    public val sha256: String,
+    public val data: DataReport,
+    public val sequences: Long,
+    public val fill: Double,
+    public val steps: Long,
+    public val seqLenToCut1Percent: Int,
+    public val seqLenToCutNone: Int,
+    public val preview: List<List<PreviewPiece>>,
 )
 
 /**
@@ -31,7 +31,7 @@ class TokenReport(
  *
  * Raises as [readDataset] does, and with OPTION.
  */
-fun reportTokens(
+public fun reportTokens(
     file: File,
     tokenizer: Tokenizer,
     chat: ChatFormat?,

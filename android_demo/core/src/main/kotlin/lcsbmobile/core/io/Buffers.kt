@@ -45,7 +45,7 @@ internal fun directBytes(count: Int): ByteBuffer = try {
     throw LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(count.toString()), error)
 }
 
-fun directFloats(count: Int): FloatBuffer = directBytes(Math.multiplyExact(count, FLOAT_BYTES)).asFloatBuffer()
+public fun directFloats(count: Int): FloatBuffer = directBytes(Math.multiplyExact(count, FLOAT_BYTES)).asFloatBuffer()
 
 /** Copies all of [source] over all of this; both keep their positions. */
 internal fun FloatBuffer.copyFrom(source: FloatBuffer) {

@@ -18,7 +18,7 @@ import java.util.UUID
 // Files and directories that are written whole or not at all.
 
 /** Turns an IOException while writing below [path] into STORAGE_FULL or STORAGE_FAILED that names it. */
-fun <T> storing(path: File, write: () -> T): T =
+public fun <T> storing(path: File, write: () -> T): T =
     try {
         write()
     } catch (error: IOException) {
@@ -33,7 +33,7 @@ fun <T> storing(path: File, write: () -> T): T =
     }
 
 /** Refuses what cannot be stored before it is begun: STORAGE_FULL, whose arguments are the bytes needed and free. */
-fun checkFreeSpace(directory: File, needed: Long) {
+public fun checkFreeSpace(directory: File, needed: Long) {
     val free = directory.usableSpace
     if (free < needed) {
         throw LcsbException(
@@ -45,7 +45,7 @@ fun checkFreeSpace(directory: File, needed: Long) {
 }
 
 /** [write] fills a temporary file beside [file]; then it is synced and renamed over [file]. When it throws, [file] is as it was. */
-fun replaceAtomically(file: File, write: (FileChannel) -> Unit) {
+public fun replaceAtomically(file: File, write: (FileChannel) -> Unit) {
     val temporary = beside(file)
     try {
         storing(file) {

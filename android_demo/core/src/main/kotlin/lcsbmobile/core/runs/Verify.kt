@@ -18,10 +18,16 @@ import kotlin.math.max
 import kotlin.math.sqrt
 
 /** The largest relative differences that were found: of single steps' losses and gradient norms, and of the run's losses. */
-class TraceDifference(val steps: Int, val stepLoss: Double, val stepGradientNorm: Double, val runLoss: Double)
+public class TraceDifference(public val steps: Int, public val stepLoss: Double, public val stepGradientNorm: Double, public val runLoss: Double)
 
 /** What holding a runner to a bundle's golden trace came to, with the bundle's own tolerances. */
-class VerifyResult(val runtime: String, val runtimeVersion: String, val difference: TraceDifference, val stepTolerance: Double, val runTolerance: Double)
+public class VerifyResult(
+    public val runtime: String,
+    public val runtimeVersion: String,
+    public val difference: TraceDifference,
+    public val stepTolerance: Double,
+    public val runTolerance: Double,
+)
 
 private val NOTHING = TraceDifference(0, 0.0, 0.0, 0.0)
 
@@ -29,7 +35,7 @@ private val NOTHING = TraceDifference(0, 0.0, 0.0, 0.0)
  * Every recorded step, and the run through the trainer, whose state lies in a file in [scratch] meanwhile. Throws GOLDEN_TRACE with the largest
  * differences. [progress] counts steps; it may throw, to cancel.
  */
-fun verify(bundle: Bundle, runner: StepRunner, scratch: File, progress: (done: Int, total: Int) -> Unit = { _, _ -> }): VerifyResult {
+public fun verify(bundle: Bundle, runner: StepRunner, scratch: File, progress: (done: Int, total: Int) -> Unit = { _, _ -> }): VerifyResult {
     val trace = bundle.golden
     val layout = bundle.manifest.adapter
     val state = mappedState(scratch, layout.numLayers, layout.size)

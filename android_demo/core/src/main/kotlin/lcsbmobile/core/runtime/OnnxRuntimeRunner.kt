@@ -21,7 +21,7 @@ import java.nio.LongBuffer
  *
  * Throws RUNTIME_MISSING.
  */
-class OnnxRuntimeRunner(
+public class OnnxRuntimeRunner(
     private val bundle: Bundle,
     private val threads: Int,
     keep: Int = 0,
@@ -47,17 +47,17 @@ class OnnxRuntimeRunner(
     private val updated by lazy { newOutputs("adamw") }
     private val zeros by lazy { new("float32", listOf(size.toLong())) }
 
-    override val name = TARGET
+    override val name: String = TARGET
     override val version: String = environment.version
 
     /** The layer whose program runs next, [layers] for the head. */
     @Volatile
-    var layer = 0
+    public var layer: Int = 0
         private set
 
     /** Whether it runs backward. */
     @Volatile
-    var backward = false
+    public var backward: Boolean = false
         private set
 
     // The step

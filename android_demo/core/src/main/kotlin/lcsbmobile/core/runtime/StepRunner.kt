@@ -8,35 +8,35 @@ import java.nio.FloatBuffer
  * [loss]: mean over the counted labels. [gradients]: layer -> float32 [n], for the trained layers only, ascending: direct buffers of the
  * runner's, which its next step overwrites; whoever asked for the step may change them.
  */
-class StepResult(val loss: Float, val gradients: Map<Int, FloatBuffer>)
+public class StepResult(public val loss: Float, public val gradients: Map<Int, FloatBuffer>)
 
 /** The scalars of one layer's update, as the program `adamw` takes them. */
-class LayerUpdate(val decay: Float, val rate: Float, val root: Float)
+public class LayerUpdate(public val decay: Float, public val rate: Float, public val root: Float)
 
 /** Writes one sequence token by token. Logits are float32 [V], of the token after those given. */
-interface Decoder : AutoCloseable {
+public interface Decoder : AutoCloseable {
     /** Begins a sequence with 1 to T tokens. */
-    fun prefill(ids: IntArray): FloatArray
+    public fun prefill(ids: IntArray): FloatArray
 
     /** Appends a token; the sequence must have room for it. */
-    fun next(id: Int): FloatArray
+    public fun next(id: Int): FloatArray
 }
 
 /**
  * A runtime that computes steps of one bundle, from one thread at a time. `adapter` is float32 [L, n], direct, in native order, and is
  * never written to. Every method throws RUNTIME_FAILED where the runtime refuses.
  */
-interface StepRunner : AutoCloseable {
-    val name: String
-    val version: String
+public interface StepRunner : AutoCloseable {
+    public val name: String
+    public val version: String
 
-    fun step(subset: Subset, batch: Batch, adapter: FloatBuffer): StepResult
+    public fun step(subset: Subset, batch: Batch, adapter: FloatBuffer): StepResult
 
     /** Mean loss over the batch's counted labels. */
-    fun evaluate(batch: Batch, adapter: FloatBuffer): Float
+    public fun evaluate(batch: Batch, adapter: FloatBuffer): Float
 
     /** AdamW for one layer, float32 [n] each, direct, in native order: the first three are updated in place. [gradient] null: zero. */
-    fun updateLayer(
+    public fun updateLayer(
         parameters: FloatBuffer,
         firstMoment: FloatBuffer,
         secondMoment: FloatBuffer,
@@ -45,5 +45,5 @@ interface StepRunner : AutoCloseable {
     )
 
     /** For one sequence of tokens; the adapter must not change meanwhile. */
-    fun decoder(adapter: FloatBuffer): Decoder
+    public fun decoder(adapter: FloatBuffer): Decoder
 }

@@ -55,7 +55,7 @@ internal class RenderedChat(val text: String, val counted: List<IntRange>, val u
 internal class ChatRefusal(val reason: String) : Exception(reason)
 
 /** A model's chat template as data: exporting a bundle proves that it writes the same. The twin of export/chat_format.py's `render`. */
-class ChatFormat internal constructor(private val fields: ChatFields) {
+public class ChatFormat internal constructor(private val fields: ChatFields) {
     private val today = fields.dateFormat?.let(::date)
 
     /**
@@ -177,7 +177,7 @@ class ChatFormat internal constructor(private val fields: ChatFields) {
 
     private fun refused(what: String) = ChatRefusal("the chat template refused the messages: $what")
 
-    companion object {
+    public companion object {
         internal const val FILE = "chat.json"
         internal const val FILE_BYTES = 1 shl 16
         private const val FORMAT_VERSION = 1

@@ -17,25 +17,25 @@ internal class Encoded(val ids: IntArray, val starts: IntArray, val ends: IntArr
  * Text to token ids and back, from `tokenizer.json` alone; the twin of lcsb_mobile/text/tokenizer.py, equal to the library tokenizers. Held to
  * one model's vocabulary: ids are from 0 to [vocabSize] - 1. What a chat template does is [ChatFormat]'s. May be used by several threads.
  */
-class Tokenizer private constructor(private val file: TokenizerFile, private val config: TokenizerConfig, val vocabSize: Int) {
+public class Tokenizer private constructor(private val file: TokenizerFile, private val config: TokenizerConfig, public val vocabSize: Int) {
     private val rawTokens = TokenFinder(file.added.filter { !it.normalized }.map { it.content to it.id })
     private val normalizedTokens = TokenFinder(file.added.filter { it.normalized }.map { normalize(it.content).text to it.id })
     private val special = file.added.filter { it.special }.mapTo(HashSet()) { it.id }
     private val names: Array<String?> = names(file)
 
-    val bosId: Int? = specialId("bos_token", config.bosToken)
-    val eosId: Int? = specialId("eos_token", config.eosToken)
-    val padId: Int = config.padToken?.let(::id)?.takeIf { it < vocabSize } ?: eosId ?: 0
+    public val bosId: Int? = specialId("bos_token", config.bosToken)
+    public val eosId: Int? = specialId("eos_token", config.eosToken)
+    public val padId: Int = config.padToken?.let(::id)?.takeIf { it < vocabSize } ?: eosId ?: 0
     private val addsBos = bosId != null && (config.addBosToken ?: (file.firstSpecial == bosId))
 
     /** Those that decoding leaves out. */
-    val specialIds: Set<Int> get() = special
+    public val specialIds: Set<Int> get() = special
 
     /** What a text or an assistant's turn ends with. Exporting a bundle finds them, as it takes the chat template's renderer. */
-    val endIds: Set<Int> = config.eosTokenIds + setOfNotNull(eosId)
+    public val endIds: Set<Int> = config.eosTokenIds + setOfNotNull(eosId)
 
     /** The ids of [text] and nothing else. Raises [LcsbException] when one lies outside the model's vocabulary. */
-    fun encode(text: String): IntArray = encoding(text, false).ids()
+    public fun encode(text: String): IntArray = encoding(text, false).ids()
 
     /**
      * As [encode], and for each token the characters that it stands for. Tokens follow each other without gaps; those that together make up
@@ -49,7 +49,7 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
     }
 
     /** The beginning of a document: the token of beginning, if this tokenizer adds one, and the text. */
-    fun encodePrompt(text: String): IntArray = (if (addsBos) intArrayOf(bosId!!) else IntArray(0)) + encode(text)
+    public fun encodePrompt(text: String): IntArray = (if (addsBos) intArrayOf(bosId!!) else IntArray(0)) + encode(text)
 
     /** The ids of a text that follows another: without the blank that SentencePiece puts before a text's first word. */
     internal fun encodeContinuation(text: String): IntArray {
@@ -66,7 +66,7 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
     internal fun eos(): IntArray = eosId?.let { intArrayOf(it) } ?: IntArray(0)
 
     /** The text of [ids], without special tokens unless they are asked for. Numbers without a token are passed over. */
-    fun decode(ids: IntArray, specialTokens: Boolean = false): String =
+    public fun decode(ids: IntArray, specialTokens: Boolean = false): String =
         file.decoder.decode(ids.filter { specialTokens || it !in special }.mapNotNull { names.getOrNull(it) }).joinToString("")
 
     /** The number of a token as the vocabulary writes it. */
@@ -107,7 +107,7 @@ class Tokenizer private constructor(private val file: TokenizerFile, private val
         }
     }
 
-    companion object {
+    public companion object {
         internal const val TOKENIZER_FILE = "tokenizer.json"
         internal const val CONFIG_FILE = "tokenizer_config.json"
         private const val KNOWN = "known are the tokenizers of Qwen2 and 3, Llama 3, SmolLM2 and Gemma 3"

@@ -12,9 +12,9 @@ import lcsbmobile.core.io.FLOAT_BYTES
 private const val FLOPS_PER_DECOMPRESSED_BYTE = (2.4e-3 / 17.4e6) / (4.6e-3 / 2.23e9)
 
 /** One step. FLOPs of the matrix products; bytes of float32 weights decompressed (written, not read). */
-class StepCost(val flops: Long, val decompressedBytes: Long) {
+public class StepCost(public val flops: Long, public val decompressedBytes: Long) {
     /** Predicted time in FLOPs: what the step does, and its decompression at FLOPS_PER_DECOMPRESSED_BYTE. */
-    val timeUnits: Double get() = flops + FLOPS_PER_DECOMPRESSED_BYTE * decompressedBytes
+    public val timeUnits: Double get() = flops + FLOPS_PER_DECOMPRESSED_BYTE * decompressedBytes
 }
 
 /** The layers that run backward: those that recompute, and those among the [keep] top ones, which need not. Throws OPTION. */
@@ -32,7 +32,7 @@ internal fun backwardLayers(manifest: Manifest, subset: Subset, keep: Int): Pair
  * identities, cost nothing. A forward on int8 activations reads the packed weights as they are. The head visits its rows once, with two
  * products for each label. Throws OPTION when the subset is not of this model.
  */
-fun stepCost(manifest: Manifest, subset: Subset, keep: Int = 0): StepCost {
+public fun stepCost(manifest: Manifest, subset: Subset, keep: Int = 0): StepCost {
     val layers = manifest.model.numHiddenLayers
     val (recomputed, kept) = backwardLayers(manifest, subset, keep)
     val flops = manifest.blockFlops

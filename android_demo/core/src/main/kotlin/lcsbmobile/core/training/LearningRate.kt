@@ -12,7 +12,7 @@ internal const val BASE_LEARNING_RATE = 4e-4
 
 /** What follows the warm-up. */
 @Serializable
-enum class LearningRateSchedule {
+public enum class LearningRateSchedule {
     @SerialName("constant")
     CONSTANT,
 

@@ -19,7 +19,7 @@ private const val HEAD_CHUNK_BYTES = 8 shl 20 // of float rows of the head that 
  * [keep]: that many of the top layers keep their activations. Bytes of anonymous memory; [leastBytes]: the least that the run can do with,
  * which is with nothing kept or, in a shallow model, with everything: then no program that recomputes is needed.
  */
-class Plan(val keep: Int, val predictedPeakBytes: Long, val leastBytes: Long)
+public class Plan(public val keep: Int, public val predictedPeakBytes: Long, public val leastBytes: Long)
 
 /**
  * What a run of these steps keeps. [base]: anonymous bytes of the process with its runtime imported; [budget]: the most bytes allowed, null for
@@ -27,7 +27,7 @@ class Plan(val keep: Int, val predictedPeakBytes: Long, val leastBytes: Long)
  *
  * Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; OPTION.
  */
-fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget: Long?, keep: Int?, accumulation: Int = 1): Plan {
+public fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget: Long?, keep: Int?, accumulation: Int = 1): Plan {
     val layers = manifest.model.numHiddenLayers
     if (keep != null && keep < 0) throw LcsbException(Fault.OPTION, "keep: expected 0 or more layers, found $keep", listOf("keep"))
     val peaks = (0..layers).map { predictedPeak(manifest, subsets, it, base, accumulation) }

@@ -18,12 +18,12 @@ import java.nio.file.StandardOpenOption.WRITE
 import java.util.UUID
 
 /** Parameters and AdamW's moments, float32 [layers, size] each. */
-class AdapterState(
-    val layers: Int,
-    val size: Int,
-    val adapter: FloatBuffer,
-    val firstMoment: FloatBuffer,
-    val secondMoment: FloatBuffer,
+public class AdapterState(
+    public val layers: Int,
+    public val size: Int,
+    public val adapter: FloatBuffer,
+    public val firstMoment: FloatBuffer,
+    public val secondMoment: FloatBuffer,
 )
 
 internal const val STATE_PREFIX = ".state."

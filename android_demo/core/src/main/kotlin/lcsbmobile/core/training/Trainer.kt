@@ -15,7 +15,7 @@ import java.nio.FloatBuffer
 
 /** [learningRate]: the highest of the run. [accumulation]: sequences a step. */
 @Serializable
-data class TrainConfig(
+public data class TrainConfig(
     val steps: Int,
     @Serializable(MsgspecDouble::class) val learningRate: Double,
     val lrSchedule: LearningRateSchedule = LearningRateSchedule.CONSTANT,
@@ -23,7 +23,7 @@ data class TrainConfig(
     val accumulation: Int = 1,
 ) {
     /** Throws OPTION. */
-    fun check() {
+    public fun check() {
         for ((name, value, least) in listOf(Triple("steps", steps, 1), Triple("accumulation", accumulation, 1), Triple("warmup", warmup, 0))) {
             if (value < least) throw LcsbException(Fault.OPTION, "$name: expected at least $least, found $value", listOf(name))
         }
@@ -37,7 +37,7 @@ data class TrainConfig(
  * One optimizer step. [loss]: mean over all counted labels of its batches, before the update. [gradientNorm]: before clipping. Seconds:
  * [gradientSeconds] in the runtime, [optimizerSeconds] in AdamW.
  */
-data class StepOutcome(
+public data class StepOutcome(
     val step: Int,
     val subset: Subset,
     val loss: Double,

@@ -28,12 +28,13 @@ def how_to_install(extra: str) -> str:
         distribution for name, distribution in RUNTIMES.items() if extra in RUNTIMES and name != extra and _is_installed(distribution)
     ]
     if others:
-        environment = str((SOURCE if _is_clone() else Path()) / f".venv-{extra}")
-        made = shlex.join([_interpreter(), "-m", "venv", environment])
-        return (
-            f"{others[0]} is installed here, and each would overwrite the other; make a second environment: "
-            f"{made} && {pip_install(*requirement(extra), interpreter=f'{environment}/bin/python')}"
-        )
+        environment = f".venv-{extra}"
+        if _is_clone():  # make knows which packages the two can share
+            made = shlex.join(["make", "-C", str(SOURCE), f"{environment}/.installed"])
+        else:
+            made = shlex.join([_interpreter(), "-m", "venv", environment])
+            made += f" && {pip_install(*requirement(extra), interpreter=f'{environment}/bin/python')}"
+        return f"{others[0]} is installed here, and each would overwrite the other; make a second environment: {made}"
     return f"install what is missing with: {pip_install(*requirement(extra))}"
 
 

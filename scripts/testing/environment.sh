@@ -72,6 +72,7 @@ fi
 case $extra in
     dev) ls -d "$directory"/lib/python*/site-packages/torch >/dev/null 2>&1 || check_room ;;
 esac
+echo "installing into $directory …" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "$PYTHON" -m venv $clear "$directory"

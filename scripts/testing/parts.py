@@ -21,7 +21,7 @@ MAC_MAY_SKIP = ("arm64", "android-core", "android-app", "parity", "kills", "skip
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
 OF_NO_OTHER_PART = "not model and not training_api"
 # Of each package that has a lower bound, the tests in which it does the most.
-LOWEST_TESTS = ("tests/cli", "tests/export/checkpoints", "tests/export/onnx", "tests/text", "tests/report")
+LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx", "tests/text", "tests/report")
 PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a process a core; a file's tests share what they export
 
 

@@ -39,7 +39,7 @@ test-arm64:
 	$(RUN_PARTS) arm64
 # The Android core and app on the JVM.
 test-android:
-	$(RUN_PARTS) android-core android-app parity kills gradle-names
+	$(RUN_PARTS) android-core android-app parity kills minified gradle-names
 device-bundles:
 	$(RUN_PARTS) device-bundles
 

@@ -123,5 +123,11 @@ PARTS = (
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
     ),
+    Part(
+        "minified",
+        (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),
+        needs=("packages", "device-bundles", "android-core"),
+        counted="closing line",
+    ),
     Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),
 )

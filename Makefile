@@ -55,7 +55,7 @@ test-lowest: ## both halves on the lowest versions that pyproject.toml allows
 test-arm64: ## recorded steps on a phone's instruction set, emulated
 	$(RUN_PARTS) arm64
 test-android: ## the Android core and app, on the JVM
-	$(RUN_PARTS) android-core android-app parity kills gradle-names
+	$(RUN_PARTS) android-core android-app parity kills minified gradle-names
 device-bundles: ## exports what the device's tests read
 	$(RUN_PARTS) device-bundles
 

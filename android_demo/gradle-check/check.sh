@@ -71,7 +71,7 @@ printf 'versionNumber=%s\nbaseVersion=%s\nbuildTimestamp=20260101000000+0000\nbu
     "$gradle" "$gradle" >"$out/version/org/gradle/build-receipt.properties"
 cp ../../lcsb_mobile/tiny/messages.jsonl "$out/tree/lcsb_mobile/tiny/"
 (cd .. && tar -cf - --exclude=target --exclude=build --exclude=.gradle --exclude=local.properties --exclude="*.gradle.kts" .) | tar -xf - -C "$out/tree/android_demo"
-ANDROID_HOME=$out/sdk ANDROID_USER_HOME=$out/android timeout 300 java -Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED \
+ANDROID_HOME=$out/sdk ANDROID_USER_HOME=$out/android java -Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED \
     -cp "$out/version:$out/classes$modules:$classpath" SyncKt "$out/tree" "$out/gradle" ../README.md ../../.github/workflows/android.yml >"$out/sync.log" 2>&1 || {
     grep -E '^(FAILED|Exception|Caused)|passed' "$out/sync.log" || tail -n 30 "$out/sync.log"
     exit 1

@@ -17,11 +17,11 @@ TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
 # What may be missing on a Mac: an emulator of Linux', Debian's aapt2 (unless the Android SDK's is on the PATH), mounts of small disks.
-MAC_MAY_SKIP = ("arm64", "android-core", "android-app", "parity", "kills", "skipped-tests")
+MAC_MAY_SKIP = ("arm64", "android-core", "android-app", "parity", "kills", "minified", "skipped-tests")
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
 OF_NO_OTHER_PART = "not model and not training_api"
 # Of each package that has a lower bound, the tests in which it does the most.
-LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx", "tests/text", "tests/report")
+LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx", "tests/report")
 PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a process a core; a file's tests share what they export
 
 
@@ -174,6 +174,12 @@ PARTS = (
         "kills",
         (command(DEVICE_PYTHON, "scripts/android/kill_test.py", f"{BUNDLES}/llama", "--data", DATA, "--kills", "50"),),
         needs=("device-packages", "device-bundles", "android-core"),
+        counted="closing line",
+    ),
+    Part(
+        "minified",
+        (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),
+        needs=("packages", "device-bundles", "android-core"),
         counted="closing line",
     ),
     Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),

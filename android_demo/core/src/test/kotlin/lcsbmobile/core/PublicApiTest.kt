@@ -11,7 +11,8 @@ class PublicApiTest {
     @Test
     fun `the public API is the recorded one`() {
         val classes = File(Bundle::class.java.protectionDomain.codeSource.location.toURI()).walk().filter { it.extension == "class" }
-        val found = StringBuilder().also { AbiTools.getInstance(AbiTools::class.java.classLoader).printJvmDump(it, classes.toList(), AbiFilters.EMPTY) }.toString()
+        val tools = AbiTools.getInstance(AbiTools::class.java.classLoader)
+        val found = StringBuilder().also { tools.printJvmDump(it, classes.toList(), AbiFilters.EMPTY) }.toString()
         val recorded = File("api/core.api")
         if (System.getProperty("api.record") != null) recorded.apply { parentFile.mkdirs() }.writeText(found)
         assertEquals("if it is meant, record it: scripts/android/maven.sh -pl core test -Dtest=PublicApiTest -Dapi.record", recorded.readText(), found)

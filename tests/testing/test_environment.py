@@ -28,6 +28,13 @@ esac
 """
 
 
+@pytest.fixture(autouse=True)
+def no_make_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test` runs these, and a make below another one says where it enters."""
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "TORCH_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @dataclass(frozen=True)
 class Setup:
     """`path`: where the environment is made. `log`: what was asked of Python."""

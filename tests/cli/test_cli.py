@@ -230,6 +230,15 @@ def test_a_missing_runtime_is_named(random_bundle: RandomBundle, tmp_path: Path,
     assert package in line and how_to_install(extra) in line
 
 
+def test_a_target_whose_runtime_is_not_here(random_bundle: RandomBundle, tmp_path: Path) -> None:
+    """As in every environment but the one that `training_api` tests run in: said before minutes of work."""
+    for verb in (("export", random_bundle.checkpoint), ("quickstart", "--model", random_bundle.checkpoint)):
+        line = lcsb_error(2, *verb, "--target", "onnxruntime-training", "--output", tmp_path / "b")
+        assert "target onnxruntime-training needs onnxruntime-training 1.19.2" in line
+        assert line.endswith(how_to_install("onnxruntime-training")) and not list(tmp_path.iterdir())
+    assert "target coreml is not available" in lcsb_error(2, "quickstart", "--target", "coreml", "--output", tmp_path / "b")
+
+
 def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
     """SIGINT once the first evaluation is over."""
     adapter = tmp_path / "adapter.safetensors"

@@ -107,8 +107,8 @@ class Store(initial: AppState) {
 
     @Synchronized
     fun update(change: (AppState) -> AppState) {
+        if (!posted) posted = main.post(::tell) // first: whoever sees the new state, without the lock, finds that the screens will hear of it
         state = change(state)
-        if (!posted) posted = main.post(::tell)
     }
 
     /** On the main thread; [observer] hears at once of what is. */

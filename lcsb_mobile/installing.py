@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 NAME = "lcsb_mobile"
 SOURCE = Path(__file__).resolve().parents[1]  # the clone, unless the package was copied into site-packages
+GGUF_PYTHON = (3, 11)  # as transformers 5.23
 # Extra -> the distribution of its runtime. All of them install the module `onnxruntime`.
 RUNTIMES = {"onnxruntime": "onnxruntime", "onnxruntime-training": "onnxruntime-training-cpu"}
 
@@ -24,6 +25,8 @@ def how_to_install(extra: str) -> str:
     """What to do about something missing that an extra brings, as the end of a message."""
     if extra == "onnxruntime-training" and not training_runtime_exists():
         return "it exists for Linux x86-64 and macOS with Python up to 3.12 alone, so it cannot be had here; use target onnxruntime"
+    if extra == "gguf" and sys.version_info < GGUF_PYTHON:
+        return "GGUF files are read with Python 3.11 or newer; use one, or the model as a Hugging Face directory"
     others = [
         distribution for name, distribution in RUNTIMES.items() if extra in RUNTIMES and name != extra and _is_installed(distribution)
     ]

@@ -77,6 +77,16 @@ def test_a_runtime_that_cannot_be_had(installed: set[str], monkeypatch: pytest.M
     assert ONLY_THE_FUNCTION in how_to_install("onnxruntime")
 
 
+def test_gguf_on_an_old_python(installed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    markers = {Requirement(text).marker for text in re.findall(r'"((?:transformers>=5.23|gguf>=|sentencepiece>=)[^"]*)"', PROJECT)}
+    assert {str(marker) for marker in markers} == {'python_version >= "3.11"'}
+    assert ONLY_THE_FUNCTION in how_to_install("gguf")
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    assert how_to_install("gguf").startswith("GGUF files are read with Python 3.11 or newer") and ONLY_THE_FUNCTION not in how_to_install(
+        "gguf"
+    )
+
+
 def test_where_it_can_be_had_is_what_the_extra_says() -> None:
     (text,) = re.findall(r'"(onnxruntime-training-cpu==[^"]*)"', PROJECT)
     marker = Requirement(text).marker

@@ -67,7 +67,7 @@ def fault(case: Case, found: set[str], why_not: str) -> str:
 
 
 def main(cases: Sequence[Case] = CASES) -> int:
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(resolve, cases))
     unreachable = next((why for _, why in results if UNREACHABLE in why), "")
     if unreachable:

@@ -85,6 +85,8 @@ if __name__ == "__main__":
     target = Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
     fetcher, names = FETCHERS[sys.argv[1]]
+    if sys.argv[1] == "model" and sys.version_info < (3, 11):
+        give_up("the model is a GGUF file, which is read with Python 3.11 or newer", 3)
     if not all((target / name).is_file() for name in names):
         fetcher(target)
     print(*(target / name for name in names))

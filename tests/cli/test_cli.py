@@ -257,6 +257,7 @@ def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path
         process.send_signal(signal.SIGINT)
         stderr = process.stderr.read()
     assert process.returncode == 130
+    # The lowest rich that is allowed ends the bar's line even where no bar was drawn.
     assert re.fullmatch(rf"\n?stopped: after step \d+; the adapter is in {re.escape(str(adapter))}\n", stderr)
     load_adapter(adapter, Bundle.open(random_bundle.bundle).manifest.adapter)
 

@@ -1,7 +1,8 @@
 """The typed records that describe a model, an adapter and a quantisation; they stand in the manifest as they are.
 
 Field names are those of Hugging Face's `config.json` where such a field exists. RoPE and attention windows are resolved
-when a checkpoint is read (`attention_kinds`, `layer_kinds`), so that nothing after it knows the dialects of `config.json`.
+when a checkpoint is read (`attention_kinds`, by layer type), so that nothing after it knows the dialects of `config.json`. What a layer
+is to everything that walks layers stands beside it in the manifest: `bundle.layers`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,20 @@ class AttentionKind(Record, frozen=True):
     window: int | None = None
 
 
+class LinearAttention(Record, frozen=True, kw_only=True):
+    """The heads of a gated delta rule (arXiv 2412.06464). `chunk`: tokens that are computed at once, of which T is a multiple."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    chunk: int
+
+
 class ModelConfig(Record, frozen=True, kw_only=True):
-    """The shape of a decoder. `attention_kinds[layer_kinds[l]]` is layer l's attention."""
+    """The shape of a decoder. `layer_types`: of each layer, as `config.json` calls them. `attention_kinds`: of the layer types that
+    attend, how they do. `rotary_dim`: of `head_dim`, the part that RoPE turns. `conv_kernel`: the tokens that a convolution sees, 0 where
+    there is none. `tensor_prefix`: what the names of the text model's tensors begin with in a checkpoint."""
 
     model_type: str
     vocab_size: int
@@ -51,17 +64,21 @@ class ModelConfig(Record, frozen=True, kw_only=True):
     head_dim: int
     rms_norm_eps: float
     tie_word_embeddings: bool
-    attention_kinds: tuple[AttentionKind, ...]
-    layer_kinds: tuple[int, ...]
+    layer_types: tuple[str, ...]
+    attention_kinds: dict[str, AttentionKind]
+    rotary_dim: int
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
     query_scale: float  # what attention scores are multiplied by; 1/sqrt(head_dim) in most families
     embedding_scale: float = 1.0  # what embeddings are multiplied by; sqrt(hidden_size) in Gemma
+    conv_kernel: int = 0
+    linear_attention: LinearAttention | None = None
+    tensor_prefix: str = "model."
 
 
 class LoraConfig(Record, frozen=True):
-    """LoRA on q, k, v, o, gate, up and down: `y += alpha/rank * (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685)."""
+    """LoRA on the matrices of a layer: `y += alpha/rank * (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685)."""
 
     rank: int = 8
     alpha: float = 16.0

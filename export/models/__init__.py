@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -10,26 +12,23 @@ from torch import Tensor
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.models import gemma3_text, llama, qwen2, qwen3
-from lcsb_mobile.export.models.layers import Attend, Linear
+from lcsb_mobile.export.models.kinds import BlockKind, Place
 
 
 class Architecture(Protocol):
-    """What a module of this package provides. T tokens, D hidden size, d head dimension; there is no batch dimension."""
+    """What a module of this package provides. T tokens, D hidden size. FINAL_NORM, where a module has it, is the checkpoint's name of the
+    norm before the head, without the prefix."""
 
     def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
         """From the contents of `config.json`. Raises CheckpointError (a field) or UnsupportedModelError (an option)."""
         ...
 
-    def layer_weights(self, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-        """Tensor name within a layer -> shape. 2-D entries are the seven matrices [out, in], 1-D the vectors."""
+    def kinds(self, config: ModelConfig) -> tuple[BlockKind, ...]:
+        """The kinds of its layers, in the order in which they are first used."""
         ...
 
-    def block(self, h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
-        """One layer: h (T, D) -> (T, D).
-
-        `vectors`: the layer's 1-D tensors by name. `linear(name, x)`, as in `linear("self_attn.q_proj", x)`: matrix, bias and
-        LoRA of that projection. `attend(q, k, v)`: attention with the RoPE and the mask of the layer's kind.
-        """
+    def layers(self, config: ModelConfig) -> tuple[Place, ...]:
+        """What each layer is."""
         ...
 
     def final_norm(self, h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
@@ -47,11 +46,67 @@ def architecture(model_type: str) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
+@dataclass(frozen=True)
+class Model:
+    """An architecture at a size: its kinds of layers by name, and its layers."""
+
+    config: ModelConfig
+    architecture: Architecture
+    kinds: Mapping[str, BlockKind]
+    places: tuple[Place, ...]
+
+    @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """Of each layer among those of its kind."""
+        return tuple(sum(other.kind == place.kind for other in self.places[:layer]) for layer, place in enumerate(self.places))
+
+    def count(self, kind: str) -> int:
+        return sum(place.kind == kind for place in self.places)
+
+    def walk(self) -> Iterator[tuple[Place, BlockKind]]:
+        """The layers from the first up."""
+        return ((place, self.kinds[place.kind]) for place in self.places)
+
+    def final_norm(self, h: Tensor, weight: Tensor) -> Tensor:
+        """The norm before the head, (T, D) -> (T, D); weight (D,)."""
+        return self.architecture.final_norm(h, weight, self.config)
+
+
+def model_of(config: ModelConfig) -> Model:
+    """Raises UnsupportedModelError for an architecture that is not supported."""
+    family = architecture(config.model_type)
+    return Model(config, family, {kind.name: kind for kind in family.kinds(config)}, family.layers(config))
+
+
+def embedding_name(config: ModelConfig) -> str:
+    """As a checkpoint calls it; likewise below."""
+    return f"{config.tensor_prefix}embed_tokens.weight"
+
+
+def head_name(config: ModelConfig) -> str:
+    """The embedding where they are tied."""
+    return embedding_name(config) if config.tie_word_embeddings else "lm_head.weight"
+
+
+def final_norm_name(config: ModelConfig) -> str:
+    return config.tensor_prefix + getattr(architecture(config.model_type), "FINAL_NORM", "norm.weight")
+
+
+def layer_prefix(config: ModelConfig, layer: int) -> str:
+    return f"{config.tensor_prefix}layers.{layer}."
+
+
+def layer_sources(kind: BlockKind) -> dict[str, tuple[int, ...]]:
+    """What a checkpoint holds of a layer: name within it -> shape; matrices are [out, in]."""
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in kind.matrices.items()}
+    return shapes | {vector.source or name: vector.source_shape or vector.shape for name, vector in kind.vectors.items()}
+
+
 def checkpoint_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of a checkpoint by its full name -> shape; `lm_head.weight` only when the head is not tied."""
-    layer = architecture(config.model_type).layer_weights(config)
-    weights: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, config.hidden_size)}
-    for number in range(config.num_hidden_layers):
-        weights |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
-    weights["model.norm.weight"] = (config.hidden_size,)
-    return weights if config.tie_word_embeddings else weights | {"lm_head.weight": (config.vocab_size, config.hidden_size)}
+    model = model_of(config)
+    weights: dict[str, tuple[int, ...]] = {embedding_name(config): (config.vocab_size, config.hidden_size)}
+    for number, (_, kind) in enumerate(model.walk()):
+        weights |= {layer_prefix(config, number) + name: shape for name, shape in layer_sources(kind).items()}
+    weights[final_norm_name(config)] = (config.hidden_size,)
+    return weights | {head_name(config): (config.vocab_size, config.hidden_size)}

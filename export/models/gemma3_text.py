@@ -11,6 +11,7 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, RopeScaling
+from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     FULL,
     SLIDING,
@@ -25,6 +26,7 @@ from lcsb_mobile.export.models.hf_config import (
     resolve_attention,
     resolve_layer_types,
 )
+from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.models.layers import (
     Attend,
     Linear,
@@ -71,7 +73,7 @@ def read_config(raw: Raw) -> ModelConfig:
     pattern = fields.sliding_window_pattern
     default_types = [SLIDING if (layer + 1) % pattern else FULL for layer in range(fields.num_hidden_layers)]
     layer_types = resolve_layer_types(fields.layer_types, default_types)
-    kinds, layer_kinds = resolve_attention(layer_types, _read_ropes(raw, fields), fields.sliding_window)
+    attention_kinds = resolve_attention(layer_types, _read_ropes(raw, fields), fields.sliding_window)
     config = ModelConfig(
         model_type="gemma3_text",
         vocab_size=fields.vocab_size,
@@ -83,8 +85,9 @@ def read_config(raw: Raw) -> ModelConfig:
         head_dim=fields.head_dim,
         rms_norm_eps=fields.rms_norm_eps,
         tie_word_embeddings=fields.tie_word_embeddings,
-        attention_kinds=kinds,
-        layer_kinds=layer_kinds,
+        layer_types=tuple(layer_types),
+        attention_kinds=attention_kinds,
+        rotary_dim=fields.head_dim,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         query_scale=fields.query_pre_attn_scalar**-0.5,
@@ -133,6 +136,13 @@ def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Atte
     x = norm(h, vectors["pre_feedforward_layernorm.weight"], config)
     x = gated_mlp(x, linear, gelu_tanh)
     return h + norm(x, vectors["post_feedforward_layernorm.weight"], config)
+
+
+def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
+    return decoder_kinds(config, layer_weights(config), block)
+
+
+layers = decoder_layers
 
 
 def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:

@@ -57,38 +57,40 @@ def refuse_unless(model_type: str, options: Mapping[str, tuple[object, Sequence[
         raise UnsupportedModelError(f"{model_type} with an unsupported option: {'; '.join(faults)}")
 
 
-def resolve_layer_types(layer_types: LayerTypes | None, default: LayerTypes) -> LayerTypes:
+def resolve_layer_types(
+    layer_types: LayerTypes | None, default: LayerTypes, supported: Sequence[str] = (FULL, SLIDING)
+) -> LayerTypes:
     """`layer_types`, or the default. Raises when there is not one per layer, or one that is not known."""
     layer_types = default if layer_types is None else layer_types
     if len(layer_types) != len(default):
         raise CheckpointError(f"config.json: layer_types has {len(layer_types)} entries, num_hidden_layers is {len(default)}")
-    unknown = sorted(set(layer_types) - {FULL, SLIDING})
+    unknown = sorted(set(layer_types) - set(supported))
     if unknown:
-        raise UnsupportedModelError(f"layer_types: found {', '.join(unknown)}, supported {FULL}, {SLIDING}")
+        raise UnsupportedModelError(f"layer_types: found {', '.join(unknown)}, supported {', '.join(supported)}")
     return layer_types
 
 
 def resolve_attention(
     layer_types: LayerTypes, rope: Mapping[str, tuple[float, RopeScaling | None]], sliding_window: int | None
-) -> tuple[tuple[AttentionKind, ...], tuple[int, ...]]:
-    """`attention_kinds` and `layer_kinds`. `rope`: layer type -> (theta, scaling). Kinds stand in order of first use."""
-    used = list(dict.fromkeys(layer_types))
+) -> dict[str, AttentionKind]:
+    """`attention_kinds` of the layer types that attend. `rope`: layer type -> (theta, scaling). Kinds stand in order of first use."""
+    used = [name for name in dict.fromkeys(layer_types) if name in (FULL, SLIDING)]
     if SLIDING in used and sliding_window is None:
         raise UnsupportedModelError(f"layer_types has {SLIDING}, but sliding_window is null or use_sliding_window is false")
-    kinds = tuple(
-        AttentionKind(rope_theta=rope[name][0], rope_scaling=rope[name][1], window=sliding_window if name == SLIDING else None)
+    return {
+        name: AttentionKind(rope_theta=rope[name][0], rope_scaling=rope[name][1], window=sliding_window if name == SLIDING else None)
         for name in used
-    )
-    return kinds, tuple(used.index(name) for name in layer_types)
+    }
 
 
 def late_windows(
     layers: int, layer_types: LayerTypes | None, window: int | None, first: int, rope: tuple[float, RopeScaling | None]
-) -> tuple[tuple[AttentionKind, ...], tuple[int, ...]]:
-    """As `resolve_attention`, for models whose layers from number `first` on have the window (None: no layer has one) unless `layer_types`
-    says it layer by layer, and one RoPE for all."""
+) -> tuple[LayerTypes, dict[str, AttentionKind]]:
+    """`layer_types` and `attention_kinds` of models whose layers from number `first` on have the window (None: no layer has one) unless
+    `layer_types` says it layer by layer, and one RoPE for all."""
     default = [SLIDING if window is not None and layer >= first else FULL for layer in range(layers)]
-    return resolve_attention(resolve_layer_types(layer_types, default), {FULL: rope, SLIDING: rope}, window)
+    resolved = resolve_layer_types(layer_types, default)
+    return resolved, resolve_attention(resolved, {FULL: rope, SLIDING: rope}, window)
 
 
 def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, where: str) -> tuple[float, RopeScaling | None]:

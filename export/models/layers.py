@@ -19,6 +19,7 @@ from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (T, H, d), k and v (T, K, d) before RoPE -> (T, H * d)
 Norm = Callable[[Tensor, Tensor, ModelConfig], Tensor]  # (x, weight, config), over x's last dimension
+Mix = Callable[..., Tensor]
 Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (keys after RoPE, values), (T, K, d) each -> those to attend to
 
 
@@ -38,6 +39,10 @@ class Linear(Protocol):
         """The input's columns, tile by tile -> (T, out)."""
         ...
 
+    def within_sequences(self, mix: Mix) -> Mix:
+        """`mix` of tensors whose first dimension is tokens, applied to each sequence alone where there are several."""
+        ...
+
 
 class WholeLinear:
     """A `Linear` without tiles, out of a function of name and input."""
@@ -54,6 +59,9 @@ class WholeLinear:
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
         (x,) = tiles
         return self.function(name, x)
+
+    def within_sequences(self, mix: Mix) -> Mix:
+        return mix
 
 
 MASKED = -1e9  # finite, so that no runtime makes NaN of it; exp(score + MASKED - max) is exactly 0 in float32
@@ -168,14 +176,13 @@ def projection_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def rope_tables(config: ModelConfig, length: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 (kinds, length, d), for positions 0 to length - 1.
+def rope_table(kind: AttentionKind, rotary_dim: int, length: int) -> tuple[Tensor, Tensor]:
+    """cos and sin, float32 (length, rotary_dim), for positions 0 to length - 1.
 
     Frequencies and angles are float32 throughout, as in transformers: at position 10,000 a float64 angle would differ by 1e-4.
     """
     positions = torch.arange(length, dtype=torch.float32)
-    inverse = torch.stack([_inverse_frequencies(kind, config.head_dim) for kind in config.attention_kinds])  # (kinds, d/2)
-    angles = positions[None, :, None] * inverse[:, None, :]
+    angles = positions[:, None] * _inverse_frequencies(kind, rotary_dim)[None, :]
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
@@ -185,20 +192,8 @@ def attention_over(cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: 
     return functools.partial(attention, cos=cos, sin=sin, mask=mask, scale=scale, cache=cache)
 
 
-def attention_masks(config: ModelConfig, segment_ids: Tensor) -> Tensor:
-    """Additive masks, float32 (kinds, T, T), of segment_ids int64 (T,): 0 where a query sees a key, else MASKED.
-
-    It does iff both are of one segment, the key is not later, and `query - key < window`.
-    """
-    index = torch.arange(segment_ids.shape[0])
-    distance = index[:, None] - index[None, :]
-    visible = (segment_ids[:, None] == segment_ids[None, :]) & (distance >= 0)
-    windows = [visible if kind.window is None else visible & (distance < kind.window) for kind in config.attention_kinds]
-    return torch.where(torch.stack(windows), 0.0, MASKED)
-
-
-def _inverse_frequencies(kind: AttentionKind, head_dim: int) -> Tensor:
-    inverse = 1.0 / (kind.rope_theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+def _inverse_frequencies(kind: AttentionKind, rotary_dim: int) -> Tensor:
+    inverse = 1.0 / (kind.rope_theta ** (torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim))
     scaling = kind.rope_scaling
     if scaling is None:
         return inverse

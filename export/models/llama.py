@@ -8,6 +8,7 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
+from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     FULL,
     LayerCount,
@@ -19,6 +20,7 @@ from lcsb_mobile.export.models.hf_config import (
     refuse_unless,
     resolve_attention,
 )
+from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
 
@@ -44,7 +46,8 @@ def read_config(raw: Raw) -> ModelConfig:
     fields = read_fields(raw, LlamaFields)
     refuse_unless("llama", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
-    kinds, layer_kinds = resolve_attention([FULL] * fields.num_hidden_layers, {FULL: read_flat_rope(raw)}, None)
+    layer_types = [FULL] * fields.num_hidden_layers
+    attention_kinds = resolve_attention(layer_types, {FULL: read_flat_rope(raw)}, None)
     config = ModelConfig(
         model_type="llama",
         vocab_size=fields.vocab_size,
@@ -56,8 +59,9 @@ def read_config(raw: Raw) -> ModelConfig:
         head_dim=head_dim,
         rms_norm_eps=fields.rms_norm_eps,
         tie_word_embeddings=fields.tie_word_embeddings,
-        attention_kinds=kinds,
-        layer_kinds=layer_kinds,
+        layer_types=tuple(layer_types),
+        attention_kinds=attention_kinds,
+        rotary_dim=head_dim,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         mlp_bias=fields.mlp_bias,
@@ -83,6 +87,13 @@ def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Atte
     h = h + self_attention(x, linear, attend, config)
     x = rms_norm(h, vectors["post_attention_layernorm.weight"], config.rms_norm_eps)
     return h + gated_mlp(x, linear, silu)
+
+
+def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
+    return decoder_kinds(config, layer_weights(config), block)
+
+
+layers = decoder_layers
 
 
 def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:

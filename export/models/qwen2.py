@@ -8,6 +8,7 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
+from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     LayerCount,
     LayerTypes,
@@ -19,6 +20,7 @@ from lcsb_mobile.export.models.hf_config import (
     read_flat_rope,
     refuse_unless,
 )
+from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
 
@@ -47,7 +49,7 @@ def read_config(raw: Raw) -> ModelConfig:
     refuse_unless("qwen2", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     window = fields.sliding_window if fields.use_sliding_window else None
-    kinds, layer_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
+    layer_types, attention_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
     config = ModelConfig(
         model_type="qwen2",
         vocab_size=fields.vocab_size,
@@ -59,8 +61,9 @@ def read_config(raw: Raw) -> ModelConfig:
         head_dim=head_dim,
         rms_norm_eps=fields.rms_norm_eps,
         tie_word_embeddings=fields.tie_word_embeddings,
-        attention_kinds=kinds,
-        layer_kinds=layer_kinds,
+        layer_types=tuple(layer_types),
+        attention_kinds=attention_kinds,
+        rotary_dim=head_dim,
         qkv_bias=True,
         query_scale=default_query_scale(head_dim),
     )
@@ -84,6 +87,13 @@ def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Atte
     h = h + self_attention(x, linear, attend, config)
     x = rms_norm(h, vectors["post_attention_layernorm.weight"], config.rms_norm_eps)
     return h + gated_mlp(x, linear, silu)
+
+
+def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
+    return decoder_kinds(config, layer_weights(config), block)
+
+
+layers = decoder_layers
 
 
 def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:

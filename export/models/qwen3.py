@@ -8,6 +8,7 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig, default_query_scale
+from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     LayerCount,
     LayerTypes,
@@ -19,6 +20,7 @@ from lcsb_mobile.export.models.hf_config import (
     read_flat_rope,
     refuse_unless,
 )
+from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.models.layers import (
     Attend,
     Linear,
@@ -56,7 +58,7 @@ def read_config(raw: Raw) -> ModelConfig:
     fields = read_fields(raw, Qwen3Fields)
     refuse_unless("qwen3", {"hidden_act": (fields.hidden_act, ("silu",))})
     window = fields.sliding_window if fields.use_sliding_window else None
-    kinds, layer_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
+    layer_types, attention_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
     config = ModelConfig(
         model_type="qwen3",
         vocab_size=fields.vocab_size,
@@ -68,8 +70,9 @@ def read_config(raw: Raw) -> ModelConfig:
         head_dim=fields.head_dim,
         rms_norm_eps=fields.rms_norm_eps,
         tie_word_embeddings=fields.tie_word_embeddings,
-        attention_kinds=kinds,
-        layer_kinds=layer_kinds,
+        layer_types=tuple(layer_types),
+        attention_kinds=attention_kinds,
+        rotary_dim=fields.head_dim,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         query_scale=default_query_scale(fields.head_dim),
@@ -93,6 +96,13 @@ def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Atte
     h = h + normed_attention(x, vectors, linear, attend, config, norm)
     x = norm(h, vectors["post_attention_layernorm.weight"], config)
     return h + gated_mlp(x, linear, silu)
+
+
+def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
+    return decoder_kinds(config, layer_weights(config), block)
+
+
+layers = decoder_layers
 
 
 def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:

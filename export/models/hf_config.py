@@ -57,9 +57,7 @@ def refuse_unless(model_type: str, options: Mapping[str, tuple[object, Sequence[
         raise UnsupportedModelError(f"{model_type} with an unsupported option: {'; '.join(faults)}")
 
 
-def resolve_layer_types(
-    layer_types: LayerTypes | None, default: LayerTypes, supported: Sequence[str] = (FULL, SLIDING)
-) -> LayerTypes:
+def resolve_layer_types(layer_types: LayerTypes | None, default: LayerTypes, supported: Sequence[str] = (FULL, SLIDING)) -> LayerTypes:
     """`layer_types`, or the default. Raises when there is not one per layer, or one that is not known."""
     layer_types = default if layer_types is None else layer_types
     if len(layer_types) != len(default):

@@ -132,17 +132,22 @@ def split_heads(x: Tensor, head_dim: int) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Tensor:
     """Grouped-query attention with RoPE: q (T, H, d), k and v (T, K, d), additive mask (T, T) -> (T, H * d).
 
-    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated. A `cache` may
-    put the S keys and values of other tokens in their place; then mask is (T, S).
+    A `cache` may put the S keys and values of other tokens in their place; then mask is (T, S).
     """
-    T, H, d = q.shape
-    K = k.shape[1]
-    q = apply_rope(q, cos, sin, scale)
-    q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
-    k = apply_rope(k, cos, sin)
+    q, k = apply_rope(q, cos, sin, scale), apply_rope(k, cos, sin)
     if cache is not None:
         k, v = cache(k, v)
-    S = k.shape[0]
+    return attention_of_rotated(q, k, v, mask)
+
+
+def attention_of_rotated(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Grouped-query attention of q (T, H, d), scaled, k and v (S, K, d), all after RoPE, and an additive mask (T, S) -> (T, H * d).
+
+    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated.
+    """
+    T, H, d = q.shape
+    S, K, _ = k.shape
+    q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
     scores = torch.bmm(q, k.permute(1, 2, 0)).reshape(H, T, S) + mask
     weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, S)
     out = torch.bmm(weights, v.permute(1, 0, 2))  # (K, G * T, d)

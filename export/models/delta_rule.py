@@ -2,8 +2,9 @@
 
     S_t = a_t S_{t-1} + b_t k_t (v_t - a_t S_{t-1}ᵀ k_t)ᵀ,   o_t = S_tᵀ q_t,   a_t = exp(g_t)
 
-T tokens in N = T / C chunks of C, H heads with keys of d and values of e. Within a chunk all tokens are solved for at once: with X = (I + A)⁻¹
-and A_ij = b_i (k_i · k_j) a_{j+1} … a_i for j < i, what the tokens add to the state is X (b v) - X (b k a_1 … a_i) S.
+T tokens in N = T / C chunks of C, H heads with keys of d and values of e. A chunk is solved at once for u_i = b_i (v_i - a_i S_{i-1}ᵀ k_i),
+which token i adds to the state as k_i u_iᵀ: with S the state before the chunk, A_ij = b_i (k_i · k_j) a_{j+1} … a_i for j < i, and
+X = (I + A)⁻¹, these are u = X (b v) - X (b a_1 … a_i k) S.
 """
 
 from __future__ import annotations

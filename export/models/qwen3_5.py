@@ -108,7 +108,7 @@ def read_config(raw: Raw) -> ModelConfig:
 
 
 def _text_config(raw: Raw) -> Raw:
-    """The part for the text model. Classes of transformers differ in which part decides whether the head is tied: both must say the same."""
+    """The part for the text model. Which part says whether the head is tied depends on transformers' class, so they must agree."""
     text = raw.get("text_config")
     if not isinstance(text, Mapping):
         raise CheckpointError(f"config.json: text_config: expected an object, found {text!r}")

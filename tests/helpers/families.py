@@ -78,7 +78,8 @@ class Family:
     def logits(self, tokens: Tokens) -> Tensor:
         """Each example alone."""
         with self.running(), torch.no_grad():
-            return torch.cat([self.reference(input_ids=part[None], use_cache=False).logits[0] for part in self._parts(tokens.input_ids, tokens)])
+            parts = self._parts(tokens.input_ids, tokens)
+            return torch.cat([self.reference(input_ids=part[None], use_cache=False).logits[0] for part in parts])
 
     def step(self, tokens: Tokens, train: Iterable[int], propagate: Iterable[int]) -> tuple[Tensor, dict[int, Lora]]:
         """Each example a pass of its own; layers above min(train) outside `propagate` by `h + (o - h).detach()`."""

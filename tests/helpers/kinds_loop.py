@@ -1,4 +1,4 @@
-"""A model of kinds of layers in floats, walked as the host of a bundle walks it: layer by layer up, block by block down, and token by token."""
+"""A model of kinds of layers in floats, walked as a bundle's host does: layer by layer up, block by block down, and token by token."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ class KindsLoop:
     scaling: float
 
     @classmethod
-    def of(cls, model: Model, read: Callable[[str], Tensor], lora: Callable[[int, str, tuple[int, int]], Lora], scaling: float) -> KindsLoop:
+    def of(
+        cls, model: Model, read: Callable[[str], Tensor], lora: Callable[[int, str, tuple[int, int]], Lora], scaling: float
+    ) -> KindsLoop:
         """`read`: a checkpoint's tensors by name. `lora`: of a layer's matrix, by number, name and shape -> lora_A and lora_B."""
         config = model.config
         layers = []
@@ -112,7 +114,7 @@ class KindsLoop:
         return self.model.final_norm(h, self.norm) @ self.head.t()
 
     def logits(self, tokens: Tokens) -> Tensor:
-        h, _, _ = self._up(tokens)
+        h, _ = self._up(tokens)
         return self.logits_of(h)
 
     def loss_of(self, h: Tensor, labels: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class KindsLoop:
         """Loss, and the gradients of the trained layers' LoRA. `crossing`: False leaves out the gradients of what crosses layers."""
         train, propagate = set(train), set(propagate)
         lowest = min(train)
-        h, inputs, values = self._up(tokens)
+        h, inputs = self._up(tokens)
         h = h.detach().requires_grad_()
         loss = self.loss_of(h, tokens.labels)
         (g,) = torch.autograd.grad(loss, h)
@@ -167,7 +169,7 @@ class KindsLoop:
         padding = length - len(ids)
         tokens = Tokens.packed([ids, ids.new_full((padding,), 3)] if padding else [ids])
         memories = [Remembered({name: state.by_position for name, state in self.kind(n).states.items()}) for n in range(len(self.layers))]
-        h, _, _ = self._up(tokens, memories)
+        h, _ = self._up(tokens, memories)
         for number, memory in enumerate(memories):
             self._check(number, memory, length)
         return self.logits_of(h)[len(ids) - 1], memories
@@ -193,8 +195,8 @@ class KindsLoop:
             rest = [self.decode(int(ids[place]), place, length, memories) for place in range(prompt, len(ids))]
         return torch.stack([first, *rest])
 
-    def _up(self, tokens: Tokens, memories: Sequence[Remembered] | None = None) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Tensor]]:
-        """The last h, each layer's inputs, and what crosses layers."""
+    def _up(self, tokens: Tokens, memories: Sequence[Remembered] | None = None) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """The last h, and each layer's inputs."""
         h, tables = self.embed(tokens.input_ids), self._tables(tokens)
         values: dict[str, Tensor] = {}
         inputs = []
@@ -203,7 +205,7 @@ class KindsLoop:
                 inputs.append(self._inputs(place, h, tables, values))
                 h, *given = self.block(number, inputs[-1], memory=None if memories is None else memories[number])
                 values |= {place.gives[name]: x for name, x in zip(self.kind(number).gives, given) if name in place.gives}
-        return h, inputs, values
+        return h, inputs
 
     def _inputs(self, place: Place, h: Tensor, tables: Values, values: Values) -> dict[str, Tensor]:
         kind = self.model.kinds[place.kind]

@@ -10,8 +10,8 @@ import torch
 from helpers.families import relative
 from torch import Tensor
 
-from lcsb_mobile.export.models.delta_rule import CHUNK, Chunks, _Inverse, constants, delta_rule, delta_step, l2_norm, softplus
 from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models.delta_rule import CHUNK, Chunks, _Inverse, constants, delta_rule, delta_step, l2_norm, softplus
 from lcsb_mobile.export.models.tables import step_tables
 
 T, HEADS, KEY, VALUE = 3 * CHUNK, 3, 10, 14

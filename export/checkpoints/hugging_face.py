@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tokenizers
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
-from lcsb_mobile.export.models import architecture, checkpoint_weights
+from lcsb_mobile.export.models import architecture, checkpoint_weights, embedding_name
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' names of what is read -> torch's
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LEFT_OUT = {"model.visual.": "its vision tower", "mtp.": "its multi-token prediction"}  # what tensors begin with that no text needs
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -162,10 +164,15 @@ def _open_directory(directory: Path) -> DirectoryCheckpoint:
             f"{directory}: the weights are quantised (quant_method {method!r}); supported: {', '.join(DTYPES.values())}, or a .gguf file"
         )
     config = _read_config(raw, directory / "config.json")
+    stored = _stored_tensors(directory)
+    config = _with_stored_prefix(config, stored)
     expected = checkpoint_weights(config)
-    files = _weight_files(directory, expected)
+    files = _weight_files(directory, stored, expected)
     dtypes = _check_tensors(directory, files, expected)
-    return DirectoryCheckpoint(config, f"{_size(config)}, {' and '.join(sorted(dtypes))}", raw, directory, files)
+    left_out = [part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in stored)]
+    notes = [f"without {' and '.join(left_out)}"] if left_out else []
+    description = ", ".join((_size(config), " and ".join(sorted(dtypes)), *notes))
+    return DirectoryCheckpoint(config, description, raw, directory, files)
 
 
 def _open_gguf(path: Path) -> GgufCheckpoint:
@@ -185,10 +192,13 @@ def _read_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _weight_files(directory: Path, expected: Mapping[str, object]) -> dict[str, Path]:
-    """Tensor name -> the file that should hold it. A tensor that the index does not list is left out."""
+def _stored_tensors(directory: Path) -> dict[str, Path]:
+    """Tensor name -> its file, of all that are listed; none of a single file that cannot be read, which `_check_tensors` names."""
     if (directory / SINGLE).exists():
-        return dict.fromkeys(expected, directory / SINGLE)
+        try:
+            return dict.fromkeys(_read_header(directory / SINGLE), directory / SINGLE)
+        except (SafetensorError, OSError):
+            return {}
     if not (directory / INDEX).exists():
         pickled = [name for name in PICKLED if (directory / name).exists()]
         if pickled:
@@ -197,7 +207,21 @@ def _weight_files(directory: Path, expected: Mapping[str, object]) -> dict[str, 
     weight_map = _read_object(directory / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or any(Path(str(file)).name != file for file in weight_map.values()):
         raise CheckpointError(f"{directory / INDEX}: weight_map: expected an object of tensor names and file names beside the index")
-    return {name: directory / weight_map[name] for name in expected if name in weight_map}
+    return {name: directory / file for name, file in weight_map.items()}
+
+
+def _with_stored_prefix(config: ModelConfig, stored: Mapping[str, Path]) -> ModelConfig:
+    """transformers saves a text model under the names of the multimodal one that it was loaded from, whatever `model_type` it writes."""
+    prefixes = (config.tensor_prefix, *getattr(architecture(config.model_type), "TENSOR_PREFIXES", ()))
+    candidates = [msgspec.structs.replace(config, tensor_prefix=prefix) for prefix in prefixes]
+    return next((candidate for candidate in candidates if embedding_name(candidate) in stored), config)
+
+
+def _weight_files(directory: Path, stored: Mapping[str, Path], expected: Mapping[str, object]) -> dict[str, Path]:
+    """Tensor name -> the file that should hold it. A tensor that the index does not list is left out."""
+    if (directory / SINGLE).exists():
+        return dict.fromkeys(expected, directory / SINGLE)
+    return {name: stored[name] for name in expected if name in stored}
 
 
 def _check_tensors(directory: Path, files: Mapping[str, Path], expected: Mapping[str, tuple[int, ...]]) -> set[str]:

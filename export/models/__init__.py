@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.models import gemma3_text, llama, qwen2, qwen3
+from lcsb_mobile.export.models import gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5
 from lcsb_mobile.export.models.kinds import BlockKind, Place
 
 
 class Architecture(Protocol):
-    """What a module of this package provides. T tokens, D hidden size. FINAL_NORM, where a module has it, is the checkpoint's name of the
-    norm before the head, without the prefix."""
+    """What a module of this package provides. T tokens, D hidden size. Where a module has them, FINAL_NORM is the checkpoint's name of
+    the norm before the head, without the prefix, and TENSOR_PREFIXES are all prefixes that a checkpoint may have."""
 
     def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
         """From the contents of `config.json`. Raises CheckpointError (a field) or UnsupportedModelError (an option)."""
@@ -36,7 +36,15 @@ class Architecture(Protocol):
         ...
 
 
-ARCHITECTURES: dict[str, Architecture] = {"gemma3_text": gemma3_text, "llama": llama, "qwen2": qwen2, "qwen3": qwen3}
+ARCHITECTURES: dict[str, Architecture] = {
+    "gemma3_text": gemma3_text,
+    "lfm2": lfm2,
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "qwen3_5": qwen3_5,  # with a vision tower, which is left out: read as qwen3_5_text
+    "qwen3_5_text": qwen3_5,
+}
 
 
 def architecture(model_type: str) -> Architecture:

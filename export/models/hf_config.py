@@ -22,6 +22,8 @@ Fields = TypeVar("Fields")
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"
+LINEAR = "linear_attention"
+CONV = "conv"
 ROPE_TYPES = ("default", "linear", "llama3")
 
 
@@ -111,10 +113,26 @@ def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, wh
     return float(found_theta), _scaling(raw, fields, rope_type, where)
 
 
-def read_flat_rope(raw: Raw) -> tuple[float, RopeScaling | None]:
-    """As `read_rope`: the one RoPE of all layers, of base 10,000 unless `raw` says another. The classic `rope_scaling` wins."""
+def read_flat_rope(raw: Raw, default_theta: float = 10_000.0) -> tuple[float, RopeScaling | None]:
+    """As `read_rope`: the one RoPE of all layers. The classic `rope_scaling` wins."""
     name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
-    return read_rope(raw, raw.get(name), theta=raw.get("rope_theta"), default_theta=10_000.0, where=name)
+    return read_rope(raw, raw.get(name), theta=raw.get("rope_theta"), default_theta=default_theta, where=name)
+
+
+def read_partial_rope(
+    raw: Raw, head_dim: int, default_factor: float, ignored: Sequence[str] = ()
+) -> tuple[tuple[float, RopeScaling | None], int]:
+    """As `read_flat_rope`, and how much of a head it turns. `ignored`: keys of the RoPE dictionary that change nothing here."""
+    name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
+    rope = raw.get(name) or {}
+    factor = raw.get("partial_rotary_factor", default_factor)
+    if isinstance(rope, Mapping):  # else it is refused below
+        factor = rope.get("partial_rotary_factor", factor)
+        rope = {key: value for key, value in rope.items() if key not in ("partial_rotary_factor", *ignored)}
+    if not isinstance(factor, int | float) or not 0 < factor <= 1:
+        raise CheckpointError(f"config.json: partial_rotary_factor: expected a number above 0 and up to 1, found {factor!r}")
+    whole = {key: value for key, value in raw.items() if key != "partial_rotary_factor"}
+    return read_flat_rope(whole | {name: rope}), int(head_dim * factor)
 
 
 def check_shape(config: ModelConfig) -> ModelConfig:
@@ -125,6 +143,13 @@ def check_shape(config: ModelConfig) -> ModelConfig:
         faults.append(f"num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})")
     if config.head_dim % 2:
         faults.append(f"head_dim ({config.head_dim}) is odd, and RoPE needs pairs")
+    elif config.rotary_dim % 2 or not config.rotary_dim:
+        faults.append(f"partial_rotary_factor: RoPE turns {config.rotary_dim} of head_dim ({config.head_dim}), and needs pairs")
+    if not config.intermediate_size:
+        faults.append("intermediate_size is too small for block_auto_adjust_ff_dim")
+    rule = config.linear_attention
+    if rule is not None and rule.num_value_heads % rule.num_key_heads:
+        faults.append(f"linear_num_value_heads ({rule.num_value_heads}) is not a multiple of linear_num_key_heads ({rule.num_key_heads})")
     if faults:
         raise CheckpointError(f"config.json: {'; '.join(faults)}")
     return config

@@ -99,10 +99,14 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x * (1.0 + 0.044715 * (x * x)) * (2.0 * math.sqrt(2.0 / math.pi)))
 
 
-def gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """`down(activation(gate(x)) * up(x))`, (T, D) -> (T, D)."""
-    tiles = zip(linear.rows("mlp.gate_proj", x), linear.rows("mlp.up_proj", x))
-    return linear.columns("mlp.down_proj", (activation(gate) * up for gate, up in tiles))
+MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+def gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor], names: tuple[str, str, str] = MLP) -> Tensor:
+    """`down(activation(gate(x)) * up(x))`, (T, D) -> (T, D). `names`: of gate, up and down."""
+    gate_name, up_name, down_name = names
+    tiles = zip(linear.rows(gate_name, x), linear.rows(up_name, x))
+    return linear.columns(down_name, (activation(gate) * up for gate, up in tiles))
 
 
 def rotate_half(x: Tensor) -> Tensor:
@@ -110,9 +114,15 @@ def rotate_half(x: Tensor) -> Tensor:
     return torch.cat((-second, first), dim=-1)
 
 
-def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (arXiv 2104.09864) of x (T, heads, d) by cos, sin (T, d)."""
-    return x * cos[:, None] + rotate_half(x) * sin[:, None]
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, scale: float | None = None) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) of x (T, heads, d), times `scale`. cos, sin (T, r) turn the first r of d."""
+    if scale is not None:
+        cos, sin = cos * scale, sin * scale  # scaling the tables costs T*d products, scaling the scores H*T*T
+    r, d = cos.shape[1], x.shape[2]
+    if r == d:
+        return x * cos[:, None] + rotate_half(x) * sin[:, None]
+    turned, rest = torch.split(x, [r, d - r], -1)
+    return torch.cat((apply_rope(turned, cos, sin), rest if scale is None else rest * scale), -1)
 
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
@@ -122,17 +132,22 @@ def split_heads(x: Tensor, head_dim: int) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Tensor:
     """Grouped-query attention with RoPE: q (T, H, d), k and v (T, K, d), additive mask (T, T) -> (T, H * d).
 
-    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated. A `cache` may
-    put the S keys and values of other tokens in their place; then mask is (T, S).
+    A `cache` may put the S keys and values of other tokens in their place; then mask is (T, S).
     """
-    T, H, d = q.shape
-    K = k.shape[1]
-    q = apply_rope(q, cos * scale, sin * scale)  # scaling the tables costs T*d products, scaling the scores H*T*T
-    q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
-    k = apply_rope(k, cos, sin)
+    q, k = apply_rope(q, cos, sin, scale), apply_rope(k, cos, sin)
     if cache is not None:
         k, v = cache(k, v)
-    S = k.shape[0]
+    return attention_of_rotated(q, k, v, mask)
+
+
+def attention_of_rotated(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Grouped-query attention of q (T, H, d), scaled, k and v (S, K, d), all after RoPE, and an additive mask (T, S) -> (T, H * d).
+
+    The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated.
+    """
+    T, H, d = q.shape
+    S, K, _ = k.shape
+    q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
     scores = torch.bmm(q, k.permute(1, 2, 0)).reshape(H, T, S) + mask
     weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, S)
     out = torch.bmm(weights, v.permute(1, 0, 2))  # (K, G * T, d)

@@ -32,6 +32,27 @@ def _qwen2(hidden: int, inner: int, layers: int, heads: int, theta: float = 1_00
     } | others
 
 
+def _lfm2(hidden: int, inner: int, heads: int) -> Fields:
+    """Sixteen layers; `inner` is before its adjustment."""
+    return {
+        "model_type": "lfm2",
+        "vocab_size": 65_536,
+        "hidden_size": hidden,
+        "block_ff_dim": inner,
+        "block_auto_adjust_ff_dim": True,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_multiple_of": 256,
+        "num_hidden_layers": 16,
+        "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "norm_eps": 1e-5,
+        "conv_L_cache": 3,
+        "conv_bias": False,
+        "rope_theta": 1_000_000.0,
+    }
+
+
 SHAPES: dict[str, Fields] = {
     "tiny": _qwen2(160, 448, 8, 5, theta=10_000.0, vocab_size=264, num_key_value_heads=1, head_dim=32),
     "smollm2-135m": {
@@ -97,6 +118,33 @@ SHAPES: dict[str, Fields] = {
         "sliding_window_pattern": 6,
         "rope_theta": 1_000_000.0,
         "rope_local_base_freq": 10_000.0,
+        "tie_word_embeddings": True,
+    },
+    "lfm2-350m": _lfm2(1_024, 6_656, 16),
+    "lfm2-1.2b": _lfm2(2_048, 12_288, 32),
+    "qwen3.5-0.8b": {  # `text_config`
+        "model_type": "qwen3_5_text",
+        "vocab_size": 248_320,
+        "hidden_size": 1_024,
+        "intermediate_size": 3_584,
+        "num_hidden_layers": 24,
+        "full_attention_interval": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "linear_conv_kernel_dim": 4,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 16,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000_000.0,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [11, 11, 10],
+            "mrope_interleaved": True,
+        },
         "tie_word_embeddings": True,
     },
 }

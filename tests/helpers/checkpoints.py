@@ -42,6 +42,20 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 5,
         "query_pre_attn_scalar": 20,
     },
+    "lfm2": {
+        "num_hidden_layers": 5,
+        "full_attn_idxs": [1, 4],
+        "block_auto_adjust_ff_dim": False,
+    },
+    "qwen3_5_text": {
+        "num_hidden_layers": 5,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 3,
+        "linear_num_value_heads": 6,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 12,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.34},  # 4 of 12
+    },
 }
 
 
@@ -68,10 +82,13 @@ def random_model(model_type: str, *, tied: bool, seed: int = 0, **overrides: Any
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            deviation = 0.3 if parameter.dim() == 1 else parameter.shape[1] ** -0.5  # matrices keep the variance of their input
+            deviation = 0.3 if parameter.dim() == 1 else parameter[0].numel() ** -0.5  # matrices keep the variance of their input
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
             if name.endswith("norm.weight"):
                 parameter.add_(1.0)
+            elif name.endswith("dt_bias"):
+                parameter.sub_(3.0)  # as trained models have it: some heads remember few tokens, others hundreds
+                parameter.mul_(1.5)
     return model.eval()
 
 

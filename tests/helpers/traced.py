@@ -14,7 +14,7 @@ from lcsb_mobile.export.models.tables import token_tables
 
 # What lowers to one or two small operators. None of index, gather, scatter, copy or empty is among them.
 OPERATORS = frozenset(
-    [
+    {
         "_softmax",
         "abs",
         "add",
@@ -32,6 +32,8 @@ OPERATORS = frozenset(
         "mm",
         "mul",
         "neg",
+    }
+    | {
         "permute",
         "pow",
         "reciprocal",
@@ -46,7 +48,7 @@ OPERATORS = frozenset(
         "t",
         "unsqueeze",
         "view",
-    ]
+    }
 )
 Parts = dict[str, dict[str, Tensor]]
 

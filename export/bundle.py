@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -16,20 +16,22 @@ from typing import get_args
 import msgspec
 
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter
+from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter, vector_size
 from lcsb_mobile.bundle.directory import seal, write_bundle
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions
 from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
-from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, BlockWork, Graph, Manifest, RuntimeSettings
+from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
+from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
 from lcsb_mobile.config import ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
-from lcsb_mobile.export.graphs.blocks import capture_blocks, capture_decoding
+from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks, capture_decoding, state_shape
 from lcsb_mobile.export.graphs.head import capture_final_norm
 from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.models import Model, model_of
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.export.target import ExportRequest, exporter
 from lcsb_mobile.export.weights.calibrate import read_calibration
@@ -143,8 +145,11 @@ def _fill(
     warnings: list[str],
 ) -> Manifest:
     config, quantization = checkpoint.config, options.quantization
+    model = model_of(config)
+    exporter(options.target).check_model(model)
+    _check_length(options.seq_len, config)
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
-    layout = lora_layout(config, options.lora)
+    layout = lora_layout(model, options.lora)
     adapter = content.initial_adapter(layout, options.seed)
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, config.vocab_size)
@@ -161,10 +166,10 @@ def _fill(
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()
-    graphs, block_flops, block_bytes, runtime = _write_graphs(directory, config, options, layout, table, adapter, clock)
+    graphs, kinds, runtime = _write_graphs(directory, model, options, layout, table, adapter, clock)
     save_adapter(directory / ADAPTER_FILE, layout, adapter)
     with clock("trace"):
-        runner = EagerRunner(config, layout, MappedWeights(directory / WEIGHTS_FILE, table))
+        runner = EagerRunner(model, layout, MappedWeights(directory / WEIGHTS_FILE, table))
         trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress) if content.traced else NO_TRACE
         write_trace(directory / GOLDEN_FILE, trace)
     return Manifest(
@@ -172,7 +177,9 @@ def _fill(
         target=options.target,
         source=f"{Path(options.model).name}: {checkpoint.description}",
         model=config,
-        adapter=layout,
+        lora=options.lora,
+        kinds=kinds,
+        layers=_layers(model, layout),
         quantization=quantization,
         seq_len=options.seq_len,
         seed=options.seed,
@@ -180,8 +187,6 @@ def _fill(
         schedule=schedule,
         optimizer=options.optimizer,
         accuracy_level=options.accuracy_level,
-        block_flops=block_flops,
-        block_decompressed_bytes=block_bytes,
         runtime=runtime,
         graphs=graphs,
         weights=table,
@@ -199,27 +204,60 @@ def _state_ends(path: Path, tokenizer: Tokenizer) -> None:
 
 def _write_graphs(
     directory: Path,
-    config: ModelConfig,
+    model: Model,
     options: ExportOptions,
     layout: AdapterLayout,
     table: tuple[WeightTensor, ...],
     adapter: Float32Array,
     clock: _Clock,
-) -> tuple[dict[str, Graph], BlockWork, BlockWork, RuntimeSettings]:
+) -> tuple[dict[str, Graph], tuple[Kind, ...], RuntimeSettings]:
     """A function of its own, so that the captured graphs are gone when the trace is recorded."""
-    quantization, seq_len = options.quantization, options.seq_len
+    config, quantization = model.config, options.quantization
     tile = tile_rows(config.hidden_size, config.intermediate_size, quantization.group_size)
+    setting = Setting(model, options.lora, quantization, options.seq_len, tile)
     with clock("capture"):
-        blocks = capture_blocks(config, layout, quantization, seq_len, tile)
-        norms = capture_final_norm(config, seq_len)
+        blocks = capture_blocks(setting)
+        norms = capture_final_norm(model, options.seq_len)
     with clock("graphs"):
-        int8 = capture_blocks(config, layout, quantization, seq_len).forward if options.accuracy_level else None
-        parts = StepParts(config, layout, quantization, blocks, *norms, table, int8)
-        decoding = partial(capture_decoding, config, layout, quantization, seq_len, tile)
+        whole = capture_blocks(replace(setting, tile=None)).kinds if options.accuracy_level else {}
+        int8 = {name: graphs.forward for name, graphs in whole.items()}
+        parts = StepParts(layout, quantization, blocks, *norms, table, int8)
         target = exporter(options.target)
-        graphs = target.export_programs(ExportRequest(directory, parts, adapter, options.optimizer, decoding))
-    flops, decompressed = blocks.work()
-    return graphs, flops, decompressed, target.runtime_settings(graphs, options.accuracy_level)
+        request = ExportRequest(directory, parts, adapter, options.optimizer, partial(capture_decoding, setting))
+        graphs = target.export_programs(request)
+    kinds = tuple(_kind(kind, options.seq_len) for kind in blocks.kinds.values())
+    return graphs, kinds, target.runtime_settings(graphs, options.accuracy_level)
+
+
+def _check_length(seq_len: int, config: ModelConfig) -> None:
+    heads = config.linear_attention
+    if heads is not None and seq_len % heads.chunk:
+        raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")
+
+
+def _kind(graphs: KindGraphs, seq_len: int) -> Kind:
+    kind = graphs.kind
+    flops, decompressed = graphs.work()
+    state = tuple(StateTensor(name, state_shape(kind, name, seq_len), state.by_position) for name, state in kind.states.items())
+    return Kind(
+        name=kind.name,
+        reads=kind.reads,
+        takes=kind.takes,
+        gives=kind.gives,
+        size=vector_size(graphs.matrices),
+        matrices=graphs.matrices,
+        state=state,
+        attention_width=kind.attention_width,
+        flops=flops,
+        decompressed_bytes=decompressed,
+    )
+
+
+def _layers(model: Model, layout: AdapterLayout) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(place.kind, number, offset, dict(place.reads), dict(place.takes), dict(place.gives))
+        for place, number, offset in zip(model.places, model.numbers, layout.offsets, strict=True)
+    )
 
 
 def _trace(
@@ -238,6 +276,7 @@ def _trace(
     return record_trace(
         runner,
         adapter,
+        runner.layout.slices,
         options.optimizer,
         golden_batches(tokenizer.encode, options.seq_len, 2),
         [] if large else single_steps(config),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,11 +21,11 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.export_options import TINY
-from lcsb_mobile.bundle.weights import LAYERS, MappedWeights
+from lcsb_mobile.bundle.weights import layer_tensor
 from lcsb_mobile.config import ModelConfig, Record
 from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.checkpoints.hugging_face import DTYPES, INDEX, SINGLE, open_checkpoint
-from lcsb_mobile.export.models import checkpoint_weights
+from lcsb_mobile.export.models import checkpoint_weights, embedding_name, head_name, layer_prefix
 from lcsb_mobile.export.weights.quantization import dequantize
 from lcsb_mobile.io.files import replace_directory
 from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
@@ -40,7 +39,6 @@ CONFIG_TOLERANCE = 1e-6  # relative: GGUF keeps a configuration's numbers in flo
 OTHER_MODEL = 0.7  # a matrix further than that from the bundle's, relative, is none of this model: 4 bits cost 0.1, another matrix 1.4
 
 SAFETENSORS_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
-LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -67,25 +65,32 @@ class Base(Protocol):
 
 
 class BundleWeights:
-    """A bundle's frozen weights, decompressed, by Hugging Face's names."""
+    """A bundle's quantised matrices, decompressed, by Hugging Face's names. What a bundle does not quantise is as `model` has it."""
 
-    def __init__(self, weights: MappedWeights) -> None:
-        self._weights = weights
+    def __init__(self, bundle: Bundle, model: Base) -> None:
+        self._weights, self._model = bundle.weights, model
+        config = bundle.manifest.model
+        self._stacks: dict[str, tuple[str, int | None]] = {
+            embedding_name(config): ("embed_tokens.weight", None),
+            head_name(config): ("embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight", None),
+        }
+        for layer, place in enumerate(bundle.manifest.layers):
+            for matrix in bundle.manifest.kind_named(place.kind).matrices:
+                name = f"{matrix.name.rpartition('.')[0]}.weight"
+                self._stacks[layer_prefix(config, layer) + name] = layer_tensor(place.kind, name), place.number
 
     def read(self, name: str) -> Tensor:
-        return torch.from_numpy(self._array(name))
+        return self._model.read(name)
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
-        packed, scale = (torch.from_numpy(self._array(f"{name}.{part}")[start:stop]) for part in ("packed", "scale"))
+        if name not in self._stacks:
+            return self._model.read_rows(name, start, stop)
+        stack, number = self._stacks[name]
+        arrays = [self._weights[f"{stack}.{part}"] for part in ("packed", "scale")]
+        packed, scale = (torch.from_numpy((array if number is None else array[number])[start:stop]) for array in arrays)
         rows = dequantize(packed, scale)
         self._weights.release()
         return rows
-
-    def _array(self, name: str) -> npt.NDArray[Any]:
-        if match := LAYER_TENSOR.fullmatch(name):
-            layer: npt.NDArray[Any] = self._weights[LAYERS + match[2]][int(match[1])]
-            return layer
-        return self._weights[name.removeprefix("model.")]
 
 
 def merge(bundle: Bundle, options: MergeOptions, progress: Progress = lambda stage, done, total: None) -> MergedModel:
@@ -100,7 +105,7 @@ def merge(bundle: Bundle, options: MergeOptions, progress: Progress = lambda sta
     adapter = read_source(options.source, manifest.adapter)
     with open_checkpoint(path) as model, replace_directory(options.output, options.force) as directory:
         _check_model(path, model.config, manifest.model)
-        own = BundleWeights(bundle.weights)
+        own = BundleWeights(bundle, model)
         merging = Merging(own if options.dequantized else model, own, model.config, manifest.adapter, adapter, options.dtype)
         files = _write_weights(directory, merging, lambda done, total: progress("weights", done, total))
         _write_config(directory, path, model.raw, options.dtype)
@@ -119,9 +124,9 @@ class Merging:
         self.base, self.own, self.scaling, self.dtype = base, own, layout.lora.scaling, dtype
         self.shapes = checkpoint_weights(config)
         self.lora = {
-            f"model.layers.{layer}.{name}": torch.from_numpy(view)
-            for layer in range(layout.num_layers)
-            for name, view in layout.views(adapter[layer]).items()
+            layout.module_name(layer, name): torch.from_numpy(view)
+            for layer, vector in enumerate(layout.vectors(adapter))
+            for name, view in layout.views(layer, vector).items()
         }
         self.merged = 0
         self._squares, self._norm = 0.0, 0.0
@@ -133,7 +138,7 @@ class Merging:
 
     def parts(self, name: str) -> Iterator[npt.NDArray[Any]]:
         shape = self.shapes[name]
-        if len(shape) == 1:
+        if len(shape) != 2:
             yield self._stored(name, self.base.read(name))
             return
         module = name.removesuffix(".weight")

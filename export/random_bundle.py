@@ -24,7 +24,7 @@ from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.bundle import Content, Progress, export_model
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
 from lcsb_mobile.export.models import architecture
-from lcsb_mobile.export.models.layers import rope_tables
+from lcsb_mobile.export.models.tables import table_weights
 from lcsb_mobile.export.weights.compress import weight_table
 from lcsb_mobile.formatting import megabytes
 
@@ -123,10 +123,9 @@ def random_adapter(layout: AdapterLayout, seed: int) -> Float32Array:
     """As initialised, but B is not zero: so no gradient is."""
     adapter = layout.initial(seed)
     generator = np.random.default_rng(seed + 1)
-    for layer in adapter:
-        for name, view in layout.views(layer).items():
-            if name.endswith(".lora_B"):
-                view[:] = 0.01 * generator.standard_normal(view.shape, np.float32)
+    for name, view in layout.named(adapter):
+        if ".lora_B." in name:
+            view[:] = 0.01 * generator.standard_normal(view.shape, np.float32)
     return adapter
 
 
@@ -136,7 +135,7 @@ def write_random_weights(
     """`compress.write_weights` without weights: of no tensor more than CHUNK bytes are in memory. There are no errors to report."""
     table = weight_table(model.config, quantization, seq_len)
     generator = np.random.default_rng(0)
-    tables = dict(zip(("rope.cos", "rope.sin"), rope_tables(model.config, seq_len)))
+    tables = table_weights(model.config, seq_len)
     center = _norm_center(model.config)
     dtypes = {tensor.name.removesuffix(".packed"): tensor.dtype for tensor in table if tensor.name.endswith(".packed")}
     with path.open("wb") as file:

@@ -13,12 +13,13 @@ from lcsb_mobile.bundle.manifest import Graph, RuntimeSettings
 from lcsb_mobile.config import AccuracyLevel, AdamWConfig
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs
 from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.models import Model
 from lcsb_mobile.targets import target_row
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What programs are written from. `directory`: the bundle's, with its `weights.bin`. `adapter`: the initial one, float32 [L, n].
+    """What programs are written from. `directory`: the bundle's, with its `weights.bin`. `adapter`: the initial one, float32 [N].
     `decoding`: captures the programs of generation, for a target that has them."""
 
     directory: Path
@@ -36,6 +37,10 @@ class Exporter(Protocol):
 
     def import_tools(self) -> Any:
         """Raises MissingDependencyError for want of one of TOOLS."""
+        ...
+
+    def check_model(self, model: Model) -> None:
+        """Raises UnsupportedModelError for a model whose layers the target's programs cannot compute."""
         ...
 
     def export_programs(self, request: ExportRequest) -> dict[str, Graph]:

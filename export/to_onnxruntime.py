@@ -10,25 +10,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
+from lcsb_mobile.bundle.adapter import vector_size
 from lcsb_mobile.bundle.manifest import Graph, GraphTensor
-from lcsb_mobile.bundle.weights import LAYERS
+from lcsb_mobile.bundle.programs import ANY, GRADIENT, PAST, UPDATE, program_name
+from lcsb_mobile.bundle.weights import layer_tensor
 from lcsb_mobile.config import AdamWConfig, ModelConfig
-from lcsb_mobile.export.graphs.blocks import DecodeGraphs
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindDecoding, KindGraphs, bound_shapes, given_shapes, state_shape
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.parts import StepParts
-from lcsb_mobile.export.models.layers import MASKED
+from lcsb_mobile.export.graphs.tables import TableGraph
+from lcsb_mobile.export.models import Model
+from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder, save_model, value
 from lcsb_mobile.export.onnx.lowering import lower
 from lcsb_mobile.export.onnx.products import export_gemm
 from lcsb_mobile.export.onnx.settings import runtime_settings
-from lcsb_mobile.export.onnx.step_graph import attention_inputs, embed, final_norm, head, row_logits
+from lcsb_mobile.export.onnx.step_graph import const_feeds, embed, final_norm, head, row_logits, tables
 from lcsb_mobile.export.onnx.working_set import working_bytes
 from lcsb_mobile.export.target import ExportRequest
 
-__all__ = ["TOOLS", "export_programs", "import_tools", "runtime_settings"]
+__all__ = ["TOOLS", "export_programs", "check_model", "import_tools", "runtime_settings"]
 
 TOOLS: tuple[str, ...] = ()
 
@@ -41,13 +44,18 @@ def import_tools() -> None:
     """Nothing but what this module imports."""
 
 
+def check_model(model: Model) -> None:
+    """Layers of any kinds: the host's loop walks them."""
+
+
 def export_programs(request: ExportRequest) -> dict[str, Graph]:
     """Writes the programs beside `weights.bin`. Returns the description of each, by its file's stem."""
     programs = _Programs(request.directory, request.parts)
-    programs.embed()
+    decoding = request.decoding()
+    programs.embed(decoding)
     programs.blocks()
     programs.heads()
-    programs.decoding(request.decoding())
+    programs.decoding(decoding)
     programs.adamw(request.optimizer)
     return programs.written | export_gemm(request.directory)
 
@@ -63,77 +71,96 @@ class _Programs:
         config, t = self.parts.config, self.parts.seq_len
         self.config: ModelConfig = config
         self.written: dict[str, Graph] = {}
-        self.kinds = range(len(config.attention_kinds))
         self.hidden = (t, config.hidden_size)
-        self.cache = (t, config.num_key_value_heads, config.head_dim)
         self.h = GraphTensor("h", "float32", self.hidden, "the block's input")
         self.h_next = GraphTensor("h_next", "float32", self.hidden, "the block's output")
-        self.adapter = GraphTensor("adapter", "float32", (self.parts.layout.size,), "the layer's LoRA matrices")
-        self.layer_weights = tuple(
-            GraphTensor(w.name.removeprefix(LAYERS), w.dtype, w.shape[1:], "the layer's slice", w.name)
-            for w in self.parts.table
-            if w.per_layer
-        )
         self.batch = (
             GraphTensor("input_ids", "int64", (t,), "tokens"),
             GraphTensor("position_ids", "int64", (t,), "position within the example, from 0"),
-            GraphTensor("segment_ids", "int64", (t,), "which packed example a token belongs to; attention stays within it"),
+            GraphTensor("segment_ids", "int64", (t,), "which packed example a token belongs to; no token sees one of another"),
         )
 
-    def attention(self, rows: int, columns: int) -> tuple[GraphTensor, ...]:
-        return (
-            GraphTensor("cos", "float32", (rows, self.config.head_dim), "RoPE at the tokens' positions, of the layer's kind"),
-            GraphTensor("sin", "float32", (rows, self.config.head_dim), "likewise"),
-            GraphTensor("mask", "float32", (rows, columns), "additive attention mask, of the layer's kind"),
-        )
+    def embed(self, decoding: DecodeGraphs) -> None:
+        """With those tables that the layers' programs need, of training or of a prompt."""
+        needed: dict[str, None] = {}
+        for place, kind in self.parts.model.walk():
+            graphs = self.parts.blocks.kinds[kind.name]
+            used = {
+                *graphs.forward.inputs,
+                *graphs.backward.inputs,
+                *graphs.backward_kept.inputs,
+                *decoding.kinds[kind.name].prefill.inputs,
+            }
+            needed |= {place.reads[name]: None for name in kind.reads if name in used}
+        self.embedding("embed", self.batch, self.hidden, self.parts.blocks.tables.only(needed))
 
-    def by_kind(self, tensors: Sequence[GraphTensor]) -> list[GraphTensor]:
-        """A program of its own makes them for all kinds of layers: `cos.0`, `cos.1` and so on."""
-        return [
-            GraphTensor(f"{x.name}.{kind}", x.dtype, x.shape, f"`{x.name}` for layers of kind {kind}")
-            for x in tensors
-            for kind in self.kinds
-        ]
-
-    def embed(self) -> None:
-        t = self.parts.seq_len
-        outputs = [GraphTensor("h", "float32", self.hidden, "h[0]"), *self.by_kind(self.attention(t, t))]
+    def embedding(self, name: str, inputs: Sequence[GraphTensor], hidden: tuple[int, ...], graph: TableGraph) -> None:
+        outputs = [GraphTensor("h", "float32", hidden, "h[0]")]
+        outputs += [GraphTensor(table, "float32", shape, "a table that layers read") for table, shape in graph.shapes.items()]
 
         def build(b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> list[ir.Value]:
-            tables = attention_inputs(b, self.parts, feeds["position_ids"], feeds["segment_ids"])
-            rows = [_row(b, table, kind) for table in (tables.cos, tables.sin, tables.mask) for kind in self.kinds]
-            return [embed(b, self.parts, feeds["input_ids"]), *rows]
+            made = tables(b, self.parts, graph, feeds)
+            return [embed(b, self.parts, feeds["input_ids"]), *made.values()]
 
-        self.write("embed", self.batch, outputs, build)
+        self.write(name, inputs, outputs, build)
 
     def blocks(self) -> None:
-        t, blocks = self.parts.seq_len, self.parts.blocks
-        forward = [self.h, *self.attention(t, t), self.adapter, *self.layer_weights]
-        backward = [self.h, GraphTensor("g", "float32", self.hidden, "d loss / d output"), *forward[1:]]
+        """Layers of one kind bind tables and values of one shape, so the first of them speaks for all."""
+        crossing: dict[str, tuple[int, ...]] = {}
+        for place, kind in self.parts.model.walk():
+            graphs = self.parts.blocks.kinds[kind.name]
+            if f"{kind.name}_forward" not in self.written:
+                shapes = bound_shapes(kind, place, self.parts.blocks.tables.shapes, crossing)
+                self.kind(graphs, self.bound(kind, shapes))
+            crossing |= given_shapes(kind, place, graphs.forward)
+
+    def kind(self, graphs: KindGraphs, bound: Sequence[GraphTensor]) -> None:
+        kind, name = graphs.kind, graphs.kind.name
+        gives = _gives(kind, graphs.forward)
+        adapter = self.adapter(kind)
+        forward = [self.h, *bound, adapter, *self.weights(kind)]
+        backward = [self.h, GraphTensor("g", "float32", self.hidden, "d loss / d output"), *_gradients(gives), *forward[1:]]
         gradients = [
             GraphTensor("g_next", "float32", self.hidden, "d loss / d h"),
-            GraphTensor("d_adapter", "float32", self.adapter.shape, "d loss / d adapter"),
+            *_gradients([x for x in bound if x.name in kind.takes]),
+            GraphTensor("d_adapter", "float32", adapter.shape, "d loss / d adapter"),
         ]
-        kept = [self.kept(name, node.meta["val"].shape) for name, node in zip(blocks.kept, blocks.forward_keep.results[1:])]
-        if self.parts.int8_forward is None:
-            self.lowered("block_forward", blocks.forward, forward, [self.h_next])
+        shapes = {output: node.meta["val"].shape for output, node in zip(graphs.forward_keep.outputs, graphs.forward_keep.results)}
+        kept = [self.kept(output, shapes[output]) for output in graphs.kept]
+        up = [self.h_next, *gives]
+        if (int8 := self.parts.int8_forward.get(name)) is None:
+            self.lowered(program_name(name, "forward"), kind, graphs.forward, forward, up)
         else:
-            self.int8_forward(self.parts.int8_forward, forward)
-        self.lowered("block_backward", blocks.backward, backward, gradients)
-        self.lowered("block_forward_keep", blocks.forward_keep, forward, [self.h_next, *kept])
-        self.lowered("block_backward_kept", blocks.backward_kept, [*backward, *kept], gradients)
+            self.int8_forward(kind, int8, forward, up)
+        self.lowered(program_name(name, "backward"), kind, graphs.backward, backward, gradients)
+        self.lowered(program_name(name, "forward_keep"), kind, graphs.forward_keep, forward, [*up, *kept])
+        self.lowered(program_name(name, "backward_kept"), kind, graphs.backward_kept, [*backward, *kept], gradients)
 
-    def int8_forward(self, captured: CapturedGraph, inputs: Sequence[GraphTensor]) -> None:
-        """`block_forward` whose matrices are constants: without them ONNX Runtime computes in float whatever level is asked for."""
+    def adapter(self, kind: BlockKind) -> GraphTensor:
+        size = vector_size(self.parts.layout.matrices[kind.name])
+        return GraphTensor("adapter", "float32", (size,), "the layer's LoRA matrices")
+
+    def weights(self, kind: BlockKind) -> list[GraphTensor]:
+        prefix = layer_tensor(kind.name, "")
+        own = [w for w in self.parts.table if w.name.startswith(prefix)]
+        return [GraphTensor(w.name.removeprefix(prefix), w.dtype, w.shape[1:], "the layer's slice", w.name) for w in own]
+
+    def bound(self, kind: BlockKind, shapes: Mapping[str, tuple[int, ...]]) -> list[GraphTensor]:
+        reads = [GraphTensor(name, "float32", shapes[name], "a table that the layer reads") for name in kind.reads if name in shapes]
+        return reads + [GraphTensor(name, "float32", shapes[name], "what an earlier layer gave") for name in kind.takes]
+
+    def int8_forward(self, kind: BlockKind, captured: CapturedGraph, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
+        """A forward whose matrices are constants: without them ONNX Runtime computes in float whatever level is asked for."""
         tensors = {w.name: w for w in self.parts.table}
+        inputs = [x for x in inputs if x.name in captured.inputs]
         fed = [x for x in inputs if x.weight is None or not x.name.endswith((".packed", ".scale"))]
         constant = [x for x in inputs if x not in fed]
 
         def build(b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> Sequence[ir.Value]:
             matrices = {x.name: b.layer_weight(x.name, tensors[str(x.weight)]) for x in constant}
-            return lower(b, captured, {**feeds, **matrices}, INT8_ACTIVATIONS)
+            return lower(b, captured, {**feeds, **matrices, **const_feeds(b, captured, kind.consts)}, INT8_ACTIVATIONS)
 
-        self.write("block_forward", fed, [self.h_next], build, constant)
+        self.write(program_name(kind.name, "forward"), fed, outputs, build, constant)
 
     def kept(self, name: str, shape: Sequence[int]) -> GraphTensor:
         """float16 but for the residual stream, whose values grow with depth beyond what float16 resolves or holds."""
@@ -149,42 +176,53 @@ class _Programs:
         self.write("head_eval", [h, labels], [loss], lambda b, feeds: head(b, self.parts, feeds["h"], feeds["labels"], gradient=False))
 
     def decoding(self, graphs: DecodeGraphs) -> None:
-        t = self.parts.seq_len
-        h, h_next = (GraphTensor(x.name, x.dtype, (1, self.config.hidden_size), x.meaning) for x in (self.h, self.h_next))
         one = [GraphTensor("input_ids", "int64", (1,), "the token"), GraphTensor("position_ids", "int64", (1,), "its position")]
-        outputs = [GraphTensor("h", "float32", h.shape, "h[0]"), *self.by_kind(self.attention(1, t + 1))]
-        self.write("decode_embed", one, outputs, self.build_decode_embed)
-
-        def keys_and_values(prefix: str, rows: int, meaning: str) -> list[GraphTensor]:
-            shape = (rows, *self.cache[1:])
-            return [GraphTensor(f"{prefix}{name}", "float32", shape, meaning) for name in ("keys", "values")]
-
-        weights = (self.adapter, *self.layer_weights)
-        found = keys_and_values("", t, "of all tokens, for the cache; keys after RoPE")
-        self.lowered("block_prefill", graphs.prefill, [self.h, *self.attention(t, t), *weights], [self.h_next, *found])
-        past = keys_and_values("past_", t, "the cache: one place a position")
-        found = keys_and_values("", 1, "of this token, for its place in the cache")
-        self.lowered("block_decode", graphs.decode, [h, *self.attention(1, t + 1), *past, *weights], [h_next, *found])
+        row = (1, self.config.hidden_size)
+        needed: dict[str, None] = {}
+        wide: dict[str, tuple[int, ...]] = {}
+        narrow: dict[str, tuple[int, ...]] = {}
+        done: set[str] = set()
+        for place, kind in self.parts.model.walk():
+            own = graphs.kinds[kind.name]
+            needed |= {place.reads[name]: None for name in kind.reads if name in own.decode.inputs}
+            if kind.name not in done:
+                self.kind_decoding(
+                    kind,
+                    own,
+                    *(
+                        self.bound(kind, bound_shapes(kind, place, *x))
+                        for x in ((self.parts.blocks.tables.shapes, wide), (graphs.tables.shapes, narrow))
+                    ),
+                )
+                done.add(kind.name)
+            wide |= given_shapes(kind, place, own.prefill)
+            narrow |= given_shapes(kind, place, own.decode)
+        self.embedding("decode_embed", one, row, graphs.tables.only(needed))
         logits = GraphTensor("logits", "float32", (self.config.vocab_size,), "of the next token")
-        last = GraphTensor("h", "float32", h.shape, "h[L] of one token")
+        last = GraphTensor("h", "float32", row, "h[L] of one token")
         self.write("logits", [last], [logits], lambda b, feeds: [row_logits(b, self.parts, final_norm(b, self.parts, feeds["h"]))])
 
-    def build_decode_embed(self, b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> list[ir.Value]:
-        """The mask has the cache's places before this position within the window, and the token itself."""
-        t, position = self.parts.seq_len, feeds["position_ids"]
-        tables = [b.op("Gather", b.weight(self.parts.weight(f"rope.{name}")), position, axis=1) for name in ("cos", "sin")]
-        distance = b.op("Sub", position, b.const(np.arange(t), np.int64))  # [T]
-        results = [_row(b, table, kind) for table in tables for kind in self.kinds]
-        for kind in self.config.attention_kinds:
-            visible = b.op("And", b.op("Greater", distance, b.ints(0)), b.op("Less", distance, b.ints(kind.window or t)))
-            places = b.op("Where", visible, b.scalar(0.0), b.scalar(MASKED))
-            mask = b.op("Concat", places, b.const([0.0], np.float32), axis=0)
-            results.append(b.op("Reshape", mask, b.ints(1, t + 1)))
-        return [embed(b, self.parts, feeds["input_ids"]), *results]
+    def kind_decoding(self, kind: BlockKind, graphs: KindDecoding, prompt: Sequence[GraphTensor], token: Sequence[GraphTensor]) -> None:
+        t, row = self.parts.seq_len, (1, self.config.hidden_size)
+        h, h_next = (GraphTensor(x.name, x.dtype, row, x.meaning) for x in (self.h, self.h_next))
+        weights = (self.adapter(kind), *self.weights(kind))
+        shapes = {name: state_shape(kind, name, t) for name in kind.states}
+        whole = [GraphTensor(name, "float32", shape, "what is remembered of the prompt") for name, shape in shapes.items()]
+        past = [GraphTensor(PAST + name, "float32", shape, "what is remembered") for name, shape in shapes.items()]
+        new = [
+            GraphTensor(name, "float32", (1, *state.shape), "of this token, for its place")
+            if state.by_position
+            else GraphTensor(name, "float32", state.shape, "what is to be remembered instead")
+            for name, state in kind.states.items()
+        ]
+        outputs = [self.h_next, *_gives(kind, graphs.prefill), *whole]
+        self.lowered(program_name(kind.name, "prefill"), kind, graphs.prefill, [self.h, *prompt, *weights], outputs)
+        outputs = [h_next, *_gives(kind, graphs.decode), *new]
+        self.lowered(program_name(kind.name, "decode"), kind, graphs.decode, [h, *token, *past, *weights], outputs)
 
     def adamw(self, config: AdamWConfig) -> None:
         """`optimizer.update_layer` in the same operations, so in the same bits where the runtime rounds its square root correctly."""
-        n = self.adapter.shape
+        n = (ANY,)
         state = {"parameters": "the layer's LoRA matrices", "first_moment": "AdamW's", "second_moment": "AdamW's"}
         inputs = [GraphTensor(name, "float32", n, meaning) for name, meaning in state.items()]
         inputs.append(GraphTensor("gradient", "float32", n, "already clipped; zero for a layer that the step does not train"))
@@ -206,16 +244,19 @@ class _Programs:
             update = b.op("Mul", b.op("Div", first, denominator), x["rate"])
             return [b.op("Sub", b.op("Mul", x["parameters"], x["decay"]), update), first, second]
 
-        self.write("adamw", inputs, outputs, build)
+        sizes = [vector_size(matrices) for matrices in self.parts.layout.matrices.values()]
+        self.write(UPDATE, inputs, outputs, build, free=max(sizes))
 
-    def lowered(self, name: str, captured: CapturedGraph, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
+    def lowered(
+        self, name: str, kind: BlockKind, captured: CapturedGraph, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]
+    ) -> None:
         """A captured graph as a program. Its tensors are float32; a float16 one of the program is converted on its way in or out."""
         needed = [x for x in inputs if x.name in captured.inputs]
 
         def build(b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> list[ir.Value]:
             halves = {x.name for x in needed if x.dtype == "float16" and x.weight is None}
             wide = {name: b.op("Cast", x, to=DTYPES["float32"].value) if name in halves else x for name, x in feeds.items()}
-            results = lower(b, captured, wide)
+            results = lower(b, captured, {**wide, **const_feeds(b, captured, kind.consts)})
             return [b.op("Cast", r, to=DTYPES["float16"].value) if o.dtype == "float16" else r for r, o in zip(results, outputs)]
 
         self.write(name, needed, outputs, build)
@@ -227,18 +268,29 @@ class _Programs:
         outputs: Sequence[GraphTensor],
         build: Build,
         initializers: Sequence[GraphTensor] = (),
+        free: int | None = None,
     ) -> None:
+        """`free`: the largest size that a dimension has which the program leaves open."""
         b = GraphBuilder(weights_as_inputs=True)
-        feeds = {x.name: value(x.name, x.dtype, x.shape) for x in inputs}
+        feeds = {x.name: value(x.name, x.dtype, _open(x.shape)) for x in inputs}
         results = build(b, feeds)
         whole = [w for w in self.parts.table if w.name in (b.weight_inputs or {})]
         values = [*feeds.values(), *(b.weight(w) for w in whole)]
         path = self.directory / f"{name}.onnx"
-        save_model(b, path, values, {o.name: (r, o.dtype, o.shape) for o, r in zip(outputs, results, strict=True)})
+        save_model(b, path, values, {o.name: (r, o.dtype, _open(o.shape)) for o, r in zip(outputs, results, strict=True)})
         described = (*inputs, *(GraphTensor(w.name, w.dtype, w.shape, "the whole tensor", w.name) for w in whole))
-        self.written[name] = Graph(path.name, described, tuple(outputs), tuple(initializers), working_bytes(path))
+        self.written[name] = Graph(path.name, described, tuple(outputs), tuple(initializers), working_bytes(path, free))
 
 
-def _row(b: GraphBuilder, table: ir.Value, number: int) -> ir.Value:
-    """[kinds, …] -> the one of a kind."""
-    return b.op("Squeeze", b.op("Slice", table, b.ints(number), b.ints(number + 1), b.ints(0)), b.ints(0))
+def _gives(kind: BlockKind, graph: CapturedGraph) -> list[GraphTensor]:
+    shapes = {name: tuple(node.meta["val"].shape) for name, node in zip(graph.outputs, graph.results)}
+    return [GraphTensor(name, "float32", shapes[name], "for later layers to take") for name in kind.gives]
+
+
+def _gradients(tensors: Sequence[GraphTensor]) -> list[GraphTensor]:
+    return [GraphTensor(GRADIENT + x.name, x.dtype, x.shape, f"d loss / d {x.name}") for x in tensors]
+
+
+def _open(shape: Sequence[int]) -> list[int | str]:
+    """Free dimensions by a name."""
+    return ["n" if size == ANY else size for size in shape]

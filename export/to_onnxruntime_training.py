@@ -17,17 +17,18 @@ import onnx_ir as ir
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.manifest import Graph, GraphTensor
 from lcsb_mobile.config import AdamWConfig
-from lcsb_mobile.errors import MissingDependencyError
+from lcsb_mobile.errors import MissingDependencyError, UnsupportedModelError
 from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.onnx.graph_builder import IR_VERSION, MICROSOFT, OPSET, GraphBuilder, save_model, value
 from lcsb_mobile.export.onnx.products import export_gemm
 from lcsb_mobile.export.onnx.settings import runtime_settings
-from lcsb_mobile.export.onnx.step_graph import attention_inputs, backward_loop, embed, forward_loop, head, next_token_logits
+from lcsb_mobile.export.onnx.step_graph import backward_loop, embed, forward_loop, head, next_token_logits, stacked_reads
 from lcsb_mobile.export.target import ExportRequest
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import CHECKPOINT_FILE
 
-__all__ = ["TOOLS", "export_programs", "import_tools", "runtime_settings"]
+__all__ = ["TOOLS", "export_programs", "check_model", "import_tools", "runtime_settings"]
 
 TOOLS = ("onnxruntime-training-cpu",)
 TARGET = "onnxruntime-training"
@@ -45,6 +46,15 @@ def import_tools() -> Any:
     return onnxblock
 
 
+def check_model(model: Model) -> None:
+    if len(model.kinds) > 1 or any(kind.takes or kind.gives for kind in model.kinds.values()):
+        kinds = ", ".join(model.kinds)
+        raise UnsupportedModelError(
+            f"target {TARGET} computes layers of one kind in one loop; {model.config.model_type} has layers of kinds {kinds}; use --target "
+            "onnxruntime"
+        )
+
+
 def export_programs(request: ExportRequest) -> dict[str, Graph]:
     """Writes the artifacts beside `weights.bin`. Returns the description of each graph, by its file's stem."""
     directory, parts = request.directory, request.parts
@@ -52,7 +62,7 @@ def export_programs(request: ExportRequest) -> dict[str, Graph]:
         "training_model": _training_model(directory / "training_model.onnx", parts),
         "eval_model": _eval_model(directory / "eval_model.onnx", parts),
         "logits_model": _logits_model(directory / "logits_model.onnx", parts),
-        "optimizer_model": _optimizer_and_checkpoint(directory, request.adapter, request.optimizer),
+        "optimizer_model": _optimizer_and_checkpoint(directory, request.adapter.reshape(parts.layout.num_layers, -1), request.optimizer),
         **export_gemm(directory),
     }
 
@@ -70,7 +80,7 @@ def _batch_inputs(parts: StepParts, labels: bool) -> list[GraphTensor]:
 
 
 def _adapter_tensor(parts: StepParts, name: str, meaning: str) -> GraphTensor:
-    return GraphTensor(name, "float32", (parts.layout.num_layers, parts.layout.size), meaning)
+    return GraphTensor(name, "float32", (parts.layout.num_layers, parts.layout.sizes[0]), meaning)
 
 
 def _values(tensors: Sequence[GraphTensor]) -> dict[str, ir.Value]:
@@ -102,10 +112,10 @@ def _training_model(path: Path, parts: StepParts) -> Graph:
         GraphTensor("lazy_reset_grad", "bool", (1,), "overwrite the accumulated gradient instead of adding"),
     ]
     inputs, b = _values(tensors), GraphBuilder()
-    attention = attention_inputs(b, parts, inputs["position_ids"], inputs["segment_ids"])
-    h, saved = forward_loop(b, parts, embed(b, parts, inputs["input_ids"]), attention, inputs[PARAMETER], keep=True)
+    reads = stacked_reads(b, parts, {name: inputs[name] for name in ("position_ids", "segment_ids")})
+    h, saved = forward_loop(b, parts, embed(b, parts, inputs["input_ids"]), reads, inputs[PARAMETER], keep=True)
     loss, g = head(b, parts, h, inputs["labels"], gradient=True)
-    gradients = backward_loop(b, parts, g, saved, attention, inputs[PARAMETER], inputs["train"], inputs["propagate"])
+    gradients = backward_loop(b, parts, g, saved, reads, inputs[PARAMETER], inputs["train"], inputs["propagate"])
     accumulated = b.op("InPlaceAccumulatorV2", inputs[BUFFER], gradients, inputs["lazy_reset_grad"], name=ACCUMULATED, domain=MICROSOFT)
     outputs = [
         GraphTensor("loss", "float32", (), "mean cross-entropy over the counted labels"),
@@ -117,8 +127,8 @@ def _training_model(path: Path, parts: StepParts) -> Graph:
 def _eval_model(path: Path, parts: StepParts) -> Graph:
     tensors = [*_batch_inputs(parts, labels=True), _adapter_tensor(parts, PARAMETER, "all layers' LoRA matrices")]
     inputs, b = _values(tensors), GraphBuilder()
-    attention = attention_inputs(b, parts, inputs["position_ids"], inputs["segment_ids"])
-    (h,) = forward_loop(b, parts, embed(b, parts, inputs["input_ids"]), attention, inputs[PARAMETER], keep=False)
+    reads = stacked_reads(b, parts, {name: inputs[name] for name in ("position_ids", "segment_ids")})
+    (h,) = forward_loop(b, parts, embed(b, parts, inputs["input_ids"]), reads, inputs[PARAMETER], keep=False)
     (loss,) = head(b, parts, h, inputs["labels"], gradient=False)
     return _save(
         b, path, tensors, inputs, {"loss": loss}, [GraphTensor("loss", "float32", (), "mean cross-entropy over the counted labels")]
@@ -132,8 +142,8 @@ def _logits_model(path: Path, parts: StepParts) -> Graph:
         _adapter_tensor(parts, PARAMETER, "all layers' LoRA matrices"),
     ]
     inputs, b = _values(tensors), GraphBuilder()
-    attention = attention_inputs(b, parts, inputs["position_ids"], inputs["segment_ids"])
-    (h,) = forward_loop(b, parts, embed(b, parts, inputs["input_ids"]), attention, inputs[PARAMETER], keep=False)
+    reads = stacked_reads(b, parts, {name: inputs[name] for name in ("position_ids", "segment_ids")})
+    (h,) = forward_loop(b, parts, embed(b, parts, inputs["input_ids"]), reads, inputs[PARAMETER], keep=False)
     logits = next_token_logits(b, parts, h, inputs["position"])
     outputs = [GraphTensor("logits", "float32", (parts.config.vocab_size,), "of the token after `position`")]
     return _save(b, path, tensors, inputs, {"logits": logits}, outputs)

@@ -15,10 +15,7 @@ import transformers
 
 from lcsb_mobile.bench.jobs import LEARNING_RATE, SEED, StepsResult, TorchJob
 from lcsb_mobile.config import AdamWConfig, ModelConfig
-from lcsb_mobile.export.models.hf_config import FULL, SLIDING
 from lcsb_mobile.measuring.memory import MemorySampler, process_memory
-
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def main() -> None:
@@ -52,10 +49,10 @@ def main() -> None:
 
 
 def make_model(job: TorchJob) -> tuple[Any, torch.optim.Optimizer]:
-    """Random float32 weights, LoRA on all seven projections, AdamW."""
+    """Random float32 weights, LoRA on the matrices that the bundle adapts, AdamW."""
     model: Any = transformers.AutoModelForCausalLM.from_config(hf_config(job.model), dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.config.use_cache = False
-    lora = peft.LoraConfig(r=job.rank, lora_alpha=job.alpha, target_modules=PROJECTIONS, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    lora = peft.LoraConfig(r=job.rank, lora_alpha=job.alpha, target_modules=list(job.modules), task_type="CAUSAL_LM")  # type: ignore[arg-type]
     model = peft.get_peft_model(model, lora)
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -67,16 +64,24 @@ def make_model(job: TorchJob) -> tuple[Any, torch.optim.Optimizer]:
 def hf_config(model: ModelConfig) -> Any:
     """What decides speed and memory: RoPE's base and scaling are left to the defaults."""
     fields = {name: getattr(model, name) for name in transformers_fields(model)}
-    windows = [model.attention_kinds[kind].window for kind in model.layer_kinds]
-    if any(windows):
-        fields["layer_types"] = [SLIDING if window else FULL for window in windows]
-        fields["sliding_window"] = next(window for window in windows if window)
+    windows = [kind.window for kind in model.attention_kinds.values() if kind.window]
+    if windows or len(set(model.layer_types)) > 1:
+        fields["layer_types"] = list(model.layer_types)
+    if windows:
+        fields["sliding_window"] = windows[0]
+    if model.linear_attention is not None:
+        heads = msgspec.structs.asdict(model.linear_attention)
+        fields |= {f"linear_{name}": value for name, value in heads.items() if name != "chunk"}
+        fields["linear_conv_kernel_dim"] = model.conv_kernel
+    elif model.conv_kernel:
+        fields |= {"conv_L_cache": model.conv_kernel, "block_auto_adjust_ff_dim": False}
     return transformers.AutoConfig.for_model(model.model_type, **fields)
 
 
 def transformers_fields(model: ModelConfig) -> list[str]:
     """Those of ModelConfig that have the names of transformers' own."""
-    ours = {"model_type", "attention_kinds", "layer_kinds", "qkv_bias", "output_bias", "mlp_bias", "query_scale", "embedding_scale"}
+    ours = {"model_type", "attention_kinds", "layer_types", "rotary_dim", "qkv_bias", "output_bias", "mlp_bias", "query_scale"}
+    ours |= {"embedding_scale", "conv_kernel", "linear_attention", "tensor_prefix"}
     return [name for name in model.__struct_fields__ if name not in ours]
 
 

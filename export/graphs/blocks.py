@@ -1,48 +1,49 @@
-"""One block as graphs: forward, backward with the forward recomputed inside, and the pair that keeps what the backward needs instead.
+"""The blocks of each kind of layers as graphs: forward, backward with the forward recomputed inside, the pair that keeps what the
+backward needs instead, and the two that write text.
 
-They are captured once for all layers.
+Layers of one kind share its graphs: what differs between them (weights, angles, masks) are inputs. So capture time does not depend on
+depth. Inputs, in this order, of which a graph has those that it needs (T tokens, D hidden size, n elements of the kind's adapter):
 
-All layers of the supported families have one signature: what differs between them (weights, RoPE base, window) are inputs.
-So capture time does not depend on depth. Inputs, in this order (T tokens, D hidden size, d head dimension, n adapter elements):
+| name         | dtype   | shape  | meaning                                                      |
+|--------------|---------|--------|--------------------------------------------------------------|
+| h            | float32 | [T, D] | the block's input                                            |
+| g            | float32 | [T, D] | d loss / d output (backward only)                            |
+| reads        | float32 |        | tables of `models.tables`, such as cos, sin, mask            |
+| takes        | float32 |        | what an earlier layer gave                                   |
+| d_GIVE       | float32 |        | d loss / d what the block gives (backward only)              |
+| consts       |         |        | the kind's; constants of the programs                        |
+| adapter      | float32 | [n]    | the layer's LoRA matrices                                    |
+| the weights  |         |        | `kind_tensors`, in its order                                 |
 
-| name        | dtype   | shape  | meaning                                             |
-|-------------|---------|--------|-----------------------------------------------------|
-| h           | float32 | [T, D] | the block's input                                   |
-| g           | float32 | [T, D] | d loss / d output (backward only)                   |
-| cos, sin    | float32 | [T, d] | RoPE at the tokens' positions, of the layer's kind  |
-| mask        | float32 | [T, T] | additive attention mask, of the layer's kind        |
-| adapter     | float32 | [n]    | the layer's LoRA matrices                           |
-| the weights |         |        | `layer_tensors`, in its order                       |
-
-Outputs: forward `h_next` [T, D]; backward `g_next` [T, D] and `d_adapter` [n]; the kept tensors are `kept.0` and so on, float32.
+Outputs: forward `h_next` [T, D] and what the block gives; backward `g_next` [T, D], d_TAKE for what it takes, and `d_adapter` [n]; the
+kept tensors are `kept.0` and so on, float32.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lcsb_mobile.bundle.adapter import AdapterLayout
-from lcsb_mobile.bundle.manifest import BlockWork
-from lcsb_mobile.config import ModelConfig, QuantizationConfig
+from lcsb_mobile.bundle.adapter import matrix_views, vector_size
+from lcsb_mobile.bundle.layers import AdapterMatrix, BlockWork
+from lcsb_mobile.bundle.programs import GRADIENT, KEPT, PAST
+from lcsb_mobile.config import LoraConfig, QuantizationConfig
 from lcsb_mobile.export.graphs.captured import CapturedGraph, capture, extract
 from lcsb_mobile.export.graphs.kept import values_to_keep
+from lcsb_mobile.export.graphs.tables import TableGraph, capture_tables
 from lcsb_mobile.export.graphs.tiles import decompress_for_each_sweep
-from lcsb_mobile.export.models import architecture
-from lcsb_mobile.export.models.layers import Cache, attention_over
-from lcsb_mobile.export.weights.layer_tensors import layer_tensors
+from lcsb_mobile.export.models import Model
+from lcsb_mobile.export.models.kinds import BlockKind, Place
+from lcsb_mobile.export.models.layers import Mix
+from lcsb_mobile.export.models.tables import step_tables, token_tables
+from lcsb_mobile.export.weights.layer_tensors import kind_matrices, kind_tensors
 from lcsb_mobile.export.weights.quantization import dequantize
-
-ACTIVATION_INPUTS = ("h", "cos", "sin", "mask", "adapter")
-BACKWARD_INPUTS = ("h", "g", "cos", "sin", "mask", "adapter")
-
-Block = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Projections:
             y = y + self.weights[f"{name}.bias"]
         return y + _sum(low_parts) @ (self.lora[f"{name}.lora_B"] * self.scaling).t()
 
+    def within_sequences(self, mix: Mix) -> Mix:
+        return mix
+
     def _matrix(self, name: str, rows: slice, columns: slice) -> Tensor:
         """Rows and columns of W, decompressed. The columns' bounds are multiples of the group size."""
         packed, scale = self.weights[f"{name}.weight.packed"], self.weights[f"{name}.weight.scale"]
@@ -106,39 +110,18 @@ def _sum(parts: Sequence[Tensor]) -> Tensor:
     return functools.reduce(operator.add, parts)
 
 
-def make_block(config: ModelConfig, scaling: float, tile: int | None = None) -> Block:
-    """`block(h, cos, sin, mask, lora, weights)`: plain, differentiable torch; `lora` are the matrices by name; `tile` as in Projections."""
-    model = architecture(config.model_type)
-
-    def block(
-        h: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor,
-        lora: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        cache: Cache | None = None,
-    ) -> Tensor:
-        attend = attention_over(cos, sin, mask, config.query_scale, cache)
-        return model.block(h, weights, Projections(weights, lora, scaling, tile), attend, config)
-
-    return block
-
-
 @dataclass(frozen=True)
-class BlockGraphs:
-    """The graphs of a model's one block signature, for sequences of `seq_len` tokens.
+class KindGraphs:
+    """The graphs of one kind of layers. `forward_keep` has the further outputs `kept`; `backward_kept` takes them as inputs and recomputes
+    no product with a base matrix."""
 
-    `forward_keep` has, after `h_next`, the outputs `kept`; `backward_kept` takes them as inputs and recomputes no product with a
-    base matrix.
-    """
-
+    kind: BlockKind
+    matrices: tuple[AdapterMatrix, ...]
     forward: CapturedGraph
     backward: CapturedGraph
     forward_keep: CapturedGraph
     backward_kept: CapturedGraph
     kept: tuple[str, ...]
-    seq_len: int
 
     def work(self) -> tuple[BlockWork, BlockWork]:
         """FLOPs of the matrix products, and bytes of float weights decompressed."""
@@ -146,109 +129,206 @@ class BlockGraphs:
         return BlockWork(*(graph.flops for graph in graphs)), BlockWork(*(graph.decompressed_bytes for graph in graphs))
 
 
-def capture_blocks(
-    config: ModelConfig, layout: AdapterLayout, quantization: QuantizationConfig, seq_len: int, tile: int | None = None
-) -> BlockGraphs:
-    """Captures a block and its derivative once, and takes the four graphs out of it. `tile` as in Projections.
+@dataclass(frozen=True)
+class ModelGraphs:
+    """Of all kinds of a model's layers, for sequences of `seq_len` tokens, and of the tables that they read."""
 
-    Raises UnsupportedModelError when the group size does not divide a matrix.
-    """
-    block = make_block(config, layout.lora.scaling, tile)
-    tensors = layer_tensors(config, quantization)
-    examples = _example_inputs(config, layout, seq_len)
-    weights = [torch.zeros(shape, dtype=getattr(torch, dtype)) for dtype, shape in tensors.values()]
-
-    def joint(h: Tensor, g: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, adapter: Tensor, *w: Tensor) -> tuple[Tensor, ...]:
-        weights_by_name = dict(zip(tensors, w))
-        # The gradient is taken by each matrix and concatenated once; by the flat vector it would be a sum of padded slices.
-        result: tuple[Any, ...] = torch.func.vjp(lambda x, lora: block(x, cos, sin, mask, lora, weights_by_name), h, layout.views(adapter))
-        h_next, vjp = result
-        dh, dlora = vjp(g)
-        return h_next, dh, torch.cat([dlora[matrix.name].reshape(-1) for matrix in layout.matrices])
-
-    args = [examples[name] for name in BACKWARD_INPUTS] + weights
-    return split(capture(joint, args, (*BACKWARD_INPUTS, *tensors), ("h_next", "g_next", "d_adapter")), seq_len)
+    model: Model
+    kinds: Mapping[str, KindGraphs]
+    tables: TableGraph
+    seq_len: int
 
 
 @dataclass(frozen=True)
-class DecodeGraphs:
-    """A block for generation with a cache of keys (after RoPE) and values, float32 [T, K, d] (K key-value heads, d head dimension).
+class Setting:
+    """What a model's blocks are captured with. `tile` as in Projections, of an MLP's matrices."""
 
-    `prefill`: block_forward's inputs -> `h_next`, `keys`, `values` of all T tokens. `decode`: one token, h [1, D], cos and sin [1, d], mask
-    [1, T + 1] (the cache's places, then the token itself), `past_keys`, `past_values` -> `h_next` [1, D], `keys`, `values` [1, K, d].
+    model: Model
+    lora: LoraConfig
+    quantization: QuantizationConfig
+    seq_len: int
+    tile: int | None = None
+
+
+def capture_blocks(setting: Setting) -> ModelGraphs:
+    """Captures a block of each kind and its derivative once, and takes the four graphs out of it.
+
+    Raises UnsupportedModelError when the group size does not divide a matrix.
     """
+    model = setting.model
+    tables = capture_tables(step_tables(model.config, setting.seq_len), setting.seq_len)
+    hidden = (setting.seq_len, model.config.hidden_size)
+    kinds: dict[str, KindGraphs] = {}
+    crossing: dict[str, tuple[int, ...]] = {}
+    for place, kind in model.walk():
+        if kind.name not in kinds:
+            shapes = {"h": hidden, "g": hidden} | bound_shapes(kind, place, tables.shapes, crossing)
+            kinds[kind.name] = split(*_capture_joint(setting, kind, shapes))
+        crossing |= given_shapes(kind, place, kinds[kind.name].forward)
+    return ModelGraphs(model, kinds, tables, setting.seq_len)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def bound_shapes(kind: BlockKind, place: Place, tables: Shapes, crossing: Shapes) -> dict[str, tuple[int, ...]]:
+    reads = {name: tables[place.reads[name]] for name in kind.reads if place.reads[name] in tables}
+    return reads | {name: crossing[place.takes[name]] for name in kind.takes}
+
+
+def given_shapes(kind: BlockKind, place: Place, graph: CapturedGraph) -> dict[str, tuple[int, ...]]:
+    shapes = {name: tuple(node.meta["val"].shape) for name, node in zip(graph.outputs, graph.results)}
+    return {place.gives[name]: shapes[name] for name in kind.gives if name in place.gives}
+
+
+def _capture_joint(setting: Setting, kind: BlockKind, shapes: Shapes) -> tuple[CapturedGraph, BlockKind, tuple[AdapterMatrix, ...]]:
+    """(h_next, *gives, g_next, *d_takes, d_adapter) of all inputs; each distinct: make_fx takes one tensor passed twice for one input."""
+    matrices, tensors = kind_matrices(kind, setting.lora), kind_tensors(kind, setting.quantization)
+    examples = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    gives = _probe(setting, kind, examples)
+    examples |= {GRADIENT + name: torch.zeros(value.shape) for name, value in gives.items()}
+    examples |= {**kind.consts, "adapter": torch.zeros(vector_size(matrices)), **_zeros(tensors)}
+    reads = [name for name in kind.reads if name in shapes]
+    names = ("h", "g", *reads, *kind.takes, *(GRADIENT + name for name in kind.gives), *kind.consts, "adapter", *tensors)
+
+    def joint(*args: Tensor) -> tuple[Tensor, ...]:
+        x = dict(zip(names, args))
+        weights, fixed = {name: x[name] for name in tensors}, {name: x[name] for name in (*reads, *kind.consts)}
+
+        def block(h: Tensor, takes: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+            return kind.block({"h": h, **takes, **fixed}, weights, Projections(weights, lora, setting.lora.scaling, setting.tile))
+
+        # The gradient is taken by each matrix and concatenated once; by the flat vector it would be a sum of padded slices.
+        takes, lora = {name: x[name] for name in kind.takes}, matrix_views(matrices, x["adapter"])
+        result: tuple[Any, ...] = torch.func.vjp(block, x["h"], takes, lora)
+        outputs, vjp = result
+        dh, d_takes, d_lora = vjp((x["g"], *(x[GRADIENT + name] for name in kind.gives)))
+        return *outputs, dh, *(d_takes[name] for name in kind.takes), torch.cat([d_lora[m.name].reshape(-1) for m in matrices])
+
+    results = ("h_next", *kind.gives, "g_next", *(GRADIENT + name for name in kind.takes), "d_adapter")
+    return capture(joint, [examples[name] for name in names], names, results), kind, matrices
+
+
+def _probe(setting: Setting, kind: BlockKind, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the block gives, without data: its shapes are known by running it."""
+    if not kind.gives:
+        return {}
+    meta = {name: tensor.to("meta") for name, tensor in {**examples, **kind.consts}.items()}
+    tensors = {name: tensor.to("meta") for name, tensor in _zeros(kind_tensors(kind, setting.quantization)).items()}
+    matrices = kind_matrices(kind, setting.lora)
+    lora = matrix_views(matrices, torch.zeros(vector_size(matrices), device="meta"))
+    _, *given = kind.block(meta, tensors, Projections(tensors, lora, setting.lora.scaling))
+    return dict(zip(kind.gives, given, strict=True))
+
+
+def _zeros(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Tensor]:
+    return {name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, (dtype, shape) in tensors.items()}
+
+
+def split(joint: CapturedGraph, kind: BlockKind, matrices: tuple[AdapterMatrix, ...]) -> KindGraphs:
+    """(h_next, *gives, g_next, *d_takes, d_adapter) of (h, g, …) -> the four graphs."""
+    decompress_for_each_sweep(joint.graph)
+    results = dict(zip(joint.outputs, joint.results))
+    up = {name: results[name] for name in ("h_next", *kind.gives)}
+    down = {name: node for name, node in results.items() if name not in up}
+    inputs = dict(zip(joint.placeholders, joint.inputs))
+    incoming = ("g", *(GRADIENT + name for name in kind.gives))
+    forward_inputs = {node: name for node, name in inputs.items() if name not in incoming}
+    kept = {node: f"{KEPT}{number}" for number, node in enumerate(values_to_keep(joint, incoming, list(down.values())))}
+    return KindGraphs(
+        kind,
+        matrices,
+        forward=extract(joint, forward_inputs, up),
+        backward=extract(joint, inputs, down),
+        forward_keep=extract(joint, forward_inputs, up | {name: node for node, name in kept.items()}),
+        backward_kept=extract(joint, inputs | kept, down),
+        kept=tuple(kept.values()),
+    )
+
+
+@dataclass(frozen=True)
+class KindDecoding:
+    """A kind's graphs for generation. `prefill`: a forward's inputs -> `h_next`, what the block gives, and its states, of T tokens.
+    `decode`: one token, h [1, D], the tables of one token, `past_STATE` for each state -> `h_next` [1, D], what it gives, and for each
+    state the token's place or the new whole."""
 
     prefill: CapturedGraph
     decode: CapturedGraph
 
 
-def capture_decoding(
-    config: ModelConfig, layout: AdapterLayout, quantization: QuantizationConfig, seq_len: int, tile: int | None = None
-) -> DecodeGraphs:
-    block = make_block(config, layout.lora.scaling, tile)
-    tensors = layer_tensors(config, quantization)
-    examples = _example_inputs(config, layout, seq_len)
-    weights = [torch.zeros(shape, dtype=getattr(torch, dtype)) for dtype, shape in tensors.values()]
-    heads = (config.num_key_value_heads, config.head_dim)
-    one = {
-        "h": torch.zeros(1, config.hidden_size),
-        "cos": torch.zeros(1, config.head_dim),
-        "sin": torch.zeros(1, config.head_dim),
-        "mask": torch.zeros(1, seq_len + 1),
-        "past_keys": torch.zeros(seq_len, *heads),
-        "past_values": torch.zeros(seq_len, *heads),
-        "adapter": examples["adapter"],
-    }
-
-    def prefill(h: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, adapter: Tensor, *w: Tensor) -> tuple[Tensor, ...]:
-        seen: list[Tensor] = []
-
-        def record(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            seen.extend((keys, values))
-            return keys, values
-
-        h_next = block(h, cos, sin, mask, layout.views(adapter), dict(zip(tensors, w)), record)
-        return h_next, *seen
-
-    def decode(
-        h: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor, adapter: Tensor, *w: Tensor
-    ) -> Any:
-        seen: list[Tensor] = []
-
-        def extend(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            seen.extend((keys, values))
-            return torch.cat((past_keys, keys)), torch.cat((past_values, values))
-
-        h_next = block(h, cos, sin, mask, layout.views(adapter), dict(zip(tensors, w)), extend)
-        return h_next, *seen
-
-    results = ("h_next", "keys", "values")
-    return DecodeGraphs(
-        prefill=capture(prefill, [examples[n] for n in ACTIVATION_INPUTS] + weights, (*ACTIVATION_INPUTS, *tensors), results),
-        decode=capture(decode, [*one.values(), *weights], (*one, *tensors), results),
-    )
+@dataclass(frozen=True)
+class DecodeGraphs:
+    kinds: Mapping[str, KindDecoding]
+    tables: TableGraph
 
 
-def split(joint: CapturedGraph, seq_len: int) -> BlockGraphs:
-    """(h_next, g_next, d_adapter) of (h, g, …) -> the four graphs."""
-    decompress_for_each_sweep(joint.graph)
-    h_next, g_next, d_adapter = joint.results
-    inputs = dict(zip(joint.placeholders, joint.inputs))
-    without_g = {node: name for node, name in inputs.items() if name != "g"}
-    cut = values_to_keep(joint)
-    kept = {node: f"kept.{number}" for number, node in enumerate(cut)}
-    return BlockGraphs(
-        forward=extract(joint, without_g, {"h_next": h_next}),
-        backward=extract(joint, inputs, {"g_next": g_next, "d_adapter": d_adapter}),
-        forward_keep=extract(joint, without_g, {"h_next": h_next} | {name: node for node, name in kept.items()}),
-        backward_kept=extract(joint, inputs | kept, {"g_next": g_next, "d_adapter": d_adapter}),
-        kept=tuple(kept.values()),
-        seq_len=seq_len,
-    )
+class _Prompt:
+    """The memory of a prefill."""
+
+    decoding = False
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def past(self, name: str) -> Tensor:
+        raise KeyError(name)
+
+    def keep(self, name: str, value: Tensor) -> None:
+        self.kept[name] = value
 
 
-def _example_inputs(config: ModelConfig, layout: AdapterLayout, seq_len: int) -> dict[str, Tensor]:
-    """Distinct tensors: make_fx takes one tensor passed twice for one input."""
-    hidden, rope = (seq_len, config.hidden_size), (seq_len, config.head_dim)
-    shapes = {"h": hidden, "g": hidden, "cos": rope, "sin": rope, "mask": (seq_len, seq_len), "adapter": (layout.size,)}
-    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+class _Token(_Prompt):
+    """The memory of one further token."""
+
+    decoding = True
+
+    def __init__(self, past: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._past = past
+
+    def past(self, name: str) -> Tensor:
+        return self._past[name]
+
+
+def state_shape(kind: BlockKind, name: str, seq_len: int) -> tuple[int, ...]:
+    """Of the whole state."""
+    state = kind.states[name]
+    return (seq_len, *state.shape) if state.by_position else state.shape
+
+
+def capture_decoding(setting: Setting) -> DecodeGraphs:
+    model, t = setting.model, setting.seq_len
+    prompt_tables = capture_tables(step_tables(model.config, t), t)
+    tables = capture_tables(token_tables(model.config, t), 1)
+    kinds: dict[str, KindDecoding] = {}
+    prompt: dict[str, tuple[int, ...]] = {}  # what crosses layers, in a prefill
+    token: dict[str, tuple[int, ...]] = {}  # and when one token is decoded
+    for place, kind in model.walk():
+        if kind.name not in kinds:
+            wide = {"h": (t, model.config.hidden_size)} | bound_shapes(kind, place, prompt_tables.shapes, prompt)
+            one = {"h": (1, model.config.hidden_size)} | bound_shapes(kind, place, tables.shapes, token)
+            past = {PAST + name: state_shape(kind, name, t) for name in kind.states}
+            kinds[kind.name] = KindDecoding(_capture_with_memory(setting, kind, wide, {}), _capture_with_memory(setting, kind, one, past))
+        prompt |= given_shapes(kind, place, kinds[kind.name].prefill)
+        token |= given_shapes(kind, place, kinds[kind.name].decode)
+    return DecodeGraphs(kinds, tables)
+
+
+def _capture_with_memory(setting: Setting, kind: BlockKind, shapes: Shapes, past: Shapes) -> CapturedGraph:
+    """A prefill, or with `past` the decoding of one token. The inputs that it does not need are left out."""
+    matrices, tensors = kind_matrices(kind, setting.lora), kind_tensors(kind, setting.quantization)
+    examples = {name: torch.zeros(shape) for name, shape in {**shapes, **past}.items()}
+    examples |= {**kind.consts, "adapter": torch.zeros(vector_size(matrices)), **_zeros(tensors)}
+    names = tuple(examples)
+
+    def run(*args: Tensor) -> tuple[Tensor, ...]:
+        x = dict(zip(names, args))
+        weights = {name: x[name] for name in tensors}
+        memory: _Prompt = _Token({name: x[PAST + name] for name in kind.states}) if past else _Prompt()
+        linear = Projections(weights, matrix_views(matrices, x["adapter"]), setting.lora.scaling, setting.tile)
+        values = {name: x[name] for name in (*shapes, *kind.consts)}
+        outputs = kind.block(values, weights, linear, memory)
+        return *outputs, *(memory.kept[name] for name in kind.states)
+
+    graph = capture(run, list(examples.values()), names, ("h_next", *kind.gives, *kind.states))
+    return extract(graph, dict(zip(graph.placeholders, graph.inputs)), dict(zip(graph.outputs, graph.results)))

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from lcsb_mobile.bundle.weights import head_rows
-from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.export.graphs.captured import CapturedGraph, capture
-from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models import Model
 
 
 def chunk_bounds(vocab_size: int, hidden_size: int) -> list[tuple[int, int]]:
@@ -44,18 +43,18 @@ def cross_entropy(x: Tensor, label_rows: Tensor, chunks: Iterable[Tensor]) -> tu
     return losses.mean(), (weighted / total - label_rows) / x.shape[0]
 
 
-def capture_final_norm(config: ModelConfig, seq_len: int) -> tuple[CapturedGraph, CapturedGraph]:
+def capture_final_norm(model: Model, seq_len: int) -> tuple[CapturedGraph, CapturedGraph]:
     """(x, weight) -> y and (x, g, weight) -> dx, for x and g float32 [T, D], weight [D]."""
-    norm = architecture(config.model_type).final_norm
+    norm, hidden = model.final_norm, model.config.hidden_size
 
     def forward(x: Tensor, weight: Tensor) -> tuple[Tensor]:
-        return (norm(x, weight, config),)
+        return (norm(x, weight),)
 
     def backward(x: Tensor, g: Tensor, weight: Tensor) -> tuple[Tensor]:
-        vjp = torch.func.vjp(lambda y: norm(y, weight, config), x)[1]
+        vjp = torch.func.vjp(lambda y: norm(y, weight), x)[1]
         return (vjp(g)[0],)
 
-    x, g, weight = torch.zeros(seq_len, config.hidden_size), torch.zeros(seq_len, config.hidden_size), torch.zeros(config.hidden_size)
+    x, g, weight = torch.zeros(seq_len, hidden), torch.zeros(seq_len, hidden), torch.zeros(hidden)
     return (
         capture(forward, [x, weight], ("x", "weight"), ("y",)),
         capture(backward, [x, g, weight], ("x", "g", "weight"), ("dx",)),

@@ -8,6 +8,7 @@ small products, activations, LoRA's) is computed again from what was kept; weigh
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 import networkx
 from torch.fx import Node
@@ -17,12 +18,12 @@ from lcsb_mobile.export.graphs.captured import CapturedGraph, ancestors, op_name
 SOURCE, SINK = "source", "sink"
 
 
-def values_to_keep(joint: CapturedGraph) -> list[Node]:
-    """`joint`: (h_next, g_next, d_adapter) of (h, g, …). The nodes to keep, in graph order: those of the fewest bytes in all."""
+def values_to_keep(joint: CapturedGraph, incoming: Collection[str], gradients: Sequence[Node]) -> list[Node]:
+    """`joint`: a forward and its backward; `incoming`: its inputs that are gradients, `gradients`: its results that are. The nodes to
+    keep, in graph order: those of the fewest bytes in all."""
     order = list(joint.graph.nodes)
-    (g,) = (node for node, name in zip(joint.placeholders, joint.inputs) if name == "g")
-    backward = _descendants(g)
-    needed = ancestors(joint.results[1:])
+    backward = _descendants([node for node, name in zip(joint.placeholders, joint.inputs) if name in incoming])
+    needed = ancestors(gradients)
     flow = networkx.DiGraph()
     flow.add_nodes_from((SOURCE, SINK))
     for index, node in enumerate(order):
@@ -59,9 +60,9 @@ def _bytes(node: Node) -> int:
     return int(math.prod(value.shape) * value.element_size())
 
 
-def _descendants(node: Node) -> set[Node]:
+def _descendants(nodes: Sequence[Node]) -> set[Node]:
     found: set[Node] = set()
-    pending = [node]
+    pending = list(nodes)
     while pending:
         for user in pending.pop().users:
             if user not in found:

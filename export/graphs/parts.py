@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.weights import WeightTensor
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
-from lcsb_mobile.export.graphs.blocks import BlockGraphs
+from lcsb_mobile.export.graphs.blocks import ModelGraphs
 from lcsb_mobile.export.graphs.captured import CapturedGraph
+from lcsb_mobile.export.models import Model
 
 
 @dataclass(frozen=True)
 class StepParts:
-    """What a step's graph is assembled from."""
+    """What a step's graph is assembled from. `int8_forward`: of each kind the forward without tiles, for products of int8 activations."""
 
-    config: ModelConfig
     layout: AdapterLayout
     quantization: QuantizationConfig
-    blocks: BlockGraphs
+    blocks: ModelGraphs
     norm: CapturedGraph
     norm_backward: CapturedGraph
     table: tuple[WeightTensor, ...]
-    int8_forward: CapturedGraph | None = None  # a block's forward without tiles, for products of int8 activations
+    int8_forward: Mapping[str, CapturedGraph] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Model:
+        return self.blocks.model
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
 
     @property
     def seq_len(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -118,3 +118,9 @@ def checkpoint_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         weights |= {layer_prefix(config, number) + name: shape for name, shape in layer_sources(kind).items()}
     weights[final_norm_name(config)] = (config.hidden_size,)
     return weights | {head_name(config): (config.vocab_size, config.hidden_size)}
+
+
+def layer_vectors(read: Callable[[str], Tensor], config: ModelConfig, layer: int, kind: BlockKind) -> dict[str, Tensor]:
+    """A layer's `vectors` as they are stored. `read`: gives the checkpoint's tensors as float32."""
+    prefix = layer_prefix(config, layer)
+    return {name: vector.convert(read(prefix + (vector.source or name))) for name, vector in kind.vectors.items()}

@@ -5,7 +5,7 @@ T tokens, D hidden size; there is no batch dimension. DESIGN.md, "Kind", is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -99,6 +99,17 @@ class Place:
     reads: Mapping[str, str]
     takes: Mapping[str, str] = field(default_factory=dict)
     gives: Mapping[str, str] = field(default_factory=dict)
+
+
+def bound_values(kind: BlockKind, place: Place, tables: Values, crossing: Values) -> dict[str, Tensor]:
+    """What a layer is computed from besides h: its reads out of the step's tables, what it takes, and the kind's constants."""
+    reads = {name: tables[place.reads[name]] for name in kind.reads if place.reads[name] in tables}
+    return {**reads, **{name: crossing[place.takes[name]] for name in kind.takes}, **kind.consts}
+
+
+def bound_gives(kind: BlockKind, place: Place, given: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What a layer gave, by the step's names; what it gives under none is dropped."""
+    return {place.gives[name]: value for name, value in zip(kind.gives, given, strict=True) if name in place.gives}
 
 
 def extended(memory: Memory | None, name: str, rows: Tensor) -> Tensor:

@@ -49,7 +49,9 @@ def read_config(raw: Raw) -> ModelConfig:
     refuse_unless("qwen2", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     window = fields.sliding_window if fields.use_sliding_window else None
-    layer_types, attention_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
+    layer_types, attention_kinds = late_windows(
+        fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw)
+    )
     config = ModelConfig(
         model_type="qwen2",
         vocab_size=fields.vocab_size,

@@ -58,7 +58,9 @@ def read_config(raw: Raw) -> ModelConfig:
     fields = read_fields(raw, Qwen3Fields)
     refuse_unless("qwen3", {"hidden_act": (fields.hidden_act, ("silu",))})
     window = fields.sliding_window if fields.use_sliding_window else None
-    layer_types, attention_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw))
+    layer_types, attention_kinds = late_windows(
+        fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw)
+    )
     config = ModelConfig(
         model_type="qwen3",
         vocab_size=fields.vocab_size,

@@ -12,7 +12,7 @@ from torch.fx import Node
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
 from lcsb_mobile.export.onnx.dequantize import dequantize, matmul_nbits
-from lcsb_mobile.export.onnx.graph_builder import GraphBuilder
+from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder
 from lcsb_mobile.export.onnx.tile_order import run_tiles_in_turn
 
 
@@ -117,13 +117,38 @@ class _Lowering:
     def power(self, node: Node, x: Node, exponent: float) -> ir.Value:
         return self.b.op("Pow", self.values[x], self.b.const(exponent, np.float32))
 
+    def gather(self, node: Node, x: Node, axis: int, index: Node) -> ir.Value:
+        return self.b.op("Gather", self.values[x], self.values[index], axis=axis)
+
+    def cast(self, node: Node, x: Node) -> ir.Value:
+        return self.b.op("Cast", self.values[x], to=DTYPES[str(node.meta["val"].dtype).removeprefix("torch.")].value)
+
+    def full(self, node: Node, shape: list[int], fill: float, *_: Any) -> ir.Value:
+        """The gradient of a part of a split that is not used."""
+        return self.b.op("Expand", self.b.scalar(fill), self.b.ints(*shape))
+
     def dequantize(self, node: Node, packed: Node, scale: Node) -> ir.Value:
         bits = 4 if op_name(node) == "dequantize_int4" else 8
         group_size = _shape(packed)[-1] * (2 if bits == 4 else 1)
         return dequantize(self.b, self.values[packed], self.values[scale], bits, group_size, columns=_shape(node)[1])
 
 
-SIMPLE = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "neg": "Neg", "bmm": "MatMul", "sigmoid": "Sigmoid"}
+SIMPLE = {
+    "mul": "Mul",
+    "add": "Add",
+    "sub": "Sub",
+    "div": "Div",
+    "neg": "Neg",
+    "abs": "Abs",
+    "exp": "Exp",
+    "relu": "Relu",
+    "bmm": "MatMul",
+    "sigmoid": "Sigmoid",
+    "eq": "Equal",
+    "bitwise_and": "And",
+    "logical_and": "And",
+    "where": "Where",
+}
 
 RULES: dict[str, Callable[..., Any]] = {
     "mm": _Lowering.mm,
@@ -140,6 +165,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "cat": _Lowering.cat,
     "_softmax": _Lowering.softmax,
     "rsqrt": _Lowering.rsqrt,
+    "index_select": _Lowering.gather,
+    "_to_copy": _Lowering.cast,
+    "full": _Lowering.full,
     "pow": _Lowering.power,
     "clone": _Lowering.alias,
     "alias": _Lowering.alias,

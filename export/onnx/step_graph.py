@@ -6,27 +6,22 @@ ONNX Runtime would do it first and keep it. Nothing grows with depth.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from torch import Tensor
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
-from lcsb_mobile.bundle.weights import LAYERS, head_rows
+from lcsb_mobile.bundle.weights import head_rows, layer_tensor
+from lcsb_mobile.export.graphs.blocks import KindGraphs
+from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.parts import StepParts
-from lcsb_mobile.export.models.layers import MASKED
+from lcsb_mobile.export.graphs.tables import TableGraph
 from lcsb_mobile.export.onnx.dequantize import dequantize
 from lcsb_mobile.export.onnx.graph_builder import GraphBuilder, loop_body, value
 from lcsb_mobile.export.onnx.lowering import lower
-
-
-@dataclass(frozen=True)
-class Attention:
-    """RoPE at the batch's positions, [kinds, T, d], and masks [kinds, T, T]."""
-
-    cos: ir.Value
-    sin: ir.Value
-    mask: ir.Value
 
 
 def embed(b: GraphBuilder, parts: StepParts, input_ids: ir.Value) -> ir.Value:
@@ -36,25 +31,45 @@ def embed(b: GraphBuilder, parts: StepParts, input_ids: ir.Value) -> ir.Value:
     return h if scale == 1.0 else b.op("Mul", h, b.scalar(scale))
 
 
-def attention_inputs(b: GraphBuilder, parts: StepParts, position_ids: ir.Value, segment_ids: ir.Value) -> Attention:
-    cos, sin = (b.op("Gather", b.weight(parts.weight(f"rope.{name}")), position_ids, axis=1) for name in ("cos", "sin"))
-    index = np.arange(parts.seq_len)
-    distance = index[:, None] - index[None, :]
-    windows = [(distance >= 0) & (distance < (kind.window or parts.seq_len)) for kind in parts.config.attention_kinds]
-    column = b.op("Reshape", segment_ids, b.ints(-1, 1))
-    row = b.op("Reshape", segment_ids, b.ints(1, -1))
-    visible = b.op("And", b.op("Equal", column, row), b.const(np.stack(windows), np.bool_))
-    return Attention(cos, sin, b.op("Where", visible, b.scalar(0.0), b.scalar(MASKED)))
+def tables(b: GraphBuilder, parts: StepParts, graph: TableGraph, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+    """What the layers read, by name, of the token ids' positions and segments in `feeds`."""
+    stored = {w.name: b.weight(w) for w in parts.table if w.name in graph.graph.inputs}
+    results = lower(b, graph.graph, {**feeds, **stored, **const_feeds(b, graph.graph, graph.consts)})
+    return dict(zip(graph.graph.outputs, results))
+
+
+def const_feeds(b: GraphBuilder, graph: CapturedGraph, consts: Mapping[str, Tensor]) -> dict[str, ir.Value]:
+    """Those that the graph needs, as constants of the program."""
+    return {name: b.const(x.numpy(), x.numpy().dtype) for name, x in consts.items() if name in graph.inputs}
+
+
+@dataclass(frozen=True)
+class StackedReads:
+    """What the layers of a model of one kind read: for each name the distinct tables stacked, and which of them is each layer's."""
+
+    stacks: Mapping[str, ir.Value]
+    numbers: Mapping[str, tuple[int, ...]]
+
+
+def stacked_reads(b: GraphBuilder, parts: StepParts, feeds: Mapping[str, ir.Value]) -> StackedReads:
+    made = tables(b, parts, parts.blocks.tables, feeds)
+    stacks, numbers = {}, {}
+    for name in parts.model.kinds[parts.model.places[0].kind].reads:
+        bound = list(dict.fromkeys(place.reads[name] for place in parts.model.places))
+        rows = [b.op("Unsqueeze", made[table], b.ints(0)) for table in bound]
+        stacks[name] = rows[0] if len(rows) == 1 else b.op("Concat", *rows, axis=0)
+        numbers[name] = tuple(bound.index(place.reads[name]) for place in parts.model.places)
+    return StackedReads(stacks, numbers)
 
 
 def forward_loop(
-    b: GraphBuilder, parts: StepParts, h: ir.Value, attention: Attention, adapter: ir.Value, keep: bool
+    b: GraphBuilder, parts: StepParts, h: ir.Value, reads: StackedReads, adapter: ir.Value, keep: bool
 ) -> tuple[ir.Value, ...]:
     """h[0] -> (h[L],) or, with `keep`, (h[L], the layers' inputs [L, T, D])."""
     body = b.subgraph()
     layer = value("forward_layer", "int64", ())
     x = value("forward_h", "float32", (parts.seq_len, parts.config.hidden_size))
-    (h_next,) = lower(body, parts.blocks.forward, {"h": x} | layer_feeds(body, parts, layer, attention, adapter))
+    (h_next,) = lower(body, _graphs(parts).forward, {"h": x} | layer_feeds(body, parts, layer, reads, adapter))
     scans = [x] if keep else []
     graph = loop_body(body, "forward", layer, [x], [h_next], scans)
     return b.loop(b.ints(parts.config.num_hidden_layers), [h], graph, len(scans))
@@ -65,13 +80,13 @@ def backward_loop(
     parts: StepParts,
     g: ir.Value,
     saved: ir.Value,
-    attention: Attention,
+    reads: StackedReads,
     adapter: ir.Value,
     train: ir.Value,
     propagate: ir.Value,
 ) -> ir.Value:
     """From the top layer down to the lowest trained one; the gradients float32 [L, n], zero where a layer is not trained."""
-    layers, size = parts.config.num_hidden_layers, parts.layout.size
+    layers, size = parts.config.num_hidden_layers, parts.layout.sizes[0]
     trips = b.op("Sub", b.ints(layers), b.op("ArgMax", b.op("Cast", train, to=ir.DataType.INT32.value), axis=0, keepdims=1))
     body = b.subgraph()
     iteration = value("backward_iteration", "int64", ())
@@ -79,7 +94,7 @@ def backward_loop(
     layer = body.op("Sub", body.const(layers - 1, np.int64), iteration)
     taken = body.subgraph()
     h = taken.op("Gather", saved, layer)
-    g_next, d_adapter = lower(taken, parts.blocks.backward, {"h": h, "g": gradient} | layer_feeds(taken, parts, layer, attention, adapter))
+    g_next, d_adapter = lower(taken, _graphs(parts).backward, {"h": h, "g": gradient} | layer_feeds(taken, parts, layer, reads, adapter))
     trained = taken.op("Cast", taken.op("Gather", train, layer), to=ir.DataType.FLOAT.value)
     propagated = taken.graph("propagate", (), [g_next, taken.op("Mul", d_adapter, trained)])
     skipped = body.subgraph()
@@ -92,19 +107,23 @@ def backward_loop(
     return b.op("Gather", b.op("Concat", top_down, rest, axis=0), b.ints(*reversed(range(layers))), axis=0)
 
 
-def layer_feeds(b: GraphBuilder, parts: StepParts, layer: ir.Value, attention: Attention, adapter: ir.Value) -> dict[str, ir.Value]:
+def layer_feeds(b: GraphBuilder, parts: StepParts, layer: ir.Value, reads: StackedReads, adapter: ir.Value) -> dict[str, ir.Value]:
     """One layer's slices of everything that is stacked, by the names of a block graph's inputs."""
-    kind = b.op("Gather", b.const(parts.config.layer_kinds, np.int64), layer)
     feeds = {
-        "cos": b.op("Gather", attention.cos, kind),
-        "sin": b.op("Gather", attention.sin, kind),
-        "mask": b.op("Gather", attention.mask, kind),
-        "adapter": b.op("Gather", adapter, layer),
+        name: b.op("Gather", stack, b.op("Gather", b.const(reads.numbers[name], np.int64), layer)) for name, stack in reads.stacks.items()
     }
+    feeds["adapter"] = b.op("Gather", adapter, layer)
+    prefix = layer_tensor(_graphs(parts).kind.name, "")
     for tensor in parts.table:
-        if tensor.per_layer:
-            feeds[tensor.name.removeprefix(LAYERS)] = b.op("Gather", b.weight(tensor), layer)
+        if tensor.name.startswith(prefix):
+            feeds[tensor.name.removeprefix(prefix)] = b.op("Gather", b.weight(tensor), layer)
     return feeds
+
+
+def _graphs(parts: StepParts) -> KindGraphs:
+    """Of the one kind of layers that a step in one graph has."""
+    (graphs,) = parts.blocks.kinds.values()
+    return graphs
 
 
 def final_norm(b: GraphBuilder, parts: StepParts, h: ir.Value) -> ir.Value:

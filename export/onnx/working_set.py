@@ -29,17 +29,18 @@ LARGE_HOLES = 2.2  # blocks of the largest size
 Shape = tuple[tuple[int, ...], int]  # dimensions and bytes of an element
 
 
-def working_bytes(path: Path) -> int | None:
-    """Bytes that the runtime's arena touches when the program runs: an estimate, within some 10 %. None for a program with a loop."""
+def working_bytes(path: Path, free: int | None = None) -> int | None:
+    """Bytes that the runtime's arena touches when the program runs: an estimate, within some 10 %. None for a program with a loop.
+    `free`: the size of dimensions that the program leaves open."""
     if any(node.op_type == "Loop" for node in ir.load(path).graph):
         return None
-    held, largest = held_bytes(path)
+    held, largest = held_bytes(path, free)
     return round(HOLES * held + LARGE_HOLES * largest)
 
 
-def held_bytes(path: Path) -> tuple[int, int]:
+def held_bytes(path: Path, free: int | None = None) -> tuple[int, int]:
     """The most bytes held at once, and the size of the largest value."""
-    buffers = _plan(ir.load(path).graph, _shapes(path, resolve=False), _shapes(path, resolve=True))
+    buffers = _plan(ir.load(path).graph, _shapes(path, False, free), _shapes(path, True, free))
     changes: Counter[int] = Counter()
     for buffer in buffers:
         changes[buffer.first] += buffer.size
@@ -115,9 +116,12 @@ def execution_order(graph: ir.Graph) -> list[ir.Node]:
     return order
 
 
-def _shapes(path: Path, resolve: bool) -> dict[str, Shape]:
+def _shapes(path: Path, resolve: bool, free: int | None) -> dict[str, Shape]:
     """Of the values whose dimensions are known, by name. `resolve`: of tiles too, which the runtime does not know before the run."""
     model = ir.load(path)
+    for value in model.graph.inputs if free is not None else ():
+        if value.shape is not None:
+            value.shape = ir.Shape([size if isinstance(size, int) else free for size in value.shape])
     for node in model.graph:
         if node.op_type == "MatMulNBits":  # unknown to the inference of shapes
             rows = model.graph.inputs[0].shape[0]  # type: ignore[index]

@@ -11,34 +11,37 @@ from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import MappedWeights
-from lcsb_mobile.config import ModelConfig
-from lcsb_mobile.export.models import architecture
-from lcsb_mobile.export.models.layers import Linear, WholeLinear, attention_masks, attention_over, rope_tables
+from lcsb_mobile.export.models import Model
+from lcsb_mobile.export.models.kinds import bound_gives, bound_values
+from lcsb_mobile.export.models.layers import Linear, WholeLinear
+from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.weights.quantization import dequantize
 
 
 def reference_step(
-    config: ModelConfig, layout: AdapterLayout, weights: MappedWeights, subset: Subset, batch: Batch, adapter: Float32Array
+    model: Model, layout: AdapterLayout, weights: MappedWeights, subset: Subset, batch: Batch, adapter: Float32Array
 ) -> StepResult:
     """Loss and gradients by plain autograd; a layer above min(train) through which nothing is propagated is an identity to it:
-    `h = h + (o - h).detach()` (DESIGN.md, "The method, exactly"). LoRA outside `train` is frozen."""
+    `h = h + (o - h).detach()` (DESIGN.md, "The method, exactly"), and what it gives has no gradient. LoRA outside `train` is frozen."""
+    config = model.config
     subset.check(config.num_hidden_layers)
-    model = architecture(config.model_type)
     input_ids, labels, position_ids, segment_ids = map(
         torch.from_numpy, (batch.input_ids, batch.labels, batch.position_ids, batch.segment_ids)
     )
-    flat = [torch.from_numpy(row.copy()).requires_grad_(layer in subset.train) for layer, row in enumerate(adapter)]  # each [n]
-    cos, sin = (table[:, position_ids] for table in rope_tables(config, int(position_ids.max()) + 1))  # (kinds, T, d)
-    masks = attention_masks(config, segment_ids)  # (kinds, T, T)
+    vectors = layout.vectors(adapter)
+    flat = [torch.from_numpy(vector.copy()).requires_grad_(layer in subset.train) for layer, vector in enumerate(vectors)]
+    tables = step_tables(config, len(batch.input_ids))(position_ids=position_ids, segment_ids=segment_ids)
 
     h = _matrix(weights, "embed_tokens.weight")[input_ids] * config.embedding_scale  # (T, D)
-    for layer, kind in enumerate(config.layer_kinds):
-        tensors = {name: torch.from_numpy(array) for name, array in weights.layer(layer).items()}
-        linear = _linear(tensors, layout.views(flat[layer]), layout.lora.scaling)
-        out = model.block(h, tensors, linear, attention_over(cos[kind], sin[kind], masks[kind], config.query_scale), config)
+    crossing: dict[str, Tensor] = {}
+    for layer, (place, kind) in enumerate(model.walk()):
+        tensors = {name: torch.from_numpy(array) for name, array in weights.layer(kind.name, model.numbers[layer]).items()}
+        linear = _linear(tensors, layout.views(layer, flat[layer]), layout.lora.scaling)
+        out, *given = kind.block({"h": h, **bound_values(kind, place, tables, crossing)}, tensors, linear)
         exact = layer < subset.train[0] or layer in subset.propagate
         h = out if exact else h + (out - h).detach()
-    h = model.final_norm(h, torch.from_numpy(weights["norm.weight"]), config)
+        crossing |= bound_gives(kind, place, given if exact else [value.detach() for value in given])
+    h = model.final_norm(h, torch.from_numpy(weights["norm.weight"]))
     head = "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
     loss = functional.cross_entropy(h @ _matrix(weights, head).T, labels, ignore_index=IGNORED_LABEL)
 

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
-from lcsb_mobile.export.models import architecture
-from lcsb_mobile.export.models.layers import Linear, WholeLinear, attention_masks, attention_over, rope_tables
+from lcsb_mobile.export.models import embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors, model_of
+from lcsb_mobile.export.models.kinds import bound_gives, bound_values
+from lcsb_mobile.export.models.layers import Linear, WholeLinear
+from lcsb_mobile.export.models.tables import step_tables, table_weights
 
 Read = Callable[[str], Tensor]
-
-
-def head_weight_name(config: ModelConfig) -> str:
-    return "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
 
 
 @torch.no_grad()
@@ -29,19 +27,20 @@ def model_logits(
     """
     position_ids = torch.arange(input_ids.shape[0]) if position_ids is None else position_ids
     segment_ids = torch.zeros_like(input_ids) if segment_ids is None else segment_ids
-    model = architecture(config.model_type)
-    cos, sin = (table[:, position_ids] for table in rope_tables(config, int(position_ids.max()) + 1))  # (kinds, T, d)
-    masks = attention_masks(config, segment_ids)  # (kinds, T, T)
-    h = read("model.embed_tokens.weight")[input_ids] * config.embedding_scale  # (T, D)
-    for layer, kind in enumerate(config.layer_kinds):
-        prefix = f"model.layers.{layer}."
-        shapes = model.layer_weights(config)
-        vectors = {name: read(prefix + name) for name, shape in shapes.items() if len(shape) == 1}
-        h = model.block(
-            h, vectors, float_linear(read, prefix, vectors), attention_over(cos[kind], sin[kind], masks[kind], config.query_scale), config
-        )
-    h = model.final_norm(h, read("model.norm.weight"), config)
-    return h @ read(head_weight_name(config)).T
+    model = model_of(config)
+    tables = step_tables(config, input_ids.shape[0])
+    # Positions may go beyond the length: the angles are computed for as many as there are.
+    stored = table_weights(config, int(position_ids.max()) + 1)
+    read_tables = tables.make({**tables.consts, **stored, "position_ids": position_ids, "segment_ids": segment_ids})
+    h = read(embedding_name(config))[input_ids] * config.embedding_scale  # (T, D)
+    crossing: dict[str, Tensor] = {}
+    for layer, (place, kind) in enumerate(model.walk()):
+        vectors = layer_vectors(read, config, layer, kind)
+        linear = float_linear(read, layer_prefix(config, layer), vectors)
+        h, *given = kind.block({"h": h, **bound_values(kind, place, read_tables, crossing)}, vectors, linear)
+        crossing |= bound_gives(kind, place, given)
+    h = model.final_norm(h, read(final_norm_name(config)))
+    return h @ read(head_name(config)).T
 
 
 def float_linear(read: Read, prefix: str, vectors: dict[str, Tensor]) -> Linear:

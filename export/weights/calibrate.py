@@ -20,8 +20,10 @@ from lcsb_mobile.config import QuantizationConfig
 from lcsb_mobile.data.dataset import LINE_LIMIT, read_dataset
 from lcsb_mobile.errors import DataError, UnsupportedModelError
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
-from lcsb_mobile.export.models import architecture
-from lcsb_mobile.export.models.layers import Attend, attention_masks, attention_over, rope_tables
+from lcsb_mobile.export.models import embedding_name, layer_prefix, layer_vectors, model_of
+from lcsb_mobile.export.models.kinds import bound_gives, bound_values
+from lcsb_mobile.export.models.layers import Mix
+from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.weights.gptq import InputStatistics, input_statistics, quantize_for_inputs
 from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
 from lcsb_mobile.text.tokenizer import Tokenizer
@@ -89,22 +91,20 @@ def calibrated_layers(checkpoint: Checkpoint, quantization: QuantizationConfig, 
     `tokens`: int64 [S, T]. Raises UnsupportedModelError for weights or activations that are not finite.
     """
     config = checkpoint.config
-    model = architecture(config.model_type)
-    shapes = model.layer_weights(config)
     length = tokens.shape[1]
-    cos, sin = rope_tables(config, length)
-    masks = attention_masks(config, torch.zeros(length, dtype=torch.int64))
+    tables = step_tables(config, length)(position_ids=torch.arange(length), segment_ids=torch.zeros(length, dtype=torch.int64))
     h = _embed(checkpoint, quantization, tokens.flatten()) * config.embedding_scale
-    for layer, kind in enumerate(config.layer_kinds):
-        prefix = f"model.layers.{layer}."
-        vectors = {name: checkpoint.read(prefix + name) for name, shape in shapes.items() if len(shape) == 1}
-        linear = _CalibratedLinear(checkpoint, prefix, vectors, shapes, quantization.group_size, length)
-        attend = _by_sequence(attention_over(cos[kind], sin[kind], masks[kind], config.query_scale), length)
+    crossing: dict[str, Tensor] = {}
+    for layer, (place, kind) in enumerate(model_of(config).walk()):
+        vectors = layer_vectors(checkpoint.read, config, layer, kind)
+        linear = _CalibratedLinear(checkpoint, layer_prefix(config, layer), vectors, kind.matrices, quantization.group_size, length)
+        values = {"h": h, **bound_values(kind, place, tables, crossing)}
         try:
             with torch.no_grad():
-                h = model.block(h, vectors, linear, attend, config)
+                h, *given = kind.block(values, vectors, linear)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"layer {layer}: {error}") from error
+        crossing |= bound_gives(kind, place, given)
         yield from ((layer, name, tensor) for name, tensor in (linear.matrices | vectors).items())
 
 
@@ -115,15 +115,10 @@ def _embed(checkpoint: Checkpoint, quantization: QuantizationConfig, ids: Tensor
     for start in range(0, checkpoint.config.vocab_size, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, checkpoint.config.vocab_size)
         rows = needed[(needed >= start) & (needed < stop)] - start
-        parts.append(checkpoint.read_rows("model.embed_tokens.weight", start, stop)[rows])
+        parts.append(checkpoint.read_rows(embedding_name(checkpoint.config), start, stop)[rows])
     exact = torch.cat(parts)
     stored = quantize(exact, quantization.embedding_bits, quantization.group_size)
     return torch.cat([exact[index], dequantize(stored.packed, stored.scale)[index]])
-
-
-def _by_sequence(attend: Attend, length: int) -> Attend:
-    """Attention within each sequence of `length` tokens, of many in a row."""
-    return lambda q, k, v: torch.cat([attend(*part) for part in zip(*(torch.split(x, length) for x in (q, k, v)))])
 
 
 class _CalibratedLinear:
@@ -134,7 +129,7 @@ class _CalibratedLinear:
         checkpoint: Checkpoint,
         prefix: str,
         vectors: Mapping[str, Tensor],
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int, int]],
         group_size: int,
         length: int,
     ) -> None:
@@ -157,10 +152,14 @@ class _CalibratedLinear:
         x, start = torch.empty(0), 0
         for tile in tiles:
             if not start:
-                x = tile.new_empty(len(tile), self._shapes[f"{name}.weight"][1])
+                x = tile.new_empty(len(tile), self._shapes[name][1])
             x[:, start : start + tile.shape[1]] = tile
             start += tile.shape[1]
         return self(name, x)
+
+    def within_sequences(self, mix: Mix) -> Mix:
+        """Each sequence of `length` tokens alone, of many in a row."""
+        return lambda *tensors: torch.cat([mix(*parts) for parts in zip(*(torch.split(x, self._length) for x in tensors))])
 
     def _outputs(self, name: str, x: Tensor, weight: Tensor, stored: Tensor, rows: slice) -> Tensor:
         exact, quantized = x.chunk(2)

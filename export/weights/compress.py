@@ -10,13 +10,13 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lcsb_mobile.bundle.weights import LAYERS, DType, WeightTensor, lay_out
+from lcsb_mobile.bundle.weights import DType, WeightTensor, lay_out, layer_tensor
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
-from lcsb_mobile.export.models import architecture
-from lcsb_mobile.export.models.layers import rope_tables
+from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors, model_of
+from lcsb_mobile.export.models.tables import table_weights
 from lcsb_mobile.export.weights.calibrate import ROWS_AT_ONCE, LayerTensor, calibrated_layers
-from lcsb_mobile.export.weights.layer_tensors import layer_tensors, packed_tensors
+from lcsb_mobile.export.weights.layer_tensors import check_groups, kind_tensors, packed_tensors
 from lcsb_mobile.export.weights.quantization import QuantizedMatrix, quantize
 
 
@@ -27,10 +27,12 @@ def weight_table(config: ModelConfig, quantization: QuantizationConfig, seq_len:
     for name in ("embed_tokens.weight", *head):
         tensors |= packed_tensors(name, (config.vocab_size, config.hidden_size), quantization.embedding_bits, quantization.group_size)
     tensors["norm.weight"] = ("float32", (config.hidden_size,))
-    rope = (len(config.attention_kinds), seq_len, config.head_dim)
-    tensors |= {"rope.cos": ("float32", rope), "rope.sin": ("float32", rope)}
-    for name, (dtype, shape) in layer_tensors(config, quantization).items():
-        tensors[LAYERS + name] = (dtype, (config.num_hidden_layers, *shape))
+    model = model_of(config)
+    check_groups(model.kinds.values(), quantization)
+    tensors |= {name: ("float32", tuple(table.shape)) for name, table in table_weights(config, seq_len).items()}
+    for kind in model.kinds.values():
+        for name, (dtype, shape) in kind_tensors(kind, quantization).items():
+            tensors[layer_tensor(kind.name, name)] = (dtype, (model.count(kind.name), *shape))
     return lay_out(tensors)
 
 
@@ -49,37 +51,39 @@ def write_weights(
     averaged over the layers.
     """
     config = checkpoint.config
+    model = model_of(config)
     table = weight_table(config, quantization, seq_len)
-    writer = _Writer(table, progress, config)
+    writer = _Writer(table, progress, model)
     with path.open("wb") as file:
         writer.file = file
         for name, full_name in _large_matrices(config).items():
             writer.large_matrix(name, checkpoint, full_name, quantization)
-        writer.tensor("norm.weight", checkpoint.read("model.norm.weight"))
-        for name, rope in zip(("rope.cos", "rope.sin"), rope_tables(config, seq_len)):
+        writer.tensor("norm.weight", checkpoint.read(final_norm_name(config)))
+        for name, rope in table_weights(config, seq_len).items():
             writer.tensor(name, rope)
         layers = _searched(checkpoint, quantization) if calibration is None else calibrated_layers(checkpoint, quantization, calibration)
         for layer, name, tensor in layers:
+            stack, number = layer_tensor(model.places[layer].kind, name), model.numbers[layer]
             if isinstance(tensor, QuantizedMatrix):
-                writer.matrix(LAYERS + name, tensor, layer)
+                writer.matrix(stack, tensor, number)
             else:
-                writer.tensor(LAYERS + name, tensor, layer)
+                writer.tensor(stack, tensor, number)
         file.truncate(table[-1].offset + table[-1].nbytes)
     return table, {name: sum(errors) / len(errors) for name, errors in writer.errors.items()}
 
 
 def _searched(checkpoint: Checkpoint, quantization: QuantizationConfig) -> Iterator[LayerTensor]:
     """Each matrix by itself."""
-    config = checkpoint.config
-    for layer in range(config.num_hidden_layers):
-        for name, shape in architecture(config.model_type).layer_weights(config).items():
-            tensor = checkpoint.read(f"model.layers.{layer}.{name}")
-            yield layer, name, quantize(tensor, quantization.bits, quantization.group_size) if len(shape) == 2 else tensor
+    for layer, (_, kind) in enumerate(model_of(checkpoint.config).walk()):
+        for name in kind.matrices:
+            tensor = checkpoint.read(f"{layer_prefix(checkpoint.config, layer)}{name}.weight")
+            yield layer, f"{name}.weight", quantize(tensor, quantization.bits, quantization.group_size)
+        yield from ((layer, name, tensor) for name, tensor in layer_vectors(checkpoint.read, checkpoint.config, layer, kind).items())
 
 
 def _large_matrices(config: ModelConfig) -> dict[str, str]:
-    names = {"embed_tokens.weight": "model.embed_tokens.weight"}
-    return names if config.tie_word_embeddings else names | {"lm_head.weight": "lm_head.weight"}
+    names = {"embed_tokens.weight": embedding_name(config)}
+    return names if config.tie_word_embeddings else names | {"lm_head.weight": head_name(config)}
 
 
 class _Writer:
@@ -87,11 +91,11 @@ class _Writer:
 
     file: BinaryIO
 
-    def __init__(self, table: tuple[WeightTensor, ...], progress: Callable[[int, int], None], config: ModelConfig) -> None:
+    def __init__(self, table: tuple[WeightTensor, ...], progress: Callable[[int, int], None], model: Model) -> None:
         self.table = {tensor.name: tensor for tensor in table}
         self.errors: dict[str, list[float]] = defaultdict(list)
         self.progress = progress
-        self.total = len(_large_matrices(config)) + 7 * config.num_hidden_layers
+        self.total = len(_large_matrices(model.config)) + sum(len(kind.matrices) for _, kind in model.walk())
 
     def tensor(self, name: str, tensor: Tensor, layer: int = 0, byte_offset: int = 0) -> None:
         entry = self.table[name]

@@ -1,22 +1,25 @@
-"""Which matrices a layer has, and the tensors that they are stored as."""
+"""Which matrices the layers have, and the tensors that they are stored as."""
 
 from __future__ import annotations
 
-from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_layout
+from collections.abc import Iterable
+
+from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices
+from lcsb_mobile.bundle.layers import AdapterMatrix
 from lcsb_mobile.bundle.weights import DType
-from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
-from lcsb_mobile.export.models import architecture
+from lcsb_mobile.config import LoraConfig, QuantizationConfig
+from lcsb_mobile.export.models import Model
+from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.weights.quantization import check_group_size
 
 
-def projections(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """The seven matrices of a layer: name without `.weight` -> [out, in]."""
-    shapes = architecture(config.model_type).layer_weights(config)
-    return {name.removesuffix(".weight"): (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
+def kind_matrices(kind: BlockKind, lora: LoraConfig) -> tuple[AdapterMatrix, ...]:
+    return adapter_matrices(kind.matrices, lora.rank)
 
 
-def lora_layout(config: ModelConfig, lora: LoraConfig) -> AdapterLayout:
-    return adapter_layout(projections(config), config.num_hidden_layers, lora)
+def lora_layout(model: Model, lora: LoraConfig) -> AdapterLayout:
+    matrices = {kind.name: kind_matrices(kind, lora) for kind in model.kinds.values()}
+    return AdapterLayout(lora, matrices, tuple(place.kind for place in model.places), model.config.tensor_prefix)
 
 
 def packed_tensors(name: str, shape: tuple[int, ...], bits: int, group_size: int) -> dict[str, tuple[DType, tuple[int, ...]]]:
@@ -28,14 +31,17 @@ def packed_tensors(name: str, shape: tuple[int, ...], bits: int, group_size: int
     return {f"{name}.packed": packed, f"{name}.scale": ("float16", (rows, groups))}
 
 
-def layer_tensors(config: ModelConfig, quantization: QuantizationConfig) -> dict[str, tuple[DType, tuple[int, ...]]]:
+def kind_tensors(kind: BlockKind, quantization: QuantizationConfig) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """A layer's frozen tensors as they are stored: name within the layer -> (dtype, shape)."""
-    shapes = architecture(config.model_type).layer_weights(config)
-    check_group_size({name: shape[1] for name, shape in shapes.items() if len(shape) == 2}, quantization.group_size)
     tensors: dict[str, tuple[DType, tuple[int, ...]]] = {}
-    for name, shape in shapes.items():
-        if len(shape) == 2:
-            tensors |= packed_tensors(name, shape, quantization.bits, quantization.group_size)
-        else:
-            tensors[name] = ("float32", shape)
+    for name, shape in kind.matrices.items():
+        tensors |= packed_tensors(f"{name}.weight", shape, quantization.bits, quantization.group_size)
+    for name, vector in kind.vectors.items():
+        tensors[name] = ("float32", vector.shape)
     return tensors
+
+
+def check_groups(kinds: Iterable[BlockKind], quantization: QuantizationConfig) -> None:
+    """Raises UnsupportedModelError unless the group size divides the rows of every matrix."""
+    columns = {f"{name}.weight": shape[1] for kind in kinds for name, shape in kind.matrices.items()}
+    check_group_size(columns, quantization.group_size)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lcsb_mobile.adapters.peft_config import CONFIG_FILE, PeftConfig, read_config, unreached, write_config
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.adapter import AdapterLayout, load_adapter, save_adapter, tensor_name
+from lcsb_mobile.bundle.adapter import AdapterLayout, load_adapter, save_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import AdapterError, OutputExistsError
@@ -48,7 +48,7 @@ class ImportedAdapter(Record, frozen=True):
 
 
 def read_source(path: Path, layout: AdapterLayout) -> Float32Array:
-    """float32[L, n] of an adapter file, of a run's checkpoint, or of the newest checkpoint in a directory.
+    """float32[N] of an adapter file, of a run's checkpoint, or of the newest checkpoint in a directory.
 
     Raises AdapterError or RunCheckpointError.
     """
@@ -78,7 +78,7 @@ def export_peft(source: Path, bundle: Bundle, output: Path, base_model: str | No
     with replace_directory(output, force) as directory:
         save_adapter(directory / MODEL_FILE, layout, adapter)
         targets = write_config(directory / CONFIG_FILE, layout, base_model)
-    matrices = layout.num_layers * len(layout.matrices)
+    matrices = sum(len(layout.matrices[kind]) for kind in layout.kinds)
     return ExportedAdapter(str(output), base_model, layout.lora.rank, layout.lora.alpha, targets, matrices)
 
 
@@ -118,15 +118,15 @@ def _check(file: StoredTensors, config: PeftConfig, layout: AdapterLayout) -> di
     faults += _tensor_faults(file, layout)
     initial: dict[str, tuple[int, ...]] = {}
     adapted: dict[str, int] = {}
-    for module in layout.modules:
-        for layer in range(layout.num_layers):
-            pair = [tensor_name(layer, f"{module}.{part}") for part in ("lora_A", "lora_B")]
+    for layer in range(layout.num_layers):
+        for module in layout.modules(layer):
+            pair = [layout.tensor_name(layer, f"{module}.{part}") for part in ("lora_A", "lora_B")]
             missing = [name for name in pair if name not in file.tensors]
             if len(missing) == 2:
                 initial[module] = (*initial.get(module, ()), layer)
             else:
                 faults += [f"{name} is missing" for name in missing]
-                adapted[f"model.layers.{layer}.{module}"] = layer
+                adapted[layout.module_name(layer, module)] = layer
     faults += [
         f"{name} is adapted, and {CONFIG_FILE} says it is not" for name in unreached(file.path.with_name(CONFIG_FILE), config, adapted)
     ]
@@ -137,7 +137,7 @@ def _check(file: StoredTensors, config: PeftConfig, layout: AdapterLayout) -> di
 
 
 def _tensor_faults(file: StoredTensors, layout: AdapterLayout) -> list[str]:
-    wanted = {tensor_name(layer, matrix.name): matrix.shape for layer in range(layout.num_layers) for matrix in layout.matrices}
+    wanted = {layout.tensor_name(layer, m.name): m.shape for layer, kind in enumerate(layout.kinds) for m in layout.matrices[kind]}
     faults = []
     for name, tensor in file.tensors.items():
         if name not in wanted:

@@ -73,7 +73,8 @@ def write_config(path: Path, layout: AdapterLayout, base_model: str) -> tuple[st
     Returns the target modules.
     """
     alpha = layout.lora.alpha
-    targets = tuple(sorted({module.rpartition(".")[2] for module in layout.modules}))
+    modules = {module for layer in range(layout.num_layers) for module in layout.modules(layer)}
+    targets = tuple(sorted({module.rpartition(".")[2] for module in modules}))
     config: dict[str, Any] = {
         "alpha_pattern": {},
         "auto_mapping": None,

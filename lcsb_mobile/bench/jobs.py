@@ -48,9 +48,10 @@ class GemmJob(Record, frozen=True, tag="gemm"):
 
 
 class TorchJob(Record, frozen=True, tag="torch"):
-    """The same LoRA steps in PyTorch with transformers and peft."""
+    """The same LoRA steps in PyTorch with transformers and peft, on the matrices of these names."""
 
     model: ModelConfig
+    modules: tuple[str, ...]
     rank: int
     alpha: float
     seq_len: int

@@ -86,7 +86,9 @@ class _Bench:
 
     def torch_job(self) -> TorchJob:
         lora = self.manifest.adapter.lora
-        return TorchJob(self.manifest.model, lora.rank, lora.alpha, self.manifest.seq_len, self.steps, self.threads)
+        modules = {matrix.name.split(".")[-2] for kind in self.manifest.kinds for matrix in kind.matrices}
+        manifest = self.manifest
+        return TorchJob(manifest.model, tuple(sorted(modules)), lora.rank, lora.alpha, manifest.seq_len, self.steps, self.threads)
 
     def subsets(self, job: StepsJob) -> tuple[Subset, ...]:
         return make_schedule(job.schedule, self.layers)

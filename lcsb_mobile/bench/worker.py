@@ -20,27 +20,22 @@ from lcsb_mobile.bench.op_profile import decompression_seconds, read_profile, ru
 from lcsb_mobile.bundle.batch import Batch, StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import Manifest
+from lcsb_mobile.bundle.programs import UPDATE, Role, program_name
 from lcsb_mobile.bundle.schedule import make_schedule
 from lcsb_mobile.bundle.weights import head_rows
 from lcsb_mobile.errors import LcsbError
 from lcsb_mobile.measuring.memory import MemorySampler, process_memory
 from lcsb_mobile.measuring.phases import PhaseClock
+from lcsb_mobile.planning.cost import backward_layers
 from lcsb_mobile.runners import import_runtime, layer_update, make_runner
 from lcsb_mobile.targets import Target, target_row
 from lcsb_mobile.training.optimizer import AdamW
 from lcsb_mobile.training.state import mapped_state
 from lcsb_mobile.training.trainer import TrainConfig, Trainer
 
-# The programs of a training step, by the phase that runs them.
-PROGRAM_PHASES = {
-    "embed": "embed",
-    "block_forward": "forward",
-    "block_forward_keep": "forward",
-    "head": "head",
-    "block_backward": "backward",
-    "block_backward_kept": "backward",
-    "adamw": "optimizer",
-}
+# The programs of a training step, by the phase that runs them: the common ones, and the roles of those that each kind of layers has.
+PROGRAM_PHASES = {"embed": "embed", "head": "head", UPDATE: "optimizer"}
+ROLE_PHASES: dict[Role, str] = {"forward": "forward", "forward_keep": "forward", "backward": "backward", "backward_kept": "backward"}
 GEMM_SECONDS, GEMM_REPEATS = 0.05, 3  # at least so long and so often is each product run
 
 
@@ -102,7 +97,8 @@ def measure_steps(job: StepsJob, bundle: Bundle) -> StepsResult:
 def make_trainer(runner: StepRunner, bundle: Bundle, job: StepsJob) -> Trainer:
     manifest = bundle.manifest
     state = mapped_state(Path(job.scratch), bundle.initial_adapter())
-    optimizer = AdamW(state.adapter, manifest.optimizer, layer_update(runner), (state.first_moment, state.second_moment))
+    moments = (state.first_moment, state.second_moment)
+    optimizer = AdamW(state.adapter, manifest.adapter.slices, manifest.optimizer, layer_update(runner), moments)
     schedule = make_schedule(job.schedule, manifest.model.num_hidden_layers)
     return Trainer(runner, schedule, optimizer, TrainConfig(steps=job.steps, learning_rate=LEARNING_RATE))
 
@@ -125,30 +121,33 @@ def profile_steps(job: StepsJob, bundle: Bundle) -> ProfileResult:
 
     load_seconds = sum(load(bundle, name, job.threads) for name in step_programs(bundle.manifest, job))
     run(OnnxRuntimeRunner(bundle, job.threads, job.keep), 1)
+    phases = program_phases(bundle.manifest)
     programs, decompression = defaultdict[str, float](float), defaultdict[str, float](float)
     with tempfile.TemporaryDirectory(dir=job.scratch) as directory:
         runner = OnnxRuntimeRunner(bundle, job.threads, job.keep, profile=Path(directory))
         run(runner, job.steps)
         runner.programs.end_profiling()
         for path in sorted(Path(directory).iterdir()):
-            events, phase = read_profile(path), PROGRAM_PHASES[path.name.partition(".")[0]]
+            events, phase = read_profile(path), phases[path.name.partition(".")[0]]
             programs[phase] += run_seconds(events) / job.steps
             decompression[phase] += decompression_seconds(events) / job.steps
     return ProfileResult(os.getpid(), load_seconds, dict(decompression), dict(programs))
 
 
+def program_phases(manifest: Manifest) -> dict[str, str]:
+    """Program -> phase."""
+    kinds = [kind.name for kind in manifest.kinds]
+    return PROGRAM_PHASES | {program_name(kind, role): phase for kind in kinds for role, phase in ROLE_PHASES.items()}
+
+
 def step_programs(manifest: Manifest, job: StepsJob) -> list[str]:
     """Those that the steps of the job need."""
-    kept = manifest.model.num_hidden_layers - job.keep
-    propagated = {
-        layer
-        for subset in make_schedule(job.schedule, manifest.model.num_hidden_layers)
-        for layer in subset.propagate
-        if layer >= subset.train[0]
-    }
-    unused = {"block_backward"} if min(propagated) >= kept else set()
-    unused |= {"block_forward_keep", "block_backward_kept"} if max(propagated) < kept else set()
-    return [name for name in PROGRAM_PHASES if name not in unused]
+    programs = [*PROGRAM_PHASES, *(program_name(kind.name, "forward") for kind in manifest.kinds)]
+    for subset in make_schedule(job.schedule, len(manifest.layers)):
+        recomputed, kept = backward_layers(manifest, subset, job.keep)
+        programs += [program_name(manifest.layers[layer].kind, "backward") for layer in recomputed]
+        programs += [program_name(manifest.layers[layer].kind, role) for layer in kept for role in ("forward_keep", "backward_kept")]
+    return list(dict.fromkeys(programs))
 
 
 def load(bundle: Bundle, name: str, threads: int) -> float:
@@ -182,16 +181,14 @@ def measure_gemm(job: GemmJob, bundle: Bundle) -> GemmResult:
 def products(manifest: Manifest) -> dict[tuple[str, int, int, int], float]:
     """A full step's products with weights [N, K] at M tokens: (program, M, N, K) -> how many of them a step makes, whose every block
     runs forward twice and backward once, and whose head takes its rows in chunks."""
-    tokens, layers, model = manifest.seq_len, manifest.model.num_hidden_layers, manifest.model
-    shapes = {matrix.name: matrix.shape for matrix in manifest.adapter.matrices}
+    tokens, model = manifest.seq_len, manifest.model
     rows = min(head_rows(model.hidden_size), model.vocab_size)
     found = {("gemm", tokens, rows, model.hidden_size): model.vocab_size / rows}
     found |= {("gemm_backward", tokens, rows, model.hidden_size): model.vocab_size / rows}
-    for name, (_, inputs) in shapes.items():
-        if name.endswith(".lora_A"):
-            outputs = shapes[name.removesuffix("A") + "B"][0]
-            for program, count in (("gemm", 2 * layers), ("gemm_backward", layers)):
-                key = (program, tokens, outputs, inputs)
+    for kind in manifest.kinds_of_layers():
+        for a, b in zip(kind.matrices[::2], kind.matrices[1::2]):
+            for program, count in (("gemm", 2), ("gemm_backward", 1)):
+                key = (program, tokens, b.shape[0], a.shape[1])
                 found[key] = found.get(key, 0.0) + count
     return found
 

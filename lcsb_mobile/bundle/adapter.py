@@ -1,13 +1,15 @@
 """The adapter: all LoRA matrices of one layer as one flat float32 vector, and the file that other tools read.
 
-A fine-tune's parameters are float32[L, n]. The table of names, shapes and offsets stands in the manifest. The file is
-safetensors with PEFT's tensor names, so that it is readable without this package.
+A fine-tune's parameters are float32[N], the layers' vectors one after the other; a vector's length is its kind's. The tables of
+names, shapes and offsets stand in the manifest. The file is safetensors with PEFT's tensor names, so that it is readable without this
+package.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,81 +17,114 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.config import LoraConfig, Record
+from lcsb_mobile.bundle.layers import AdapterMatrix
+from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import AdapterError
 from lcsb_mobile.io.files import replace_atomically
 from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
 
 ArrayT = TypeVar("ArrayT")
 
-PEFT_PREFIX = "base_model.model.model.layers"
+PEFT_PREFIX = "base_model.model."
+MORE_FAULTS = 6  # of a file's tensors that an error names
 
 
-class AdapterMatrix(Record, frozen=True):
-    """One LoRA matrix within a layer's flat vector: `shape` row-major from `offset` (elements)."""
-
-    name: str  # such as self_attn.q_proj.lora_A
-    shape: tuple[int, int]
-    offset: int
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-
-class AdapterLayout(Record, frozen=True):
-    """Where each LoRA matrix lies in a layer's vector of `size` elements, the same for every layer.
+@dataclass(frozen=True)
+class AdapterLayout:
+    """Where each layer's vector lies in the adapter, and each LoRA matrix in the vector. `matrices`: of each kind of layers; `kinds`: of
+    each layer. `prefix`: what the names of a checkpoint's text model begin with.
 
     For a projection W [out, in]: A is [rank, in], B is [out, rank], and y = x Wᵀ + alpha/rank * (x Aᵀ) Bᵀ.
     """
 
     lora: LoraConfig
-    num_layers: int
-    size: int
-    matrices: tuple[AdapterMatrix, ...]
+    matrices: Mapping[str, tuple[AdapterMatrix, ...]]
+    kinds: tuple[str, ...]
+    prefix: str = "model."
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """The adapted projections by their names within a layer, such as self_attn.q_proj."""
-        return tuple(m.name.removesuffix(".lora_A") for m in self.matrices if m.name.endswith(".lora_A"))
+    def num_layers(self) -> int:
+        return len(self.kinds)
 
-    def views(self, layer: ArrayT) -> dict[str, ArrayT]:
-        """One layer's float32[n], an array or a tensor -> name -> view of the matrix."""
-        flat: Any = layer
-        return {m.name: flat[m.offset : m.offset + m.size].reshape(m.shape) for m in self.matrices}
+    @property
+    def sizes(self) -> list[int]:
+        """Of each layer's vector, in elements."""
+        by_kind = {kind: vector_size(matrices) for kind, matrices in self.matrices.items()}
+        return [by_kind[kind] for kind in self.kinds]
+
+    @property
+    def size(self) -> int:
+        """Of the whole adapter, in elements."""
+        return sum(self.sizes)
+
+    @property
+    def offsets(self) -> list[int]:
+        """Of each layer's vector in the adapter."""
+        return offsets_of(self.sizes)
+
+    @property
+    def slices(self) -> list[slice]:
+        return [slice(offset, offset + size) for offset, size in zip(self.offsets, self.sizes)]
+
+    def modules(self, layer: int) -> tuple[str, ...]:
+        """A layer's adapted projections by their names within it, such as self_attn.q_proj."""
+        return tuple(m.name.removesuffix(".lora_A") for m in self.matrices[self.kinds[layer]] if m.name.endswith(".lora_A"))
+
+    def vectors(self, adapter: ArrayT) -> list[ArrayT]:
+        """The adapter, an array or a tensor [N] -> the view of each layer."""
+        flat: Any = adapter
+        return [flat[part] for part in self.slices]
+
+    def views(self, layer: int, vector: ArrayT) -> dict[str, ArrayT]:
+        """One layer's vector -> name -> view of the matrix."""
+        return matrix_views(self.matrices[self.kinds[layer]], vector)
 
     def named(self, adapter: Float32Array) -> Iterator[tuple[str, Float32Array]]:
-        """float32[L, n] -> PEFT's tensor names and views."""
-        for layer in range(self.num_layers):
-            for name, view in self.views(adapter[layer]).items():
-                yield tensor_name(layer, name), view
+        """float32[N] -> PEFT's tensor names and views."""
+        for layer, vector in enumerate(self.vectors(adapter)):
+            for name, view in self.views(layer, vector).items():
+                yield self.tensor_name(layer, name), view
+
+    def module_name(self, layer: int, module: str) -> str:
+        """A projection's name in the checkpoint, such as model.layers.0.self_attn.q_proj."""
+        return f"{self.prefix}layers.{layer}.{module}"
+
+    def tensor_name(self, layer: int, matrix: str) -> str:
+        """PEFT's name of a layer's matrix, such as self_attn.q_proj.lora_A."""
+        return f"{PEFT_PREFIX}{self.module_name(layer, matrix)}.weight"
 
     def initial(self, seed: int) -> Float32Array:
         """As PEFT initialises: A Kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(in), 1/sqrt(in)); B zero."""
         generator = np.random.default_rng(seed)
-        adapter = np.zeros((self.num_layers, self.size), np.float32)
-        for layer in adapter:
-            for name, view in self.views(layer).items():
-                if name.endswith(".lora_A"):
-                    bound = 1 / math.sqrt(view.shape[1])
-                    view[:] = generator.uniform(-bound, bound, view.shape).astype(np.float32)
+        adapter = np.zeros(self.size, np.float32)
+        for name, view in self.named(adapter):
+            if ".lora_A." in name:
+                bound = 1 / math.sqrt(view.shape[1])
+                view[:] = generator.uniform(-bound, bound, view.shape).astype(np.float32)
         return adapter
 
 
-def tensor_name(layer: int, matrix: str) -> str:
-    """PEFT's name of a layer's matrix, such as self_attn.q_proj.lora_A."""
-    return f"{PEFT_PREFIX}.{layer}.{matrix}.weight"
+def offsets_of(sizes: Sequence[int]) -> list[int]:
+    """Where each of some vectors begins that lie one after the other."""
+    return [sum(sizes[:number]) for number in range(len(sizes))]
 
 
-def adapter_layout(projections: Mapping[str, tuple[int, int]], num_layers: int, lora: LoraConfig) -> AdapterLayout:
+def vector_size(matrices: Sequence[AdapterMatrix]) -> int:
+    return matrices[-1].offset + matrices[-1].size if matrices else 0
+
+
+def matrix_views(matrices: Sequence[AdapterMatrix], vector: ArrayT) -> dict[str, ArrayT]:
+    flat: Any = vector
+    return {m.name: flat[m.offset : m.offset + m.size].reshape(m.shape) for m in matrices}
+
+
+def adapter_matrices(projections: Mapping[str, tuple[int, int]], rank: int) -> tuple[AdapterMatrix, ...]:
     """`projections`: name of each adapted matrix (without `.weight`) -> [out, in]."""
     matrices: list[AdapterMatrix] = []
-    offset = 0
     for name, (rows, columns) in projections.items():
-        for part, shape in (("lora_A", (lora.rank, columns)), ("lora_B", (rows, lora.rank))):
-            matrices.append(AdapterMatrix(name=f"{name}.{part}", shape=shape, offset=offset))
-            offset += shape[0] * shape[1]
-    return AdapterLayout(lora=lora, num_layers=num_layers, size=offset, matrices=tuple(matrices))
+        for part, shape in (("lora_A", (rank, columns)), ("lora_B", (rows, rank))):
+            matrices.append(AdapterMatrix(name=f"{name}.{part}", shape=shape, offset=vector_size(matrices)))
+    return tuple(matrices)
 
 
 def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array) -> None:
@@ -102,8 +137,8 @@ def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array) -> No
 
 
 def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
-    """Reads float32[L, n]. Raises AdapterError naming every tensor that is missing, unknown or of another shape or dtype."""
-    adapter = np.zeros((layout.num_layers, layout.size), np.float32)
+    """Reads float32[N]. Raises AdapterError naming every tensor that is missing, unknown or of another shape or dtype."""
+    adapter = np.zeros(layout.size, np.float32)
     wanted = dict(layout.named(adapter))
     try:
         with safe_open(path, framework="numpy") as file:
@@ -122,8 +157,8 @@ def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
                 if metadata.get(key, value) != value:
                     faults.append(f"{key}: expected {value}, found {metadata[key]}")
             if faults:
-                more = f" (and {len(faults) - 6} more)" if len(faults) > 6 else ""
-                raise AdapterError(f"{path}: does not fit the bundle's adapter: {'; '.join(faults[:6])}{more}")
+                more = f" (and {len(faults) - MORE_FAULTS} more)" if len(faults) > MORE_FAULTS else ""
+                raise AdapterError(f"{path}: does not fit the bundle's adapter: {'; '.join(faults[:MORE_FAULTS])}{more}")
             for name, view in wanted.items():
                 view[:] = file.get_tensor(name)
     except (OSError, SafetensorError) as error:

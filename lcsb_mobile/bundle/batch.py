@@ -35,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """`loss`: mean over the counted labels. `gradients`: layer number -> float32[n], for the trained layers only; they may be
+    """`loss`: mean over the counted labels. `gradients`: layer number -> float32 of the size of its vector, for the trained layers only; they may be
     views of the runtime's own buffer, which its next step overwrites; whoever asked for the step may change them."""
 
     loss: float
@@ -55,7 +55,7 @@ class Decoder(Protocol):
 
 
 class StepRunner(Protocol):
-    """A runtime that computes steps of one bundle. `adapter` is float32[L, n] and is never written to."""
+    """A runtime that computes steps of one bundle. `adapter` is float32[N] (`AdapterLayout`) and is never written to."""
 
     name: str
     version: str

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from lcsb_mobile.bundle.manifest import SESSION_CONFIG, Graph, Manifest
-from lcsb_mobile.bundle.programs import ANY, PRODUCTS
+from lcsb_mobile.bundle.programs import ANY, PRODUCTS, UPDATE
 from lcsb_mobile.bundle.relations import relation_faults
 from lcsb_mobile.bundle.weights import PAGE
 from lcsb_mobile.config import AttentionKind
@@ -28,8 +28,10 @@ from lcsb_mobile.io.bounded import one_line, some
 BUFFER_BYTES = 2**30  # of one tensor that a runner makes a buffer for; a mask [T, T] has them at 16,384 tokens
 MOST_DIMENSIONS, MOST_INTEGER = 8, 2**53  # the latter: what every reader of JSON has exactly
 MOST_FAULTS = 1000  # that are looked for
-MOST_KINDS = 64  # of attention; a model has one or two
+MOST_KINDS = 64  # of layers, and of attention; a model has one to four
 DTYPES = ("bool", "int64", "uint8", "int8", "float16", "float32")
+FLOAT = 4
+KIND_NAME = re.compile(r"[a-z][a-z0-9]{0,30}", re.ASCII)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters with which a text could change what a terminal shows
 
 # Field, least, most. Far above any model: what is allocated is bounded by BUFFER_BYTES and by the sizes of the files.
@@ -43,13 +45,13 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("model.num_attention_heads", 1, 2**12),
     ("model.num_key_value_heads", 1, 2**12),
     ("model.head_dim", 1, 2**12),
+    ("model.rotary_dim", 2, 2**12),
+    ("model.conv_kernel", 0, 2**8),
     ("model.rms_norm_eps", 0, 1),
     ("model.query_scale", 1e-9, 1e9),
     ("model.embedding_scale", 1e-9, 1e9),
-    ("adapter.num_layers", 1, 2**12),
-    ("adapter.size", 1, 2**31),
-    ("adapter.lora.rank", 1, 2**16),
-    ("adapter.lora.alpha", 1e-9, 1e9),
+    ("lora.rank", 1, 2**16),
+    ("lora.alpha", 1e-9, 1e9),
     ("quantization.group_size", 2, 2**16),
     ("schedule_config.subsets", 1, 2**12),
     ("optimizer.eps", 0, 1),
@@ -84,11 +86,15 @@ def _value_faults(manifest: Manifest) -> Iterator[str]:
             yield f"{field}: expected {least:.16g} to {most:.16g}, found {value}"
     if not all(0 <= beta < 1 for beta in manifest.optimizer.betas):
         yield f"optimizer.betas: expected 0 to less than 1, found {list(manifest.optimizer.betas)}"
-    if not 1 <= len(manifest.model.attention_kinds) <= MOST_KINDS:
-        yield f"model.attention_kinds: expected 1 to {MOST_KINDS}, found {len(manifest.model.attention_kinds)}"
-    for kind in manifest.model.attention_kinds:
-        if not all(0 < value <= 1e12 for value in _numbers(kind)):
-            yield f"model.attention_kinds: expected positive numbers, found {kind}"
+    if len(manifest.model.attention_kinds) > MOST_KINDS:
+        yield f"model.attention_kinds: expected at most {MOST_KINDS}, found {len(manifest.model.attention_kinds)}"
+    for attention in manifest.model.attention_kinds.values():
+        if not all(0 < value <= 1e12 for value in _numbers(attention)):
+            yield f"model.attention_kinds: expected positive numbers, found {attention}"
+    heads = manifest.model.linear_attention
+    if heads is not None and not all(1 <= value <= 2**12 for value in msgspec.structs.astuple(heads)):
+        yield f"model.linear_attention: expected 1 to 4096, found {heads}"
+    yield from _kind_faults(manifest)
     for key, value in manifest.runtime.session_config.items():
         if key not in SESSION_CONFIG or value not in ("0", "1"):
             yield f"runtime.session_config: {key!r} = {value[:80]!r} is none of the entries that an export writes"
@@ -96,6 +102,29 @@ def _value_faults(manifest: Manifest) -> Iterator[str]:
     yield from _table_faults(manifest)
     for name, graph in manifest.graphs.items():
         yield from (f"graphs.{name}: {fault}" for fault in _graph_faults(name, graph))
+
+
+def _kind_faults(manifest: Manifest) -> Iterator[str]:
+    if not 1 <= len(manifest.kinds) <= MOST_KINDS:
+        yield f"kinds: expected 1 to {MOST_KINDS}, found {len(manifest.kinds)}"
+    for kind in manifest.kinds:
+        where = f"kinds: {kind.name[:40]!r}"
+        if not KIND_NAME.fullmatch(kind.name):
+            yield f"{where}: expected a name of small letters and digits"
+        if not (1 <= kind.size <= 2**31 and 0 <= kind.attention_width <= 2**24):
+            yield f"{where}: expected a size of 1 to 2^31 and an attention_width of 0 to 2^24, found {kind.size} and {kind.attention_width}"
+        for matrix in kind.matrices:
+            if min(*matrix.shape, matrix.offset + 1) < 1:
+                yield f"{where}: {matrix.name!r}: expected positive dimensions, found {list(matrix.shape)} at {matrix.offset}"
+        for state in kind.state:
+            if not 1 <= len(state.shape) <= MOST_DIMENSIONS or min(state.shape) < 1 or math.prod(state.shape) * FLOAT > BUFFER_BYTES:
+                yield f"{where}: state {state.name!r}: expected positive dimensions of at most {BUFFER_BYTES} bytes, found {list(state.shape)}"
+        for field in ("flops", "decompressed_bytes"):
+            if min(msgspec.structs.astuple(getattr(kind, field))) < 0:
+                yield f"{where}: {field}: expected 0 or more, found {getattr(kind, field)}"
+    for number, layer in enumerate(manifest.layers):
+        if min(layer.number, layer.offset) < 0:
+            yield f"layers: layer {number}: expected 0 or more, found number {layer.number}, offset {layer.offset}"
 
 
 def _numbers(kind: AttentionKind) -> list[float]:
@@ -133,16 +162,10 @@ def _table_faults(manifest: Manifest) -> Iterator[str]:
                 f"weights: {tensor.name!r}: expected positive dimensions at a multiple of {PAGE} bytes, found {list(tensor.shape)} at byte "
                 f"{tensor.offset}"
             )
-    for matrix in manifest.adapter.matrices:
-        if min(*matrix.shape, matrix.offset + 1) < 1:
-            yield f"adapter.matrices: {matrix.name!r}: expected positive dimensions, found {list(matrix.shape)} at {matrix.offset}"
-    for field in ("block_flops", "block_decompressed_bytes"):
-        if min(msgspec.structs.astuple(getattr(manifest, field))) < 0:
-            yield f"{field}: expected 0 or more, found {getattr(manifest, field)}"
 
 
 def _graph_faults(name: str, graph: Graph) -> Iterator[str]:
-    least = ANY if name in PRODUCTS else 1
+    least = ANY if name in (*PRODUCTS, UPDATE) else 1
     for x in (*graph.inputs, *graph.initializers, *graph.outputs):
         if x.dtype not in DTYPES or len(x.shape) > MOST_DIMENSIONS or any(size == 0 or size < least for size in x.shape):
             yield f"{x.name!r}: expected a dtype and positive dimensions, found {x.dtype[:20]!r} {list(x.shape)}"

@@ -71,8 +71,8 @@ def _name_faults(manifest: Manifest) -> Iterator[str]:
 def _size_faults(manifest: Manifest) -> Iterator[str]:
     """Of what is read whole, and of what an allocation goes by: then nothing larger than the files themselves is allocated."""
     layout = manifest.adapter
-    state = layout.num_layers * layout.size * FLOAT
-    header = layout.num_layers * len(layout.matrices) * ENTRY_BYTES + SLACK_BYTES
+    state = layout.size * FLOAT
+    header = sum(len(layout.matrices[kind]) for kind in layout.kinds) * ENTRY_BYTES + SLACK_BYTES
     bounds = {name: (0, most) for name, most in {GOLDEN_FILE: TRACE_BYTES, CHAT_FILE: CHAT_BYTES, **FILE_BYTES}.items()}
     bounds |= {graph.file: (0, PROGRAM_BYTES) for graph in manifest.graphs.values()}
     bounds |= {ADAPTER_FILE: (state, state + header), CHECKPOINT_FILE: (state, state + SLACK_BYTES)}

@@ -63,5 +63,5 @@ class Layer(Record, frozen=True):
     number: int
     offset: int
     reads: dict[str, str]
-    takes: dict[str, str] = {}
-    gives: dict[str, str] = {}
+    takes: dict[str, str]
+    gives: dict[str, str]

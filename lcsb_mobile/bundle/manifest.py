@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.layers import Kind, Layer
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
 from lcsb_mobile.bundle.weights import WeightTensor
-from lcsb_mobile.config import AccuracyLevel, AdamWConfig, ModelConfig, QuantizationConfig, Record
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, ModelConfig, QuantizationConfig, Record
 from lcsb_mobile.targets import Target
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter.safetensors"
 GOLDEN_FILE = "golden.json"
@@ -48,15 +49,6 @@ class FileEntry(Record, frozen=True):
     sha256: str
 
 
-class BlockWork(Record, frozen=True):
-    """What one block does on T tokens, counted in the captured graphs; `backward` contains the recomputed forward, `backward_kept` reads
-    what the forward kept instead."""
-
-    forward: int
-    backward: int
-    backward_kept: int
-
-
 class Arena(Record, frozen=True):
     """One memory arena for all sessions of a process (`OrtArenaCfg`); it starts with a chunk of `initial_bytes`, reserved, not touched."""
 
@@ -80,7 +72,9 @@ class Manifest(Record, frozen=True):
     target: Target
     source: str
     model: ModelConfig
-    adapter: AdapterLayout
+    lora: LoraConfig
+    kinds: tuple[Kind, ...]
+    layers: tuple[Layer, ...]
     quantization: QuantizationConfig
     seq_len: int
     seed: int
@@ -88,11 +82,26 @@ class Manifest(Record, frozen=True):
     schedule: tuple[Subset, ...]
     optimizer: AdamWConfig
     accuracy_level: AccuracyLevel
-    block_flops: BlockWork
-    block_decompressed_bytes: BlockWork
     runtime: RuntimeSettings
     graphs: dict[str, Graph]
     weights: tuple[WeightTensor, ...]
     reconstruction_error: dict[str, float]
     tools: dict[str, str]
     files: dict[str, FileEntry]
+
+    @property
+    def adapter(self) -> AdapterLayout:
+        matrices = {kind.name: kind.matrices for kind in self.kinds}
+        return AdapterLayout(self.lora, matrices, tuple(layer.kind for layer in self.layers), self.model.tensor_prefix)
+
+    def kind(self, layer: int) -> Kind:
+        """A layer's."""
+        return self.kind_named(self.layers[layer].kind)
+
+    def kind_named(self, name: str) -> Kind:
+        return next(kind for kind in self.kinds if kind.name == name)
+
+    def kinds_of_layers(self) -> list[Kind]:
+        """Of each layer."""
+        by_name = {kind.name: kind for kind in self.kinds}
+        return [by_name[layer.kind] for layer in self.layers]

@@ -2,86 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-from lcsb_mobile.bundle.manifest import Manifest
+from lcsb_mobile.bundle.layers import Kind, Layer
+from lcsb_mobile.bundle.manifest import GraphTensor, Manifest
 from lcsb_mobile.targets import TARGETS
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
 KEPT = "kept."  # what the names of the tensors begin with that a forward keeps for the backward: which they are is the exporter's choice
+PAST = "past_"  # before a state's name: what is remembered of the tokens before
+GRADIENT = "d_"  # before the name of what crosses layers: its gradient
 ANY = -1  # a free dimension
 TOKENS = ("input_ids", "position_ids", "segment_ids")
 PRODUCTS = ("gemm", "gemm_backward")  # the programs that have some
+UPDATE = "adamw"  # takes vectors of any size
+Role = Literal["forward", "backward", "forward_keep", "backward_kept", "prefill", "decode"]
 
 
-def signatures(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]:
-    """Program -> its inputs and outputs, for those that every bundle of the target has. No other target's programs are known here."""
+@dataclass(frozen=True)
+class Signature:
+    """`optional`: inputs that a program leaves out if it does not need them."""
+
+    inputs: Tensors
+    outputs: Tensors
+    optional: frozenset[str] = frozenset()
+
+
+def program_name(kind: str, role: Role) -> str:
+    return f"{kind}_{role}"
+
+
+def signatures(manifest: Manifest) -> dict[str, Signature]:
+    """Of the programs that every bundle of the target has. No other target's programs are known here."""
     free = (ANY, ANY)
-    products = dict.fromkeys(PRODUCTS, (_floats(a=free, b=free), _floats(y=free)))
+    products = dict.fromkeys(PRODUCTS, Signature(_floats(a=free, b=free), _floats(y=free)))
     if manifest.target not in TARGETS:
         return {}
     if TARGETS[manifest.target].form == "block programs":
-        return _block_programs(manifest) | _decoding_programs(manifest) | products
+        return _common_programs(manifest) | _kind_programs(manifest) | products
     return _training_programs(manifest) | products
 
 
-def differences(where: str, expected: Tensors, found: Tensors) -> Iterator[str]:
+def differences(where: str, expected: Tensors, found: Tensors, optional: frozenset[str] = frozenset()) -> Iterator[str]:
     """What is wrong, tensor by tensor, as sentences."""
     for name in dict.fromkeys((*expected, *found)):
-        if expected.get(name) != found.get(name):
+        if expected.get(name) != found.get(name) and not (name in optional and name not in found):
             yield f"{where}: {name!r}: expected {_text(expected.get(name))}, found {_text(found.get(name))}"
+
+
+def described(tensors: tuple[GraphTensor, ...]) -> Tensors:
+    """Without weights."""
+    return {x.name: (x.dtype, x.shape) for x in tensors if x.weight is None}
 
 
 def _text(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return "none" if tensor is None else f"{tensor[0]} {list(tensor[1])}"
 
 
-def _block_programs(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]:
-    t, n = manifest.seq_len, manifest.adapter.size
-    hidden = (t, manifest.model.hidden_size)
-    loss, h = _floats(loss=()), _floats(h=hidden)
-    forward = h | _attention(manifest, t, t) | _floats(adapter=(n,))
-    backward, gradients = forward | _floats(g=hidden), _floats(g_next=hidden, d_adapter=(n,))
+def _common_programs(manifest: Manifest) -> dict[str, Signature]:
+    """Tables are those that `embed` and `decode_embed` have; that the layers' programs take the same is for `_kind_programs` to say."""
+    t, n, model = manifest.seq_len, (ANY,), manifest.model
+    hidden, one = _floats(h=(t, model.hidden_size)), _floats(h=(1, model.hidden_size))
+    loss, gradient = _floats(loss=()), _floats(g=(t, model.hidden_size))
     moments = ("parameters", "first_moment", "second_moment")
-    vectors, scalars = _floats(**dict.fromkeys((*moments, "gradient"), (n,))), _floats(decay=(), rate=(), root=())
-    h_next = _floats(h_next=hidden)
+    vectors, scalars = _floats(**dict.fromkeys((*moments, "gradient"), n)), _floats(decay=(), rate=(), root=())
     return {
-        "embed": (_integers(t, *TOKENS), h | _by_kind(manifest, _attention(manifest, t, t))),
-        "block_forward": (forward, h_next),
-        "block_backward": (backward, gradients),
-        "block_forward_keep": (forward, h_next),
-        "block_backward_kept": (backward, gradients),
-        "head": (h | _integers(t, "labels"), loss | _floats(g=hidden)),
-        "head_eval": (h | _integers(t, "labels"), loss),
-        "adamw": (vectors | scalars, _floats(**{f"{name}_next": (n,) for name in moments})),
+        "embed": Signature(_integers(t, *TOKENS), hidden | _tables(manifest, "embed")),
+        "head": Signature(hidden | _integers(t, "labels"), loss | gradient),
+        "head_eval": Signature(hidden | _integers(t, "labels"), loss),
+        "decode_embed": Signature(_integers(1, "input_ids", "position_ids"), one | _tables(manifest, "decode_embed")),
+        "logits": Signature(one, _floats(logits=(model.vocab_size,))),
+        UPDATE: Signature(vectors | scalars, _floats(**{f"{name}_next": n for name in moments})),
     }
 
 
-def _decoding_programs(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]:
-    model, t = manifest.model, manifest.seq_len
-    adapter, one = _floats(adapter=(manifest.adapter.size,)), (1, model.hidden_size)
-    places, place = ((rows, model.num_key_value_heads, model.head_dim) for rows in (t, 1))
-    token = _integers(1, "input_ids", "position_ids")
-    prompt = _floats(h=(t, model.hidden_size)) | _attention(manifest, t, t) | adapter
-    step = _floats(h=one, past_keys=places, past_values=places) | _attention(manifest, 1, t + 1) | adapter
+def _tables(manifest: Manifest, program: str) -> Tensors:
+    """Of any shape, but float32 and under names that a layer binds."""
+    bound = {name for layer in manifest.layers for name in layer.reads.values()}
+    outputs = manifest.graphs[program].outputs if program in manifest.graphs else ()
+    return {x.name: ("float32", x.shape) for x in outputs if x.name in bound}
+
+
+def _kind_programs(manifest: Manifest) -> dict[str, Signature]:
+    """Layers of one kind share its programs, so the first of them speaks for all; that the others bind alike is checked beside this."""
+    programs: dict[str, Signature] = {}
+    crossing: dict[str, Tensors] = {"forward": {}, "prefill": {}, "decode": {}}  # what was given so far, under the step's names
+    done: set[str] = set()
+    for layer in manifest.layers:
+        kind = manifest.kind_named(layer.kind)
+        if kind.name not in done:
+            programs |= _programs_of(manifest, kind, layer, crossing)
+        for role, values in crossing.items():
+            outputs = programs[f"{kind.name}_{role}"].outputs
+            values.update({value: outputs[name] for name, value in layer.gives.items() if name in outputs})
+        done.add(kind.name)
+    return programs
+
+
+def _programs_of(manifest: Manifest, kind: Kind, layer: Layer, crossing: Mapping[str, Tensors]) -> dict[str, Signature]:
+    t, model, name = manifest.seq_len, manifest.model, kind.name
+    wide, one = (t, model.hidden_size), (1, model.hidden_size)
+    adapter, d_adapter = _floats(adapter=(kind.size,)), _floats(d_adapter=(kind.size,))
+
+    def bound(names: Mapping[str, str], among: Tensors) -> Tensors:
+        return {inner: among[outer] for inner, outer in names.items() if outer in among}
+
+    def given(role: Role) -> Tensors:
+        """A kind's own choice, as its program has it."""
+        graph = manifest.graphs.get(program_name(name, role))
+        return {x.name: ("float32", x.shape) for x in graph.outputs if x.name in kind.gives} if graph else {}
+
+    gives, takes = given("forward"), bound(layer.takes, crossing["forward"])
+    reads = bound(layer.reads, _tables(manifest, "embed"))
+    forward = _floats(h=wide) | reads | takes | adapter
+    backward = forward | _floats(g=wide) | _gradients(gives)
+    gradients = _floats(g_next=wide) | _gradients(takes) | d_adapter
+    h_next = _floats(h_next=wide) | gives
+    some = frozenset((*reads, *takes))
+    states: Tensors = {state.name: ("float32", state.shape) for state in kind.state}
+    news: Tensors = {s.name: ("float32", (1, *s.shape[1:]) if s.by_position else s.shape) for s in kind.state}
+    past = {PAST + state: x for state, x in states.items()}
+    token_reads = bound(layer.reads, _tables(manifest, "decode_embed"))
+    token = _floats(h=one) | token_reads | bound(layer.takes, crossing["decode"]) | past | adapter
+    prompt = _floats(h=wide) | reads | bound(layer.takes, crossing["prefill"]) | adapter
     return {
-        "block_prefill": (prompt, _floats(h_next=(t, model.hidden_size), keys=places, values=places)),
-        "decode_embed": (token, _floats(h=one) | _by_kind(manifest, _attention(manifest, 1, t + 1))),
-        "block_decode": (step, _floats(h_next=one, keys=place, values=place)),
-        "logits": (_floats(h=one), _floats(logits=(model.vocab_size,))),
+        program_name(name, "forward"): Signature(forward, h_next, some),
+        program_name(name, "forward_keep"): Signature(forward, h_next, some),
+        program_name(name, "backward"): Signature(backward, gradients, some),
+        program_name(name, "backward_kept"): Signature(backward, gradients, some | {"h"}),
+        program_name(name, "prefill"): Signature(prompt, _floats(h_next=wide) | given("prefill") | states, some),
+        program_name(name, "decode"): Signature(token, _floats(h_next=one) | given("decode") | news, frozenset(token) - {"h", "adapter"}),
     }
 
 
-def _training_programs(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]:
-    t, layers = manifest.seq_len, manifest.adapter.num_layers
-    adapter = _floats(adapter=(layers, manifest.adapter.size))
+def _gradients(tensors: Tensors) -> Tensors:
+    return {GRADIENT + name: x for name, x in tensors.items()}
+
+
+def _training_programs(manifest: Manifest) -> dict[str, Signature]:
+    """Of models of one kind: the adapter is one array, a row a layer."""
+    t, layers = manifest.seq_len, len(manifest.layers)
+    adapter = _floats(adapter=(layers, manifest.kinds[0].size))
     chosen: Tensors = dict.fromkeys(("train", "propagate"), ("bool", (layers,)))
     buffer: Tensors = {"adapter_grad.accumulation.buffer": adapter["adapter"], "lazy_reset_grad": ("bool", (1,))}
     done: Tensors = {"adapter_grad.accumulation.out": ("bool", (1,))}
+    tokens, loss = _integers(t, *TOKENS), _floats(loss=())
     return {
-        "training_model": (_integers(t, *TOKENS) | _integers(t, "labels") | chosen | adapter | buffer, _floats(loss=()) | done),
-        "eval_model": (_integers(t, *TOKENS) | _integers(t, "labels") | adapter, _floats(loss=())),
-        "logits_model": (_integers(t, *TOKENS) | _integers(1, "position") | adapter, _floats(logits=(manifest.model.vocab_size,))),
+        "training_model": Signature(tokens | _integers(t, "labels") | chosen | adapter | buffer, loss | done),
+        "eval_model": Signature(tokens | _integers(t, "labels") | adapter, loss),
+        "logits_model": Signature(tokens | _integers(1, "position") | adapter, _floats(logits=(manifest.model.vocab_size,))),
     }
 
 
@@ -92,12 +163,3 @@ def _floats(**shapes: tuple[int, ...]) -> Tensors:
 def _integers(count: int, *names: str) -> Tensors:
     tensor: tuple[str, tuple[int, ...]] = ("int64", (count,))
     return dict.fromkeys(names, tensor)
-
-
-def _attention(manifest: Manifest, rows: int, columns: int) -> Tensors:
-    rotary = (rows, manifest.model.head_dim)
-    return _floats(cos=rotary, sin=rotary, mask=(rows, columns))
-
-
-def _by_kind(manifest: Manifest, tensors: Tensors) -> Tensors:
-    return {f"{name}.{kind}": x for name, x in tensors.items() for kind in range(len(manifest.model.attention_kinds))}

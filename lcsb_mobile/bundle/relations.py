@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import get_args
 
-from lcsb_mobile.bundle.manifest import Graph, GraphTensor, Manifest
-from lcsb_mobile.bundle.programs import KEPT, Tensors, differences, signatures
-from lcsb_mobile.bundle.weights import LAYERS, WEIGHTS_FILE
+from lcsb_mobile.bundle.layers import Kind
+from lcsb_mobile.bundle.manifest import Graph, Manifest
+from lcsb_mobile.bundle.programs import GRADIENT, KEPT, PAST, Role, Signature, Tensors, described, differences, program_name, signatures
+from lcsb_mobile.bundle.weights import LAYERS, WEIGHTS_FILE, layer_tensor
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.targets import TARGETS
 
-KEEPS, READS_KEPT = "block_forward_keep", "block_backward_kept"
+TAKEN_NAMES = ("h", "g", "adapter", "h_next", "g_next")  # of a program's own inputs and outputs
 
 
 def relation_faults(manifest: Manifest) -> Iterator[str]:
-    """What is wrong, as sentences."""
+    """What is wrong, as sentences. What is said of programs rests on layers that are of known kinds."""
     yield from _model_faults(manifest)
-    yield from _adapter_faults(manifest)
+    layer_faults = [*_kind_faults(manifest), *_layer_faults(manifest)]
+    yield from layer_faults
+    if layer_faults:
+        return
     yield from _weight_faults(manifest)
     if known := signatures(manifest):
         yield from _program_faults(manifest, known)
 
 
 def _model_faults(manifest: Manifest) -> Iterator[str]:
-    model = manifest.model
-    layers, kinds = model.num_hidden_layers, len(model.attention_kinds)
-    if len(model.layer_kinds) != layers or not all(0 <= kind < kinds for kind in model.layer_kinds):
-        yield f"model.layer_kinds: expected one of {kinds} kinds for each of {layers} layers, found {list(model.layer_kinds[: layers + 1])}"
+    model, layers = manifest.model, manifest.model.num_hidden_layers
+    for name, found in (("model.layer_types", model.layer_types), ("layers", manifest.layers)):
+        if len(found) != layers:
+            yield f"{name}: expected {layers} layers, found {len(found)}"
+    if unknown := sorted(model.attention_kinds.keys() - set(model.layer_types)):
+        yield f"model.attention_kinds: no layer is of type {', '.join(unknown)}"
     if model.num_attention_heads % model.num_key_value_heads:
         yield f"model: {model.num_attention_heads} heads are no multiple of {model.num_key_value_heads} key-value heads"
+    if model.rotary_dim % 2 or model.rotary_dim > model.head_dim:
+        yield f"model.rotary_dim: expected an even number of at most {model.head_dim}, found {model.rotary_dim}"
+    if model.linear_attention is not None and manifest.seq_len % model.linear_attention.chunk:
+        yield f"seq_len: expected a multiple of {model.linear_attention.chunk}, found {manifest.seq_len}"
     if not manifest.schedule:
         yield "schedule: expected at least one step, found none"
     for number, subset in enumerate(manifest.schedule, 1):
@@ -40,23 +51,71 @@ def _model_faults(manifest: Manifest) -> Iterator[str]:
             yield f"schedule: step {number}: {error}"
 
 
-def _adapter_faults(manifest: Manifest) -> Iterator[str]:
+def _kind_faults(manifest: Manifest) -> Iterator[str]:
+    yield from _repeated("kinds", (kind.name for kind in manifest.kinds))
+    programs = [program_name(kind.name, role) for kind in manifest.kinds for role in get_args(Role)]
+    others = ("embed", "head", "head_eval", "decode_embed", "logits", "adamw", "gemm", "gemm_backward")
+    yield from _repeated("graphs", (*programs, *others))
+    if unused := sorted({kind.name for kind in manifest.kinds} - {layer.kind for layer in manifest.layers}):
+        yield f"kinds: no layer is of kind {', '.join(unused)}"
+    for kind in manifest.kinds:
+        yield from (f"kinds: {kind.name}: {fault}" for fault in (*_name_faults(kind), *_matrix_faults(kind, manifest.lora.rank)))
+        for state in kind.state:
+            if state.by_position and state.shape[0] != manifest.seq_len:
+                yield f"kinds: {kind.name}: state {state.name!r}: expected {manifest.seq_len} places, found {state.shape[0]}"
+
+
+def _name_faults(kind: Kind) -> Iterator[str]:
+    """Inputs and outputs of a program are told apart by name."""
+    names = (*kind.reads, *kind.takes, *kind.gives)
+    yield from _repeated("names", (*names, *TAKEN_NAMES))
+    yield from _repeated("state", (state.name for state in kind.state))
+    for name in (*names, *(state.name for state in kind.state)):
+        if name.startswith((KEPT, GRADIENT, PAST)):
+            yield f"expected no name that begins with {KEPT}, {GRADIENT} or {PAST}, found {name!r}"
+
+
+def _matrix_faults(kind: Kind, rank: int) -> Iterator[str]:
     """The matrices lie one after the other, A and B of a projection in turn, and fill a layer's vector."""
-    layout, rank = manifest.adapter, manifest.adapter.lora.rank
-    if layout.num_layers != manifest.model.num_hidden_layers:
-        yield f"adapter.num_layers: expected {manifest.model.num_hidden_layers}, found {layout.num_layers}"
-    yield from _repeated("adapter.matrices", (matrix.name for matrix in layout.matrices))
+    yield from _repeated("matrices", (matrix.name for matrix in kind.matrices))
     end = 0
-    for number, matrix in enumerate(layout.matrices):
+    for number, matrix in enumerate(kind.matrices):
         part, found = ("lora_A", matrix.shape[0]) if number % 2 == 0 else ("lora_B", matrix.shape[1])
         if not matrix.name.endswith(f".{part}") or found != rank or matrix.offset != end:
-            yield f"adapter.matrices: expected a {part} of rank {rank} at {end}, found {matrix}"
+            yield f"matrices: expected a {part} of rank {rank} at {end}, found {matrix}"
         end = matrix.offset + matrix.size
-    for a, b in zip(layout.matrices[::2], layout.matrices[1::2]):
+    for a, b in zip(kind.matrices[::2], kind.matrices[1::2]):
         if a.name.removesuffix(".lora_A") != b.name.removesuffix(".lora_B"):
-            yield f"adapter.matrices: expected both of one projection, found {a.name!r} and {b.name!r}"
-    if end != layout.size or len(layout.matrices) % 2:
-        yield f"adapter.size: expected {end}, where the last of {len(layout.matrices)} matrices ends, found {layout.size}"
+            yield f"matrices: expected both of one projection, found {a.name!r} and {b.name!r}"
+    if end != kind.size or len(kind.matrices) % 2:
+        yield f"size: expected {end}, where the last of {len(kind.matrices)} matrices ends, found {kind.size}"
+
+
+def _layer_faults(manifest: Manifest) -> Iterator[str]:
+    """Layers are numbered within their kind, their vectors lie one after the other, and what they take was given once, before them."""
+    kinds = {kind.name: kind for kind in manifest.kinds}
+    count = Counter[str]()
+    given: set[str] = set()
+    offset = 0
+    for number, layer in enumerate(manifest.layers):
+        where = f"layers: layer {number}"
+        if layer.kind not in kinds:
+            yield f"{where}: expected a kind of {', '.join(kinds)}, found {layer.kind!r}"
+            return
+        kind = kinds[layer.kind]
+        if (layer.number, layer.offset) != (count[layer.kind], offset):
+            yield f"{where}: expected number {count[layer.kind]} at offset {offset}, found {layer.number} at {layer.offset}"
+        count[layer.kind] += 1
+        offset += kind.size
+        for name, bound, declared in (("reads", layer.reads, kind.reads), ("takes", layer.takes, kind.takes)):
+            if sorted(bound) != sorted(declared):
+                yield f"{where}: {name}: expected {', '.join(declared) or 'none'}, found {', '.join(bound) or 'none'}"
+        if unknown := sorted(layer.gives.keys() - set(kind.gives)):
+            yield f"{where}: gives: expected of {', '.join(kind.gives) or 'none'}, found {', '.join(unknown)}"
+        if missing := sorted(set(layer.takes.values()) - given):
+            yield f"{where}: takes {', '.join(missing)}, which no layer before it gives"
+        yield from _repeated(f"{where}: gives", (*layer.gives.values(), *(value for value in given if value in layer.gives.values())))
+        given.update(layer.gives.values())
 
 
 def _weight_faults(manifest: Manifest) -> Iterator[str]:
@@ -67,9 +126,11 @@ def _weight_faults(manifest: Manifest) -> Iterator[str]:
         yield str(error)
     else:
         yield from differences("weights", expected, {name: x for name, x in _table(manifest).items() if name in expected})
+    count = Counter(layer.kind for layer in manifest.layers)
     for tensor in manifest.weights:
-        if tensor.per_layer and tensor.shape[0] != manifest.model.num_hidden_layers:
-            yield f"weights: {tensor.name!r}: expected {manifest.model.num_hidden_layers} layers, found {tensor.shape[0]}"
+        kind = tensor.name.removeprefix(LAYERS).partition(".")[0]
+        if tensor.per_layer and tensor.shape[0] != count[kind]:
+            yield f"weights: {tensor.name!r}: expected {count[kind]} layers, found {tensor.shape[0]}"
     for before, after in pairwise(sorted(manifest.weights, key=lambda tensor: tensor.offset)):
         if before.offset + before.nbytes > after.offset:
             yield f"weights: {before.name!r} and {after.name!r} overlap"
@@ -94,17 +155,20 @@ def _expected_weights(manifest: Manifest) -> Tensors:
         packed = ("uint8", (*shape, group // 2)) if bits == 4 else ("int8", (*shape, group))
         return {f"{name}.packed": packed, f"{name}.scale": ("float16", shape)}
 
-    rope = ("float32", (len(model.attention_kinds), manifest.seq_len, model.head_dim))
-    tensors: Tensors = {"norm.weight": ("float32", (model.hidden_size,)), "rope.cos": rope, "rope.sin": rope}
+    tensors: Tensors = {"norm.weight": ("float32", (model.hidden_size,))}
+    for name in model.attention_kinds:
+        tensors |= {f"rope.{name}.{part}": ("float32", (manifest.seq_len, model.rotary_dim)) for part in ("cos", "sin")}
     for name in ("embed_tokens.weight",) if model.tie_word_embeddings else ("embed_tokens.weight", "lm_head.weight"):
         tensors |= matrix(name, (), model.vocab_size, model.hidden_size, manifest.quantization.embedding_bits)
-    for a, b in zip(manifest.adapter.matrices[::2], manifest.adapter.matrices[1::2]):
-        name = f"{LAYERS}{a.name.removesuffix('.lora_A')}.weight"
-        tensors |= matrix(name, (manifest.adapter.num_layers,), b.shape[0], a.shape[1], manifest.quantization.bits)
+    count = Counter(layer.kind for layer in manifest.layers)
+    for kind in manifest.kinds:
+        for a, b in zip(kind.matrices[::2], kind.matrices[1::2]):
+            name = layer_tensor(kind.name, f"{a.name.removesuffix('.lora_A')}.weight")
+            tensors |= matrix(name, (count[kind.name],), b.shape[0], a.shape[1], manifest.quantization.bits)
     return tensors
 
 
-def _program_faults(manifest: Manifest, known: Mapping[str, tuple[Tensors, Tensors]]) -> Iterator[str]:
+def _program_faults(manifest: Manifest, known: Mapping[str, Signature]) -> Iterator[str]:
     graphs, table = manifest.graphs, _table(manifest)
     needed = {*known, *(TARGETS[manifest.target].programs if manifest.target in TARGETS else ())}
     if missing := sorted(needed - graphs.keys()):
@@ -112,31 +176,50 @@ def _program_faults(manifest: Manifest, known: Mapping[str, tuple[Tensors, Tenso
     for name, graph in graphs.items():
         faults = [] if graph.file == f"{name}.onnx" else [f"expected the file {name}.onnx, found {graph.file!r}"]
         faults += [*_repeated("inputs", (x.name for x in (*graph.inputs, *graph.initializers)))]
-        faults += [*_repeated("outputs", (x.name for x in graph.outputs)), *_weights_of_program(graph, table)]
+        faults += [*_repeated("outputs", (x.name for x in graph.outputs)), *_weights_of_program(manifest, name, graph, table)]
         if name in known:
-            inputs, outputs = _described(graph.inputs), _described(graph.outputs)
-            kept = inputs if name == READS_KEPT else outputs if name == KEEPS else {}
-            for key in [key for key in kept if key.startswith(KEPT)]:
-                del kept[key]
-            faults += [*differences("inputs", known[name][0], inputs), *differences("outputs", known[name][1], outputs)]
+            expected = known[name]
+            faults += differences("inputs", expected.inputs, _chosen(name, "backward_kept", described(graph.inputs)), expected.optional)
+            faults += differences("outputs", expected.outputs, _chosen(name, "forward_keep", described(graph.outputs)))
         yield from (f"graphs.{name}: {fault}" for fault in faults)
-    if KEEPS in graphs and READS_KEPT in graphs:
-        written, read = graphs[KEEPS].outputs[1:], [x for x in graphs[READS_KEPT].inputs if x.name.startswith(KEPT)]
-        yield from differences(f"graphs.{KEEPS}: what {READS_KEPT} reads", _described(read), _described(written))
+    for kind in manifest.kinds:
+        keeps, reads = program_name(kind.name, "forward_keep"), program_name(kind.name, "backward_kept")
+        if keeps in graphs and reads in graphs:
+            written, read = (
+                {k: x for k, x in described(part).items() if k.startswith(KEPT)} for part in (graphs[keeps].outputs, graphs[reads].inputs)
+            )
+            yield from differences(f"graphs.{keeps}: what {reads} reads", read, written)
+    yield from _binding_faults(manifest)
 
 
-def _described(tensors: Sequence[GraphTensor]) -> Tensors:
-    return {x.name: (x.dtype, x.shape) for x in tensors if x.weight is None}
+def _chosen(name: str, role: str, tensors: Tensors) -> Tensors:
+    """Without what is kept, in the one program of a pair that may have any."""
+    return {key: x for key, x in tensors.items() if not (name.endswith(f"_{role}") and key.startswith(KEPT))}
 
 
-def _weights_of_program(graph: Graph, table: Tensors) -> list[str]:
-    """What a program is fed of `weights.bin` is there, and of the dtype and shape that the program takes."""
+def _binding_faults(manifest: Manifest) -> Iterator[str]:
+    """Layers of a kind share its programs, so what they bind has one shape."""
+    for program in ("embed", "decode_embed"):
+        outputs = described(manifest.graphs[program].outputs) if program in manifest.graphs else {}
+        first: dict[tuple[str, str], tuple[str, tuple[int, ...]] | None] = {}
+        for number, layer in enumerate(manifest.layers):
+            for name, table in layer.reads.items():
+                if first.setdefault((layer.kind, name), outputs.get(table)) != outputs.get(table):
+                    yield f"layers: layer {number}: {name} is bound to {table!r} of {program}, another shape than in the first {layer.kind}"
+
+
+def _weights_of_program(manifest: Manifest, name: str, graph: Graph, table: Tensors) -> list[str]:
+    """What a program is fed of `weights.bin` is there, of the dtype and shape that the program takes, and of layers of its kind."""
     faults = [f"{x.name!r}: expected the layers' weight that it is" for x in graph.initializers if not (x.weight or "").startswith(LAYERS)]
     faults += [f"the output {x.name!r} cannot be a weight" for x in graph.outputs if x.weight is not None]
+    own = {program_name(kind.name, role): kind.name for kind in manifest.kinds for role in get_args(Role)}.get(name)
     for x in (*graph.inputs, *graph.initializers):
         if x.weight is not None:
             dtype, shape = table.get(x.weight, ("nothing", ()))
-            fed = {x.name: (dtype, shape[1:] if x.weight.startswith(LAYERS) else shape)}
+            stacked = x.weight.startswith(LAYERS)
+            if stacked and own is not None and not x.weight.startswith(layer_tensor(own, "")):
+                faults.append(f"{x.name!r}: expected a weight of {layer_tensor(own, '')}…, found {x.weight!r}")
+            fed = {x.name: (dtype, shape[1:] if stacked and own is not None else shape)}
             faults += differences(f"{x.weight!r} as", fed, {x.name: (x.dtype, x.shape)})
     return faults
 

@@ -1,6 +1,6 @@
 """The table of `weights.bin`: which frozen tensor lies where, and the file read in place.
 
-Each kind of tensor is stacked over the layers, so the same bytes serve a whole graph and, slice by slice, programs of one
+Each tensor of a kind of layers is stacked over its layers, so the same bytes serve a whole graph and, slice by slice, programs of one
 block. Every stack starts on a page boundary.
 """
 
@@ -27,7 +27,8 @@ DType = Literal["uint8", "int8", "float16", "float32"]
 
 
 class WeightTensor(Record, frozen=True):
-    """`shape` is row-major; for a tensor of the blocks (`layers.…`) its first dimension is the layer. `offset` in bytes."""
+    """`shape` is row-major; for a tensor of the blocks (`layers.KIND.NAME`) its first dimension is the layer's number in its kind.
+    `offset` in bytes."""
 
     name: str
     dtype: DType
@@ -41,6 +42,11 @@ class WeightTensor(Record, frozen=True):
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def layer_tensor(kind: str, name: str) -> str:
+    """The stack of a tensor of a kind's layers."""
+    return f"{LAYERS}{kind}.{name}"
 
 
 def head_rows(hidden_size: int) -> int:
@@ -88,17 +94,20 @@ class MappedWeights:
         if hasattr(mmap, "MADV_DONTNEED") and self._file._mmap is not None:  # type: ignore[attr-defined]
             self._file._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
-    def read_ahead(self, layer: int) -> None:
-        """Asks the system to read a layer's pages while something else runs."""
+    def read_ahead(self, kind: str, number: int) -> None:
+        """Asks the system to read the pages of a kind's layer while something else runs."""
         mapping: Any = self._file._mmap  # type: ignore[attr-defined]
         if not hasattr(mmap, "MADV_WILLNEED") or mapping is None:
             return
-        for tensor in self._table.values():
-            if tensor.per_layer:
-                size = tensor.nbytes // tensor.shape[0]
-                start = (tensor.offset + layer * size) // mmap.PAGESIZE * mmap.PAGESIZE
-                mapping.madvise(mmap.MADV_WILLNEED, start, tensor.offset + (layer + 1) * size - start)
+        for tensor in self._of(kind).values():
+            size = tensor.nbytes // tensor.shape[0]
+            start = (tensor.offset + number * size) // mmap.PAGESIZE * mmap.PAGESIZE
+            mapping.madvise(mmap.MADV_WILLNEED, start, tensor.offset + (number + 1) * size - start)
 
-    def layer(self, number: int) -> dict[str, npt.NDArray[Any]]:
-        """One layer's tensors by their name within the layer."""
-        return {name.removeprefix(LAYERS): self[name][number] for name, tensor in self._table.items() if tensor.per_layer}
+    def layer(self, kind: str, number: int) -> dict[str, npt.NDArray[Any]]:
+        """The tensors of a kind's layer by their name within the layer."""
+        return {name: self[tensor.name][number] for name, tensor in self._of(kind).items()}
+
+    def _of(self, kind: str) -> dict[str, WeightTensor]:
+        prefix = layer_tensor(kind, "")
+        return {name.removeprefix(prefix): tensor for name, tensor in self._table.items() if name.startswith(prefix)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterable
 from typing import cast
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import GraphTensor, Manifest
+from lcsb_mobile.bundle.programs import ANY as FREE
+from lcsb_mobile.bundle.programs import UPDATE, Role, program_name
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
@@ -18,14 +21,15 @@ from lcsb_mobile.planning.cost import backward_layers
 from lcsb_mobile.runners import BlockProgramRunner, BlockPrograms, make_runner
 from lcsb_mobile.targets import targets_of
 
-PROGRAMS = ("embed", "block_forward", "block_backward", "block_forward_keep", "block_backward_kept", "head", "adamw")
+LAYER_PROGRAMS: tuple[Role, ...] = ("forward", "backward", "forward_keep", "backward_kept")
 ONE_LABEL = "head, one label"  # beside the head with all labels: what it costs whatever is counted
 REPEATS, ENOUGH_SECONDS = 5, 0.2  # a program is run so often, or until it has taken so long
 ANY = 0.01  # of every float input: a program's time does not depend on its values
 
 
 class Calibration(Record, frozen=True):
-    """`seconds`: program -> median seconds of one run, on one layer's weights. The head with all T labels counted, and with one."""
+    """`seconds`: program -> median seconds of one run, on the weights of one layer of its kind. The head with all T labels counted, and
+    with one. The update of a layer by its kind: "adamw, KIND"."""
 
     seconds: dict[str, float]
 
@@ -42,9 +46,20 @@ def calibrate_bundle(bundle: Bundle, threads: int | None = None) -> Calibration:
 
 
 def calibrate(programs: BlockPrograms) -> Calibration:
-    """Runs every program of a step once to warm up and a few times more, on the first layer's weights: a second or two at 0.5B."""
-    seconds = {name: _median_seconds(programs, name, programs.manifest.seq_len) for name in PROGRAMS}
+    """Runs every program of a step once to warm up and a few times more, on the first layer of each kind: a second or two at 0.5B."""
+    manifest = programs.manifest
+    tokens, kinds = manifest.seq_len, [layer.kind for layer in manifest.layers]
+    seconds = {name: _median_seconds(programs, name, tokens) for name in ("embed", "head")}
+    for kind in manifest.kinds:
+        first = kinds.index(kind.name)
+        names = [program_name(kind.name, role) for role in LAYER_PROGRAMS]
+        seconds |= {name: _median_seconds(programs, name, tokens, first) for name in names}
+        seconds[_update(kind.name)] = _median_seconds(programs, UPDATE, tokens, free=kind.size)
     return Calibration(seconds | {ONE_LABEL: _median_seconds(programs, "head", 1)})
+
+
+def _update(kind: str) -> str:
+    return f"{UPDATE}, {kind}"
 
 
 def predicted_seconds(
@@ -52,16 +67,16 @@ def predicted_seconds(
 ) -> float:
     """Of a step and its optimizer; arguments and errors as in `cost.step_cost`. Reading weights from the disk and the loop itself, both
     little, are left out."""
-    seconds, layers = calibration.seconds, manifest.model.num_hidden_layers
+    seconds, kinds = calibration.seconds, [layer.kind for layer in manifest.layers]
     recomputed, kept = backward_layers(manifest, subset, keep)
-    updated = layers if manifest.optimizer.implicit_updates == "momentum" else len(subset.train)
+    updated = range(len(kinds)) if manifest.optimizer.implicit_updates == "momentum" else subset.train
+    roles: list[tuple[Role, Iterable[int]]] = [("forward", sorted(set(range(len(kinds))) - set(kept))), ("backward", recomputed)]
+    roles += [("forward_keep", kept), ("backward_kept", kept)]
     return (
         seconds["embed"]
-        + (layers - len(kept)) * seconds["block_forward"]
-        + len(kept) * (seconds["block_forward_keep"] + seconds["block_backward_kept"])
         + _head_seconds(manifest, calibration, counted_labels)
-        + len(recomputed) * seconds["block_backward"]
-        + updated * seconds["adamw"]
+        + sum(seconds[program_name(kinds[layer], role)] for role, layers in roles for layer in layers)
+        + sum(seconds[_update(kinds[layer])] for layer in updated)
     )
 
 
@@ -75,20 +90,22 @@ def _head_seconds(manifest: Manifest, calibration: Calibration, counted_labels: 
     return max(one, one + (every - one) * (counted - 1) / max(1, tokens - 1))
 
 
-def _median_seconds(programs: BlockPrograms, program: str, labels: int) -> float:
+def _median_seconds(programs: BlockPrograms, program: str, labels: int, layer: int = 0, free: int = 1) -> float:
+    """`free`: the size of the dimensions that the program leaves open."""
     graph = programs.manifest.graphs[program]
-    feeds = {x.name: programs.value(_any_input(x, labels)) for x in graph.inputs if x.weight is None}
-    outputs = programs.new_outputs(program)
-    programs.run(program, feeds, outputs, 0)
+    feeds = {x.name: programs.value(_any_input(x, labels, free)) for x in graph.inputs if x.weight is None}
+    outputs = programs.new_outputs(program, free)
+    programs.run(program, feeds, outputs, layer)
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < ENOUGH_SECONDS:
         start = time.perf_counter()
-        programs.run(program, feeds, outputs, 0)
+        programs.run(program, feeds, outputs, layer)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 
-def _any_input(tensor: GraphTensor, labels: int) -> np.ndarray:
+def _any_input(tensor: GraphTensor, labels: int, free: int) -> np.ndarray:
     if tensor.name == "labels":
         return np.where(np.arange(tensor.shape[0]) < labels, 0, IGNORED_LABEL)
-    return np.full(tensor.shape, 0 if tensor.dtype == "int64" else ANY, tensor.dtype)
+    shape = [free if size == FREE else size for size in tensor.shape]
+    return np.full(shape, 0 if tensor.dtype == "int64" else ANY, tensor.dtype)

@@ -6,8 +6,9 @@ optimizer (some 15 operations an adapter element) are left out: together under 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from lcsb_mobile.bundle.layers import Kind
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import WeightTensor
@@ -71,29 +72,33 @@ def step_cost(manifest: Manifest, subset: Subset, counted_labels: int | None = N
     once, with two products for each counted label (`export/graphs/head.py`).
     Raises OptionError when the subset is not of this model, or when more labels are counted than there are tokens.
     """
-    layers = manifest.model.num_hidden_layers
     recomputed, kept = backward_layers(manifest, subset, keep)
-    tokens = _tokens(manifest, seq_len)
-    flops, decompressed = manifest.block_flops, manifest.block_decompressed_bytes
+    tokens, kinds = _tokens(manifest, seq_len), manifest.kinds_of_layers()
+
+    def flops(layers: Iterable[int], program: str, products: int) -> int:
+        return sum(_at_length(manifest, kinds[layer], getattr(kinds[layer].flops, program), products, tokens) for layer in layers)
+
+    def decompressed(layers: Iterable[int], program: str) -> int:
+        return sum(getattr(kinds[layer].decompressed_bytes, program) for layer in layers)
+
     return StepCost(
-        forward_flops=layers * _at_length(manifest, flops.forward, FORWARD_PRODUCTS, tokens),
+        forward_flops=flops(range(len(kinds)), "forward", FORWARD_PRODUCTS),
         head_flops=2 * _head_product(manifest, counted_labels, tokens),
-        backward_flops=len(recomputed) * _at_length(manifest, flops.backward, BACKWARD_PRODUCTS, tokens)
-        + len(kept) * _at_length(manifest, flops.backward_kept, BACKWARD_PRODUCTS, tokens),
-        forward_bytes=(len(kept) if manifest.accuracy_level else layers) * decompressed.forward,
+        backward_flops=flops(recomputed, "backward", BACKWARD_PRODUCTS) + flops(kept, "backward_kept", BACKWARD_PRODUCTS),
+        forward_bytes=decompressed(kept if manifest.accuracy_level else range(len(kinds)), "forward"),
         head_bytes=head_parameters(manifest) * FLOAT,
-        backward_bytes=len(recomputed) * decompressed.backward + len(kept) * decompressed.backward_kept,
+        backward_bytes=decompressed(recomputed, "backward") + decompressed(kept, "backward_kept"),
     )
 
 
 def evaluation_cost(manifest: Manifest, counted_labels: int | None = None) -> StepCost:
     """The loss alone: every layer forward, and the head's one product for each counted label."""
-    layers = manifest.model.num_hidden_layers
+    kinds = manifest.kinds_of_layers()
     return StepCost(
-        forward_flops=layers * manifest.block_flops.forward,
+        forward_flops=sum(kind.flops.forward for kind in kinds),
         head_flops=_head_product(manifest, counted_labels, manifest.seq_len),
         backward_flops=0,
-        forward_bytes=0 if manifest.accuracy_level else layers * manifest.block_decompressed_bytes.forward,
+        forward_bytes=0 if manifest.accuracy_level else sum(kind.decompressed_bytes.forward for kind in kinds),
         head_bytes=head_parameters(manifest) * FLOAT,
         backward_bytes=0,
     )
@@ -122,9 +127,9 @@ def matrix_parameters(tensors: Sequence[WeightTensor]) -> int:
 
 
 def block_bytes(manifest: Manifest) -> int:
-    """Float bytes of one layer's seven matrices."""
+    """Float bytes of one layer's matrices, in a model of one kind."""
     blocks = [tensor for tensor in manifest.weights if tensor.per_layer]
-    return matrix_parameters(blocks) // manifest.model.num_hidden_layers * FLOAT
+    return matrix_parameters(blocks) // len(manifest.layers) * FLOAT
 
 
 def head_parameters(manifest: Manifest) -> int:
@@ -138,11 +143,10 @@ def _tokens(manifest: Manifest, seq_len: int | None) -> int:
     return tokens
 
 
-def _at_length(manifest: Manifest, flops: int, products: int, tokens: int) -> int:
-    """A block graph's FLOPs, counted with the bundle's T, for another T: attention's `products` grow with its square, the rest with T."""
-    model, counted = manifest.model, manifest.seq_len
-    attention = 2 * products * model.num_attention_heads * model.head_dim
-    return flops * tokens // counted + attention * tokens * (tokens - counted)
+def _at_length(manifest: Manifest, kind: Kind, flops: int, products: int, tokens: int) -> int:
+    """A layer's FLOPs, counted with the bundle's T, for another T: attention's `products` grow with its square, the rest with T."""
+    attention = 2 * products * kind.attention_width
+    return flops * tokens // manifest.seq_len + attention * tokens * (tokens - manifest.seq_len)
 
 
 def _head_product(manifest: Manifest, counted_labels: int | None, tokens: int) -> int:

@@ -7,21 +7,24 @@ import math
 from collections.abc import Sequence
 
 from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.layers import BlockWork, Kind
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE, Graph, Manifest
+from lcsb_mobile.bundle.programs import program_name
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
-from lcsb_mobile.bundle.weights import WeightTensor
+from lcsb_mobile.bundle.weights import WeightTensor, layer_tensor
 from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
 from lcsb_mobile.formatting import layer_ranges
 from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset, matrix_parameters, step_cost, time_share
-from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.planning.plan import kept_bytes, predicted_peak
 from lcsb_mobile.targets import TARGETS
 
 EMBEDDING_AND_HEAD = ("embed_tokens.weight", "lm_head.weight")
 
 
 class ModelSummary(Record, frozen=True):
-    """The decoder's shape. `attention_windows`: of each layer kind, None where attention sees the whole prefix."""
+    """The decoder's shape. `attention_windows`: of each layer type that attends, None where attention sees the whole
+    prefix."""
 
     model_type: str
     layers: int
@@ -33,6 +36,21 @@ class ModelSummary(Record, frozen=True):
     vocab_size: int
     tied: bool
     attention_windows: tuple[int | None, ...]
+
+
+class KindSummary(Record, frozen=True):
+    """The layers of one kind, and what one of them takes. `parameters`: of its frozen weights, `adapter_parameters`: of its adapter. FLOPs
+    of the matrix products by program. Bytes: float weights decompressed in a backward that recomputes, what a forward keeps for a backward
+    that does not, what its programs hold while they run; the latter two None for a target without programs by layer."""
+
+    name: str
+    layers: str
+    parameters: int
+    adapter_parameters: int
+    flops: BlockWork
+    decompressed_bytes: int
+    kept_bytes: int | None
+    working_bytes: int | None
 
 
 class WeightSummary(Record, frozen=True):
@@ -83,6 +101,7 @@ class Inspection(Record, frozen=True):
     source: str
     target: str
     model: ModelSummary
+    kinds: tuple[KindSummary, ...]
     blocks: WeightSummary
     embedding_and_head: WeightSummary
     quantization: QuantizationConfig
@@ -113,12 +132,13 @@ def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> In
         source=manifest.source,
         target=manifest.target,
         model=_model(manifest),
+        kinds=tuple(_kind(manifest, kind) for kind in manifest.kinds),
         blocks=_weights([tensor for tensor in manifest.weights if tensor.per_layer]),
         embedding_and_head=_weights([tensor for tensor in manifest.weights if tensor.name.startswith(EMBEDDING_AND_HEAD)]),
         quantization=manifest.quantization,
         reconstruction_error=manifest.reconstruction_error,
-        lora=manifest.adapter.lora,
-        adapter_parameters=manifest.adapter.num_layers * manifest.adapter.size,
+        lora=manifest.lora,
+        adapter_parameters=manifest.adapter.size,
         seq_len=manifest.seq_len,
         schedule=manifest.schedule_config,
         cycle_steps=len(manifest.schedule),
@@ -147,7 +167,24 @@ def _model(manifest: Manifest) -> ModelSummary:
         head_dim=model.head_dim,
         vocab_size=model.vocab_size,
         tied=model.tie_word_embeddings,
-        attention_windows=tuple(kind.window for kind in model.attention_kinds),
+        attention_windows=tuple(kind.window for kind in model.attention_kinds.values()),
+    )
+
+
+def _kind(manifest: Manifest, kind: Kind) -> KindSummary:
+    layers = [number for number, layer in enumerate(manifest.layers) if layer.kind == kind.name]
+    own = [tensor for tensor in manifest.weights if tensor.name.startswith(layer_tensor(kind.name, ""))]
+    programs = [manifest.graphs.get(program_name(kind.name, role)) for role in ("forward", "backward", "forward_keep", "backward_kept")]
+    known = [program.working_bytes or 0 for program in programs if program is not None]
+    return KindSummary(
+        name=kind.name,
+        layers=layer_ranges(layers),
+        parameters=_weights(own).parameters // len(layers),
+        adapter_parameters=kind.size,
+        flops=kind.flops,
+        decompressed_bytes=kind.decompressed_bytes.backward,
+        kept_bytes=kept_bytes(manifest, kind.name) if known else None,
+        working_bytes=max(known) if known else None,
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lcsb_mobile.bundle.manifest import Graph, GraphTensor, Manifest
+from lcsb_mobile.bundle.manifest import GraphTensor, Manifest
+from lcsb_mobile.bundle.programs import KEPT, UPDATE, program_name
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import head_rows, tile_rows
 from lcsb_mobile.config import Record
@@ -59,7 +60,7 @@ def plan_run(
         raise MemoryBudgetError(
             f"the run is predicted to need at least {megabytes(least)}, {process}; more than the "
             f"{megabytes(budget)} allowed; nothing was run; allow more, or export with a --seq-len shorter than {manifest.seq_len} or a "
-            f"--rank below {manifest.adapter.lora.rank}"
+            f"--rank below {manifest.lora.rank}"
         )
     fitting = max(count for count, peak in enumerate(peaks) if budget is None or peak <= budget)
     chosen = (0 if budget is None else fitting) if keep is None else min(keep, layers)
@@ -89,6 +90,7 @@ def predicted_peak(manifest: Manifest, subsets: Sequence[Subset], keep: int, bas
 # Fitted to runs of the shapes below: the runtime's own, and the parsed graphs and kernels of a block program's session by its file's size.
 RUNTIME_BYTES = 5_500_000
 SESSION_SHARE = 45
+UPDATE_OUTPUTS = 3  # of AdamW: parameters and moments
 # Of what a chunk of the head holds: the arena's blocks that were split badly. It needs more than the holes of `export/working_set.py`.
 HEAD_HOLES = 2.9
 
@@ -102,45 +104,63 @@ def peak_terms(manifest: Manifest, subsets: Sequence[Subset], keep: int, accumul
     which was not fitted, up to 3 % too little. benchmarks/memory_model.py compares others.
     """
     backward = [backward_layers(manifest, subset, keep) for subset in subsets]
-    recomputed = any(layers for layers, _ in backward)
+    kinds = [layer.kind for layer in manifest.layers]
+    recomputed = {kinds[layer] for layers, _ in backward for layer in layers}
     kept = {layer for _, layers in backward for layer in layers}
-    trained = max(len(subset.train) for subset in subsets)
-    gradients = trained * (2 if accumulation > 1 else 1)
-    programs = ["block_forward"]  # of the evaluation, if nothing else
-    programs += ["block_backward"] if recomputed else []
-    programs += ["block_forward_keep", "block_backward_kept"] if kept else []
+    programs = [program_name(kind, "forward") for kind in dict.fromkeys(kinds)]  # of the evaluation, if nothing else
+    programs += [program_name(kind, "backward") for kind in recomputed]
+    for kind in {kinds[layer] for layer in kept}:
+        programs += [program_name(kind, "forward_keep"), program_name(kind, "backward_kept")]
     return {
         "runtime": RUNTIME_BYTES,
-        "sessions": sum(_session_bytes(manifest, manifest.graphs[name]) for name in programs),
+        "sessions": sum(_session_bytes(manifest, name) for name in programs),
         "saved layer inputs": max(len(layers) + len(others) for layers, others in backward) * _hidden_bytes(manifest),
-        "kept activations": len(kept) * kept_bytes(manifest),
-        "gradients": gradients * manifest.adapter.size * FLOAT,
+        "kept activations": sum(kept_bytes(manifest, kinds[layer]) for layer in kept),
+        "crossing values": _crossing_bytes(manifest),
+        "gradients": (2 if accumulation > 1 else 1) * max(_gradient_bytes(manifest, subset) for subset in subsets),
         "other buffers": _fixed_buffers(manifest),
-        "working set": max(_head_set(manifest), *(manifest.graphs[name].working_bytes or 0 for name in (*programs, "embed", "adamw"))),
+        "working set": max(_head_set(manifest), *(manifest.graphs[name].working_bytes or 0 for name in (*programs, "embed", UPDATE))),
     }
 
 
-def kept_bytes(manifest: Manifest) -> int:
-    """What one layer's forward keeps for its backward."""
-    return _tensor_bytes(manifest.graphs["block_forward_keep"].outputs[1:])
+def kept_bytes(manifest: Manifest, kind: str) -> int:
+    """What the forward of a layer of the kind keeps for its backward."""
+    return _tensor_bytes([x for x in manifest.graphs[program_name(kind, "forward_keep")].outputs if x.name.startswith(KEPT)])
 
 
-def _session_bytes(manifest: Manifest, graph: Graph) -> int:
+def _crossing_bytes(manifest: Manifest) -> int:
+    """What layers give to others, with its gradients, and what they give to none."""
+    total = 0
+    for layer in manifest.layers:
+        given = [x for x in manifest.graphs[program_name(layer.kind, "forward")].outputs if x.name in layer.gives]
+        total += 2 * _tensor_bytes(given)
+    scratch = [x for kind in manifest.kinds for x in manifest.graphs[program_name(kind.name, "forward")].outputs if x.name in kind.gives]
+    return total + 2 * _tensor_bytes(scratch)
+
+
+def _gradient_bytes(manifest: Manifest, subset: Subset) -> int:
+    sizes = manifest.adapter.sizes
+    return sum(sizes[layer] for layer in subset.train) * FLOAT
+
+
+def _session_bytes(manifest: Manifest, name: str) -> int:
     """Of a program's session; of one whose weights are constants, a session a layer, with its packed copy of them (MatMulNBits with
     int8 activations: the values, and for each scale two more float32 of sums beside it)."""
+    graph = manifest.graphs[name]
     session = SESSION_SHARE * manifest.files[graph.file].size
     if not graph.initializers:
         return session
     values = _tensor_bytes([x for x in graph.initializers if x.name.endswith(".packed")])
     scales = _tensor_bytes([x for x in graph.initializers if x.name.endswith(".scale")])
-    return manifest.model.num_hidden_layers * (session + values + 6 * scales)
+    layers = sum(program_name(layer.kind, "forward") == name for layer in manifest.layers)
+    return layers * (session + values + 6 * scales)
 
 
 def _fixed_buffers(manifest: Manifest) -> int:
-    """Two results that layers take in turns, the gradient, what `embed` and `adamw` return, and a gradient of zero."""
-    graphs = manifest.graphs
-    results = _tensor_bytes((*graphs["embed"].outputs, *graphs["adamw"].outputs))
-    return 3 * _hidden_bytes(manifest) + results + manifest.adapter.size * FLOAT
+    """Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and gradients of zero."""
+    updates = sum({kind.size for kind in manifest.kinds}) * FLOAT
+    zero = max(kind.size for kind in manifest.kinds) * FLOAT
+    return 3 * _hidden_bytes(manifest) + _tensor_bytes(manifest.graphs["embed"].outputs) + UPDATE_OUTPUTS * updates + zero
 
 
 def _head_set(manifest: Manifest) -> int:
@@ -184,7 +204,7 @@ def training_peak_terms(manifest: Manifest) -> dict[str, int]:
     (4 layers, 256 tokens), on which it says 1 % too little, 13 % and 5 % too much.
     """
     model = manifest.model
-    adapter = manifest.adapter.num_layers * manifest.adapter.size * FLOAT
+    adapter = manifest.adapter.size * FLOAT
     saved = model.num_hidden_layers * _hidden_bytes(manifest)
     rows = min(head_rows(model.hidden_size), model.vocab_size)
     packed = sum(tensor.nbytes for tensor in manifest.weights if tensor.per_layer) // model.num_hidden_layers

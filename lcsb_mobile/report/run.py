@@ -64,7 +64,7 @@ def _facts(simulation: Simulation) -> dict[str, str]:
         "Runtime": f"{result.runtime} {result.runtime_version}",
         "Method": f"{result.method}, {len(run.schedule)} steps a cycle",
         "Weights": f"int{bits} blocks, int{embedding_bits} embedding and head, groups of {manifest.quantization.group_size}",
-        "Adapter": f"LoRA of rank {lora.rank}, {manifest.adapter.num_layers * manifest.adapter.size:,} parameters",
+        "Adapter": f"LoRA of rank {lora.rank}, {manifest.adapter.size:,} parameters",
         "Sequence": f"{manifest.seq_len} tokens, {result.packing_fill:.0%} filled",
         "Learning rate": f"{result.learning_rate:.2e}, {run.train.lr_schedule}",
         "Data": f"{data.examples:,} examples, {data.tokens:,} tokens; {data.truncated} truncated ({data.tokens_cut:,} tokens cut)",

@@ -26,8 +26,8 @@ class BlockPrograms(Protocol):
         """The array as the runtime takes it, in place where it can."""
         ...
 
-    def new_outputs(self, program: str) -> dict[str, Any]:
-        """Buffers for what a program returns, by name."""
+    def new_outputs(self, program: str, free: int = 1) -> dict[str, Any]:
+        """Buffers for what a program returns, by name; `free`: the size of dimensions that it leaves open."""
         ...
 
     def run(self, name: str, feeds: Mapping[str, Any], outputs: Mapping[str, Any], layer: int | None = None) -> None:

@@ -5,6 +5,7 @@ Every large result goes into a buffer of this runner's: what the runtime allocat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.programs import KEPT, UPDATE, Role
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
-from lcsb_mobile.runners.onnxruntime_blocks import TARGET, OnnxRuntimePrograms, import_runtime
+from lcsb_mobile.runners.crossing import CrossingGradients
+from lcsb_mobile.runners.onnxruntime_blocks import TARGET, OnnxRuntimePrograms, StepValues, import_runtime
 from lcsb_mobile.runners.onnxruntime_decoder import OnnxRuntimeDecoder
 from lcsb_mobile.runners.onnxruntime_program import Values
 from lcsb_mobile.training.optimizer import LayerUpdate
@@ -50,12 +53,14 @@ class OnnxRuntimeRunner:
     ) -> None:
         self.programs = OnnxRuntimePrograms(bundle, threads, between_layers, profile)
         self.version = str(self.programs.ort.__version__)
-        self.manifest, self.model, self.layers = bundle.manifest, self.programs.model, self.programs.layers
+        self.manifest, self.layers = bundle.manifest, self.programs.layers
         self.keep = min(keep, self.layers)
         self.clock = self.programs.clock
         self._saved: list[Any] = []  # OrtValues [T, D]: as many layers' inputs as a step has needed at once
         self._kept: dict[int, dict[str, Any]] = {}  # layer -> what its forward kept
-        self._gradients: list[Float32Array] = []  # as many as a step has needed at once
+        self._gradients: dict[int, list[Float32Array]] = {}  # size -> as many as a step has needed at once
+        self._updated: dict[int, dict[str, Float32Array]] = {}  # size -> what `adamw` returns
+        self._layout = bundle.manifest.adapter
         self._g = self.programs.new(self.programs.hidden)
 
     # The step
@@ -65,33 +70,32 @@ class OnnxRuntimeRunner:
         propagate = [layer for layer in subset.propagate if layer >= subset.train[0]]
         saved = dict(zip(propagate, self._saved_buffers(len(propagate))))
         kept = {layer: self._kept_buffers(layer) for layer in propagate if layer >= self.layers - self.keep}
-        h, attention = self.programs.embed(batch, saved.get(0))
-        loss = self._head(self._forward(h, attention, adapter, saved, kept), batch)
-        gradients = dict(zip(subset.train, self._gradient_buffers(len(subset.train))))
-        unread = gradients[subset.train[0]]  # of a layer that is not trained: overwritten by the lowest trained layer's, the last
-        programs, g = self.programs, self._g
+        h, tables = self.programs.embed(batch, saved.get(0))
+        values, vectors = StepValues(tables), self._layout.vectors(adapter)
+        loss = self._head(self._forward(h, values, vectors, saved, kept), batch)
+        gradients = self._gradient_buffers(subset.train, propagate)
+        crossing, g = CrossingGradients(self.manifest, propagate), self._g
         for turn, layer in enumerate(reversed(propagate)):
-            outputs = {"g_next": programs.turns[turn % 2], "d_adapter": programs.value(gradients.get(layer, unread))}
-            feeds = {"h": saved[layer], "g": g, "adapter": programs.value(adapter[layer])}
-            feeds |= {**attention[self.model.layer_kinds[layer]], **kept.get(layer, {})}
-            programs.enter(layer - 1)
+            arrays = {"adapter": vectors[layer], **crossing.given(layer)}
+            results = {"d_adapter": gradients[layer], **crossing.taken(layer)}
+            feeds = {"h": saved[layer], "g": g, **self.programs.values(arrays), **kept.get(layer, {})}
+            outputs = {"g_next": self.programs.turns[turn % 2], **self.programs.values(results)}
+            self.programs.enter(layer - 1)
             with self.clock("backward"):
-                programs.run("block_backward_kept" if layer in kept else "block_backward", feeds, outputs, layer)
+                self.programs.run_layer("backward_kept" if layer in kept else "backward", layer, values, feeds, outputs)
+            crossing.add(layer)
             g = outputs["g_next"]
-        return StepResult(loss, gradients)
+        return StepResult(loss, {layer: gradients[layer] for layer in subset.train})
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
-        h, attention = self.programs.embed(batch)
-        h = self._forward(h, attention, adapter)
+        h = self._forward_alone(batch, adapter)
         loss = self.programs.new(())
         with self.clock("head"):
             self.programs.run("head_eval", {"h": h, "labels": self.programs.value(batch.labels)}, {"loss": loss})
         return float(loss.numpy())
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        h, attention = self.programs.embed(batch)
-        h = self._forward(h, attention, adapter)
-        return self.programs.logits(h.numpy()[position : position + 1])
+        return self.programs.logits(self._forward_alone(batch, adapter).numpy()[position : position + 1])
 
     def decoder(self, adapter: Float32Array) -> OnnxRuntimeDecoder:
         return OnnxRuntimeDecoder(self.programs, adapter)
@@ -107,24 +111,29 @@ class OnnxRuntimeRunner:
     ) -> None:
         """`optimizer.update_layer` by the program `adamw`, which has the manifest's constants."""
         state = {"parameters": theta, "first_moment": m, "second_moment": v}
-        feeds = state | {"gradient": self._zeros if gradient is None else gradient, **vars(scalars)}
+        feeds = state | {"gradient": self._zeros[: theta.size] if gradient is None else gradient, **vars(scalars)}
+        updated = self._update_buffers(theta.size)
         with self.clock("optimizer"):
-            self.programs.run("adamw", {name: self.programs.value(np.asarray(x)) for name, x in feeds.items()}, self._adamw_outputs)
+            self.programs.run(UPDATE, self.programs.values({n: np.asarray(x) for n, x in feeds.items()}), self.programs.values(updated))
             for name, x in state.items():
-                np.copyto(x, self._adamw_arrays[f"{name}_next"])
+                np.copyto(x, updated[f"{name}_next"])
+
+    def _forward_alone(self, batch: Batch, adapter: Float32Array) -> Any:
+        h, tables = self.programs.embed(batch)
+        return self._forward(h, StepValues(tables), self._layout.vectors(adapter))
 
     def _forward(
         self,
         h: Any,
-        attention: Sequence[Values],
-        adapter: Float32Array,
+        values: StepValues,
+        vectors: Sequence[Float32Array],
         saved: Mapping[int, Any] = MappingProxyType({}),
         kept: Mapping[int, Values] = MappingProxyType({}),
     ) -> Any:
         """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it."""
-        for layer in range(self.layers):
-            name = "block_forward_keep" if layer in kept else "block_forward"
-            h = self.programs.forward_layer(name, layer, h, attention, adapter, kept.get(layer, {}), saved.get(layer + 1))
+        for layer, vector in enumerate(vectors):
+            role: Role = "forward_keep" if layer in kept else "forward"
+            h = self.programs.forward_layer(role, layer, h, values, vector, kept.get(layer, {}), saved.get(layer + 1))
         return h
 
     def _head(self, h: Any, batch: Batch) -> float:
@@ -141,24 +150,36 @@ class OnnxRuntimeRunner:
         self._saved += [self.programs.new(self.programs.hidden) for _ in range(count - len(self._saved))]
         return self._saved[:count]
 
-    def _gradient_buffers(self, count: int) -> list[Float32Array]:
-        self._gradients += [np.empty(self.manifest.adapter.size, np.float32) for _ in range(count - len(self._gradients))]
-        return self._gradients[:count]
+    def _gradient_buffers(self, train: Sequence[int], propagate: Sequence[int]) -> dict[int, Float32Array]:
+        """For each layer that runs backward. One that is not trained writes where a trained one of its size below it will write later."""
+        sizes = self._layout.sizes
+        shared = {
+            layer: next((t for t in train if t < layer and sizes[t] == sizes[layer]), None) for layer in propagate if layer not in train
+        }
+        own = [*train, *{sizes[layer]: layer for layer, below in shared.items() if below is None}.values()]
+        used = Counter[int]()
+        buffers: dict[int, Float32Array] = {}
+        for layer in own:
+            size = sizes[layer]
+            pool = self._gradients.setdefault(size, [])
+            if used[size] == len(pool):
+                pool.append(np.empty(size, np.float32))
+            buffers[layer] = pool[used[size]]
+            used[size] += 1
+        unread = {sizes[layer]: buffers[layer] for layer in own if layer not in train}
+        return buffers | {layer: unread[sizes[layer]] if below is None else buffers[below] for layer, below in shared.items()}
 
     def _kept_buffers(self, layer: int) -> dict[str, Any]:
         if layer not in self._kept:
-            outputs = self.manifest.graphs["block_forward_keep"].outputs[1:]
-            self._kept[layer] = {x.name: self.programs.new(x.shape, x.dtype) for x in outputs}
+            outputs = self.programs.outputs(self.programs.program(layer, "forward_keep")).values()
+            self._kept[layer] = {x.name: self.programs.new(x.shape, x.dtype) for x in outputs if x.name.startswith(KEPT)}
         return self._kept[layer]
+
+    def _update_buffers(self, size: int) -> dict[str, Float32Array]:
+        if size not in self._updated:
+            self._updated[size] = {x.name: np.empty(size, np.float32) for x in self.manifest.graphs[UPDATE].outputs}
+        return self._updated[size]
 
     @cached_property
     def _zeros(self) -> Float32Array:
-        return np.zeros(self.manifest.adapter.size, np.float32)
-
-    @cached_property
-    def _adamw_arrays(self) -> dict[str, Float32Array]:
-        return {x.name: np.empty(x.shape, np.float32) for x in self.manifest.graphs["adamw"].outputs}
-
-    @cached_property
-    def _adamw_outputs(self) -> dict[str, Any]:
-        return {name: self.programs.value(array) for name, array in self._adamw_arrays.items()}
+        return np.zeros(max(self._layout.sizes), np.float32)

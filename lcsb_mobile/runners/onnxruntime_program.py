@@ -9,6 +9,7 @@ from typing import Any
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import GraphTensor
+from lcsb_mobile.bundle.weights import LAYERS
 from lcsb_mobile.errors import RunFailure, RuntimeVersionError
 from lcsb_mobile.io.bounded import one_line, refused_as
 from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
@@ -25,14 +26,14 @@ class Program:
         self._graph = bundle.manifest.graphs[name]
         self._feeds = layer_weights(ort, bundle, self._graph.inputs)
         self._constants = layer_weights(ort, bundle, self._graph.initializers)
-        self._sessions: dict[int, Any] = {}
-        self._session(0)
+        self._sessions: dict[int | None, Any] = {}
+        self._session(next(iter(self._constants)))
 
     def run(self, feeds: Values, outputs: Values, layer: int | None) -> None:
-        session = self._session(layer or 0)
+        session = self._session(layer)
         with refused_as(RunFailure, f"{self._graph.file}: onnxruntime {self._ort.__version__} cannot run it"):
             binding = session.io_binding()
-            for name, x in {**feeds, **self._feeds[layer or 0]}.items():
+            for name, x in {**feeds, **self._feeds[layer if layer in self._feeds else None]}.items():
                 binding.bind_ortvalue_input(name, x)
             for name, x in outputs.items():
                 binding.bind_ortvalue_output(name, x)
@@ -42,12 +43,12 @@ class Program:
         for session in self._sessions.values():
             session.end_profiling()
 
-    def _session(self, layer: int) -> Any:
-        number = layer if self._graph.initializers else 0
+    def _session(self, layer: int | None) -> Any:
+        number = layer if layer in self._constants else None
         if number not in self._sessions:
             options = session_options(self._ort, self._bundle.manifest.runtime, self._threads)
             if self._profile is not None:
-                options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number}")
+                options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number or 0}")
             if constants := self._constants[number]:
                 options.add_external_initializers(list(constants), list(constants.values()))
             path = program_path(self._bundle, self._name, [x.name for x in self._graph.initializers])
@@ -60,15 +61,15 @@ class Program:
         return self._sessions[number]
 
 
-def layer_weights(ort: Any, bundle: Bundle, tensors: Sequence[GraphTensor]) -> list[dict[str, Any]]:
-    """For each layer the weights among a program's tensors, in place; one entry for a program that is not a layer's."""
+def layer_weights(ort: Any, bundle: Bundle, tensors: Sequence[GraphTensor]) -> dict[int | None, dict[str, Any]]:
+    """Layer -> the weights among a program's tensors, in place, for the layers of its kind; under None where they are no layer's."""
     named = {x.name: x.weight for x in tensors if x.weight is not None}
     value = ort.OrtValue.ortvalue_from_numpy
-    stacked = {tensor.name for tensor in bundle.manifest.weights if tensor.per_layer}
-    if not stacked.intersection(named.values()):
-        return [{name: value(bundle.weights[weight]) for name, weight in named.items()}]
-    layers = range(bundle.manifest.model.num_hidden_layers)
-    return [{name: value(bundle.weights[weight][layer]) for name, weight in named.items()} for layer in layers]
+    kinds = {weight.removeprefix(LAYERS).partition(".")[0] for weight in named.values() if weight.startswith(LAYERS)}
+    if not kinds:
+        return {None: {name: value(bundle.weights[weight]) for name, weight in named.items()}}
+    layers = {number: layer.number for number, layer in enumerate(bundle.manifest.layers) if layer.kind in kinds}
+    return {layer: {name: value(bundle.weights[weight][number]) for name, weight in named.items()} for layer, number in layers.items()}
 
 
 def _load_error(ort: Any, path: Path, error: Exception) -> RuntimeVersionError:

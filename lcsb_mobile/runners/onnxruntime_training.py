@@ -54,7 +54,7 @@ class OnnxRuntimeTrainingRunner:
             )
         self.ort, self.api = import_runtime()
         self.version = self.ort.__version__
-        self.bundle = bundle
+        self.bundle, self.layers = bundle, len(bundle.manifest.layers)
         self.options = session_options(self.ort, bundle.manifest.runtime, threads)
         self.state = self._load_checkpoint()
         training, evaluation = (program_path(bundle, name, None) for name in ("training_model", "eval_model"))
@@ -66,12 +66,12 @@ class OnnxRuntimeTrainingRunner:
                     raise BundleError(f"{bundle.path}: expected programs that take {expected}, found {found}; export the bundle again")
 
     def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
-        subset.check(adapter.shape[0])
+        subset.check(self.layers)
         with self._running():
             self._set_adapter(adapter)
             self.module.train()
             self.module.lazy_reset_grad()
-            loss = float(self.module(*batch_inputs(batch), *subset_inputs(subset, adapter.shape[0])))
+            loss = float(self.module(*batch_inputs(batch), *subset_inputs(subset, self.layers)))
             gradients = self.state.parameters[PARAMETER].grad
         trim_heap()
         return StepResult(loss, {layer: gradients[layer] for layer in subset.train})
@@ -90,7 +90,7 @@ class OnnxRuntimeTrainingRunner:
             "position_ids": batch.position_ids,
             "segment_ids": batch.segment_ids,
             "position": np.array([position], np.int64),
-            "adapter": adapter,
+            "adapter": adapter.reshape(self.layers, -1),
         }
         session = self._logits_session
         with self._running():
@@ -103,7 +103,7 @@ class OnnxRuntimeTrainingRunner:
 
     def official_losses(self, subsets: Sequence[Subset], batches: Sequence[Batch], learning_rate: float) -> list[float]:
         """The losses of whole steps by the official loop alone, from the bundle's checkpoint: Module, then Optimizer."""
-        state, layers = self._load_checkpoint(), self.bundle.manifest.adapter.num_layers
+        state = self._load_checkpoint()
         training, update = (program_path(self.bundle, name, None) for name in ("training_model", "optimizer_model"))
         losses: list[float] = []
         with self._running():
@@ -112,17 +112,17 @@ class OnnxRuntimeTrainingRunner:
             optimizer.set_learning_rate(learning_rate)
             for subset, batch in zip(subsets, batches, strict=True):
                 module.train()
-                losses.append(float(module(*batch_inputs(batch), *subset_inputs(subset, layers))))
+                losses.append(float(module(*batch_inputs(batch), *subset_inputs(subset, self.layers))))
                 optimizer.step()
                 module.lazy_reset_grad()
         return losses
 
     def _set_adapter(self, adapter: Float32Array) -> None:
-        self.state.parameters[PARAMETER].data = adapter
+        self.state.parameters[PARAMETER].data = adapter.reshape(self.layers, -1)
 
     def _load_checkpoint(self) -> Any:
-        layout, path = self.bundle.manifest.adapter, self.bundle.path / CHECKPOINT_FILE
-        check_checkpoint(path, PARAMETER, (layout.num_layers, layout.size))
+        path = self.bundle.path / CHECKPOINT_FILE
+        check_checkpoint(path, PARAMETER, (self.layers, self.bundle.manifest.kinds[0].size))
         with refused_as(BundleError, f"{path}: cannot be loaded"):
             return self.api.CheckpointState.load_checkpoint(path)
 

@@ -27,7 +27,7 @@ from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
 from lcsb_mobile.training.state import AdapterState
 from lcsb_mobile.training.trainer import TrainConfig
 
-FORMAT, VERSION = "lcsb_mobile.checkpoint", "1"
+FORMAT, VERSION = "lcsb_mobile.checkpoint", "2"
 NAME = re.compile(r"step-(\d{8,18})\.safetensors")
 UNKNOWN_DIGEST = "0" * 64
 DIGEST_FIELD = b'"sha256":"'
@@ -167,7 +167,7 @@ def newest_good(files: Sequence[Path], layout: AdapterLayout) -> tuple[Path, Run
 
 
 def read_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
-    """float32[L, n] of a checkpoint, or of the newest good one in a directory. Raises RunCheckpointError."""
+    """float32[N] of a checkpoint, or of the newest good one in a directory. Raises RunCheckpointError."""
     files = checkpoint_files(path) if path.is_dir() else [path]
     if not files:
         raise RunCheckpointError(f"{path}: holds no checkpoint (step-….safetensors)")
@@ -211,7 +211,7 @@ def _decode(path: Path, metadata: _Metadata) -> RunPlace:
 
 def _expected(place: RunPlace, layout: AdapterLayout, size: int) -> dict[str, TensorEntry]:
     """The tensors in file order. There are as many evaluations as make up the `size` of the data."""
-    state = TensorEntry("F32", (layout.num_layers, layout.size))
+    state = TensorEntry("F32", (layout.size,))
     updates, steps = TensorEntry("I64", (layout.num_layers,)), TensorEntry("F64", (place.step, STEP_COLUMNS))
     rest = max(0, size - 3 * state.nbytes - updates.nbytes - steps.nbytes)
     names = ("adapter", "first_moment", "second_moment", "updates", "steps", "evaluations")

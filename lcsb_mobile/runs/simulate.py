@@ -144,7 +144,9 @@ class _Session:
         self.run, self.runner, self.state, self.kept_layers = run, runner, state, kept_layers
         self.directory, self.sampler, self.observer = directory, sampler, observer
         moments = state.first_moment, state.second_moment
-        self.optimizer = AdamW(state.adapter, run.bundle.manifest.optimizer, layer_update(runner), moments)
+        self.optimizer = AdamW(
+            state.adapter, run.bundle.manifest.adapter.slices, run.bundle.manifest.optimizer, layer_update(runner), moments
+        )
         self.trainer = Trainer(runner, run.schedule, self.optimizer, run.train, self._record)
         self.saved: int | None = None  # the step of the newest checkpoint
 

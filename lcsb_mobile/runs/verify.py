@@ -42,7 +42,7 @@ def verify(
     bundle = Bundle.open(path)
     manifest, trace, adapter = bundle.manifest, read_trace(bundle.golden_path), bundle.initial_adapter()
     runner = make_runner(bundle, threads=threads)
-    difference = check_trace(runner, trace, adapter, manifest.optimizer, progress)
+    difference = check_trace(runner, trace, adapter, manifest.adapter.slices, manifest.optimizer, progress)
     official = None
     # A runtime with an optimizer of its own; that one knows no layers, so it cannot leave one alone.
     official_losses = getattr(runner, "official_losses", None)

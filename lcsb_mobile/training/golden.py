@@ -56,6 +56,7 @@ def golden_batches(encode: Callable[[str], list[int]], seq_len: int, count: int)
 def record_trace(
     runner: StepRunner,
     adapter: Float32Array,
+    slices: Sequence[slice],
     optimizer: AdamWConfig,
     batches: tuple[GoldenBatch, ...],
     steps: Sequence[Subset],
@@ -65,7 +66,7 @@ def record_trace(
 ) -> GoldenTrace:
     """Computes the trace with `runner`, the eager reference, and sets the tolerances for products of `accuracy_level`.
 
-    `progress(done, total)` counts steps.
+    `slices`: of each layer's vector. `progress(done, total)` counts steps.
     """
     total = len(steps) + len(run)
     singles = []
@@ -74,7 +75,7 @@ def record_trace(
         singles.append(_golden_step(subset, index, runner.step(subset, batches[index].batch(), adapter)))
         progress(number + 1, total)
     recorder = _Recorder(runner)
-    trainer = Trainer(recorder, run, AdamW(adapter.copy(), optimizer), TrainConfig(steps=len(run), learning_rate=LEARNING_RATE))
+    trainer = Trainer(recorder, run, AdamW(adapter.copy(), slices, optimizer), TrainConfig(steps=len(run), learning_rate=LEARNING_RATE))
     records = []
     for number, subset in enumerate(run):
         index = number % len(batches)
@@ -96,9 +97,14 @@ def check_first_step(runner: StepRunner, trace: GoldenTrace, adapter: Float32Arr
 
 
 def check_trace(
-    runner: StepRunner, trace: GoldenTrace, adapter: Float32Array, optimizer: AdamWConfig, progress: Callable[[int, int], None]
+    runner: StepRunner,
+    trace: GoldenTrace,
+    adapter: Float32Array,
+    slices: Sequence[slice],
+    optimizer: AdamWConfig,
+    progress: Callable[[int, int], None],
 ) -> TraceDifference:
-    """Every recorded step, and the run through the trainer. Raises GoldenTraceError with the largest differences."""
+    """Every recorded step, and the run through the trainer. `slices`: of each layer's vector. Raises GoldenTraceError with the largest differences."""
     if not trace.run:
         return TraceDifference(0, 0.0, 0.0, 0.0)
     losses, norms, run_losses = [], [], []
@@ -110,7 +116,7 @@ def check_trace(
         progress(number + 1, total)
     schedule = [step.subset for step in trace.run]
     trainer = Trainer(
-        runner, schedule, AdamW(adapter.copy(), optimizer), TrainConfig(steps=len(schedule), learning_rate=trace.learning_rate)
+        runner, schedule, AdamW(adapter.copy(), slices, optimizer), TrainConfig(steps=len(schedule), learning_rate=trace.learning_rate)
     )
     for number, step in enumerate(trace.run):
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,30 +51,32 @@ def update_layer(
 class AdamW:
     """Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`.
 
-    State: `adapter`, `first_moment`, `second_moment` float32[L, n], updated in place, and `updates` int64[L], how often each
-    layer was updated (with "momentum" all alike, and equal to the step number). `update_layer` computes one layer's update: NumPy's, or
-    a runtime's program. `moments`: where the moments are held, zeroed (None: in memory of its own).
+    State: `adapter`, `first_moment`, `second_moment` float32[N], updated in place, and `updates` int64[L], how often each
+    layer was updated (with "momentum" all alike, and equal to the step number). `slices`: where each layer's vector lies
+    (`AdapterLayout`). `update_layer` computes one layer's update: NumPy's, or a runtime's program. `moments`: where the moments are held,
+    zeroed (None: in memory of its own).
     """
 
     def __init__(
         self,
         adapter: Float32Array,
+        slices: Sequence[slice],
         config: AdamWConfig,
         update_layer: UpdateLayer = update_layer,
         moments: tuple[Float32Array, Float32Array] | None = None,
     ) -> None:
         self.config = config
-        self.adapter = adapter
+        self.adapter, self.slices = adapter, slices
         self.first_moment, self.second_moment = moments or (np.zeros_like(adapter), np.zeros_like(adapter))
-        self.updates: Int64Array = np.zeros(adapter.shape[0], np.int64)
+        self.updates: Int64Array = np.zeros(len(slices), np.int64)
         self._update_layer = update_layer
 
     def update(self, gradients: Mapping[int, Float32Array], learning_rate: float) -> None:
-        """One step. `gradients`: layer -> float32[n] for the trained layers."""
-        for layer in range(self.adapter.shape[0]):
+        """One step. `gradients`: layer -> float32 of its vector's size for the trained layers."""
+        for layer, part in enumerate(self.slices):
             if layer in gradients or self.config.implicit_updates == "momentum":
                 self.updates[layer] += 1
-                state = self.adapter[layer], self.first_moment[layer], self.second_moment[layer]
+                state = self.adapter[part], self.first_moment[part], self.second_moment[part]
                 self._update_layer(*state, gradients.get(layer), self._scalars(int(self.updates[layer]), learning_rate), self.config)
 
     def _scalars(self, count: int, learning_rate: float) -> LayerUpdate:

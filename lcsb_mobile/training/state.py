@@ -19,7 +19,7 @@ CHUNK = 1 << 20  # bytes of a write
 
 @dataclass(frozen=True)
 class AdapterState:
-    """Parameters and AdamW's moments, float32[L, n] each."""
+    """Parameters and AdamW's moments, float32[N] each."""
 
     adapter: Float32Array
     first_moment: Float32Array
@@ -40,7 +40,7 @@ def mapped_state(directory: Path, initial: Float32Array) -> AdapterState:
         raise StorageError(
             f"{directory}: {size} bytes for the adapter and its moments cannot be reserved ({error.strerror}); free some space"
         ) from error
-    adapter, first, second = np.frombuffer(mapped, np.float32).reshape(3, *initial.shape)
+    adapter, first, second = np.frombuffer(mapped, np.float32).reshape(3, initial.size)
     adapter[:] = initial
     return AdapterState(adapter, first, second)
 

@@ -20,7 +20,7 @@ import transformers
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.checkpoints import write_checkpoint
-from helpers.tiny_models import MODELS
+from helpers.tiny_models import HYBRID_SEQ_LEN, HYBRIDS, MODELS
 
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions
 from lcsb_mobile.bundle.schedule import ScheduleConfig
@@ -59,6 +59,8 @@ CASES = {
     "gemma3-untied-int8": Case(
         "gemma3-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP), schedule=ScheduleConfig(method="full")
     ),
+    "lfm2": Case("lfm2"),
+    "qwen3_5": Case("qwen3_5", schedule=ScheduleConfig(method="lcsb-identity", subsets=3), seq_len=HYBRID_SEQ_LEN),
     "tiny": Case(TINY, quantization=QuantizationConfig(), schedule=ScheduleConfig(), seq_len=TINY_SEQ_LEN),
     # The one whose results differ from processor to processor by more than float32's rounding.
     "tiny-int8-activations": Case(
@@ -73,7 +75,7 @@ def export(case: Case, output: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         model = case.model
         if model != TINY:
-            model_type, tied, overrides = MODELS[model]
+            model_type, tied, overrides = (MODELS | HYBRIDS)[model]
             if case.layers is not None:
                 overrides = overrides | {"num_hidden_layers": case.layers}
             model = str(write_checkpoint(Path(temporary) / model, model_type, tied=tied, **overrides))

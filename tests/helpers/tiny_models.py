@@ -17,6 +17,7 @@ from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.export.weights.compress import write_weights
 from lcsb_mobile.export.weights.layer_tensors import lora_layout
@@ -36,6 +37,9 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", True, {}),
     "gemma3-untied": ("gemma3_text", False, {}),
 }
+# Models of several kinds of layers, of which some ask for whole chunks of tokens.
+HYBRIDS: dict[str, tuple[str, bool, dict[str, Any]]] = {"lfm2": ("lfm2", True, {}), "qwen3_5": ("qwen3_5_text", True, {})}
+HYBRID_SEQ_LEN = 64
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # one model each
 # Every model, and both kinds of blocks and of heads: how weights are decompressed does not depend on the architecture.
 # (model, (bits, embedding_bits)); the second table has the first bits alone.
@@ -56,11 +60,11 @@ class TinyModel:
     errors: Mapping[str, float]
 
     def runner(self) -> EagerRunner:
-        return EagerRunner(self.config, self.layout, self.weights)
+        return EagerRunner(model_of(self.config), self.layout, self.weights)
 
     def adapter(self, seed: int = 0) -> Float32Array:
         """The initial adapter plus 0.05 * normal, so that B is not zero."""
-        noise = 0.05 * np.random.default_rng(seed + 1).standard_normal((self.layout.num_layers, self.layout.size))
+        noise = 0.05 * np.random.default_rng(seed + 1).standard_normal(self.layout.size)
         return self.layout.initial(seed) + noise.astype(np.float32)
 
 
@@ -68,9 +72,11 @@ class TinyModel:
 MakeTiny = Callable[..., TinyModel]
 
 
-def make_tiny(directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None) -> TinyModel:
+def make_tiny(
+    directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, seq_len: int = SEQ_LEN
+) -> TinyModel:
     """Groups of 8, which divides the widths 48, 72 and 80; rank 4. `layers` replaces the model's own depth."""
-    model_type, tied, overrides = MODELS[model]
+    model_type, tied, overrides = (MODELS | HYBRIDS)[model]
     if layers is not None:
         overrides = overrides | {"num_hidden_layers": layers}
         if model_type == "gemma3_text":
@@ -78,8 +84,8 @@ def make_tiny(directory: Path, model: str, bits: int = 4, embedding_bits: int = 
     quantization = QuantizationConfig(bits=bits, embedding_bits=embedding_bits, group_size=8)  # type: ignore[arg-type]
     with open_checkpoint(write_checkpoint(directory / "huggingface", model_type, tied=tied, **overrides)) as checkpoint:
         config = checkpoint.config
-        table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, SEQ_LEN, lambda done, total: None)
-    layout = lora_layout(config, LORA)
+        table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, seq_len, lambda done, total: None)
+    layout = lora_layout(model_of(config), LORA)
     return TinyModel(directory, config, quantization, layout, table, MappedWeights(directory / WEIGHTS_FILE, table), errors)
 
 

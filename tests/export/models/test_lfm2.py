@@ -19,8 +19,8 @@ from lcsb_mobile.export.models import architecture, checkpoint_weights, model_of
 T = 52
 PACKED = Tokens.packed([ids(1, 23), ids(2, 1), ids(3, 2), ids(4, 26)])
 ONE = Tokens.packed([ids(5, T)])
-# Rounding alone: float32 sums in another order. Largest of the cases below: logits 1.7e-6, gradients 8e-6.
-TOLERANCE = 3e-5
+# Rounding alone: float32 sums in another order. Largest of the cases below: logits 2.0e-6, gradients 2.5e-6, decoding 9e-7.
+TOLERANCE = 1e-5
 
 CASES: dict[str, dict[str, Any]] = {
     "tied": {},

@@ -22,8 +22,8 @@ PACKED = Tokens.packed([ids(1, 37), ids(2, 1), ids(3, 2), ids(4, 43), ids(5, 13)
 ONE = Tokens.packed([ids(6, T)])
 REPEATED = Tokens.packed([torch.full((T,), 7)])
 # Rounding alone: the norm after the delta rule divides by outputs that may be near zero, and transformers' own logits and gradients of
-# eight layers are as far from float64 as ours, and further than from each other.
-LOGITS, GRADIENTS = 3e-5, 1e-4
+# eight layers are as far from float64 as ours. Largest of the cases below: logits 4.4e-6, gradients 1.4e-5, decoding 2.5e-6.
+LOGITS, GRADIENTS = 2e-5, 6e-5
 # In float64 what is left is softplus's series, cut at 1e-11.
 EXACT = 1e-8
 

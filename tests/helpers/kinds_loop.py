@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors
 from lcsb_mobile.export.models.kinds import BlockKind, Place, Values, bound_gives
-from lcsb_mobile.export.models.layers import WholeLinear, _inverse_frequencies
+from lcsb_mobile.export.models.layers import Mix, WholeLinear, _inverse_frequencies
 from lcsb_mobile.export.models.tables import Tables, step_tables, token_tables
 
 Lora = dict[str, Tensor]  # such as self_attn.q_proj.lora_A -> [rank, in]
@@ -61,6 +61,19 @@ class Remembered:
         self.kept[name] = value
 
 
+class _Sequences(WholeLinear):
+    """`length`: of each of many sequences in a row (None: there is one)."""
+
+    def __init__(self, function: Callable[[str, Tensor], Tensor], length: int | None) -> None:
+        super().__init__(function)
+        self.length = length
+
+    def within_sequences(self, mix: Mix) -> Mix:
+        if self.length is None:
+            return mix
+        return lambda *tokens: torch.cat([mix(*parts) for parts in zip(*(torch.split(x, self.length) for x in tokens))])
+
+
 @dataclass(frozen=True)
 class KindsLoop:
     """`scaling`: of LoRA. All floats are of the embedding's type, and so are tables and constants."""
@@ -90,9 +103,14 @@ class KindsLoop:
         return cls(model, layers, read(embedding_name(config)), read(final_norm_name(config)), read(head_name(config)), scaling)
 
     def block(
-        self, number: int, values: Values, weights: LayerWeights | None = None, memory: Remembered | None = None
+        self,
+        number: int,
+        values: Values,
+        weights: LayerWeights | None = None,
+        memory: Remembered | None = None,
+        length: int | None = None,
     ) -> tuple[Tensor, ...]:
-        """`values`: h, reads and takes. `weights`: others than the layer's own."""
+        """`values`: h, reads and takes. `weights`: others than the layer's own. `length`: of the sequences, where there are several."""
         weights, kind = weights or self.layers[number], self.kind(number)
 
         def linear(name: str, x: Tensor) -> Tensor:
@@ -101,7 +119,7 @@ class KindsLoop:
                 y = y + weights.vectors[f"{name}.bias"]
             return y + x @ weights.lora[f"{name}.lora_A"].t() @ (weights.lora[f"{name}.lora_B"] * self.scaling).t()
 
-        outputs = kind.block({**self.consts(number), **values}, weights.vectors, WholeLinear(linear), memory)
+        outputs = kind.block({**self.consts(number), **values}, weights.vectors, _Sequences(linear, length), memory)
         assert len(outputs) == 1 + len(kind.gives)
         return outputs
 

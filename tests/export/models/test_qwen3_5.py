@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.families import Family, assert_decodes_alike, assert_matters, assert_steps_alike, ids, relative
+from helpers.families import Family, assert_decodes_alike, assert_matters, assert_sequences_apart, assert_steps_alike, ids, relative
 from helpers.kinds_loop import Tokens
 from helpers.traced import assert_traceable
 
@@ -71,6 +71,10 @@ def test_decoding_equals_transformers_cache(prompt: int) -> None:
     """Prompts that end within a chunk and with it, shorter than the convolution's memory too, and texts that go on beyond the prompt."""
     assert_decodes_alike(Family("qwen3_5_text", True), ids(7, 60), prompt, EXACT, length=64)
     assert_decodes_alike(Family("qwen3_5_text", False), ids(7, 60), prompt, LOGITS, length=64)
+
+
+def test_sequences_do_not_see_each_other() -> None:
+    assert_sequences_apart(Family("qwen3_5_text", True).loop, 64)
 
 
 @pytest.mark.parametrize("case", ["RoPE on whole heads", "linear RoPE"])

@@ -14,41 +14,9 @@ from lcsb_mobile.export.models.tables import token_tables
 
 # What lowers to one or two small operators. None of index, gather, scatter, copy or empty is among them.
 OPERATORS = frozenset(
-    {
-        "_softmax",
-        "abs",
-        "add",
-        "alias",
-        "bmm",
-        "cat",
-        "clone",
-        "detach",
-        "div",
-        "exp",
-        "expand",
-        "full",
-        "getitem",
-        "mean",
-        "mm",
-        "mul",
-        "neg",
-    }
-    | {
-        "permute",
-        "pow",
-        "reciprocal",
-        "relu",
-        "rsqrt",
-        "rsub",
-        "sigmoid",
-        "slice",
-        "split_with_sizes",
-        "sub",
-        "sum",
-        "t",
-        "unsqueeze",
-        "view",
-    }
+    {"_softmax", "abs", "add", "alias", "bmm", "cat", "clone", "detach", "div", "exp", "expand", "full", "getitem", "mean", "mm", "mul"}
+    | {"neg", "permute", "pow", "reciprocal", "relu", "rsqrt", "rsub", "sigmoid", "slice", "split_with_sizes", "sub", "sum", "unsqueeze"}
+    | {"view"}
 )
 Parts = dict[str, dict[str, Tensor]]
 

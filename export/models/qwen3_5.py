@@ -34,7 +34,7 @@ from lcsb_mobile.export.models.hf_config import (
     resolve_layer_types,
 )
 from lcsb_mobile.export.models.kinds import BlockKind, Memory, Place, State, Values, Vector
-from lcsb_mobile.export.models.layers import HEAD_NORMS, Linear, gated_mlp, rms_norm, silu, split_heads
+from lcsb_mobile.export.models.layers import HEAD_NORMS, Linear, gated_mlp, in_tiles, rms_norm, silu, split_heads
 from lcsb_mobile.export.models.recompute import recomputed
 from lcsb_mobile.export.models.tables import TYPED, typed_reads
 
@@ -156,20 +156,16 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
     key, value = rule.num_key_heads * rule.key_head_dim, rule.num_value_heads * rule.value_head_dim
     hidden, heads, kernel, channels = config.hidden_size, rule.num_value_heads, config.conv_kernel, 2 * key + value
 
-    def halved(linear: Linear, name: str, x: Tensor, size: int) -> Tensor:
-        return torch.cat(tuple(linear.rows(name, x, (size // 2, size - size // 2))), 1)
-
     def block(x: Values, w: Values, linear: Linear, memory: Memory | None = None) -> tuple[Tensor, ...]:
-        """Its matrices are wide: whole, they and the activations between them would take three times the memory of an MLP in tiles."""
         y = norm(x["h"], w["input_layernorm.weight"], config)
         q, k, v = linear.rows("linear_attn.in_proj_qkv", y, (key, key, value))
-        z = halved(linear, "linear_attn.in_proj_z", y, value)
+        z = in_tiles(linear, "linear_attn.in_proj_z", y)
         a, b = (y @ w[f"linear_attn.in_proj_{name}.weight"].t() for name in "ab")
         g = softplus(a + w["linear_attn.dt_bias"]) * w["linear_attn.decay"]
         mix = linear.within_sequences(lambda *tokens: _mixed(*tokens, x, w["linear_attn.conv1d.weight"], rule, memory))
         y = rms_norm(mix(q, k, v, g, sigmoid(b)), w["linear_attn.norm.weight"], config.rms_norm_eps)  # of weight w, not 1 + w
         y = (y * silu(split_heads(z, rule.value_head_dim))).reshape(-1, value)
-        return finish(x["h"] + halved(linear, "linear_attn.out_proj", y, hidden), w, linear, config)
+        return finish(x["h"] + in_tiles(linear, "linear_attn.out_proj", y), w, linear, config)
 
     projections = {"in_proj_qkv": (channels, hidden), "in_proj_z": (value, hidden), "out_proj": (hidden, value)}
     vectors = {
@@ -195,7 +191,7 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
     )
 
 
-GROUPS = 4  # of heads, at most
+GROUPS = 2  # of heads, at most
 
 
 def _mixed(
@@ -259,11 +255,11 @@ def _full_kind(config: ModelConfig) -> BlockKind:
 
     def block(x: Values, w: Values, linear: Linear, memory: Memory | None = None) -> tuple[Tensor, ...]:
         y = norm(x["h"], w["input_layernorm.weight"], config)
-        q, gate = split(split_heads(linear("self_attn.q_proj", y), 2 * d), [d, d], -1)  # head by head
+        q, gate = split(split_heads(in_tiles(linear, "self_attn.q_proj", y), 2 * d), [d, d], -1)  # head by head
         k, v = (split_heads(linear(f"self_attn.{name}_proj", y), d) for name in "kv")  # (T, heads, d)
         q, k = (norm(heads, w[name], config) for heads, name in zip((q, k), HEAD_NORMS))
         y = attending(x, linear, config, memory)(q, k, v) * sigmoid(gate.reshape(gate.shape[0], -1))
-        return finish(x["h"] + linear("self_attn.o_proj", y), w, linear, config)
+        return finish(x["h"] + in_tiles(linear, "self_attn.o_proj", y), w, linear, config)
 
     attention = {"q_proj": (2 * q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
     matrices = {f"self_attn.{name}": shape for name, shape in attention.items()}

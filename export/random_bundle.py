@@ -18,12 +18,12 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.export_options import ExportOptions
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.bundle.schedule import ScheduleConfig
-from lcsb_mobile.bundle.weights import WeightTensor
+from lcsb_mobile.bundle.weights import LAYERS, WeightTensor
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.bundle import Content, Progress, export_model
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
-from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models import Model, architecture, model_of
 from lcsb_mobile.export.models.tables import table_weights
 from lcsb_mobile.export.weights.compress import weight_table
 from lcsb_mobile.formatting import megabytes
@@ -144,6 +144,9 @@ def write_random_weights(
             if tensor.name in tables:
                 file.write(tables[tensor.name].contiguous().numpy().data)
                 continue
+            if tensor.dtype == "float32" and tensor.per_layer:
+                file.write(_random_vectors(generator, model_of(model.config), tensor, center).data)
+                continue
             scale = DEVIATION / INTEGER_DEVIATION[dtypes.get(tensor.name.removesuffix(".scale"), "uint8")]
             for start in range(0, tensor.nbytes, CHUNK):
                 file.write(_random_bytes(generator, tensor, min(CHUNK, tensor.nbytes - start), scale, center))
@@ -157,8 +160,17 @@ def _random_bytes(generator: np.random.Generator, tensor: WeightTensor, size: in
         return generator.bytes(size)
     if tensor.name.endswith(".scale"):
         return (scale * generator.uniform(0.7, 1.3, size // 2)).astype(np.float16).tobytes()
-    middle = 0.0 if tensor.name.endswith(".bias") else center
-    return generator.normal(middle, DEVIATION, size // 4).astype(np.float32).tobytes()
+    return generator.normal(center, DEVIATION, size // 4).astype(np.float32).tobytes()
+
+
+def _random_vectors(generator: np.random.Generator, model: Model, tensor: WeightTensor, center: float) -> Float32Array:
+    """Layer by layer as a checkpoint would hold it, then as it is stored. Norms around what scales by 1."""
+    kind, _, name = tensor.name.removeprefix(LAYERS).partition(".")
+    vector = model.kinds[kind].vectors[name]
+    middle = 0.0 if name.endswith(".bias") else center
+    drawn = generator.normal(middle, DEVIATION, (tensor.shape[0], *(vector.source_shape or vector.shape))).astype(np.float32)
+    stored: Float32Array = torch.stack([vector.convert(layer) for layer in torch.from_numpy(drawn)]).contiguous().numpy()
+    return stored
 
 
 def _norm_center(config: ModelConfig) -> float:

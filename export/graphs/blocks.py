@@ -22,6 +22,7 @@ kept tensors are `kept.0` and so on, float32.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,10 +63,13 @@ class Projections:
             y = y + self.weights[f"{name}.bias"]
         return y + (x @ self.lora[f"{name}.lora_A"].t()) @ (self.lora[f"{name}.lora_B"] * self.scaling).t()
 
-    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
+    def rows(self, name: str, x: Tensor, sizes: Sequence[int] | None = None) -> Iterator[Tensor]:
+        if sizes is not None and self.tile is None:
+            yield from torch.split(self(name, x), list(sizes), 1)
+            return
         b = self.lora[f"{name}.lora_B"] * self.scaling
         low = x @ self.lora[f"{name}.lora_A"].t()  # (T, rank)
-        bounds = self._bounds(len(b))
+        bounds = self._bounds(len(b)) if sizes is None else list(itertools.pairwise(itertools.accumulate(sizes, initial=0)))
         # LoRA's parts by one split: its derivative is one concatenation, where slices would sum padded copies.
         for (start, stop), b_rows in zip(bounds, torch.split(b, [stop - start for start, stop in bounds])):
             y = x @ self._matrix(name, slice(start, stop), slice(None)).t()

@@ -1,19 +1,42 @@
-"""The tiles of an MLP's matrices in a captured graph: which nodes cut them out of the packed weights, and what comes of which tile."""
+"""The tiles of matrices in a captured graph: which nodes cut them out of the packed weights, and what comes of which tile.
+
+Matrices that are walked through together, tile by tile, as an MLP's three are, are a *stage*; others are stages of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import networkx
 from torch.fx import Graph, Node
 
 from lcsb_mobile.export.graphs.captured import op_name
 
 DEQUANTIZE = ("dequantize_int4", "dequantize_int8")
 
+Cuts = dict[Node, int]  # slices that cut a tile out of packed weights or their scales -> the tile's number
 
-def tile_cuts(graph: Graph) -> dict[Node, int]:
-    """The slices that cut a tile out of packed weights and their scales -> the tile's number."""
-    cuts = [source for node in graph.nodes if op_name(node) in DEQUANTIZE for source in node.all_input_nodes if source.op != "placeholder"]
+
+def stages(graph: Graph) -> list[Cuts]:
+    """Tiles of two matrices are of one stage where a product with the one comes of a single tile of the other, of the same number."""
+    dequantized = {node: [source for source in node.all_input_nodes if source.op != "placeholder"] for node in graph.nodes if op_name(node) in DEQUANTIZE}
+    cuts = _numbers([cut for found in dequantized.values() for cut in found])
+    tensors = {cut: cut.args[0] for cut in cuts}
+    behind = {tensor: tiles_behind(graph, {cut: cuts[cut] for cut in cuts if tensors[cut] is tensor}) for tensor in set(tensors.values())}
+    together = networkx.Graph()
+    together.add_nodes_from(behind)
+    for node, found in dequantized.items():
+        for cut in found:
+            together.add_edge(tensors[found[0]], tensors[cut])
+            for product in products(node):
+                same = [tensor for tensor in behind if behind[tensor][product] == {cuts[cut]}]
+                together.add_edges_from((tensors[cut], tensor) for tensor in same)
+    order = {tensor: number for number, tensor in reversed(list(enumerate(tensors.values())))}
+    parts = sorted(networkx.connected_components(together), key=lambda part: min(order[tensor] for tensor in part))
+    return [{cut: number for cut, number in cuts.items() if tensors[cut] in part} for part in parts]
+
+
+def _numbers(cuts: list[Node]) -> Cuts:
     size: dict[object, int] = {}  # (tensor, axis) -> the size of its tiles; the last may be smaller
     for cut in cuts:
         tensor, axis, start, stop = cut.args[:4]
@@ -39,10 +62,9 @@ def products(node: Node) -> Iterator[Node]:
             yield from products(user)
 
 
-def sweeps(graph: Graph) -> list[dict[Node, int]]:
-    """The cuts in the order in which they are wanted: those whose products come of one tile alone, then those whose products need what
-    only all tiles together give (a gradient that has passed a norm after the MLP)."""
-    cuts = tile_cuts(graph)
+def sweeps(graph: Graph, cuts: Cuts) -> list[Cuts]:
+    """A stage's cuts in the order in which they are wanted: those whose products come of one tile alone, then those whose products need
+    what only all tiles together give (a gradient that has passed a norm after the MLP)."""
     behind = tiles_behind(graph, cuts)
     late = {cut for cut in cuts if all(len(behind[product]) > 1 for user in cut.users for product in products(user))}
     return [part for part in ({c: n for c, n in cuts.items() if c not in late}, {c: n for c, n in cuts.items() if c in late}) if part]
@@ -51,13 +73,14 @@ def sweeps(graph: Graph) -> list[dict[Node, int]]:
 def decompress_for_each_sweep(graph: Graph) -> None:
     """Gives products of the later sweep decompressions of their own where they share one with the earlier: else every tile is held in float
     from the one to the other."""
-    behind = tiles_behind(graph, tile_cuts(graph))
-    for node in list(graph.nodes):
-        if op_name(node) in DEQUANTIZE and behind[node]:
-            found = list(products(node))
-            late = [product for product in found if len(behind[product]) > 1]
-            if 0 < len(late) < len(found):
-                _decompress_again(graph, node, late)
+    for cuts in stages(graph):
+        behind = tiles_behind(graph, cuts)
+        for node in list(graph.nodes):
+            if op_name(node) in DEQUANTIZE and not cuts.keys().isdisjoint(node.all_input_nodes):
+                found = list(products(node))
+                late = [product for product in found if len(behind[product]) > 1]
+                if 0 < len(late) < len(found):
+                    _decompress_again(graph, node, late)
 
 
 def _decompress_again(graph: Graph, dequantized: Node, late: list[Node]) -> None:

@@ -39,7 +39,7 @@ class Block(Protocol):
     """A layer as plain torch, which is traced, forward and backward: no in-place operations, no indexing or slicing of what is
     differentiated (split it), activations out of `sigmoid`."""
 
-    def __call__(self, values: Values, weights: Values, linear: Linear, memory: Memory | None = None) -> tuple[Tensor, ...]:
+    def __call__(self, values: Values, weights: Values, linear: Linear, memory: Memory | None = None, /) -> tuple[Tensor, ...]:
         """(h_next (T, D), *gives).
 
         `values`: h (T, D), and the kind's reads, takes and consts by name. `weights`: the layer's `vectors` by name. `linear`: its

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -31,8 +31,8 @@ class Linear(Protocol):
         """(T, in) -> (T, out)."""
         ...
 
-    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
-        """(T, in) -> the output's columns, tile by tile."""
+    def rows(self, name: str, x: Tensor, sizes: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """(T, in) -> the output's columns, tile by tile, or in parts of these `sizes`."""
         ...
 
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
@@ -53,8 +53,9 @@ class WholeLinear:
     def __call__(self, name: str, x: Tensor) -> Tensor:
         return self.function(name, x)
 
-    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
-        yield self.function(name, x)
+    def rows(self, name: str, x: Tensor, sizes: Sequence[int] | None = None) -> Iterator[Tensor]:
+        y = self.function(name, x)
+        yield from (y,) if sizes is None else torch.split(y, list(sizes), 1)
 
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
         (x,) = tiles

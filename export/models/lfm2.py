@@ -40,7 +40,7 @@ class Lfm2Fields(msgspec.Struct, kw_only=True):
     intermediate_size: PositiveInt | None = None
     block_ff_dim: PositiveInt | None = None
     block_auto_adjust_ff_dim: bool = True
-    block_ffn_dim_multiplier: Annotated[float, msgspec.Meta(gt=0, le=1024)] | None = 1.0
+    block_ffn_dim_multiplier: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 1.0
     block_multiple_of: PositiveInt = 256
     num_hidden_layers: LayerCount
     num_attention_heads: PositiveInt
@@ -88,10 +88,8 @@ def _intermediate_size(fields: Lfm2Fields) -> int:
     size = fields.block_ff_dim or fields.intermediate_size or 12_288
     if not fields.block_auto_adjust_ff_dim:
         return size
-    size = int(2 * size / 3)
-    if fields.block_ffn_dim_multiplier is None:
-        return size
-    return -(-int(fields.block_ffn_dim_multiplier * size) // fields.block_multiple_of) * fields.block_multiple_of
+    size = int(fields.block_ffn_dim_multiplier * int(2 * size / 3))
+    return -(-size // fields.block_multiple_of) * fields.block_multiple_of
 
 
 def norm(x: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:

@@ -158,7 +158,7 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
         qkv, z = linear("linear_attn.in_proj_qkv", y), linear("linear_attn.in_proj_z", y)
         a, b = (y @ w[f"linear_attn.in_proj_{name}.weight"].t() for name in "ab")
         g = softplus(a + w["linear_attn.dt_bias"]) * w["linear_attn.decay"]
-        mix = linear.within_sequences(lambda *tokens: _mixed(*tokens, x, w["linear_attn.conv1d.weight"], rule, memory))
+        mix = linear.within_sequences(lambda qkv, g, beta: _mixed(qkv, g, beta, x, w["linear_attn.conv1d.weight"], rule, memory))
         y = rms_norm(mix(qkv, g, sigmoid(b)), w["linear_attn.norm.weight"], config.rms_norm_eps)  # of weight w, not 1 + w
         y = (y * silu(split_heads(z, rule.value_head_dim))).reshape(-1, value)
         return finish(x["h"] + linear("linear_attn.out_proj", y), w, linear, config)
@@ -200,7 +200,7 @@ def _mixed(qkv: Tensor, g: Tensor, beta: Tensor, x: Values, conv: Tensor, rule: 
         out, state = delta_step(q, k, v, g, beta, memory.past(STATE))
         memory.keep(STATE, state)
         return out
-    chunks = Chunks(x["within"], x["carried"], x["eye"], x["halves"])
+    chunks = Chunks(*(x[name] for name in ("within", "carried", "eye", "halves")))
     if memory is None:
         return delta_rule(q, k, v, g, beta, chunks)[0]
     # The state after the prompt goes through its padding unchanged.

@@ -16,16 +16,21 @@ import onnx_ir as ir
 from torch.fx import Graph, Node
 
 from lcsb_mobile.export.graphs.captured import CapturedGraph, ancestors, op_name
-from lcsb_mobile.export.graphs.tiles import sweeps, tiles_behind
+from lcsb_mobile.export.graphs.tiles import Cuts, stages, sweeps, tiles_behind
 from lcsb_mobile.export.onnx.graph_builder import GraphBuilder
 
 
 def run_tiles_in_turn(b: GraphBuilder, captured: CapturedGraph, values: Mapping[Any, Any]) -> None:
     """`values`: node of the captured graph -> its lowered value. The builder's nodes are no longer in topological order afterwards;
     `save_model` sorts them."""
+    for stage in stages(captured.graph):
+        _run_stage_in_turn(b, captured, values, stage)
+
+
+def _run_stage_in_turn(b: GraphBuilder, captured: CapturedGraph, values: Mapping[Any, Any], stage: Cuts) -> None:
     turns: list[tuple[list[Node], list[Node]]] = []  # (the slices that cut a tile out, the last products with it)
     position = {node: index for index, node in enumerate(captured.graph.nodes)}
-    for cuts in sweeps(captured.graph):
+    for cuts in sweeps(captured.graph, stage):
         last = _last_products(captured.graph, cuts)
         # The forward uses the tiles upwards, autograd downwards.
         order = sorted(last, key=lambda tile: max(position[product] for product in last[tile]))

@@ -7,7 +7,8 @@ ones give. A layer's projections are quantised when its forward pass comes to th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -143,10 +144,11 @@ class _CalibratedLinear:
         weight, stored = self._quantize(name, x)
         return self._outputs(name, x, weight, stored, slice(None))
 
-    def rows(self, name: str, x: Tensor) -> Iterator[Tensor]:
+    def rows(self, name: str, x: Tensor, sizes: Sequence[int] | None = None) -> Iterator[Tensor]:
         weight, stored = self._quantize(name, x)
-        for start in range(0, len(weight), TILE):
-            yield self._outputs(name, x, weight, stored, slice(start, start + TILE))
+        starts = range(0, len(weight) + TILE, TILE) if sizes is None else itertools.accumulate(sizes, initial=0)
+        for start, stop in itertools.pairwise(starts):
+            yield self._outputs(name, x, weight, stored, slice(start, stop))
 
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
         x, start = torch.empty(0), 0

@@ -52,8 +52,9 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention", "full_attention"],
         "linear_num_key_heads": 3,
         "linear_num_value_heads": 6,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 12,
+        "linear_key_head_dim": 24,
+        "linear_value_head_dim": 14,
+        "rms_norm_eps": 1e-4,  # the norm of what the delta rule reads divides by almost nothing now and then, and so makes rounding large
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.34},  # 4 of 12
     },
 }

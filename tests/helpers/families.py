@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Family:
         base = random_model(model_type, tied=overrides.pop("tied", True), **overrides)
         self.config = architecture(model_type).read_config(base.config.to_dict())
         self.model = model_of(self.config)
+        self.base_state = {name: tensor.clone() for name, tensor in base.state_dict().items()}
         self.double, self._model_type = double, model_type.removesuffix("_text")
         names = sorted({name for kind in self.model.kinds.values() for name in kind.matrices})
         pattern = rf".*\.layers\.\d+\.({'|'.join(map(re.escape, names))})"
@@ -122,10 +124,35 @@ class Family:
         return list(torch.split(values, torch.unique_consecutive(tokens.segment_ids, return_counts=True)[1].tolist()))
 
 
+def assert_steps_alike(family: Family, tokens: Tokens, tolerance: float) -> None:
+    """All layers; a band, exact; single layers with identities."""
+    layers = range(family.config.num_hidden_layers)
+    for train, propagate in ((layers, layers), (layers[1:3], layers[1:]), (layers[::3], layers[::3])):
+        loss, gradients = family.loop.step(tokens, train, propagate)
+        expected_loss, expected = family.step(tokens, train, propagate)
+        assert abs(float(loss - expected_loss)) < tolerance * float(expected_loss)
+        assert worst(gradients, expected) < tolerance
+
+
+def assert_decodes_alike(family: Family, text: Tensor, prompt: int, tolerance: float, length: int) -> None:
+    assert relative(family.loop.continued(text, prompt, length), family.continued(text, prompt)) < tolerance
+
+
+def assert_matters(model_type: str, change: dict[str, Any], tokens: Tokens) -> None:
+    """A case proves something about an option if the option moves the logits of the same weights."""
+    plain, changed = Family(model_type, False), Family(model_type, False, **change)
+    moved = replace(plain.loop, model=changed.model)
+    assert relative(moved.logits(tokens), plain.loop.logits(tokens)) > 1e-2
+
+
 def worst(found: dict[int, Lora], expected: dict[int, Lora]) -> float:
-    """The largest of the relative differences of all matrices."""
+    """The largest difference of a layer's gradients, relative to the largest element of that layer's."""
     assert {n: set(lora) for n, lora in found.items()} == {n: set(lora) for n, lora in expected.items()}
-    return max(relative(found[n][name], gradient) for n, lora in expected.items() for name, gradient in lora.items())
+
+    def flat(lora: Lora) -> Tensor:
+        return torch.cat([lora[name].flatten() for name in sorted(lora)])
+
+    return max(relative(flat(found[n]), flat(lora)) for n, lora in expected.items())
 
 
 def _clean(name: str) -> str:

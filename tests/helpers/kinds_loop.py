@@ -43,22 +43,22 @@ class Tokens:
 
 @dataclass
 class Remembered:
-    """`models.kinds.Memory` of one layer. `position`: of the token that is decoded."""
+    """`models.kinds.Memory` of one layer and one call: what was remembered before, and what is kept."""
 
-    states: Mapping[str, bool]  # name -> by position
-    decoding: bool = False
-    position: int = 0
+    before: Mapping[str, Tensor] | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def decoding(self) -> bool:
+        return self.before is not None
+
     def past(self, name: str) -> Tensor:
-        return self.kept[name]
+        assert self.before is not None
+        return self.before[name]
 
     def keep(self, name: str, value: Tensor) -> None:
-        if self.decoding and self.states[name]:
-            rows = torch.arange(len(self.kept[name])).reshape(-1, *[1] * (value.dim() - 1))
-            self.kept[name] = torch.where(rows == self.position, value, self.kept[name])
-        else:
-            self.kept[name] = value
+        assert name not in self.kept
+        self.kept[name] = value
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,31 @@ class KindsLoop:
             layers.append(LayerWeights(matrices, vectors, adapter))
         return cls(model, layers, read(embedding_name(config)), read(final_norm_name(config)), read(head_name(config)), scaling)
 
-    def block(self, number: int, values: Values, lora: Lora | None = None, memory: Remembered | None = None) -> tuple[Tensor, ...]:
-        weights, kind = self.layers[number], self.kind(number)
-        adapter = weights.lora if lora is None else lora
+    def block(
+        self, number: int, values: Values, weights: LayerWeights | None = None, memory: Remembered | None = None
+    ) -> tuple[Tensor, ...]:
+        """`values`: h, reads and takes. `weights`: others than the layer's own."""
+        weights, kind = weights or self.layers[number], self.kind(number)
 
         def linear(name: str, x: Tensor) -> Tensor:
             y = x @ weights.matrices[name].t()
             if f"{name}.bias" in weights.vectors:
                 y = y + weights.vectors[f"{name}.bias"]
-            return y + x @ adapter[f"{name}.lora_A"].t() @ (adapter[f"{name}.lora_B"] * self.scaling).t()
+            return y + x @ weights.lora[f"{name}.lora_A"].t() @ (weights.lora[f"{name}.lora_B"] * self.scaling).t()
 
-        consts = {name: self._typed(const) for name, const in kind.consts.items()}
-        outputs = kind.block({**values, **consts}, weights.vectors, WholeLinear(linear), memory)
+        outputs = kind.block({**self.consts(number), **values}, weights.vectors, WholeLinear(linear), memory)
         assert len(outputs) == 1 + len(kind.gives)
         return outputs
 
     def kind(self, number: int) -> BlockKind:
         return self.model.kinds[self.model.places[number].kind]
+
+    def consts(self, number: int) -> dict[str, Tensor]:
+        return {name: self._typed(const) for name, const in self.kind(number).consts.items()}
+
+    def reads(self, number: int, tokens: Tokens) -> dict[str, Tensor]:
+        tables = self._tables(tokens)
+        return {name: tables[table] for name, table in self.model.places[number].reads.items()}
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.embedding[ids] * self.model.config.embedding_scale
@@ -137,7 +145,7 @@ class KindsLoop:
             place, kind = self.model.places[number], self.kind(number)
             wanted = {name: inputs[number][name].detach().requires_grad_() for name in ("h", *kind.takes)}
             lora = {name: matrix.detach().requires_grad_() for name, matrix in self.layers[number].lora.items()}
-            outputs = self.block(number, {**inputs[number], **wanted}, lora)
+            outputs = self.block(number, {**inputs[number], **wanted}, replace(self.layers[number], lora=lora))
             into = [g, *(owed.get(place.gives.get(name, ""), torch.zeros_like(x)) for name, x in zip(kind.gives, outputs[1:]))]
             gradients = torch.autograd.grad(outputs, [*wanted.values(), *lora.values()], into)
             g = gradients[0]
@@ -155,7 +163,8 @@ class KindsLoop:
         lora = {n: {name: m.detach().requires_grad_() for name, m in self.layers[n].lora.items()} for n in train}
         h, tables, values = self.embed(tokens.input_ids), self._tables(tokens), {}
         for number, place in enumerate(self.model.places):
-            out, *given = self.block(number, self._inputs(place, h, tables, values), lora.get(number))
+            weights = replace(self.layers[number], lora=lora.get(number, self.layers[number].lora))
+            out, *given = self.block(number, self._inputs(place, h, tables, values), weights)
             identity = number not in propagate
             h = h + (out - h).detach() if identity else out
             given = [x.detach() if identity else x for x in given]
@@ -164,35 +173,42 @@ class KindsLoop:
         gradients = iter(torch.autograd.grad(loss, [m for n in sorted(train) for m in lora[n].values()]))
         return loss.detach(), {n: {name: next(gradients) for name in lora[n]} for n in sorted(train)}
 
-    def prefill(self, ids: Tensor, length: int) -> tuple[Tensor, list[Remembered]]:
+    def prefill(self, ids: Tensor, length: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """A prompt, padded to `length` -> the logits of its last token (V,), and what the layers remember."""
         padding = length - len(ids)
         tokens = Tokens.packed([ids, ids.new_full((padding,), 3)] if padding else [ids])
-        memories = [Remembered({name: state.by_position for name, state in self.kind(n).states.items()}) for n in range(len(self.layers))]
+        memories = [Remembered() for _ in self.layers]
         h, _ = self._up(tokens, memories)
         for number, memory in enumerate(memories):
-            self._check(number, memory, length)
-        return self.logits_of(h)[len(ids) - 1], memories
+            shapes = {name: (length, *s.shape) if s.by_position else s.shape for name, s in self.kind(number).states.items()}
+            assert {name: tuple(x.shape) for name, x in memory.kept.items()} == shapes
+        return self.logits_of(h)[len(ids) - 1], [memory.kept for memory in memories]
 
-    def decode(self, token: int, position: int, length: int, memories: Sequence[Remembered]) -> Tensor:
-        """One further token -> its logits (V,)."""
+    def decode(self, token: int, position: int, length: int, past: list[dict[str, Tensor]]) -> Tensor:
+        """One further token -> its logits (V,); `past` becomes what is remembered after it."""
         h = self.embed(torch.tensor([token]))
         tables = self._all_typed(token_tables(self.model.config, length), position_ids=torch.tensor([position]))
         values: dict[str, Tensor] = {}
-        for number, (place, memory) in enumerate(zip(self.model.places, memories)):
-            memory.decoding, memory.position = True, position
+        for number, place in enumerate(self.model.places):
+            memory = Remembered(past[number])
             reads = {name: tables[table] for name, table in place.reads.items() if table in tables}
             takes = {name: values[value] for name, value in place.takes.items()}
             h, *given = self.block(number, {"h": h, **reads, **takes}, memory=memory)
             values |= {place.gives[name]: x for name, x in zip(self.kind(number).gives, given) if name in place.gives}
-            self._check(number, memory, length)
+            states = self.kind(number).states
+            assert set(memory.kept) == set(states)
+            for name, value in memory.kept.items():
+                assert tuple(value.shape) == ((1, *states[name].shape) if states[name].by_position else states[name].shape)
+                if states[name].by_position:
+                    value = torch.cat((past[number][name][:position], value, past[number][name][position + 1 :]))
+                past[number][name] = value
         return self.logits_of(h)[0]
 
     def continued(self, ids: Tensor, prompt: int, length: int) -> Tensor:
         """Logits (len(ids) - prompt + 1, V), of the prompt's last token and of each further one."""
         with torch.no_grad():
-            first, memories = self.prefill(ids[:prompt], length)
-            rest = [self.decode(int(ids[place]), place, length, memories) for place in range(prompt, len(ids))]
+            first, past = self.prefill(ids[:prompt], length)
+            rest = [self.decode(int(ids[place]), place, length, past) for place in range(prompt, len(ids))]
         return torch.stack([first, *rest])
 
     def _up(self, tokens: Tokens, memories: Sequence[Remembered] | None = None) -> tuple[Tensor, list[dict[str, Tensor]]]:
@@ -232,7 +248,3 @@ class KindsLoop:
 
     def _typed(self, table: Tensor) -> Tensor:
         return table.to(self.embedding.dtype)
-
-    def _check(self, number: int, memory: Remembered, length: int) -> None:
-        shapes = {name: (length, *s.shape) if s.by_position else s.shape for name, s in self.kind(number).states.items()}
-        assert {name: tuple(x.shape) for name, x in memory.kept.items()} == shapes

@@ -69,7 +69,8 @@ def _name_faults(kind: Kind) -> Iterator[str]:
     """Inputs and outputs of a program are told apart by name."""
     names = (*kind.reads, *kind.takes, *kind.gives)
     yield from _repeated("names", (*names, *TAKEN_NAMES))
-    yield from _repeated("state", (state.name for state in kind.state))
+    # What a program gives and what it remembers stand beside each other among its outputs.
+    yield from _repeated("state", (*(state.name for state in kind.state), *kind.gives, "h_next"))
     for name in (*names, *(state.name for state in kind.state)):
         if name.startswith((KEPT, GRADIENT, PAST)):
             yield f"expected no name that begins with {KEPT}, {GRADIENT} or {PAST}, found {name!r}"
@@ -114,7 +115,7 @@ def _layer_faults(manifest: Manifest) -> Iterator[str]:
             yield f"{where}: gives: expected of {', '.join(kind.gives) or 'none'}, found {', '.join(unknown)}"
         if missing := sorted(set(layer.takes.values()) - given):
             yield f"{where}: takes {', '.join(missing)}, which no layer before it gives"
-        yield from _repeated(f"{where}: gives", (*layer.gives.values(), *(value for value in given if value in layer.gives.values())))
+        yield from _repeated(f"{where}: gives", (*layer.gives.values(), *sorted(given & {*layer.gives.values()})))
         given.update(layer.gives.values())
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.bundles import MESSAGES, RandomBundle, export_random, write_lines
 from helpers.captured import MakeDecoding, MakeGraphs, MakeModelGraphs, setting
+from helpers.crossing_bundle import export_crossing
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_programs, export_tiny, small_head_chunks
 from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
@@ -120,6 +121,12 @@ def random_training_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBu
 
 
 @pytest.fixture(scope="session")
+def random_crossing_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
+    """As `random_bundle`, of the made-up architecture with two kinds of layers, of which one gives what the other takes."""
+    return export_crossing(tmp_path_factory.mktemp("random-crossing-bundle"))
+
+
+@pytest.fixture(scope="session")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data file: six lines of text."""
     return write_lines(tmp_path_factory.mktemp("messages") / "messages.jsonl", [{"text": text} for text in MESSAGES])
@@ -151,6 +158,12 @@ def checkpoint(random_bundle: RandomBundle, tmp_path: Path) -> Path:
 def bundle(random_bundle: RandomBundle, tmp_path: Path) -> Path:
     """A copy that the test may spoil."""
     return Path(shutil.copytree(random_bundle.bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def crossing_bundle(random_crossing_bundle: RandomBundle, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(random_crossing_bundle.bundle, tmp_path / "crossing-bundle"))
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ PROJECTIONS = {"self_attn.q_proj": (72, 48), "self_attn.k_proj": (24, 48), "mlp.
 LORA = LoraConfig(rank=4, alpha=12.0)
 
 
-
 def layout_of(projections: Mapping[str, tuple[int, int]], layers: int, lora: LoraConfig) -> AdapterLayout:
     """Of one kind of layers."""
     return AdapterLayout(lora, {"block": adapter_matrices(projections, lora.rank)}, ("block",) * layers)

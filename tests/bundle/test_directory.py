@@ -66,6 +66,9 @@ def test_versions(bundle: Path) -> None:
     edit(bundle, format_version=FORMAT_VERSION + 1, what_we_do_not_know_yet=1)  # the version is looked at first
     with pytest.raises(BundleVersionError, match="update lcsb_mobile"):
         Bundle.open(bundle)
+    edit(bundle, format_version=2, adapter={}, block_flops={})  # as version 2 was
+    with pytest.raises(BundleVersionError, match="format version 2 is older than 3; export the bundle again"):
+        Bundle.open(bundle)
 
 
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/passwd", "a/../../b", ""])

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.bundles import MESSAGES, RandomBundle, export_random, write_lines
-from helpers.captured import MakeDecoding, MakeGraphs
+from helpers.captured import MakeDecoding, MakeGraphs, MakeModelGraphs, setting
+from helpers.crossing_bundle import export_crossing
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_programs, export_tiny, small_head_chunks
-from helpers.tiny_models import SEQ_LEN, MakeTiny, TinyModel, make_tiny
+from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
 from lcsb_mobile.config import AdamWConfig
-from lcsb_mobile.export.graphs.blocks import BlockGraphs, DecodeGraphs, capture_blocks, capture_decoding
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs, capture_blocks, capture_decoding
 from lcsb_mobile.installing import GGUF_PYTHON
 
 # What reads GGUF files is not installed there, as pyproject.toml says.
@@ -42,15 +43,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
 
 
 @pytest.fixture(scope="session")
-def graphs(tiny: MakeTiny) -> MakeGraphs:
-    """`graphs(name, bits=4, layers=None, tile=None)`: the captured block of a tiny model, which takes seconds."""
+def model_graphs(tiny: MakeTiny) -> MakeModelGraphs:
+    """`model_graphs(name, bits=4, layers=None, tile=None)`: the captured blocks of a tiny model, which takes seconds."""
 
     @functools.cache
-    def capture(name: str, bits: int, layers: int | None, tile: int | None) -> BlockGraphs:
-        model = tiny(name, bits, layers=layers)
-        return capture_blocks(model.config, model.layout, model.quantization, SEQ_LEN, tile)
+    def capture(name: str, bits: int, layers: int | None, tile: int | None) -> ModelGraphs:
+        return capture_blocks(setting(tiny(name, bits, layers=layers), tile))
 
     return lambda name, bits=4, layers=None, tile=None: capture(name, bits, layers, tile)
+
+
+@pytest.fixture(scope="session")
+def graphs(model_graphs: MakeModelGraphs) -> MakeGraphs:
+    """As `model_graphs`, of a model whose layers are of one kind: the captured block alone."""
+    return lambda *model, **options: model_graphs(*model, **options).kinds["block"]
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +65,13 @@ def decoding(tiny: MakeTiny) -> MakeDecoding:
 
     @functools.cache
     def capture(name: str, bits: int, layers: int | None, tile: int | None) -> DecodeGraphs:
-        model = tiny(name, bits, layers=layers)
-        return capture_decoding(model.config, model.layout, model.quantization, SEQ_LEN, tile)
+        return capture_decoding(setting(tiny(name, bits, layers=layers), tile))
 
     return lambda name, bits=4, layers=None, tile=None: capture(name, bits, layers, tile)
 
 
 @pytest.fixture(scope="session")
-def training_programs(tmp_path_factory: pytest.TempPathFactory, graphs: MakeGraphs) -> MakeExported:
+def training_programs(tmp_path_factory: pytest.TempPathFactory, model_graphs: MakeModelGraphs) -> MakeExported:
     """`training_programs(name, bits=4, embedding_bits=8, layers=None, optimizer=DEFAULTS)`: a tiny model for the training API.
 
     It cannot be exported without that runtime, so tests with it are marked `training_api`.
@@ -76,19 +81,21 @@ def training_programs(tmp_path_factory: pytest.TempPathFactory, graphs: MakeGrap
     def export(name: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, optimizer: AdamWConfig = DEFAULTS) -> Exported:
         model = make_tiny(tmp_path_factory.mktemp(name), name, bits, embedding_bits, layers)
         with small_head_chunks():
-            return export_tiny(model, graphs(name, bits, layers), optimizer)
+            return export_tiny(model, model_graphs(name, bits, layers), optimizer)
 
     return export
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, graphs: MakeGraphs, decoding: MakeDecoding) -> MakeExported:
+def programs(
+    tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
+) -> MakeExported:
     """`programs(name, bits=4, embedding_bits=8, tile=None, layers=None)`: a tiny model as block programs."""
 
     @functools.cache
     def export(name: str, bits: int, embedding_bits: int, tile: int | None, layers: int | None) -> Exported:
         model = tiny(name, bits, embedding_bits, layers)
-        captured = graphs(name, bits, layers, tile), decoding(name, bits, layers, tile)
+        captured = model_graphs(name, bits, layers, tile), decoding(name, bits, layers, tile)
         with small_head_chunks():
             return export_programs(tmp_path_factory.mktemp(name), model, *captured)
 
@@ -111,6 +118,12 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
 def random_training_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
     """As `random_bundle`, for the training API: as with `training_programs`, tests with it are marked `training_api`."""
     return export_random(tmp_path_factory.mktemp("random-training-bundle"), target="onnxruntime-training")
+
+
+@pytest.fixture(scope="session")
+def random_crossing_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
+    """As `random_bundle`, of the made-up architecture with two kinds of layers, of which one gives what the other takes."""
+    return export_crossing(tmp_path_factory.mktemp("random-crossing-bundle"))
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +158,12 @@ def checkpoint(random_bundle: RandomBundle, tmp_path: Path) -> Path:
 def bundle(random_bundle: RandomBundle, tmp_path: Path) -> Path:
     """A copy that the test may spoil."""
     return Path(shutil.copytree(random_bundle.bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def crossing_bundle(random_crossing_bundle: RandomBundle, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(random_crossing_bundle.bundle, tmp_path / "crossing-bundle"))
 
 
 @pytest.fixture

@@ -69,10 +69,10 @@ def _common_programs(manifest: Manifest) -> dict[str, Signature]:
     moments = ("parameters", "first_moment", "second_moment")
     vectors, scalars = _floats(**dict.fromkeys((*moments, "gradient"), n)), _floats(decay=(), rate=(), root=())
     return {
-        "embed": Signature(_integers(t, *TOKENS), hidden | _tables(manifest, "embed")),
+        "embed": Signature(_integers(t, *TOKENS), _tables(manifest, "embed") | hidden),
         "head": Signature(hidden | _integers(t, "labels"), loss | gradient),
         "head_eval": Signature(hidden | _integers(t, "labels"), loss),
-        "decode_embed": Signature(_integers(1, "input_ids", "position_ids"), one | _tables(manifest, "decode_embed")),
+        "decode_embed": Signature(_integers(1, "input_ids", "position_ids"), _tables(manifest, "decode_embed") | one),
         "logits": Signature(one, _floats(logits=(model.vocab_size,))),
         UPDATE: Signature(vectors | scalars, _floats(**{f"{name}_next": n for name in moments})),
     }

@@ -14,6 +14,7 @@ from lcsb_mobile.bundle.weights import LAYERS, WEIGHTS_FILE, layer_tensor
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.targets import TARGETS
 
+ROLES_THAT_GIVE: tuple[Role, ...] = ("forward", "prefill", "decode")  # whose outputs later layers take
 TAKEN_NAMES = ("h", "g", "adapter", "h_next", "g_next")  # of a program's own inputs and outputs
 
 
@@ -58,6 +59,8 @@ def _kind_faults(manifest: Manifest) -> Iterator[str]:
     yield from _repeated("graphs", (*programs, *others))
     if unused := sorted({kind.name for kind in manifest.kinds} - {layer.kind for layer in manifest.layers}):
         yield f"kinds: no layer is of kind {', '.join(unused)}"
+    if manifest.target in TARGETS and TARGETS[manifest.target].form != "block programs" and len(manifest.kinds) > 1:
+        yield f"kinds: expected one for target {manifest.target}, found {', '.join(kind.name for kind in manifest.kinds)}"
     for kind in manifest.kinds:
         yield from (f"kinds: {kind.name}: {fault}" for fault in (*_name_faults(kind), *_matrix_faults(kind, manifest.lora.rank)))
         for state in kind.state:
@@ -69,7 +72,8 @@ def _name_faults(kind: Kind) -> Iterator[str]:
     """Inputs and outputs of a program are told apart by name."""
     names = (*kind.reads, *kind.takes, *kind.gives)
     yield from _repeated("names", (*names, *TAKEN_NAMES))
-    yield from _repeated("state", (state.name for state in kind.state))
+    # What a program gives and what it remembers stand beside each other among its outputs.
+    yield from _repeated("state", (*(state.name for state in kind.state), *kind.gives, "h_next"))
     for name in (*names, *(state.name for state in kind.state)):
         if name.startswith((KEPT, GRADIENT, PAST)):
             yield f"expected no name that begins with {KEPT}, {GRADIENT} or {PAST}, found {name!r}"
@@ -114,7 +118,7 @@ def _layer_faults(manifest: Manifest) -> Iterator[str]:
             yield f"{where}: gives: expected of {', '.join(kind.gives) or 'none'}, found {', '.join(unknown)}"
         if missing := sorted(set(layer.takes.values()) - given):
             yield f"{where}: takes {', '.join(missing)}, which no layer before it gives"
-        yield from _repeated(f"{where}: gives", (*layer.gives.values(), *(value for value in given if value in layer.gives.values())))
+        yield from _repeated(f"{where}: gives", (*layer.gives.values(), *sorted(given & {*layer.gives.values()})))
         given.update(layer.gives.values())
 
 
@@ -189,6 +193,10 @@ def _program_faults(manifest: Manifest, known: Mapping[str, Signature]) -> Itera
                 {k: x for k, x in described(part).items() if k.startswith(KEPT)} for part in (graphs[keeps].outputs, graphs[reads].inputs)
             )
             yield from differences(f"graphs.{keeps}: what {reads} reads", read, written)
+        for role in ROLES_THAT_GIVE:
+            outputs = {x.name for x in graphs[name].outputs} if (name := program_name(kind.name, role)) in graphs else {*kind.gives}
+            if missing := sorted({*kind.gives} - outputs):
+                yield f"graphs.{name}: outputs: expected what layers of its kind give, found no {', '.join(missing)}"
     yield from _binding_faults(manifest)
 
 
@@ -199,13 +207,30 @@ def _chosen(name: str, role: str, tensors: Tensors) -> Tensors:
 
 def _binding_faults(manifest: Manifest) -> Iterator[str]:
     """Layers of a kind share its programs, so what they bind has one shape."""
+    outputs = {name: described(graph.outputs) for name, graph in manifest.graphs.items()}
     for program in ("embed", "decode_embed"):
-        outputs = described(manifest.graphs[program].outputs) if program in manifest.graphs else {}
-        first: dict[tuple[str, str], tuple[str, tuple[int, ...]] | None] = {}
-        for number, layer in enumerate(manifest.layers):
-            for name, table in layer.reads.items():
-                if first.setdefault((layer.kind, name), outputs.get(table)) != outputs.get(table):
-                    yield f"layers: layer {number}: {name} is bound to {table!r} of {program}, another shape than in the first {layer.kind}"
+        bound = ((number, layer.reads, outputs.get(program, {})) for number, layer in enumerate(manifest.layers))
+        yield from _shape_faults(manifest, program, bound)
+    for role in ROLES_THAT_GIVE:
+        yield from _shape_faults(manifest, role, _taken(manifest, role, outputs))
+
+
+def _taken(manifest: Manifest, role: Role, outputs: Mapping[str, Tensors]) -> Iterator[tuple[int, Mapping[str, str], Tensors]]:
+    given: Tensors = {}
+    for number, layer in enumerate(manifest.layers):
+        yield number, layer.takes, given
+        own = outputs.get(program_name(layer.kind, role), {})
+        given |= {value: own[name] for name, value in layer.gives.items() if name in own}
+
+
+def _shape_faults(manifest: Manifest, where: str, bound: Iterable[tuple[int, Mapping[str, str], Tensors]]) -> Iterator[str]:
+    """`bound`: of each layer the names that it binds to what, and what there is."""
+    first: dict[tuple[str, str], tuple[str, tuple[int, ...]] | None] = {}
+    for number, names, there in bound:
+        kind = manifest.layers[number].kind
+        for name, value in names.items():
+            if first.setdefault((kind, name), there.get(value)) != there.get(value):
+                yield f"layers: layer {number}: {name} is bound to {value!r} of {where}, another shape than in the first {kind}"
 
 
 def _weights_of_program(manifest: Manifest, name: str, graph: Graph, table: Tensors) -> list[str]:
@@ -217,9 +242,11 @@ def _weights_of_program(manifest: Manifest, name: str, graph: Graph, table: Tens
         if x.weight is not None:
             dtype, shape = table.get(x.weight, ("nothing", ()))
             stacked = x.weight.startswith(LAYERS)
-            if stacked and own is not None and not x.weight.startswith(layer_tensor(own, "")):
+            if own is not None and not x.weight.startswith(layer_tensor(own, "")):
                 faults.append(f"{x.name!r}: expected a weight of {layer_tensor(own, '')}…, found {x.weight!r}")
-            fed = {x.name: (dtype, shape[1:] if stacked and own is not None else shape)}
+            if own is None and stacked:
+                faults.append(f"{x.name!r}: expected a weight of no layer, found {x.weight!r}")
+            fed = {x.name: (dtype, shape[1:] if stacked else shape)}
             faults += differences(f"{x.weight!r} as", fed, {x.name: (x.dtype, x.shape)})
     return faults
 

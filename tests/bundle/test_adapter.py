@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,13 +16,22 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
-from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_layout, load_adapter, save_adapter
+from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices, load_adapter, matrix_views, save_adapter, vector_size
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import AdapterError, StorageError
 
 PROJECTIONS = {"self_attn.q_proj": (72, 48), "self_attn.k_proj": (24, 48), "mlp.down_proj": (48, 80)}
 LORA = LoraConfig(rank=4, alpha=12.0)
-LAYOUT = adapter_layout(PROJECTIONS, 3, LORA)
+
+
+def layout_of(projections: Mapping[str, tuple[int, int]], layers: int, lora: LoraConfig) -> AdapterLayout:
+    """Of one kind of layers."""
+    return AdapterLayout(lora, {"block": adapter_matrices(projections, lora.rank)}, ("block",) * layers)
+
+
+LAYOUT = layout_of(PROJECTIONS, 3, LORA)
+MATRICES = LAYOUT.matrices["block"]
+VECTOR = vector_size(MATRICES)
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LAST = "base_model.model.model.layers.2.mlp.down_proj.lora_B.weight"
 
@@ -30,7 +39,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def random_adapter(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((LAYOUT.num_layers, LAYOUT.size)).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32)
 
 
 # The layout
@@ -38,34 +47,90 @@ def random_adapter(seed: int = 0) -> np.ndarray:
 
 def test_matrices_are_contiguous() -> None:
     end = 0
-    for matrix in LAYOUT.matrices:
+    for matrix in MATRICES:
         assert matrix.offset == end
         end += matrix.shape[0] * matrix.shape[1]
-    assert LAYOUT.size == end == sum(4 * (rows + columns) for rows, columns in PROJECTIONS.values())
-    assert [matrix.shape for matrix in LAYOUT.matrices] == [(4, 48), (72, 4), (4, 48), (24, 4), (4, 80), (48, 4)]
-    assert [matrix.name for matrix in LAYOUT.matrices[:2]] == ["self_attn.q_proj.lora_A", "self_attn.q_proj.lora_B"]
-    assert LAYOUT.modules == tuple(PROJECTIONS)
+    assert VECTOR == end == sum(4 * (rows + columns) for rows, columns in PROJECTIONS.values())
+    assert [matrix.shape for matrix in MATRICES] == [(4, 48), (72, 4), (4, 48), (24, 4), (4, 80), (48, 4)]
+    assert [matrix.name for matrix in MATRICES[:2]] == ["self_attn.q_proj.lora_A", "self_attn.q_proj.lora_B"]
+    assert LAYOUT.modules(2) == tuple(PROJECTIONS)
+    assert (LAYOUT.num_layers, LAYOUT.size, LAYOUT.sizes) == (3, 3 * VECTOR, [VECTOR] * 3)
+    assert LAYOUT.slices == [slice(0, VECTOR), slice(VECTOR, 2 * VECTOR), slice(2 * VECTOR, 3 * VECTOR)]
     assert LORA.scaling == 3.0
 
 
 def test_views_write_through() -> None:
     """The views of a layer are its vector, cut without gap or overlap."""
-    layer = np.zeros(LAYOUT.size, np.float32)
-    for number, view in enumerate(LAYOUT.views(layer).values()):
+    layer = np.zeros(VECTOR, np.float32)
+    for number, view in enumerate(LAYOUT.views(1, layer).values()):
         view += number + 1
-    expected = np.repeat(np.arange(6) + 1, [matrix.size for matrix in LAYOUT.matrices])
+    expected = np.repeat(np.arange(6) + 1, [matrix.size for matrix in MATRICES])
     assert np.array_equal(layer, expected)
-    adapter = np.zeros((3, LAYOUT.size), np.float32)
+    adapter = np.zeros(LAYOUT.size, np.float32)
     for _, view in LAYOUT.named(adapter):
         view += 1
     assert (adapter == 1).all()
+    for number, vector in enumerate(LAYOUT.vectors(adapter)):
+        vector += number
+    assert np.array_equal(adapter, np.repeat([1, 2, 3], VECTOR))
 
 
 def test_views_of_tensors_are_differentiable() -> None:
-    layer = torch.zeros(LAYOUT.size, requires_grad=True)
-    LAYOUT.views(layer)["mlp.down_proj.lora_A"].sum().backward()
+    layer = torch.zeros(VECTOR, requires_grad=True)
+    LAYOUT.views(0, layer)["mlp.down_proj.lora_A"].sum().backward()
     assert layer.grad is not None
-    assert layer.grad.nonzero().flatten().tolist() == list(range(LAYOUT.matrices[4].offset, LAYOUT.matrices[5].offset))
+    assert layer.grad.nonzero().flatten().tolist() == list(range(MATRICES[4].offset, MATRICES[5].offset))
+    adapter = torch.zeros(LAYOUT.size, requires_grad=True)
+    LAYOUT.vectors(adapter)[1].sum().backward()
+    assert adapter.grad is not None
+    assert adapter.grad.nonzero().flatten().tolist() == list(range(VECTOR, 2 * VECTOR))
+
+
+# Layers of several kinds
+
+MIXED = AdapterLayout(
+    LORA,
+    {"conv": adapter_matrices({"conv.in_proj": (96, 32)}, LORA.rank), "full": MATRICES},
+    ("conv", "full", "conv"),
+    prefix="model.language_model.",
+)
+
+
+def test_vectors_of_several_kinds() -> None:
+    """One after the other in the order of the layers, each of its kind's size; matrices by the kind's names."""
+    small = 4 * (96 + 32)
+    assert (MIXED.num_layers, MIXED.sizes, MIXED.size) == (3, [small, VECTOR, small], VECTOR + 2 * small)
+    assert MIXED.offsets == [0, small, small + VECTOR]
+    assert [MIXED.modules(layer) for layer in range(3)] == [("conv.in_proj",), tuple(PROJECTIONS), ("conv.in_proj",)]
+    adapter = np.arange(MIXED.size, dtype=np.float32)
+    vectors = MIXED.vectors(adapter)
+    assert [len(vector) for vector in vectors] == MIXED.sizes and np.array_equal(np.concatenate(vectors), adapter)
+    assert {name: view.shape for name, view in MIXED.views(0, vectors[0]).items()} == {
+        "conv.in_proj.lora_A": (4, 32),
+        "conv.in_proj.lora_B": (96, 4),
+    }
+    assert list(matrix_views(MATRICES, vectors[1])) == [matrix.name for matrix in MATRICES]
+
+
+def test_file_of_several_kinds(tmp_path: Path) -> None:
+    """Under the names of the checkpoint, whatever it calls the text model."""
+    path, adapter = tmp_path / "adapter.safetensors", np.random.default_rng(0).standard_normal(MIXED.size).astype(np.float32)
+    save_adapter(path, MIXED, adapter)
+    assert np.array_equal(load_adapter(path, MIXED), adapter)
+    assert sorted(load_file(path)) == sorted(name for name, _ in MIXED.named(adapter))
+    assert len(load_file(path)) == 2 + 6 + 2
+    last = "base_model.model.model.language_model.layers.2.conv.in_proj.lora_B.weight"
+    assert MIXED.tensor_name(2, "conv.in_proj.lora_B") == last and MIXED.module_name(0, "x") == "model.language_model.layers.0.x"
+    assert np.array_equal(load_file(path)[last], adapter[-96 * 4 :].reshape(96, 4))
+    with pytest.raises(AdapterError, match=r"layers\.0\.self_attn\.q_proj\.lora_A\.weight is missing"):
+        load_adapter(path, LAYOUT)
+
+
+def test_a_kind_without_matrices() -> None:
+    """A layer without an adapter takes no place."""
+    bare = AdapterLayout(LORA, {"bare": (), "block": MATRICES}, ("bare", "block", "bare"))
+    assert (bare.sizes, bare.offsets, bare.modules(0)) == ([0, VECTOR, 0], [0, 0, VECTOR], ())
+    assert vector_size(()) == 0
 
 
 # Initial values
@@ -73,9 +138,9 @@ def test_views_of_tensors_are_differentiable() -> None:
 
 def test_initial_is_that_of_peft() -> None:
     """A is uniform within 1/sqrt(in), B is zero (peft, tuners/lora/layer.py, reset_lora_parameters)."""
-    wide = adapter_layout({"q": (16, 400)}, 2, LoraConfig(rank=64))
-    for layer in wide.initial(0):
-        a, b = wide.views(layer).values()
+    wide = layout_of({"q": (16, 400)}, 2, LoraConfig(rank=64))
+    for layer, vector in enumerate(wide.vectors(wide.initial(0))):
+        a, b = wide.views(layer, vector).values()
         bound = 1 / math.sqrt(400)
         assert not b.any()
         assert 0.99 * bound < np.abs(a).max() <= bound
@@ -89,7 +154,7 @@ def test_initial_depends_on_the_seed_alone() -> None:
     assert first.dtype == np.float32
     assert np.array_equal(first, LAYOUT.initial(7))
     assert not np.array_equal(first, LAYOUT.initial(8))
-    assert not np.array_equal(first[0], first[1])  # each layer has values of its own
+    assert not np.array_equal(*LAYOUT.vectors(first)[:2])  # each layer has values of its own
 
 
 # The file
@@ -111,8 +176,8 @@ def test_names_are_those_of_peft(tmp_path: Path) -> None:
     save_adapter(tmp_path / "adapter.safetensors", LAYOUT, adapter)
     tensors = load_file(tmp_path / "adapter.safetensors")
     assert len(tensors) == 3 * 6
-    assert np.array_equal(tensors[FIRST], adapter[0, : 4 * 48].reshape(4, 48))
-    assert np.array_equal(tensors[LAST], adapter[2, -48 * 4 :].reshape(48, 4))
+    assert np.array_equal(tensors[FIRST], adapter[: 4 * 48].reshape(4, 48))
+    assert np.array_equal(tensors[LAST], adapter[-48 * 4 :].reshape(48, 4))
 
 
 def rewritten(path: Path, change: Callable[[Tensors], object], metadata: dict[str, str] | None = None) -> Path:
@@ -170,8 +235,8 @@ def test_bfloat16_is_refused(tmp_path: Path) -> None:
 def test_another_rank_or_alpha(tmp_path: Path) -> None:
     path = tmp_path / "adapter.safetensors"
     save_adapter(path, LAYOUT, random_adapter())
-    fails(path, "alpha: expected 13.0, found 12.0", layout=msgspec.structs.replace(LAYOUT, lora=LoraConfig(rank=4, alpha=13.0)))
-    rank8 = adapter_layout(PROJECTIONS, 3, LoraConfig(rank=8, alpha=12.0))
+    fails(path, "alpha: expected 13.0, found 12.0", layout=dataclasses.replace(LAYOUT, lora=LoraConfig(rank=4, alpha=13.0)))
+    rank8 = layout_of(PROJECTIONS, 3, LoraConfig(rank=8, alpha=12.0))
     fails(path, f"{FIRST}: expected [8, 48], found [4, 48]", layout=rank8)
     fails(rewritten(path, lambda tensors: None, {"rank": "8", "alpha": "12.0"}), "rank: expected 4, found 8")
 

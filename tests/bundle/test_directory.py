@@ -38,8 +38,8 @@ def test_open(random_bundle: RandomBundle) -> None:
     manifest = bundle.manifest
     on_disk = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*") if path.is_file()}
     assert on_disk == {*manifest.files, MANIFEST_FILE}
-    assert bundle.initial_adapter().shape == (manifest.adapter.num_layers, manifest.adapter.size)
-    assert set(bundle.weights.layer(0)) >= {"self_attn.q_proj.weight.packed"} or bundle.weights.layer(0)
+    assert bundle.initial_adapter().shape == (manifest.adapter.size,) == (3 * manifest.kinds[0].size,)
+    assert set(bundle.weights.layer("block", 0)) >= {"self_attn.q_proj.weight.packed"}
     assert bundle.tokenizer.decode(bundle.tokenizer.encode("the boats")) == "the boats"
 
 
@@ -65,6 +65,9 @@ def test_size_is_stated(bundle: Path) -> None:
 def test_versions(bundle: Path) -> None:
     edit(bundle, format_version=FORMAT_VERSION + 1, what_we_do_not_know_yet=1)  # the version is looked at first
     with pytest.raises(BundleVersionError, match="update lcsb_mobile"):
+        Bundle.open(bundle)
+    edit(bundle, format_version=2, adapter={}, block_flops={})  # as version 2 was
+    with pytest.raises(BundleVersionError, match="format version 2 is older than 3; export the bundle again"):
         Bundle.open(bundle)
 
 
@@ -181,5 +184,5 @@ def test_killed_while_replacing(random_bundle: RandomBundle, tmp_path: Path, how
 
 def test_weights_are_read_in_place(random_bundle: RandomBundle) -> None:
     weights = Bundle.open(random_bundle.bundle).weights
-    view = next(iter(weights.layer(1).values()))
+    view = next(iter(weights.layer("block", 1).values()))
     assert isinstance(view.base, np.ndarray) and view.base is not None  # a view of the mapped file, not a copy

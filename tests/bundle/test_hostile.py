@@ -20,6 +20,8 @@ from lcsb_mobile.io.files import sha256
 from lcsb_mobile.io.onnx_external_data import MOST_DEPTH, MOST_FIELDS, PROGRAM_BYTES
 from lcsb_mobile.text.tokenizer import FILE_BYTES, RENDER_BYTES
 
+LINEAR = {"num_key_heads": 2, "num_value_heads": 4, "key_head_dim": 8, "value_head_dim": 8, "chunk": 16}
+
 # Values by themselves
 
 VALUES = [
@@ -37,14 +39,46 @@ VALUES = [
     (put("model.rms_norm_eps", 2), "model.rms_norm_eps: expected 0 to 1, found 2.0"),
     (put("model.query_scale", 0), "model.query_scale: expected 1e-09 to 1000000000, found 0.0"),
     (put("model.embedding_scale", 1e300), "model.embedding_scale"),
-    (put("model.attention_kinds", []), "model.attention_kinds: expected 1 to 64, found 0"),
-    (put("model.attention_kinds.0.rope_theta", 0), "model.attention_kinds: expected positive numbers"),
-    (put("model.attention_kinds.0.window", 0), "model.attention_kinds: expected positive numbers"),
-    (put("adapter.num_layers", 10**9), "adapter.num_layers: expected 1 to 4096, found 1000000000"),
-    (put("adapter.size", 2**40), "adapter.size: expected 1 to 2147483648"),
-    (put("adapter.lora.rank", 0), "adapter.lora.rank: expected 1 to 65536, found 0"),
-    (put("adapter.lora.alpha", -1), "adapter.lora.alpha"),
-    (put("adapter.matrices.0.shape.0", -4), "adapter.matrices: 'self_attn.q_proj.lora_A': expected positive dimensions, found [-4, 48]"),
+    (put("model.rotary_dim", 0), "model.rotary_dim: expected 2 to 4096, found 0"),
+    (put("model.conv_kernel", 10**6), "model.conv_kernel: expected 0 to 256, found 1000000"),
+    (
+        put("model.attention_kinds", {str(number): {"rope_theta": 1} for number in range(65)}),
+        "model.attention_kinds: expected at most 64, found 65",
+    ),
+    (put("model.attention_kinds.full_attention.rope_theta", 0), "model.attention_kinds: expected positive numbers"),
+    (put("model.attention_kinds.full_attention.window", 0), "model.attention_kinds: expected positive numbers"),
+    *(
+        (put("model.linear_attention", LINEAR | {field: value}), "model.linear_attention: expected 1 to 4096, found LinearAttention(")
+        for field in LINEAR
+        for value in (0, 4097)
+    ),
+    (put("lora.rank", 0), "lora.rank: expected 1 to 65536, found 0"),
+    (put("lora.alpha", -1), "lora.alpha"),
+    (put("kinds", []), "kinds: expected 1 to 64, found 0"),
+    (lambda manifest: manifest.update(kinds=manifest["kinds"] * 65), "kinds: expected 1 to 64, found 65"),
+    *(
+        (put("kinds.0.name", name), f"kinds: {name[:40]!r}: expected a name of small letters and digits")
+        for name in ("", "Block", "1block", "block_forward", "bl.ck", "../block", "bl\u00f6ck", "b" * 32)
+    ),
+    (put("kinds.0.size", 0), "kinds: 'block': expected a size of 1 to 2^31 and an attention_width of 0 to 2^24, found 0 and 72"),
+    (put("kinds.0.size", 2**40), "kinds: 'block': expected a size of 1 to 2^31"),
+    (put("kinds.0.attention_width", -1), "an attention_width of 0 to 2^24, found 3072 and -1"),
+    (put("kinds.0.attention_width", 2**25), "an attention_width of 0 to 2^24, found 3072 and 33554432"),
+    (put("kinds.0.matrices.0.shape.0", -4), "kinds: 'block': 'self_attn.q_proj.lora_A': expected positive dimensions, found [-4, 48] at 0"),
+    (put("kinds.0.matrices.0.offset", -1), "'self_attn.q_proj.lora_A': expected positive dimensions, found [4, 48] at -1"),
+    *(
+        (
+            put("kinds.0.state.0.shape", shape),
+            f"kinds: 'block': state 'keys': expected positive dimensions of at most 1073741824 bytes, found {shape}",
+        )
+        for shape in ([], [0, 2, 12], [32, -2, 12], [1] * 9, [32, 2**12, 2**12], [2**50] * 8)
+    ),
+    (put("kinds.0.flops.forward", -1), "kinds: 'block': flops: expected 0 or more, found BlockWork(forward=-1"),
+    (put("kinds.0.decompressed_bytes.backward_kept", -1), "kinds: 'block': decompressed_bytes: expected 0 or more"),
+    (put("layers.1.number", -1), "layers: layer 1: expected 0 or more, found number -1, offset 3072"),
+    (put("layers.1.offset", -3072), "layers: layer 1: expected 0 or more, found number 1, offset -3072"),
+    (put("layers.2.offset", 2**60), "offset: expected a number of at most 2^53, found 1152921504606846976"),
+    (put("layers/0/reads", {"\u001b[2J": "x"}), r"reads: expected a text without control characters, found '\x1b[2J'"),
     (put("quantization.group_size", 0), "quantization.group_size: expected 2 to 65536, found 0"),
     (put("schedule_config.subsets", 0), "schedule_config.subsets: expected 1"),
     (put("optimizer.betas.0", 1.0), "optimizer.betas: expected 0 to less than 1, found [1.0, 0.999]"),
@@ -53,7 +87,6 @@ VALUES = [
     (put("optimizer.clip_norm", 0), "optimizer.clip_norm"),
     (put("runtime.arena.initial_bytes", -1), "runtime.arena.initial_bytes: expected 0 to 68719476736, found -1"),
     (put("runtime.arena.initial_bytes", 2**40), "runtime.arena.initial_bytes"),
-    (put("block_flops.forward", -1), "block_flops: expected 0 or more"),
     (put("weights.1.offset", -4096), "weights: 'embed_tokens.weight.scale': expected positive dimensions at a multiple of 4096 bytes"),
     (put("weights.1.offset", 12290), "found [131, 6] at byte 12290"),
     (put("weights.1.shape.0", 0), "weights: 'embed_tokens.weight.scale': expected positive dimensions"),
@@ -108,13 +141,13 @@ def test_session_configuration_that_is_written() -> None:
 
 MALFORMED: list[tuple[bytes, str]] = [
     (b"[" * 100_000, "malformed manifest: "),
-    (b'{"format_version": 2, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "malformed manifest: maximum recursion depth"),
-    (b'{"format_version": 2, "x": "\xff"}', "malformed manifest: Object contains unknown field `x`"),
-    (b'{"format_version": 2, "source": "\xff"}', "malformed manifest: "),  # from 0.23 on msgspec says it in other words
+    (b'{"format_version": 3, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "malformed manifest: maximum recursion depth"),
+    (b'{"format_version": 3, "x": "\xff"}', "malformed manifest: Object contains unknown field `x`"),
+    (b'{"format_version": 3, "source": "\xff"}', "malformed manifest: "),  # from 0.23 on msgspec says it in other words
     (b'{"format_version": NaN}', "malformed manifest: JSON is malformed"),
     (b'{"format_version": 1e999}', "malformed manifest: Number out of range"),
     (b'{"format_version": ' + b"9" * 5000 + b"}", "malformed manifest: Integer value out of range"),
-    (b'{"format_version": 2, "\\u001b[2J": 1}', "malformed manifest: Object"),
+    (b'{"format_version": 3, "\\u001b[2J": 1}', "malformed manifest: Object"),
     (b"", "malformed manifest: Input data was truncated"),
     (b" " * (MANIFEST_BYTES + 1), f"cannot be read ({MANIFEST_BYTES + 1} bytes, more than the {MANIFEST_BYTES} that are read)"),
 ]

@@ -26,17 +26,28 @@ def test_tensors_start_on_pages_and_do_not_overlap(tensors: list[tuple[DType, tu
 
 
 def test_arrays_are_views_of_the_file(tmp_path: Path) -> None:
-    table = lay_out({"norm.weight": ("float32", (5,)), "layers.q.packed": ("uint8", (3, 4, 2)), "layers.q.scale": ("float16", (3, 4))})
+    table = lay_out(
+        {
+            "norm.weight": ("float32", (5,)),
+            "layers.full.q.packed": ("uint8", (3, 4, 2)),
+            "layers.full.q.scale": ("float16", (3, 4)),
+            "layers.fullest.q.packed": ("uint8", (1, 4, 2)),
+        }
+    )
     content = np.random.default_rng(0).integers(0, 256, table[-1].offset + table[-1].nbytes, dtype=np.uint8)
     path = tmp_path / "weights.bin"
     path.write_bytes(content.tobytes())
     weights = MappedWeights(path, table)
     assert "norm.weight" in weights and "other" not in weights
-    layer = weights.layer(2)
+    layer = weights.layer("full", 2)
     assert list(layer) == ["q.packed", "q.scale"]
     packed = content[table[1].offset + 16 : table[1].offset + 24].reshape(4, 2)
     np.testing.assert_array_equal(layer["q.packed"], packed)
     assert layer["q.scale"].shape == (4,) and not layer["q.packed"].flags.owndata
+    other = content[table[3].offset : table[3].offset + 8].reshape(4, 2)  # a kind's layers are numbered by themselves
+    np.testing.assert_array_equal(weights.layer("fullest", 0)["q.packed"], other)
+    for kind, number in (("full", 0), ("full", 2), ("fullest", 0)):
+        weights.read_ahead(kind, number)  # changes nothing
     weights.release()
     np.testing.assert_array_equal(layer["q.packed"], packed)  # a view outlives the release: its pages are read again
 

@@ -98,7 +98,7 @@ def python(program: str, *arguments: object, **options: Any) -> subprocess.Compl
 
 
 class StubRunner:
-    """A StepRunner without a model: the loss of a batch is `loss`, every gradient is `gradient`."""
+    """A StepRunner without a model: the loss of a batch is `loss`, every gradient is `gradient`. `layers`: of one size."""
 
     name, version = "stub", "0"
 
@@ -109,12 +109,14 @@ class StubRunner:
         logits: Mapping[int, float] | None = None,
         vocabulary: int = 8,
         seq_len: int = 64,
+        layers: int = 3,
     ) -> None:
-        self.loss, self.gradient, self.vocabulary, self.seq_len = loss, gradient, vocabulary, seq_len
+        self.loss, self.gradient, self.vocabulary, self.seq_len, self.layers = loss, gradient, vocabulary, seq_len, layers
         self.logits = logits or {}
 
     def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
-        return StepResult(self.loss, {layer: np.full(adapter.shape[1], self.gradient, np.float32) for layer in subset.train})
+        size = adapter.size // self.layers
+        return StepResult(self.loss, {layer: np.full(size, self.gradient, np.float32) for layer in subset.train})
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
         return self.loss

@@ -11,25 +11,35 @@ from torch import Tensor
 from helpers.tiny_models import SEQ_LEN, TinyModel
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
-from lcsb_mobile.export.graphs.blocks import BlockGraphs, DecodeGraphs
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindGraphs, ModelGraphs, Setting
 from lcsb_mobile.export.graphs.captured import CapturedGraph
-from lcsb_mobile.export.models.layers import attention_masks
+from lcsb_mobile.export.models import model_of
+from lcsb_mobile.export.models.kinds import bound_values
+from lcsb_mobile.export.models.tables import step_tables
 
 TILE = 32  # of the tiny models' intermediate size of 80: two tiles and an uneven third of 16
 TILES = 3
 
 # As the fixtures give them: `graphs(model, bits=4, layers=None, tile=None)`.
-MakeGraphs = Callable[..., BlockGraphs]
+MakeGraphs = Callable[..., KindGraphs]
+MakeModelGraphs = Callable[..., ModelGraphs]
 MakeDecoding = Callable[..., DecodeGraphs]
+
+
+def setting(model: TinyModel, tile: int | None = None) -> Setting:
+    return Setting(model_of(model.config), model.layout.lora, model.quantization, SEQ_LEN, tile)
 
 
 def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Array) -> dict[str, Tensor]:
     """All inputs of a layer's graphs but h and g."""
-    kind = model.config.layer_kinds[layer]
-    feeds = {name: torch.from_numpy(array) for name, array in model.weights.layer(layer).items()}
-    feeds |= {name: torch.from_numpy(model.weights[f"rope.{name}"][kind][batch.position_ids]) for name in ("cos", "sin")}
-    feeds["mask"] = attention_masks(model.config, torch.from_numpy(batch.segment_ids))[kind]
-    feeds["adapter"] = torch.from_numpy(adapter[layer])
+    whole = model_of(model.config)
+    place = whole.places[layer]
+    ids = {name: torch.from_numpy(getattr(batch, name)) for name in ("position_ids", "segment_ids")}
+    tables = step_tables(model.config, len(batch.input_ids))
+    stored = {name: torch.from_numpy(model.weights[name]) for name in tables.stored}
+    feeds = {name: torch.from_numpy(array) for name, array in model.weights.layer(place.kind, whole.numbers[layer]).items()}
+    feeds |= bound_values(whole.kinds[place.kind], place, tables.make({**tables.consts, **stored, **ids}), {})
+    feeds["adapter"] = torch.from_numpy(model.layout.vectors(adapter)[layer])
     return feeds
 
 

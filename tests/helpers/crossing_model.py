@@ -23,6 +23,7 @@ FULL, SHARED = "full_attention", "shared_attention"
 LAYER_TYPES = (FULL, SHARED, FULL, SHARED, FULL, SHARED)
 # Layer -> the layer whose keys and values it takes. Layer 0 has two takers, layer 4 none.
 TAKEN = {1: 0, 3: 2, 5: 0}
+GIVES, TAKES = ("all_keys", "all_values"), ("keys", "values")  # what is given stands beside the states `keys` and `values`
 RAW: dict[str, Any] = {
     "model_type": MODEL_TYPE,
     "vocab_size": 131,
@@ -85,21 +86,21 @@ def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
             norms,
             TYPED,
             attention_states(config),
-            gives=("keys", "values"),
+            gives=GIVES,
             attention_width=width,
         ),
-        BlockKind("shared", taking, matrices, norms, TYPED, {}, takes=("keys", "values"), attention_width=width),
+        BlockKind("shared", taking, matrices, norms, TYPED, {}, takes=TAKES, attention_width=width),
     )
 
 
 def layers(config: ModelConfig) -> tuple[Place, ...]:
-    def bound(giver: int) -> dict[str, str]:
-        return {name: f"{name}.{giver}" for name in ("keys", "values")}
+    def bound(names: tuple[str, ...], giver: int) -> dict[str, str]:
+        return {name: f"{name.removeprefix('all_')}.{giver}" for name in names}
 
     return tuple(
-        Place("shared", typed_reads(FULL), takes=bound(TAKEN[number]))
+        Place("shared", typed_reads(FULL), takes=bound(TAKES, TAKEN[number]))
         if name == SHARED
-        else Place("full", typed_reads(FULL), gives=bound(number) if number in TAKEN.values() else {})
+        else Place("full", typed_reads(FULL), gives=bound(GIVES, number) if number in TAKEN.values() else {})
         for number, name in enumerate(config.layer_types)
     )
 

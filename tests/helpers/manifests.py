@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lcsb_mobile.bundle.adapter import vector_size
+from lcsb_mobile.bundle.layers import BlockWork, Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Manifest
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.config import AdamWConfig, AttentionKind, LoraConfig, ModelConfig, QuantizationConfig, default_query_scale
-from lcsb_mobile.export.graphs.blocks import BlockGraphs, capture_blocks
+from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks, state_shape
+from lcsb_mobile.export.models import Model, model_of
+from lcsb_mobile.export.models.hf_config import FULL
 from lcsb_mobile.export.onnx.settings import SETTINGS
 from lcsb_mobile.export.weights.compress import weight_table
-from lcsb_mobile.export.weights.layer_tensors import lora_layout
+from lcsb_mobile.export.weights.layer_tensors import kind_matrices, lora_layout
+
+NO_WORK = BlockWork(forward=0, backward=0, backward_kept=0)
 
 
 def make_config(
@@ -25,8 +33,9 @@ def make_config(
         head_dim=head_dim,
         rms_norm_eps=1e-6,
         tie_word_embeddings=True,
-        attention_kinds=(AttentionKind(10_000.0),),
-        layer_kinds=(0,) * layers,
+        layer_types=(FULL,) * layers,
+        attention_kinds={FULL: AttentionKind(10_000.0)},
+        rotary_dim=head_dim,
         query_scale=default_query_scale(head_dim),
     )
 
@@ -35,22 +44,54 @@ SMALL = make_config(layers=6, hidden=48, inner=80, heads=6, kv_heads=2, head_dim
 HALF_BILLION = make_config(layers=24, hidden=896, inner=4864, heads=14, kv_heads=2, head_dim=64, vocabulary=151_936)
 
 
-def captured_blocks(config: ModelConfig, seq_len: int, rank: int = 8, group_size: int = 8) -> BlockGraphs:
-    return capture_blocks(config, lora_layout(config, LoraConfig(rank=rank)), QuantizationConfig(group_size=group_size), seq_len)
+def kinds_of(
+    model: Model, lora: LoraConfig, seq_len: int, work: Mapping[str, tuple[BlockWork, BlockWork]] | None = None
+) -> tuple[Kind, ...]:
+    """As an export describes them. `work`: of each kind, FLOPs and bytes; none without."""
+    return tuple(
+        Kind(
+            name=kind.name,
+            reads=kind.reads,
+            takes=kind.takes,
+            gives=kind.gives,
+            size=vector_size(kind_matrices(kind, lora)),
+            matrices=kind_matrices(kind, lora),
+            state=tuple(StateTensor(name, state_shape(kind, name, seq_len), state.by_position) for name, state in kind.states.items()),
+            attention_width=kind.attention_width,
+            flops=(work or {}).get(kind.name, (NO_WORK, NO_WORK))[0],
+            decompressed_bytes=(work or {}).get(kind.name, (NO_WORK, NO_WORK))[1],
+        )
+        for kind in model.kinds.values()
+    )
+
+
+def layers_of(model: Model, lora: LoraConfig) -> tuple[Layer, ...]:
+    offsets = lora_layout(model, lora).offsets
+    return tuple(
+        Layer(place.kind, number, offset, dict(place.reads), dict(place.takes), dict(place.gives))
+        for place, number, offset in zip(model.places, model.numbers, offsets, strict=True)
+    )
+
+
+def captured_blocks(config: ModelConfig, seq_len: int, rank: int = 8, group_size: int = 8) -> KindGraphs:
+    """Of the one kind."""
+    setting = Setting(model_of(config), LoraConfig(rank=rank), QuantizationConfig(group_size=group_size), seq_len)
+    return capture_blocks(setting).kinds["block"]
 
 
 def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: int = 8) -> Manifest:
     """What an export would write, without weights: the FLOPs come from the captured graphs."""
-    layout, quantization = lora_layout(config, LoraConfig(rank=rank)), QuantizationConfig(group_size=group_size)
-    blocks = captured_blocks(config, seq_len, rank, group_size)
-    flops, decompressed = blocks.work()
+    model, lora, quantization = model_of(config), LoraConfig(rank=rank), QuantizationConfig(group_size=group_size)
+    work = {"block": captured_blocks(config, seq_len, rank, group_size).work()}
     schedule = ScheduleConfig(subsets=4)
     return Manifest(
         format_version=FORMAT_VERSION,
         target="onnxruntime-training",
         source="tests",
         model=config,
-        adapter=layout,
+        lora=lora,
+        kinds=kinds_of(model, lora, seq_len, work),
+        layers=layers_of(model, lora),
         quantization=quantization,
         seq_len=seq_len,
         seed=0,
@@ -58,8 +99,6 @@ def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: 
         schedule=make_schedule(schedule, config.num_hidden_layers),
         optimizer=AdamWConfig(),
         accuracy_level=0,
-        block_flops=flops,
-        block_decompressed_bytes=decompressed,
         runtime=SETTINGS,
         graphs={},
         weights=weight_table(config, quantization, seq_len),

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from helpers.manifests import kinds_of, layers_of
 from helpers.tiny_models import SEQ_LEN, TinyModel
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.manifest import FORMAT_VERSION, BlockWork, Graph, Manifest
+from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Graph, Manifest
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export import to_onnxruntime, to_onnxruntime_training
 from lcsb_mobile.export.graphs import head
-from lcsb_mobile.export.graphs.blocks import BlockGraphs, DecodeGraphs
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs
 from lcsb_mobile.export.graphs.head import capture_final_norm
 from lcsb_mobile.export.graphs.parts import StepParts
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.onnx import step_graph
 from lcsb_mobile.export.onnx.settings import SETTINGS
 from lcsb_mobile.export.target import ExportRequest
@@ -53,13 +55,13 @@ def small_head_chunks() -> Iterator[None]:
         yield
 
 
-def step_parts(model: TinyModel, blocks: BlockGraphs) -> StepParts:
-    norm, norm_backward = capture_final_norm(model.config, SEQ_LEN)
-    return StepParts(model.config, model.layout, model.quantization, blocks, norm, norm_backward, model.table)
+def step_parts(model: TinyModel, blocks: ModelGraphs) -> StepParts:
+    norm, norm_backward = capture_final_norm(blocks.model, SEQ_LEN)
+    return StepParts(model.layout, model.quantization, blocks, norm, norm_backward, model.table)
 
 
 def request(
-    model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig, directory: Path | None = None, decoding: DecodeGraphs | None = None
+    model: TinyModel, blocks: ModelGraphs, optimizer: AdamWConfig, directory: Path | None = None, decoding: DecodeGraphs | None = None
 ) -> ExportRequest:
     def captured() -> DecodeGraphs:
         assert decoding is not None
@@ -68,7 +70,7 @@ def request(
     return ExportRequest(directory or model.directory, step_parts(model, blocks), model.adapter(), optimizer, captured)
 
 
-def export_tiny(model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig) -> Exported:
+def export_tiny(model: TinyModel, blocks: ModelGraphs, optimizer: AdamWConfig) -> Exported:
     """For the training API; writes the artifacts beside the model's `weights.bin`."""
     adapter = model.adapter()
     graphs = to_onnxruntime_training.export_programs(request(model, blocks, optimizer))
@@ -76,7 +78,7 @@ def export_tiny(model: TinyModel, blocks: BlockGraphs, optimizer: AdamWConfig) -
     return Exported(model, Bundle(model.directory, manifest), adapter, optimizer)
 
 
-def export_programs(directory: Path, model: TinyModel, blocks: BlockGraphs, decoding: DecodeGraphs) -> Exported:
+def export_programs(directory: Path, model: TinyModel, blocks: ModelGraphs, decoding: DecodeGraphs) -> Exported:
     """The block programs, in a directory with a copy of the model's `weights.bin`."""
     shutil.copy(model.directory / WEIGHTS_FILE, directory)
     graphs = to_onnxruntime.export_programs(request(model, blocks, DEFAULTS, directory, decoding))
@@ -90,7 +92,9 @@ def manifest_of(model: TinyModel, target: Target, optimizer: AdamWConfig, graphs
         target=target,
         source="tests",
         model=model.config,
-        adapter=model.layout,
+        lora=model.layout.lora,
+        kinds=kinds_of(model_of(model.config), model.layout.lora, SEQ_LEN),
+        layers=layers_of(model_of(model.config), model.layout.lora),
         quantization=model.quantization,
         seq_len=SEQ_LEN,
         seed=0,
@@ -98,8 +102,6 @@ def manifest_of(model: TinyModel, target: Target, optimizer: AdamWConfig, graphs
         schedule=make_schedule(schedule, model.config.num_hidden_layers),
         optimizer=optimizer,
         accuracy_level=0,
-        block_flops=BlockWork(forward=0, backward=0, backward_kept=0),
-        block_decompressed_bytes=BlockWork(forward=0, backward=0, backward_kept=0),
         runtime=SETTINGS,
         graphs=dict(graphs),
         weights=model.table,

@@ -18,7 +18,7 @@ from lcsb_mobile.bundle.adapter import save_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
-from lcsb_mobile.export.models import checkpoint_weights
+from lcsb_mobile.export.models import checkpoint_weights, model_of
 from lcsb_mobile.export.weights.quantization import dequantize
 
 INPUT = example(seed=3, length=17)  # one example: transformers knows no segments
@@ -54,7 +54,8 @@ def stored(model: TinyModel, name: str) -> torch.Tensor:
     short = name.removeprefix("model.")
     if short.startswith("layers."):
         _, number, rest = short.split(".", 2)
-        short, layer = f"layers.{rest}", int(number)
+        whole = model_of(model.config)
+        short, layer = f"layers.{whole.places[int(number)].kind}.{rest}", whole.numbers[int(number)]
     if short in table:
         return torch.from_numpy(table[short][layer])
     return dequantize(*(torch.from_numpy(table[f"{short}.{part}"][layer]) for part in ("packed", "scale")))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.layers import AdapterMatrix
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunIdentity, RunPlace
 from lcsb_mobile.training.state import AdapterState
 from lcsb_mobile.training.trainer import TrainConfig
 
-LAYOUT = AdapterLayout(LoraConfig(), num_layers=3, size=7, matrices=())  # an odd number of elements: what follows is not aligned
+MATRICES = (AdapterMatrix("q.lora_A", (1, 4), 0), AdapterMatrix("q.lora_B", (3, 1), 4))
+LAYOUT = AdapterLayout(LoraConfig(rank=1), {"block": MATRICES}, ("block",) * 3)  # an odd number of elements: what follows is not aligned
 IDENTITY = RunIdentity(
     bundle="a" * 64,
     data="b" * 64,
@@ -26,7 +28,7 @@ IDENTITY = RunIdentity(
 
 def make_checkpoint(step: int = 4, evaluations: int = 2) -> RunCheckpoint:
     generator = np.random.default_rng(step)
-    adapter, first, second = (generator.random((3, 7)).astype(np.float32) for _ in range(3))
+    adapter, first, second = (generator.random(3 * 7).astype(np.float32) for _ in range(3))
     return RunCheckpoint(
         RunPlace(IDENTITY, step, 2 * step, "onnxruntime 1.32.0", kept_layers=1),
         AdapterState(adapter, first, second),

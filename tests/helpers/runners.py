@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from helpers.tiny_models import packed_batch, subset
 from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import Batch, StepRunner
 from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.config import AdamWConfig
@@ -44,6 +45,7 @@ def cycles(layers: int, method: Method) -> tuple[list[Subset], list[Batch]]:
 
 def run_losses(
     runner: StepRunner,
+    layout: AdapterLayout,
     initial: Float32Array,
     steps: Sequence[Subset],
     batches: Sequence[Batch],
@@ -53,7 +55,7 @@ def run_losses(
 ) -> tuple[list[float], Float32Array]:
     """The losses of optimizer steps as the trainer makes them, and the adapter after them."""
     adapter = initial.copy()
-    optimizer = AdamW(adapter, config, update)
+    optimizer = AdamW(adapter, layout.slices, config, update)
     losses = []
     for step, batch in zip(steps, batches, strict=True):
         result = runner.step(step, batch, adapter)

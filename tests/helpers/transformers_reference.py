@@ -37,7 +37,7 @@ class TransformersReference:
 
     @classmethod
     def of(cls, model: TinyModel) -> TransformersReference:
-        names = [module.rpartition(".")[2] for module in model.layout.modules]
+        names = [module.rpartition(".")[2] for module in model.layout.modules(0)]
         lora = peft.LoraConfig(r=model.layout.lora.rank, lora_alpha=model.layout.lora.alpha, target_modules=names, task_type="CAUSAL_LM")
         return cls(peft.get_peft_model(dequantized(model), lora).eval(), model.layout)
 
@@ -81,7 +81,7 @@ class TransformersReference:
 
     def _gradient(self, layer: int) -> Float32Array:
         modules = dict(self.model.base_model.model.model.layers[layer].named_modules())
-        parts = [matrix.name.rpartition(".") for matrix in self.layout.matrices]
+        parts = [matrix.name.rpartition(".") for matrix in self.layout.matrices[self.layout.kinds[layer]]]
         gradients = [getattr(modules[module], lora)["default"].weight.grad for module, _, lora in parts]
         flat: Float32Array = np.concatenate([gradient.numpy().ravel() for gradient in gradients])
         return flat
@@ -94,11 +94,11 @@ class RecordingRunner(EagerRunner):
         self.hidden: Hidden = {}
         return super().step(subset, batch, adapter)
 
-    def _backward(self, layer: int, h: Tensor, g: Tensor, batch: Batch, adapter: Float32Array) -> tuple[Tensor, Tensor]:
+    def _backward(self, layer: int, h: Tensor, g: Tensor, *rest: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         self.hidden.setdefault(layer + 1, g.numpy())
-        dh, dadapter = super()._backward(layer, h, g, batch, adapter)
+        dh, d_takes, d_adapter = super()._backward(layer, h, g, *rest)
         self.hidden[layer] = dh.numpy()
-        return dh, dadapter
+        return dh, d_takes, d_adapter
 
 
 def _parts(batch: Batch) -> Iterator[slice]:

@@ -16,6 +16,7 @@ from lcsb_mobile.bundle.golden import RUN_TOLERANCE, STEP_TOLERANCE, GoldenTrace
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.errors import BundleError, GoldenTraceError
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.training.golden import check_first_step, check_trace, compare_run_losses, compare_runners, golden_batches, record_trace
 
@@ -27,7 +28,7 @@ def bundle(random_bundle: RandomBundle) -> Bundle:
 
 @pytest.fixture(scope="module")
 def eager(bundle: Bundle) -> EagerRunner:
-    return EagerRunner(bundle.manifest.model, bundle.manifest.adapter, bundle.weights)
+    return EagerRunner(model_of(bundle.manifest.model), bundle.manifest.adapter, bundle.weights)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +64,15 @@ class Perturbed:
 
 
 def check(runner: StepRunner, bundle: Bundle, trace: GoldenTrace) -> None:
-    check_trace(runner, trace, bundle.initial_adapter(), bundle.manifest.optimizer, lambda done, total: None)
+    manifest = bundle.manifest
+    check_trace(runner, trace, bundle.initial_adapter(), manifest.adapter.slices, manifest.optimizer, lambda done, total: None)
 
 
 def test_the_reference_reproduces_its_own_trace(bundle: Bundle, eager: EagerRunner, trace: GoldenTrace) -> None:
     """Bit for bit: the same machine, the same arithmetic; and the adapter that it is given is not written to."""
-    adapter = bundle.initial_adapter()
+    adapter, slices, optimizer = bundle.initial_adapter(), bundle.manifest.adapter.slices, bundle.manifest.optimizer
     counts: list[tuple[int, int]] = []
-    difference = check_trace(eager, trace, adapter, bundle.manifest.optimizer, lambda done, total: counts.append((done, total)))
+    difference = check_trace(eager, trace, adapter, slices, optimizer, lambda done, total: counts.append((done, total)))
     assert max(difference.step_loss, difference.step_gradient_norm, difference.run_loss) <= 1e-6
     assert counts[-1][0] == counts[-1][1] == difference.steps
     np.testing.assert_array_equal(adapter, bundle.initial_adapter())
@@ -160,8 +162,8 @@ def test_batches() -> None:
 
 def test_recording_leaves_the_adapter(bundle: Bundle, eager: EagerRunner, trace: GoldenTrace) -> None:
     adapter = bundle.initial_adapter()
-    subsets = bundle.manifest.schedule
-    again = record_trace(eager, adapter, AdamWConfig(), trace.batches, [subsets[0]], subsets, lambda done, total: None)
+    subsets, slices = bundle.manifest.schedule, bundle.manifest.adapter.slices
+    again = record_trace(eager, adapter, slices, AdamWConfig(), trace.batches, [subsets[0]], subsets, lambda done, total: None)
     np.testing.assert_array_equal(adapter, bundle.initial_adapter())
     assert [step.subset for step in again.run] == list(subsets)
 

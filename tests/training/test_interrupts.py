@@ -70,7 +70,7 @@ def test_a_step_is_recorded_with_its_update() -> None:
         update_layer(*arguments)  # type: ignore[arg-type]
 
     recorded: list[StepOutcome] = []
-    optimizer = AdamW(np.ones((3, 4), np.float32), AdamWConfig(), update)
+    optimizer = AdamW(np.ones(12, np.float32), [slice(0, 4), slice(4, 8), slice(8, 12)], AdamWConfig(), update)
     trainer = Trainer(StubRunner(), [Subset((0, 1, 2), (0, 1, 2))], optimizer, TrainConfig(1, 0.1), recorded.append)
     with pytest.raises(KeyboardInterrupt):
         trainer.step(0, [packed_batch()])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lcsb_mobile.config import AdamWConfig
+from lcsb_mobile.config import AdamWConfig, ImplicitUpdates
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.training.optimizer import AdamW, clip_gradients, gradient_norm, learning_rate
 
@@ -29,12 +30,15 @@ def random_gradients(step: int, layers: tuple[int, ...] = (0, 1, 2)) -> Gradient
     return {layer: (generator.standard_normal(SIZE) * sizes).astype(np.float32) for layer in layers}
 
 
+SLICES = [slice(layer * SIZE, (layer + 1) * SIZE) for layer in range(LAYERS)]
+
+
 def start() -> np.ndarray:
-    return np.random.default_rng(100).standard_normal((LAYERS, SIZE)).astype(np.float32)
+    return np.random.default_rng(100).standard_normal(LAYERS * SIZE).astype(np.float32)
 
 
 def torch_parameters(config: AdamWConfig) -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
-    parameters = [torch.nn.Parameter(torch.from_numpy(row)) for row in start()]
+    parameters = [torch.nn.Parameter(torch.from_numpy(row)) for row in start().reshape(LAYERS, SIZE)]
     adamw = torch.optim.AdamW(
         parameters, lr=RATE, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, foreach=False, fused=False
     )
@@ -43,7 +47,7 @@ def torch_parameters(config: AdamWConfig) -> tuple[list[torch.nn.Parameter], tor
 
 def compare(config: AdamWConfig, trained: list[tuple[int, ...]], absent: str) -> None:
     """`trained`: each step's layers. `absent`: the gradient that torch sees for the others, "zero" or "none"."""
-    ours = AdamW(start(), config)
+    ours = AdamW(start(), SLICES, config)
     parameters, theirs = torch_parameters(config)
     for step, layers in enumerate(trained):
         gradients, rate = random_gradients(step, layers), RATE * (1 + step % 3)
@@ -55,7 +59,7 @@ def compare(config: AdamWConfig, trained: list[tuple[int, ...]], absent: str) ->
             parameter.grad = torch.from_numpy(gradients[layer]) if layer in gradients else missing
         theirs.step()
         assert ours.adapter.dtype == ours.first_moment.dtype == ours.second_moment.dtype == np.float32
-        expected = torch.stack([p.detach() for p in parameters]).numpy()
+        expected = torch.cat([p.detach() for p in parameters]).numpy()
         np.testing.assert_allclose(ours.adapter, expected, rtol=0, atol=TOLERANCE)
     compare_moments(ours, parameters, theirs)
 
@@ -66,8 +70,8 @@ def compare_moments(ours: AdamW, parameters: list[torch.nn.Parameter], theirs: t
         state: dict[str, Any] = theirs.state[parameter]
         assert ours.updates[layer] == int(state["step"])
         scale = np.logspace(-9, 1, SIZE)
-        assert (np.abs(ours.first_moment[layer] - state["exp_avg"].numpy()) <= 1e-6 * scale).all()
-        assert (np.abs(ours.second_moment[layer] - state["exp_avg_sq"].numpy()) <= 1e-6 * scale**2).all()
+        assert (np.abs(ours.first_moment[SLICES[layer]] - state["exp_avg"].numpy()) <= 1e-6 * scale).all()
+        assert (np.abs(ours.second_moment[SLICES[layer]] - state["exp_avg_sq"].numpy()) <= 1e-6 * scale**2).all()
 
 
 @pytest.mark.parametrize(
@@ -93,12 +97,12 @@ def test_none_is_no_gradient() -> None:
 
 def test_implicit_updates_move_absent_layers() -> None:
     """The two modes differ by much more than the tolerance, and "none" leaves an absent layer's bits alone."""
-    moved, rested = AdamW(start(), AdamWConfig()), AdamW(start(), AdamWConfig(implicit_updates="none"))
+    moved, rested = AdamW(start(), SLICES, AdamWConfig()), AdamW(start(), SLICES, AdamWConfig(implicit_updates="none"))
     for optimizer in (moved, rested):
         optimizer.update(random_gradients(0), RATE)
         before = optimizer.adapter.copy()
         optimizer.update(random_gradients(1, (2,)), RATE)
-        change = np.abs(optimizer.adapter - before).max(axis=1)
+        change = np.abs(optimizer.adapter - before).reshape(LAYERS, SIZE).max(axis=1)
         assert change[2] > 1e-3
         assert (change[:2] > 1e-3).all() if optimizer is moved else not change[:2].any()
     assert moved.updates.tolist() == [2, 2, 2]
@@ -107,11 +111,29 @@ def test_implicit_updates_move_absent_layers() -> None:
 
 def test_update_is_in_place_and_leaves_gradients_alone() -> None:
     adapter, gradients = start(), random_gradients(0)
-    optimizer = AdamW(adapter, AdamWConfig())
+    optimizer = AdamW(adapter, SLICES, AdamWConfig())
     optimizer.update(gradients, RATE)
     assert optimizer.adapter is adapter
     assert not np.array_equal(adapter, start())
     assert all(np.array_equal(gradients[layer], random_gradients(0)[layer]) for layer in gradients)
+
+
+@pytest.mark.parametrize("implicit_updates", ["momentum", "none"])
+def test_layers_of_other_sizes(implicit_updates: ImplicitUpdates) -> None:
+    """A layer's update depends on nothing but its own vector: each is that of an optimizer of this layer alone, bit for bit."""
+    sizes, config = (100, SIZE, 3), AdamWConfig(implicit_updates=implicit_updates)
+    edges = np.cumsum((0, *sizes)).tolist()
+    slices = [slice(first, last) for first, last in pairwise(edges)]
+    together = AdamW(start()[: sum(sizes)], slices, config)
+    alone = [AdamW(start()[part], [slice(0, size)], config) for part, size in zip(slices, sizes)]
+    for step, layers in enumerate(CYCLE * 3):
+        gradients = {layer: gradient[: sizes[layer]] for layer, gradient in random_gradients(step, layers).items()}
+        together.update(gradients, RATE)
+        for layer, optimizer in enumerate(alone):
+            optimizer.update({0: gradients[layer]} if layer in gradients else {}, RATE)
+    for name in ("adapter", "first_moment", "second_moment"):
+        assert np.array_equal(getattr(together, name), np.concatenate([getattr(optimizer, name) for optimizer in alone]))
+    assert together.updates.tolist() == [int(optimizer.updates[0]) for optimizer in alone]
 
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 1.0, 30.0, 1e9])

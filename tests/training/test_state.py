@@ -21,17 +21,18 @@ def anonymous_bytes() -> int:
 
 
 def test_starts_with_the_adapter_and_zero_moments(tmp_path: Path) -> None:
-    initial = np.arange(15, dtype=np.float32).reshape(3, 5)
+    initial = np.arange(15, dtype=np.float32)
     state = mapped_state(tmp_path, initial)
     assert np.array_equal(state.adapter, initial)
     assert not state.first_moment.any() and not state.second_moment.any()
-    state.adapter[1] = 7
-    state.second_moment[2] = 8
-    assert np.array_equal(state.adapter[[0, 2]], initial[[0, 2]]) and not state.first_moment.any()
+    state.adapter[5:10] = 7
+    state.second_moment[10:] = 8
+    others = [*range(5), *range(10, 15)]
+    assert np.array_equal(state.adapter[others], initial[others]) and not state.first_moment.any()
 
 
 def test_leaves_no_file(tmp_path: Path) -> None:
-    state = mapped_state(tmp_path, np.ones((2, 3), np.float32))
+    state = mapped_state(tmp_path, np.ones(6, np.float32))
     assert not list(tmp_path.iterdir())
     del state
     assert not list(tmp_path.iterdir())
@@ -39,7 +40,7 @@ def test_leaves_no_file(tmp_path: Path) -> None:
 
 def test_takes_no_anonymous_memory(tmp_path: Path) -> None:
     """The state's 48 MB are written to, and are the file's."""
-    initial = np.ones((4, 2**20), np.float32)
+    initial = np.ones(4 * 2**20, np.float32)
     before = anonymous_bytes()
     state = mapped_state(tmp_path, initial)
     state.first_moment[:] = 1
@@ -53,7 +54,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(StorageError, match=r"24 bytes .* cannot be reserved \(No space left on device\); free some space"):
-        mapped_state(tmp_path, np.ones((1, 2), np.float32))
+        mapped_state(tmp_path, np.ones(2, np.float32))
 
 
 @pytest.mark.parametrize("size", [3, 5 << 18])  # bytes: 36, and 15 MiB, in chunks
@@ -68,7 +69,7 @@ def test_where_space_cannot_be_reserved_it_is_written_to(tmp_path: Path, monkeyp
 
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     monkeypatch.setattr("lcsb_mobile.training.state.mmap.mmap", recorded)
-    initial = np.arange(size, dtype=np.float32).reshape(1, size)
+    initial = np.arange(size, dtype=np.float32)
     state = mapped_state(tmp_path, initial)
     assert mapped[0].st_size == 3 * initial.nbytes <= mapped[0].st_blocks * 512
     assert np.array_equal(state.adapter, initial) and not state.first_moment.any() and not state.second_moment.any()
@@ -86,7 +87,7 @@ from lcsb_mobile.training.state import mapped_state
 if not {reserving} and hasattr(os, "posix_fallocate"):
     del os.posix_fallocate
 try:
-    mapped_state(Path(sys.argv[1]), np.ones((1, 2**14), np.float32)).second_moment[:] = 1
+    mapped_state(Path(sys.argv[1]), np.ones(2**14, np.float32)).second_moment[:] = 1
 except StorageError as error:
     print(error)
 """
@@ -97,4 +98,4 @@ except StorageError as error:
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
-        mapped_state(tmp_path / "missing", np.ones((1, 2), np.float32))
+        mapped_state(tmp_path / "missing", np.ones(2, np.float32))

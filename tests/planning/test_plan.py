@@ -194,7 +194,15 @@ def test_buffers_of_several_kinds_are_counted_exactly(crossing: Manifest) -> Non
     for chosen, keep, saved_layers, kept_layers, gradients in (
         (subset(4, 5), 0, 2, (), ("full", "shared")),
         (subset(4, 5), 1, 2, ("shared",), ("full", "shared")),
-        (subset(0, propagate=(3,)), 3, 2, ("shared",), ("full",)),
+        (
+            subset(0, propagate=(3,)),
+            3,
+            2,
+            ("shared",),
+            ("full", "shared"),
+        ),  # what layer 3 returns is not asked for, and written all the same
+        (subset(0, 3, propagate=(2, 5)), 0, 4, (), ("full", "shared")),  # those of layers 2 and 5 where 0's and 3's come later
+        (subset(0, 3, propagate=(1, 5)), 0, 4, (), ("full", "shared", "shared")),  # layer 1's would come after 3's
         (subset(0, 2), ALL, 2, ("full", "full"), ("full", "full")),
         (full_subset(crossing), 4, 6, ("full", "full", "shared", "shared"), ("full", "shared") * 3),
     ):
@@ -202,8 +210,17 @@ def test_buffers_of_several_kinds_are_counted_exactly(crossing: Manifest) -> Non
         assert terms["saved layer inputs"] == saved_layers * hidden
         assert terms["kept activations"] == sum(kept[name] for name in kept_layers)
         assert terms["gradients"] == sum(sizes[name] for name in gradients)
+        accumulated = peak_terms(crossing, [chosen], keep, accumulation=2)["gradients"] - terms["gradients"]
+        assert accumulated == sum(sizes["full" if layer % 2 == 0 else "shared"] for layer in chosen.train)
         assert terms["crossing values"] == crossing_bytes
         assert predicted_peak(crossing, [chosen], keep, BASE) == BASE + sum(terms.values())
+
+
+def test_gradients_of_a_cycle_have_a_pool_for_each_size(crossing: Manifest) -> None:
+    sizes = [kind.size * 4 for kind in crossing.kinds]
+    pairs = [subset(0, 2), subset(5), subset(3, 4)]
+    assert peak_terms(crossing, pairs, 0)["gradients"] == 2 * sizes[0] + sizes[1]
+    assert peak_terms(crossing, pairs, 0, accumulation=2)["gradients"] == 4 * sizes[0] + sizes[1]
 
 
 def test_sessions_are_those_of_the_kinds_that_run(crossing: Manifest) -> None:

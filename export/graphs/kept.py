@@ -31,7 +31,7 @@ def values_to_keep(joint: CapturedGraph, incoming: Collection[str], gradients: S
             continue
         # Of equally large values the later one: less is computed again.
         flow.add_edge((node, "in"), (node, "out"), capacity=_bytes(node) * len(order) ** 2 - index)
-        if _is_base_product(node):
+        if _is_base_product(node) or op_name(node) == "computed_once":
             flow.add_edge(SOURCE, (node, "in"))  # no capacity: infinite
         for user in node.users:
             if user in backward:

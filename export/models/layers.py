@@ -110,6 +110,12 @@ def gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor],
     return linear.columns(down_name, (activation(gate) * up for gate, up in tiles))
 
 
+def in_tiles(linear: Linear, name: str, x: Tensor) -> Tensor:
+    """`linear(name, x)` of a matrix that is wider than an MLP's tile: never whole in floats, and not held from the forward to the
+    gradient."""
+    return torch.cat(tuple(linear.rows(name, x)), 1)
+
+
 def rotate_half(x: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)  # a split: its derivative is one concatenation, a slice's is a scatter
     return torch.cat((-second, first), dim=-1)

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated
 
 import msgspec
+import torch
 from torch import Tensor, sigmoid, split
 
 from lcsb_mobile.config import LinearAttention, ModelConfig, default_query_scale
@@ -32,7 +34,8 @@ from lcsb_mobile.export.models.hf_config import (
     resolve_layer_types,
 )
 from lcsb_mobile.export.models.kinds import BlockKind, Memory, Place, State, Values, Vector
-from lcsb_mobile.export.models.layers import HEAD_NORMS, Linear, gated_mlp, rms_norm, silu, split_heads
+from lcsb_mobile.export.models.layers import HEAD_NORMS, Linear, gated_mlp, in_tiles, rms_norm, silu, split_heads
+from lcsb_mobile.export.models.recompute import recomputed
 from lcsb_mobile.export.models.tables import TYPED, typed_reads
 
 TENSOR_PREFIXES = ("model.", "model.language_model.")  # of the text model; transformers may save either with either model_type
@@ -155,13 +158,14 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
 
     def block(x: Values, w: Values, linear: Linear, memory: Memory | None = None) -> tuple[Tensor, ...]:
         y = norm(x["h"], w["input_layernorm.weight"], config)
-        qkv, z = linear("linear_attn.in_proj_qkv", y), linear("linear_attn.in_proj_z", y)
+        q, k, v = linear.rows("linear_attn.in_proj_qkv", y, (key, key, value))
+        z = in_tiles(linear, "linear_attn.in_proj_z", y)
         a, b = (y @ w[f"linear_attn.in_proj_{name}.weight"].t() for name in "ab")
         g = softplus(a + w["linear_attn.dt_bias"]) * w["linear_attn.decay"]
-        mix = linear.within_sequences(lambda qkv, g, beta: _mixed(qkv, g, beta, x, w["linear_attn.conv1d.weight"], rule, memory))
-        y = rms_norm(mix(qkv, g, sigmoid(b)), w["linear_attn.norm.weight"], config.rms_norm_eps)  # of weight w, not 1 + w
+        mix = linear.within_sequences(lambda *tokens: _mixed(*tokens, x, w["linear_attn.conv1d.weight"], rule, memory))
+        y = rms_norm(mix(q, k, v, g, sigmoid(b)), w["linear_attn.norm.weight"], config.rms_norm_eps)  # of weight w, not 1 + w
         y = (y * silu(split_heads(z, rule.value_head_dim))).reshape(-1, value)
-        return finish(x["h"] + linear("linear_attn.out_proj", y), w, linear, config)
+        return finish(x["h"] + in_tiles(linear, "linear_attn.out_proj", y), w, linear, config)
 
     projections = {"in_proj_qkv": (channels, hidden), "in_proj_z": (value, hidden), "out_proj": (hidden, value)}
     vectors = {
@@ -187,11 +191,39 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
     )
 
 
-def _mixed(qkv: Tensor, g: Tensor, beta: Tensor, x: Values, conv: Tensor, rule: LinearAttention, memory: Memory | None) -> Tensor:
-    """qkv (T, 2 key + value), g and beta (T, heads) -> what the delta rule reads, (T, heads, value_head_dim)."""
-    qkv = silu(causal_conv(qkv, conv, x, memory))
-    key, value = rule.num_key_heads * rule.key_head_dim, rule.num_value_heads * rule.value_head_dim
-    q, k, v = split(qkv, [key, key, value], 1)
+GROUPS = 2  # of heads, at most
+
+
+def _mixed(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, x: Values, conv: Tensor, rule: LinearAttention, memory: Memory | None
+) -> Tensor:
+    """q, k (T, key), v (T, value), g and beta (T, heads) -> what the delta rule reads, (T, heads, value_head_dim)."""
+    if memory is not None:
+        sizes = [part.shape[1] for part in (q, k, v)]  # what is remembered is of all channels
+        q, k, v = split(silu(causal_conv(torch.cat((q, k, v), 1), conv, x, memory)), sizes, 1)
+        return _read(q, k, v, g, beta, x, rule, memory)
+    # A few heads at a time, each group computed again for its gradient: between forward and backward there are forty tensors as wide as q.
+    # What is computed of a group leads to one tensor, so a runtime that walks back from the results ends it before it begins the next.
+    count = max(number for number in range(1, GROUPS + 1) if rule.num_key_heads % number == 0)
+    parts = [split(part, part.shape[1] // count, 1) for part in (q, k, v, g, beta)]
+    of_weights = [split(weight, weight.shape[1] // count, 1) for weight in split(conv, [part.shape[1] for part in (q, k, v)], 1)]
+    outputs = []
+    for group, weights in zip((torch.cat(group, 1) for group in zip(*parts)), zip(*of_weights)):
+        outputs.append(recomputed(partial(_mixed_group, [part[0].shape[1] for part in parts], x, rule), group, *weights))
+    return torch.cat(outputs, 1)
+
+
+def _mixed_group(sizes: list[int], x: Values, rule: LinearAttention, group: Tensor, *weights: Tensor) -> Tensor:
+    """q, k, v, g and beta in one tensor, of these sizes."""
+    *channels, g, beta = split(group, sizes, 1)
+    q, k, v = (silu(causal_conv(part, weight, x)) for part, weight in zip(channels, weights))
+    return _read(q, k, v, g, beta, x, rule, None)
+
+
+def _read(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, x: Values, rule: LinearAttention, memory: Memory | None
+) -> Tensor:
+    """Of some heads, after the convolution."""
     q, k = (split_heads(part, rule.key_head_dim) for part in (q, k))
     q, k = l2_norm(q) * rule.key_head_dim**-0.5, l2_norm(k)
     q, k = (_repeat_heads(part, rule.num_value_heads // rule.num_key_heads) for part in (q, k))
@@ -223,11 +255,11 @@ def _full_kind(config: ModelConfig) -> BlockKind:
 
     def block(x: Values, w: Values, linear: Linear, memory: Memory | None = None) -> tuple[Tensor, ...]:
         y = norm(x["h"], w["input_layernorm.weight"], config)
-        q, gate = split(split_heads(linear("self_attn.q_proj", y), 2 * d), [d, d], -1)  # head by head
+        q, gate = split(split_heads(in_tiles(linear, "self_attn.q_proj", y), 2 * d), [d, d], -1)  # head by head
         k, v = (split_heads(linear(f"self_attn.{name}_proj", y), d) for name in "kv")  # (T, heads, d)
         q, k = (norm(heads, w[name], config) for heads, name in zip((q, k), HEAD_NORMS))
         y = attending(x, linear, config, memory)(q, k, v) * sigmoid(gate.reshape(gate.shape[0], -1))
-        return finish(x["h"] + linear("self_attn.o_proj", y), w, linear, config)
+        return finish(x["h"] + in_tiles(linear, "self_attn.o_proj", y), w, linear, config)
 
     attention = {"q_proj": (2 * q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
     matrices = {f"self_attn.{name}": shape for name, shape in attention.items()}

@@ -171,6 +171,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "pow": _Lowering.power,
     "clone": _Lowering.alias,
     "alias": _Lowering.alias,
+    "computed_once": _Lowering.alias,
     "dequantize_int4": _Lowering.dequantize,
     "dequantize_int8": _Lowering.dequantize,
 }

@@ -50,7 +50,7 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "qwen3_5_text": {
         "num_hidden_layers": 5,
         "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention", "full_attention"],
-        "linear_num_key_heads": 3,
+        "linear_num_key_heads": 2,
         "linear_num_value_heads": 6,
         "linear_key_head_dim": 24,
         "linear_value_head_dim": 14,

@@ -26,7 +26,7 @@ def ids(seed: int, length: int) -> Tensor:
 
 def relative(found: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest element."""
-    return float((found - expected).abs().max() / expected.abs().max())
+    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
 
 
 class Family:
@@ -53,17 +53,17 @@ class Family:
     def _take_apart(self) -> KindsLoop:
         cleaned = {_clean(name): parameter.detach() for name, parameter in self.reference.named_parameters()}
         cleaned.setdefault("lm_head.weight", cleaned[embedding_name(self.config)])
-        self.read = set()
+        asked = set()
 
         def read(name: str) -> Tensor:
-            self.read.add(name)
+            asked.add(name)
             return cleaned[name]
 
         def lora(number: int, name: str, shape: tuple[int, int]) -> Lora:
             return {part: read(f"model.layers.{number}.{name}.{part}.weight") for part in ("lora_A", "lora_B")}
 
         loop = KindsLoop.of(self.model, read, lora, ALPHA / RANK)
-        unread = cleaned.keys() - self.read - ({"lm_head.weight"} if self.config.tie_word_embeddings else set())
+        unread = cleaned.keys() - asked - ({"lm_head.weight"} if self.config.tie_word_embeddings else set())
         assert not unread, unread
         return loop
 
@@ -136,6 +136,17 @@ def assert_steps_alike(family: Family, tokens: Tokens, tolerance: float) -> None
 
 def assert_decodes_alike(family: Family, text: Tensor, prompt: int, tolerance: float, length: int) -> None:
     assert relative(family.loop.continued(text, prompt, length), family.continued(text, prompt)) < tolerance
+
+
+def assert_sequences_apart(loop: KindsLoop, length: int) -> None:
+    """Each kind's block on two sequences in a row, as calibration runs it, is the block on each."""
+    two = torch.randn(2 * length, loop.model.config.hidden_size, generator=torch.Generator().manual_seed(0), dtype=loop.embedding.dtype)
+    for kind in loop.model.kinds:
+        number = [place.kind for place in loop.model.places].index(kind)
+        reads = loop.reads(number, Tokens.packed([ids(1, length)]))
+        apart = torch.cat([loop.block(number, {"h": h, **reads})[0] for h in torch.split(two, length)])
+        together = loop.block(number, {"h": two, **reads}, length=length)[0]
+        assert relative(together, apart) < 1e-12
 
 
 def assert_matters(model_type: str, change: dict[str, Any], tokens: Tokens) -> None:

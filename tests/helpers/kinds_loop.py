@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix
-from lcsb_mobile.export.models.kinds import BlockKind, Place, Values
-from lcsb_mobile.export.models.layers import WholeLinear, _inverse_frequencies
+from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors
+from lcsb_mobile.export.models.kinds import BlockKind, Place, Values, bound_gives
+from lcsb_mobile.export.models.layers import Mix, WholeLinear, _inverse_frequencies
 from lcsb_mobile.export.models.tables import Tables, step_tables, token_tables
 
 Lora = dict[str, Tensor]  # such as self_attn.q_proj.lora_A -> [rank, in]
@@ -61,6 +61,19 @@ class Remembered:
         self.kept[name] = value
 
 
+class _Sequences(WholeLinear):
+    """`length`: of each of many sequences in a row (None: there is one)."""
+
+    def __init__(self, function: Callable[[str, Tensor], Tensor], length: int | None) -> None:
+        super().__init__(function)
+        self.length = length
+
+    def within_sequences(self, mix: Mix) -> Mix:
+        if self.length is None:
+            return mix
+        return lambda *tokens: torch.cat([mix(*parts) for parts in zip(*(torch.split(x, self.length) for x in tokens))])
+
+
 @dataclass(frozen=True)
 class KindsLoop:
     """`scaling`: of LoRA. All floats are of the embedding's type, and so are tables and constants."""
@@ -82,7 +95,7 @@ class KindsLoop:
         for number, (_, kind) in enumerate(model.walk()):
             prefix = layer_prefix(config, number)
             matrices = {name: read(f"{prefix}{name}.weight") for name in kind.matrices}
-            vectors = {name: vector.convert(read(prefix + (vector.source or name))) for name, vector in kind.vectors.items()}
+            vectors = layer_vectors(read, config, number, kind)
             assert {name: tuple(matrix.shape) for name, matrix in matrices.items()} == dict(kind.matrices)
             assert {name: tuple(vector.shape) for name, vector in vectors.items()} == {n: v.shape for n, v in kind.vectors.items()}
             adapter = {f"{name}.{part}": x for name, shape in kind.matrices.items() for part, x in lora(number, name, shape).items()}
@@ -90,9 +103,14 @@ class KindsLoop:
         return cls(model, layers, read(embedding_name(config)), read(final_norm_name(config)), read(head_name(config)), scaling)
 
     def block(
-        self, number: int, values: Values, weights: LayerWeights | None = None, memory: Remembered | None = None
+        self,
+        number: int,
+        values: Values,
+        weights: LayerWeights | None = None,
+        memory: Remembered | None = None,
+        length: int | None = None,
     ) -> tuple[Tensor, ...]:
-        """`values`: h, reads and takes. `weights`: others than the layer's own."""
+        """`values`: h, reads and takes. `weights`: others than the layer's own. `length`: of the sequences, where there are several."""
         weights, kind = weights or self.layers[number], self.kind(number)
 
         def linear(name: str, x: Tensor) -> Tensor:
@@ -101,7 +119,7 @@ class KindsLoop:
                 y = y + weights.vectors[f"{name}.bias"]
             return y + x @ weights.lora[f"{name}.lora_A"].t() @ (weights.lora[f"{name}.lora_B"] * self.scaling).t()
 
-        outputs = kind.block({**self.consts(number), **values}, weights.vectors, WholeLinear(linear), memory)
+        outputs = kind.block({**self.consts(number), **values}, weights.vectors, _Sequences(linear, length), memory)
         assert len(outputs) == 1 + len(kind.gives)
         return outputs
 
@@ -168,7 +186,7 @@ class KindsLoop:
             identity = number not in propagate
             h = h + (out - h).detach() if identity else out
             given = [x.detach() if identity else x for x in given]
-            values |= {place.gives[name]: x for name, x in zip(self.kind(number).gives, given) if name in place.gives}
+            values |= bound_gives(self.kind(number), place, given)
         loss = self.loss_of(h, tokens.labels)
         gradients = iter(torch.autograd.grad(loss, [m for n in sorted(train) for m in lora[n].values()]))
         return loss.detach(), {n: {name: next(gradients) for name in lora[n]} for n in sorted(train)}
@@ -194,7 +212,7 @@ class KindsLoop:
             reads = {name: tables[table] for name, table in place.reads.items() if table in tables}
             takes = {name: values[value] for name, value in place.takes.items()}
             h, *given = self.block(number, {"h": h, **reads, **takes}, memory=memory)
-            values |= {place.gives[name]: x for name, x in zip(self.kind(number).gives, given) if name in place.gives}
+            values |= bound_gives(self.kind(number), place, given)
             states = self.kind(number).states
             assert set(memory.kept) == set(states)
             for name, value in memory.kept.items():
@@ -220,7 +238,7 @@ class KindsLoop:
             for number, place in enumerate(self.model.places):
                 inputs.append(self._inputs(place, h, tables, values))
                 h, *given = self.block(number, inputs[-1], memory=None if memories is None else memories[number])
-                values |= {place.gives[name]: x for name, x in zip(self.kind(number).gives, given) if name in place.gives}
+                values |= bound_gives(self.kind(number), place, given)
         return h, inputs
 
     def _inputs(self, place: Place, h: Tensor, tables: Values, values: Values) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ def test_the_text_model_is_read(tmp_path: Path, tied: bool, shards: bool) -> Non
         assert (config.model_type, config.tensor_prefix) == ("qwen3_5_text", "model.language_model.")
         assert layer_prefix(config, 2) == "model.language_model.layers.2."
         assert checkpoint.description == (
-            "qwen3_5_text, 5 layers, 0.1 M parameters, float32, without its vision tower and its multi-token prediction"
+            "qwen3_5_text, 5 layers, 0.2 M parameters, float32, without its vision tower and its multi-token prediction"
         )
         names = {name: name.replace("language_model.", "") for name in checkpoint_weights(config)}
         assert set(names.values()) == set(expected) - ({"lm_head.weight"} if tied else set())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.families import Family, assert_decodes_alike, assert_matters, assert_steps_alike, ids, relative
+from helpers.families import Family, assert_decodes_alike, assert_matters, assert_sequences_apart, assert_steps_alike, ids, relative
 from helpers.kinds_loop import Tokens
 from helpers.traced import assert_traceable
 
@@ -22,8 +22,8 @@ PACKED = Tokens.packed([ids(1, 37), ids(2, 1), ids(3, 2), ids(4, 43), ids(5, 13)
 ONE = Tokens.packed([ids(6, T)])
 REPEATED = Tokens.packed([torch.full((T,), 7)])
 # Rounding alone: the norm after the delta rule divides by outputs that may be near zero, and transformers' own logits and gradients of
-# eight layers are as far from float64 as ours, and further than from each other.
-LOGITS, GRADIENTS = 3e-5, 1e-4
+# eight layers are as far from float64 as ours. Largest of the cases below: logits 4.4e-6, gradients 1.4e-5, decoding 2.5e-6.
+LOGITS, GRADIENTS = 2e-5, 6e-5
 # In float64 what is left is softplus's series, cut at 1e-11.
 EXACT = 1e-8
 
@@ -73,12 +73,16 @@ def test_decoding_equals_transformers_cache(prompt: int) -> None:
     assert_decodes_alike(Family("qwen3_5_text", False), ids(7, 60), prompt, LOGITS, length=64)
 
 
+def test_sequences_do_not_see_each_other() -> None:
+    assert_sequences_apart(Family("qwen3_5_text", True).loop, 64)
+
+
 @pytest.mark.parametrize("case", ["RoPE on whole heads", "linear RoPE"])
 def test_rope_matters(case: str) -> None:
     assert_matters("qwen3_5_text", CASES[case], ONE)
 
 
-@pytest.mark.parametrize(("kind", "nodes"), [("linear", 900), ("full", 450)])
+@pytest.mark.parametrize(("kind", "nodes"), [("linear", 2200), ("full", 450)])
 def test_blocks_are_traceable(kind: str, nodes: int) -> None:
     assert_traceable(Family("qwen3_5_text", False).loop, kind, seq_len=64, nodes=nodes)
 

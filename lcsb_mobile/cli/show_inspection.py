@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from lcsb_mobile.bundle.manifest import Graph, GraphTensor
+from lcsb_mobile.bundle.weights import LAYERS
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.planning.inspection import Inspection, KeepSummary, StepSummary, WeightSummary
 
@@ -48,8 +49,10 @@ def _weights(weights: WeightSummary) -> str:
 
 
 def _errors(errors: dict[str, float]) -> str:
-    """By matrix, its path left out: the last part of a projection's name is unique."""
-    short = {name.removesuffix(".weight").split(".")[-1]: error for name, error in errors.items()}
+    """By matrix, its path left out: the last part of a projection's name is unique, within its kind of layers where there are several."""
+    parts = {name: name.removesuffix(".weight").split(".") for name in errors}
+    several = len({part[1] for name, part in parts.items() if name.startswith(LAYERS)}) > 1
+    short = {f"{p[1]} {p[-1]}" if several and n.startswith(LAYERS) else p[-1]: errors[n] for n, p in parts.items()}
     return ", ".join(f"{name} {error:.2%}" for name, error in short.items()) or "not recorded"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -117,7 +118,7 @@ def peak_terms(manifest: Manifest, subsets: Sequence[Subset], keep: int, accumul
         "saved layer inputs": max(len(layers) + len(others) for layers, others in backward) * _hidden_bytes(manifest),
         "kept activations": sum(kept_bytes(manifest, kinds[layer]) for layer in kept),
         "crossing values": _crossing_bytes(manifest),
-        "gradients": (2 if accumulation > 1 else 1) * max(_gradient_bytes(manifest, subset) for subset in subsets),
+        "gradients": _gradient_bytes(manifest, subsets, accumulation),
         "other buffers": _fixed_buffers(manifest),
         "working set": max(_head_set(manifest), *(manifest.graphs[name].working_bytes or 0 for name in (*programs, "embed", UPDATE))),
     }
@@ -138,9 +139,18 @@ def _crossing_bytes(manifest: Manifest) -> int:
     return total + 2 * _tensor_bytes(scratch)
 
 
-def _gradient_bytes(manifest: Manifest, subset: Subset) -> int:
+def _gradient_bytes(manifest: Manifest, subsets: Sequence[Subset], accumulation: int) -> int:
+    """The runner's buffers, of each size as many as a step needs at most: a trained layer has its own, and so have the untrained ones of a
+    size that no trained layer below them has, one for all. What is accumulated is a copy."""
     sizes = manifest.adapter.sizes
-    return sum(sizes[layer] for layer in subset.train) * FLOAT
+    needed = Counter[int]()
+    for subset in subsets:
+        count = Counter(sizes[layer] for layer in subset.train)
+        untrained = [layer for layer in subset.propagate if layer > subset.train[0] and layer not in subset.train]
+        count.update({sizes[layer] for layer in untrained if sizes[layer] not in (sizes[t] for t in subset.train if t < layer)})
+        needed |= count
+    copies = max(sum(sizes[layer] for layer in subset.train) for subset in subsets) if accumulation > 1 else 0
+    return (sum(size * most for size, most in needed.items()) + copies) * FLOAT
 
 
 def _session_bytes(manifest: Manifest, name: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from lcsb_mobile.bundle.adapter import vector_size
 from lcsb_mobile.bundle.layers import BlockWork, Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Manifest
@@ -77,6 +79,16 @@ def captured_blocks(config: ModelConfig, seq_len: int, rank: int = 8, group_size
     """Of the one kind."""
     setting = Setting(model_of(config), LoraConfig(rank=rank), QuantizationConfig(group_size=group_size), seq_len)
     return capture_blocks(setting).kinds["block"]
+
+
+def deepened(manifest: Manifest, count: int) -> Manifest:
+    """A model of one kind of layers with that many of them; the programs are those of any depth."""
+    kind, first = manifest.kinds[0], manifest.layers[0]
+    layers = tuple(msgspec.structs.replace(first, number=number, offset=number * kind.size) for number in range(count))
+    types = (manifest.model.layer_types[0],) * count
+    return msgspec.structs.replace(
+        manifest, layers=layers, model=msgspec.structs.replace(manifest.model, num_hidden_layers=count, layer_types=types)
+    )
 
 
 def make_manifest(config: ModelConfig, seq_len: int, rank: int = 8, group_size: int = 8) -> Manifest:

@@ -17,15 +17,30 @@ from lcsb_mobile.io.files import sha256
 MANIFEST, GOLDEN = "manifest.json", "golden.json"
 MOST = {MANIFEST: 4 << 20, GOLDEN: 16 << 20}
 ROOM = 100_000  # for the rest of the file
+LAYER = '{"kind":"block","number":0,"offset":0,"reads":{},"takes":{},"gives":{}}'
+GIVING = '{"kind":"block","number":0,"offset":0,"reads":{},"takes":{"x":"z"},"gives":{"{n:x}":"{n:x}","y":"y{n:x}"}}'
+WORK = '{"forward":0,"backward":0,"backward_kept":0}'
+KIND = (
+    '{"name":"x","reads":[],"takes":[],"gives":[],"size":1,"matrices":[],"state":[],"attention_width":0,"flops":'
+    f'{WORK},"decompressed_bytes":{WORK}}}'
+)
 SUBSET = '{"train":[],"propagate":[]}'
 
 # File, field, what stands before its many items, an item ({n}: its number), what stands behind them, what is said of it.
 CASES = (
-    (MANIFEST, "model.attention_kinds", "[", '{"rope_theta":1}', "]", "expected 1 to 64, found"),
-    (MANIFEST, "model.layer_kinds", "[", "0", "]", "model.layer_kinds: expected"),
+    (MANIFEST, "model.attention_kinds", "{", '"{n:x}":{"rope_theta":1}', "}", "expected at most 64, found"),
+    (MANIFEST, "model.layer_types", "[", '""', "]", "model.layer_types: expected"),
     (MANIFEST, "schedule", "[", SUBSET, "]", "(and 992 more)"),
     (MANIFEST, "weights", "[", '{"name":"","dtype":"int8","shape":[],"offset":0}', "]", "(and 992 more)"),
-    (MANIFEST, "adapter.matrices", "[", '{"name":"","shape":[1,1],"offset":0}', "]", "(and 992 more)"),
+    (MANIFEST, "kinds", "[", KIND, "]", "kinds: expected 1 to 64, found"),
+    (MANIFEST, "kinds.0.matrices", "[", '{"name":"","shape":[1,1],"offset":0}', "]", "(and 992 more)"),
+    (MANIFEST, "kinds.0.state", "[", '{"name":"","shape":[],"by_position":true}', "]", "(and 992 more)"),
+    (MANIFEST, "kinds.0.reads", "[", '""', "]", "kinds: block: names: '' stands twice; layers: layer 0: reads: expected"),
+    (MANIFEST, "kinds.0.gives", "[", '"{n:x}"', "]", "graphs.block_forward: outputs: expected what layers of its kind give, found no"),
+    (MANIFEST, "layers", "[", LAYER, "]", "layers: expected 3 layers, found"),
+    (MANIFEST, "layers", "[", GIVING, "]", "layers: expected 3 layers, found"),
+    (MANIFEST, "layers.0.reads", "{", '"{n:x}":""', "}", "layers: layer 0: reads: expected cos, sin, mask, found 0, 1, 2"),
+    (MANIFEST, "layers.0.gives", "{", '"{n:x}":"{n:x}"', "}", "layers: layer 0: gives: expected of none, found 0, 1, 10"),
     (MANIFEST, "tools", "{", '"{n:x}":""', "}", "accepted"),
     (MANIFEST, "graphs", "{", '"{n:x}":{"file":"","inputs":[],"outputs":[]}', "}", "(and 992 more)"),
     (GOLDEN, "batches", '[{"labels":[],"position_ids":[],"segment_ids":[],"input_ids":[', "0", "]}]", "batch 0: "),
@@ -43,7 +58,7 @@ def put(path: Path, field: str, text: str) -> None:
     content = json.loads(path.read_bytes())
     place, (*parents, last) = content, field.split(".")
     for parent in parents:
-        place = place[parent]
+        place = place[int(parent) if isinstance(place, list) else parent]
     place[last] = "<here>"
     path.write_text(json.dumps(content, separators=(",", ":")).replace('"<here>"', text))
 

@@ -6,13 +6,14 @@ import json
 
 import msgspec
 import pytest
-from helpers.bundles import lcsb_error, lcsb_json
+from helpers.bundles import RandomBundle, lcsb_error, lcsb_json
+from helpers.calibrations import TIMED, timed_of
 from helpers.random_bundles import small_random_bundle
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import OptionError
-from lcsb_mobile.planning.calibration import ONE_LABEL, PROGRAMS, Calibration, calibrate_bundle, predicted_seconds
+from lcsb_mobile.planning.calibration import ONE_LABEL, Calibration, calibrate_bundle, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset
 
 MADE_UP = Calibration(
@@ -24,7 +25,7 @@ MADE_UP = Calibration(
         "block_backward_kept": 50.0,
         "head": 3100.0,
         ONE_LABEL: 0.0,
-        "adamw": 0.5,
+        "adamw, block": 0.5,
     }
 )
 FIXED = 1.0 + 3100.0 + 3 * 0.5  # embedding, head of all labels, optimizer of three layers
@@ -37,7 +38,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_every_program_of_a_step_is_timed(bundle: Bundle) -> None:
     calibration = calibrate_bundle(bundle, threads=1)
-    assert set(calibration.seconds) == {*PROGRAMS, ONE_LABEL}
+    assert set(calibration.seconds) == {*TIMED}
     assert all(seconds > 0 for seconds in calibration.seconds.values())
     assert predicted_seconds(bundle.manifest, calibration, full_subset(bundle.manifest)) > 0
 
@@ -87,7 +88,7 @@ def test_other_targets_and_thread_counts_are_refused(bundle: Bundle) -> None:
 
 def test_inspect_predicts_seconds_when_asked(bundle: Bundle) -> None:
     told = lcsb_json("inspect", bundle.path, "--calibrate", "--threads", 1)
-    assert set(told["calibration"]["seconds"]) == {*PROGRAMS, ONE_LABEL}
+    assert set(told["calibration"]["seconds"]) == {*TIMED}
     assert all(step["seconds"] > 0 for step in [*told["steps"], told["cycle_mean"], told["full"], *told["keeping"]])
     untold = lcsb_json("inspect", bundle.path)
     assert untold["calibration"] is None and untold["full"]["seconds"] is None
@@ -96,3 +97,42 @@ def test_inspect_predicts_seconds_when_asked(bundle: Bundle) -> None:
 
 def test_inspect_refuses_threads_for_nothing(bundle: Bundle) -> None:
     assert "--calibrate" in lcsb_error(2, "inspect", bundle.path, "--threads", 1)
+
+
+# Layers of several kinds
+
+
+@pytest.fixture(scope="module")
+def crossing(random_crossing_bundle: RandomBundle) -> Bundle:
+    """Of six layers of two kinds, `full` and `shared` in turn."""
+    return Bundle.open(random_crossing_bundle.bundle)
+
+
+def test_the_programs_of_every_kind_are_timed(crossing: Bundle) -> None:
+    calibration = calibrate_bundle(crossing, threads=1)
+    assert set(calibration.seconds) == {*timed_of("full", "shared")}
+    assert all(seconds > 0 for seconds in calibration.seconds.values())
+
+
+@pytest.mark.parametrize(
+    ("train", "propagate", "keep", "blocks"),
+    [
+        ((5,), (5,), 0, 3 * 10 + 3 * 1 + 2),
+        ((4,), (4, 5), 0, 3 * 10 + 3 * 1 + 100 + 2),
+        ((0,), (0, 3, 5), 2, 3 * 10 + 2 * 1 + 3 + 100 + 2 + 4),
+        ((0, 1), (0, 1, 2, 3, 4, 5), 3, 2 * 10 + 20 + 1 + 2 * 3 + 2 * 100 + 50 + 2 + 2 * 4),
+    ],
+)
+def test_a_step_takes_what_its_layers_programs_do(
+    crossing: Bundle, train: tuple[int, ...], propagate: tuple[int, ...], keep: int, blocks: float
+) -> None:
+    full, shared = MADE_UP.seconds, {"forward": 1.0, "backward": 2.0, "forward_keep": 3.0, "backward_kept": 4.0}
+    seconds = {name.replace("block", "full"): value for name, value in full.items()}
+    seconds |= {f"shared_{role}": value for role, value in shared.items()} | {"adamw, shared": 0.25}
+    updates = 3 * 0.5 + 3 * 0.25
+    found = predicted_seconds(crossing.manifest, Calibration(seconds), Subset(train, propagate), keep)
+    assert found == pytest.approx(1.0 + 3100.0 + updates + blocks)
+    resting = msgspec.structs.replace(crossing.manifest.optimizer, implicit_updates="none")
+    rested = msgspec.structs.replace(crossing.manifest, optimizer=resting)
+    own = sum(0.25 if layer % 2 else 0.5 for layer in train)
+    assert found - predicted_seconds(rested, Calibration(seconds), Subset(train, propagate), keep) == pytest.approx(updates - own)

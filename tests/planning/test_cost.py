@@ -10,6 +10,7 @@ from helpers.manifests import HALF_BILLION, SMALL, captured_blocks, make_config,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcsb_mobile.bundle.layers import BlockWork
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import ModelConfig
@@ -41,7 +42,7 @@ def attention_flops(config: ModelConfig, tokens: int) -> int:
 
 
 def hand_forward(manifest: Manifest) -> int:
-    return 2 * manifest.seq_len * (parameters(manifest.model) + manifest.adapter.size) + attention_flops(manifest.model, manifest.seq_len)
+    return 2 * manifest.seq_len * (parameters(manifest.model) + manifest.kinds[0].size) + attention_flops(manifest.model, manifest.seq_len)
 
 
 def hand_backward(manifest: Manifest) -> int:
@@ -50,7 +51,7 @@ def hand_backward(manifest: Manifest) -> int:
     config, tokens = manifest.model, manifest.seq_len
     unused = config.hidden_size * (config.intermediate_size + manifest.adapter.lora.rank)
     recomputed = hand_forward(manifest) - 2 * tokens * unused
-    return recomputed + 2 * tokens * (parameters(config) + 2 * manifest.adapter.size) + 2 * attention_flops(config, tokens)
+    return recomputed + 2 * tokens * (parameters(config) + 2 * manifest.kinds[0].size) + 2 * attention_flops(config, tokens)
 
 
 def subset(*train: int, propagate: tuple[int, ...] = ()) -> Subset:
@@ -167,7 +168,7 @@ def test_another_length_costs_what_its_own_graphs_do(config: ModelConfig) -> Non
 
 
 def test_only_kept_layers_that_run_backward_spare_anything(small: Manifest) -> None:
-    spared = small.block_flops.backward - small.block_flops.backward_kept
+    spared = small.kinds[0].flops.backward - small.kinds[0].flops.backward_kept
     for chosen, keep, count in (
         (subset(4), 1, 0),  # the top layer is kept, but an identity
         (subset(4), 2, 1),
@@ -202,3 +203,58 @@ def test_a_forward_on_int8_activations_decompresses_nothing(small: Manifest) -> 
     assert step_cost(int8, full_subset(small)).forward_bytes == evaluation_cost(int8).forward_bytes == 0
     assert step_cost(int8, full_subset(small), keep=2).forward_bytes == 2 * block  # what is kept is float
     assert step_cost(int8, full_subset(small)).backward_bytes == step_cost(small, full_subset(small)).backward_bytes
+
+
+# Layers of several kinds
+
+LIGHT = BlockWork(forward=700, backward=1900, backward_kept=1300)
+LIGHT_BYTES = BlockWork(forward=40, backward=80, backward_kept=40)
+
+
+@pytest.fixture(scope="module")
+def mixed(small: Manifest) -> Manifest:
+    """Layers 0, 1, 3 and 4 are of a kind without attention that costs little."""
+    light = msgspec.structs.replace(small.kinds[0], name="light", flops=LIGHT, decompressed_bytes=LIGHT_BYTES, attention_width=0)
+    layers = tuple(layer if number in (2, 5) else msgspec.structs.replace(layer, kind="light") for number, layer in enumerate(small.layers))
+    return msgspec.structs.replace(small, kinds=(light, small.kinds[0]), layers=layers)
+
+
+def test_a_step_is_the_sum_over_its_layers_kinds(small: Manifest, mixed: Manifest) -> None:
+    flops, nbytes = small.kinds[0].flops, small.kinds[0].decompressed_bytes
+    for chosen, keep, light, block, light_kept, block_kept in (
+        (full_subset(mixed), 0, 4, 2, 0, 0),
+        (subset(4), 0, 1, 0, 0, 0),
+        (subset(5), 0, 0, 1, 0, 0),
+        (subset(0, propagate=(2, 4)), 0, 2, 1, 0, 0),
+        (subset(0, propagate=(2, 4)), 2, 1, 1, 1, 0),
+        (full_subset(mixed), 4, 2, 0, 2, 2),
+    ):
+        cost = step_cost(mixed, chosen, keep=keep)
+        assert cost.forward_flops == 4 * LIGHT.forward + 2 * flops.forward
+        assert cost.backward_flops == (
+            light * LIGHT.backward + block * flops.backward + light_kept * LIGHT.backward_kept + block_kept * flops.backward_kept
+        )
+        assert cost.forward_bytes == 4 * LIGHT_BYTES.forward + 2 * nbytes.forward
+        assert cost.backward_bytes == (
+            light * LIGHT_BYTES.backward
+            + block * nbytes.backward
+            + light_kept * LIGHT_BYTES.backward_kept
+            + block_kept * nbytes.backward_kept
+        )
+    evaluation = evaluation_cost(mixed)
+    assert (evaluation.forward_flops, evaluation.forward_bytes) == (cost.forward_flops, cost.forward_bytes)
+
+
+def test_without_attention_a_layer_costs_in_proportion_to_the_tokens(small: Manifest, mixed: Manifest) -> None:
+    doubled, everything = 2 * small.seq_len, full_subset(mixed)
+    block = step_cost(small, everything, seq_len=doubled)
+    assert block.forward_flops > 2 * step_cost(small, everything).forward_flops
+    cost = step_cost(mixed, everything, seq_len=doubled)
+    assert cost.forward_flops == 4 * 2 * LIGHT.forward + block.forward_flops // 3
+    assert cost.backward_flops == 4 * 2 * LIGHT.backward + block.backward_flops // 3
+
+
+def test_kept_layers_of_int8_activations_by_kind(mixed: Manifest) -> None:
+    int8 = msgspec.structs.replace(mixed, accuracy_level=4)
+    nbytes = mixed.kinds[1].decompressed_bytes
+    assert step_cost(int8, full_subset(mixed), keep=2).forward_bytes == LIGHT_BYTES.forward + nbytes.forward

@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from helpers.bundles import RandomBundle
+from helpers.calibrations import TIMED
 from helpers.checkpoints import write_checkpoint
 from helpers.random_bundles import small_random_bundle
 from rich.console import Console
@@ -17,10 +19,10 @@ from lcsb_mobile.bundle.schedule import ScheduleConfig
 from lcsb_mobile.cli.show_inspection import render
 from lcsb_mobile.config import QuantizationConfig
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
-from lcsb_mobile.planning.calibration import ONE_LABEL, PROGRAMS, Calibration, predicted_seconds
+from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset, step_cost
 from lcsb_mobile.planning.inspection import Inspection, inspect_bundle
-from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.planning.plan import kept_bytes, predicted_peak
 
 torch.set_num_threads(1)
 SEQ_LEN, GROUP = 32, 8
@@ -81,6 +83,43 @@ def test_parameters_and_bytes_follow_from_the_packing(bundle: Bundle, inspection
     assert inspection.blocks.nbytes + inspection.embedding_and_head.nbytes < inspection.file_sizes["weights.bin"]
 
 
+def test_the_kind_is_described(bundle: Bundle, inspection: Inspection) -> None:
+    kind, (found,) = bundle.manifest.kinds[0], inspection.kinds
+    assert (found.name, found.layers, found.adapter_parameters, found.flops) == ("block", "0–2", kind.size, kind.flops)
+    assert 3 * found.parameters == inspection.blocks.parameters and 3 * found.adapter_parameters == inspection.adapter_parameters
+    assert found.decompressed_bytes == kind.decompressed_bytes.backward and found.kept_bytes == kept_bytes(bundle.manifest, "block")
+    graphs = bundle.manifest.graphs
+    assert found.working_bytes == max(graphs[name].working_bytes or 0 for name in ("block_backward", "block_forward_keep"))
+
+
+def test_several_kinds_are_described(random_crossing_bundle: RandomBundle) -> None:
+    """Of six layers of two kinds, `full` and `shared` in turn."""
+    crossing = Bundle.open(random_crossing_bundle.bundle)
+    inspection = inspect_bundle(crossing)
+    full, shared = inspection.kinds
+    assert (full.name, full.layers, shared.name, shared.layers) == ("full", "0, 2, 4", "shared", "1, 3, 5")
+    projections = 2 * 24 * 48  # keys and values, which layers of the other kind take
+    assert full.parameters - shared.parameters == projections
+    assert 3 * (full.parameters + shared.parameters) == inspection.blocks.parameters
+    assert 3 * (full.adapter_parameters + shared.adapter_parameters) == inspection.adapter_parameters == crossing.initial_adapter().size
+    assert full.flops.forward - shared.flops.forward == 2 * SEQ_LEN * (projections + full.adapter_parameters - shared.adapter_parameters)
+    assert full.decompressed_bytes - shared.decompressed_bytes == 4 * projections
+    for kind in inspection.kinds:
+        assert kind.kept_bytes == kept_bytes(crossing.manifest, kind.name)
+    assert msgspec.json.decode(msgspec.json.encode(inspection), type=Inspection) == inspection
+    text = " ".join(shown(inspection, 100).split())
+    for name, error in inspection.reconstruction_error.items():  # one matrix of each kind has the same name within its layer
+        parts = name.removesuffix(".weight").split(".")
+        matrix = f"{parts[1]} {parts[-1]}" if parts[0] == "layers" else parts[-1]
+        assert f"{matrix} {error:.2%}" in text
+
+
+def test_the_kinds_of_a_target_without_programs_by_layer(bundle: Bundle) -> None:
+    manifest = msgspec.structs.replace(bundle.manifest, target="onnxruntime-training", graphs={})
+    (kind,) = inspect_bundle(Bundle(bundle.path, manifest)).kinds
+    assert kind.kept_bytes is None and kind.working_bytes is None
+
+
 def test_the_steps_are_those_of_the_cycle(bundle: Bundle, inspection: Inspection) -> None:
     assert [(step.train, step.propagate) for step in inspection.steps] == [("2", "2"), ("1", "1–2"), ("0", "0–2")]
     assert inspection.cycle_steps == 3
@@ -129,7 +168,7 @@ def test_keeping_is_shown_for_none_a_quarter_half_and_all(programs: Bundle) -> N
 
 
 def test_a_calibration_adds_seconds(programs: Bundle) -> None:
-    made_up = Calibration(dict.fromkeys((*PROGRAMS, ONE_LABEL), 0.25))
+    made_up = Calibration(dict.fromkeys(TIMED, 0.25))
     inspection = inspect_bundle(programs, made_up)
     assert inspection.full.seconds == predicted_seconds(programs.manifest, made_up, full_subset(programs.manifest))
     assert inspection.cycle_mean.seconds == pytest.approx(sum(step.seconds or 0 for step in inspection.steps) / len(inspection.steps))
@@ -160,5 +199,5 @@ def test_the_tables_fit_the_terminal(inspection: Inspection, programs: Bundle, w
     text = shown(inspection, width)
     for part in ("weights.bin", "block_backward", "step 3", "labels int64[32]", "lcsb-exact", "1–2", "100%"):
         assert part in text, part
-    calibrated = inspect_bundle(programs, Calibration(dict.fromkeys((*PROGRAMS, ONE_LABEL), 0.25)))
+    calibrated = inspect_bundle(programs, Calibration(dict.fromkeys(TIMED, 0.25)))
     assert "keep their activations" in shown(calibrated, width)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from helpers.manifests import HALF_BILLION, SMALL, make_manifest
+from helpers.bundles import RandomBundle
+from helpers.manifests import HALF_BILLION, SMALL, deepened, kinds_of, layers_of, make_manifest
 from helpers.random_bundles import small_random_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import MemoryBudgetError, OptionError
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.weights.compress import weight_table
-from lcsb_mobile.export.weights.layer_tensors import lora_layout
 from lcsb_mobile.planning.cost import full_subset
 from lcsb_mobile.planning.plan import ALL, kept_bytes, parse_keep, parse_size, peak_terms, plan_run, predicted_peak, training_peak_terms
 
@@ -29,9 +30,7 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Of an exported bundle, but deeper: its programs are those of any depth."""
-    found = Bundle.open(small_random_bundle(tmp_path_factory)).manifest
-    model = msgspec.structs.replace(found.model, num_hidden_layers=LAYERS, layer_kinds=(0,) * LAYERS)
-    return msgspec.structs.replace(found, model=model)
+    return deepened(Bundle.open(small_random_bundle(tmp_path_factory)).manifest, LAYERS)
 
 
 def subset(*train: int, propagate: tuple[int, ...] = ()) -> Subset:
@@ -49,10 +48,10 @@ def test_every_program_but_those_with_a_loop_has_a_working_set(manifest: Manifes
 
 
 def test_buffers_are_counted_exactly(manifest: Manifest) -> None:
-    hidden, n = manifest.seq_len * manifest.model.hidden_size * 4, manifest.adapter.size * 4
+    hidden, n = manifest.seq_len * manifest.model.hidden_size * 4, manifest.kinds[0].size * 4
     outputs = manifest.graphs["block_forward_keep"].outputs[1:]
     kept = sum(np.zeros(x.shape, x.dtype).nbytes for x in outputs)
-    assert kept_bytes(manifest) == kept
+    assert kept_bytes(manifest, "block") == kept
     for subsets, keep, saved_layers, kept_layers, gradients in (
         ([TOP], 0, 2, 0, 2),
         ([TOP], 1, 2, 1, 2),
@@ -65,6 +64,7 @@ def test_buffers_are_counted_exactly(manifest: Manifest) -> None:
         assert terms["saved layer inputs"] == saved_layers * hidden
         assert terms["kept activations"] == kept_layers * kept
         assert terms["gradients"] == gradients * n
+        assert terms["crossing values"] == 0
         assert peak_terms(manifest, subsets, keep, accumulation=2)["gradients"] == 2 * gradients * n
         assert all(count >= 0 for count in terms.values())
         assert predicted_peak(manifest, subsets, keep, BASE) == BASE + sum(terms.values())
@@ -155,24 +155,92 @@ def test_int8_activations_need_a_session_and_packed_weights_a_layer(manifest: Ma
 
 
 def test_the_training_apis_peak_grows_with_tokens_rank_and_depth() -> None:
-    large = make_manifest(SMALL, seq_len=20)
-    twelve = msgspec.structs.replace(HALF_BILLION, num_hidden_layers=12, layer_kinds=(0,) * 12)
+    large, model = make_manifest(SMALL, seq_len=20), model_of(HALF_BILLION)
     large = msgspec.structs.replace(
         large,
         model=HALF_BILLION,
         seq_len=256,
-        adapter=lora_layout(HALF_BILLION, LoraConfig()),
+        kinds=kinds_of(model, LoraConfig(), 256),
+        layers=layers_of(model, LoraConfig()),
         quantization=msgspec.structs.replace(large.quantization, group_size=32),
     )
     large = msgspec.structs.replace(large, weights=weight_table(HALF_BILLION, large.quantization, 256))
     shorter = msgspec.structs.replace(large, seq_len=64)
-    lower = msgspec.structs.replace(large, adapter=lora_layout(HALF_BILLION, LoraConfig(rank=4)))
-    shallower = msgspec.structs.replace(
-        large, model=twelve, adapter=lora_layout(twelve, LoraConfig()), weights=weight_table(twelve, large.quantization, 256)
-    )
+    low = LoraConfig(rank=4)
+    lower = msgspec.structs.replace(large, lora=low, kinds=kinds_of(model, low, 256), layers=layers_of(model, low))
+    shallower = deepened(large, 12)
+    shallower = msgspec.structs.replace(shallower, weights=weight_table(shallower.model, large.quantization, 256))
     assert predicted_peak(large, large.schedule, 0, BASE) == BASE + sum(training_peak_terms(large).values())
     for other in (shorter, lower, shallower):
         assert sum(training_peak_terms(other).values()) < sum(training_peak_terms(large).values())
+
+
+@pytest.fixture(scope="module")
+def crossing(random_crossing_bundle: RandomBundle) -> Manifest:
+    """Of six layers of two kinds, `full` and `shared` in turn; layers 0 and 2 give what 1 and 5, and 3 take."""
+    return Bundle.open(random_crossing_bundle.bundle).manifest
+
+
+def test_buffers_of_several_kinds_are_counted_exactly(crossing: Manifest) -> None:
+    hidden, value = crossing.seq_len * crossing.model.hidden_size * 4, crossing.seq_len * 2 * 12 * 4
+    sizes = {kind.name: kind.size * 4 for kind in crossing.kinds}
+    kept = {name: kept_bytes(crossing, name) for name in sizes}
+    for name in sizes:
+        outputs = [x for x in crossing.graphs[f"{name}_forward_keep"].outputs if x.name.startswith("kept.")]
+        assert kept[name] == sum(np.zeros(x.shape, x.dtype).nbytes for x in outputs) > 0
+    assert kept["full"] != kept["shared"] and sizes["full"] != sizes["shared"]
+    # Two layers give keys and values, of which each has a gradient; what a third gives to nobody is written somewhere all the same.
+    crossing_bytes = 2 * (2 * 2 * value) + 2 * 2 * value
+    for chosen, keep, saved_layers, kept_layers, gradients in (
+        (subset(4, 5), 0, 2, (), ("full", "shared")),
+        (subset(4, 5), 1, 2, ("shared",), ("full", "shared")),
+        (
+            subset(0, propagate=(3,)),
+            3,
+            2,
+            ("shared",),
+            ("full", "shared"),
+        ),  # what layer 3 returns is not asked for, and written all the same
+        (subset(0, 3, propagate=(2, 5)), 0, 4, (), ("full", "shared")),  # those of layers 2 and 5 where 0's and 3's come later
+        (subset(0, 3, propagate=(1, 5)), 0, 4, (), ("full", "shared", "shared")),  # layer 1's would come after 3's
+        (subset(0, 2), ALL, 2, ("full", "full"), ("full", "full")),
+        (full_subset(crossing), 4, 6, ("full", "full", "shared", "shared"), ("full", "shared") * 3),
+    ):
+        terms = peak_terms(crossing, [chosen], keep)
+        assert terms["saved layer inputs"] == saved_layers * hidden
+        assert terms["kept activations"] == sum(kept[name] for name in kept_layers)
+        assert terms["gradients"] == sum(sizes[name] for name in gradients)
+        accumulated = peak_terms(crossing, [chosen], keep, accumulation=2)["gradients"] - terms["gradients"]
+        assert accumulated == sum(sizes["full" if layer % 2 == 0 else "shared"] for layer in chosen.train)
+        assert terms["crossing values"] == crossing_bytes
+        assert predicted_peak(crossing, [chosen], keep, BASE) == BASE + sum(terms.values())
+
+
+def test_gradients_of_a_cycle_have_a_pool_for_each_size(crossing: Manifest) -> None:
+    sizes = [kind.size * 4 for kind in crossing.kinds]
+    pairs = [subset(0, 2), subset(5), subset(3, 4)]
+    assert peak_terms(crossing, pairs, 0)["gradients"] == 2 * sizes[0] + sizes[1]
+    assert peak_terms(crossing, pairs, 0, accumulation=2)["gradients"] == 4 * sizes[0] + sizes[1]
+
+
+def test_sessions_are_those_of_the_kinds_that_run(crossing: Manifest) -> None:
+    """The forward of every kind; a backward of those alone that go down."""
+
+    def programs(chosen: Subset, keep: int) -> list[str]:
+        graphs = {name: msgspec.structs.replace(graph, working_bytes=0) for name, graph in crossing.graphs.items()}
+        found = []
+        for name, graph in graphs.items():
+            files = {x.file: msgspec.structs.replace(crossing.files[x.file], size=int(x is graph)) for x in graphs.values()}
+            alone = msgspec.structs.replace(crossing, graphs=graphs, files=crossing.files | files)
+            if peak_terms(alone, [chosen], keep)["sessions"]:
+                found.append(name)
+        return sorted(found)
+
+    forward = ["full_forward", "shared_forward"]
+    assert programs(subset(5), 0) == [*forward[:1], "shared_backward", *forward[1:]]
+    assert programs(subset(4), 0) == ["full_backward", *forward]
+    assert programs(subset(0, 5), 1) == ["full_backward", "full_forward", "shared_backward_kept", "shared_forward", "shared_forward_keep"]
+    assert programs(subset(0, 5), 0) == ["full_backward", "full_forward", "shared_backward", "shared_forward"]
 
 
 @pytest.mark.parametrize(("text", "expected"), [("none", 0), ("all", ALL), ("0", 0), ("7", 7), ("400", 400)])

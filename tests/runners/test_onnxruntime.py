@@ -18,6 +18,7 @@ from helpers.tiny_models import ARCHITECTURES, assert_steps_equal, largest_diffe
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.schedule import Method, Subset
 from lcsb_mobile.errors import BundleError, OptionError
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 from lcsb_mobile.training.optimizer import AdamW, LayerUpdate, update_layer
@@ -52,7 +53,7 @@ def open_runner(case: Exported, keep: int = 0) -> OnnxRuntimeRunner:
 
 def reference(case: Exported, step: Subset, seed: int) -> StepResult:
     model = case.model
-    return reference_step(model.config, model.layout, model.weights, step, packed_batch(seed), model.adapter(seed))
+    return reference_step(model_of(model.config), model.layout, model.weights, step, packed_batch(seed), model.adapter(seed))
 
 
 # Steps
@@ -151,19 +152,19 @@ def test_law_4(programs: MakeExported, name: str, method: Method) -> None:
     case = programs(name, tile=TILE)
     kind, layers = case.model.config.model_type, case.model.config.num_hidden_layers
     steps, batches = cycles(layers, method)
-    expected, _ = run_losses(case.model.runner(), case.adapter, steps, batches, 1e-3, DEFAULTS)
-    runner = open_runner(case)
-    found, adapter = run_losses(runner, case.adapter, steps, batches, 1e-3, DEFAULTS, runner.update_layer)
-    by_numpy, adapter_by_numpy = run_losses(runner, case.adapter, steps, batches, 1e-3, DEFAULTS)
+    layout, runner = case.model.layout, open_runner(case)
+    expected, _ = run_losses(case.model.runner(), layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
+    found, adapter = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS, runner.update_layer)
+    by_numpy, adapter_by_numpy = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
     for losses in (found, by_numpy):
         np.testing.assert_allclose(losses, expected, rtol=LOSS_TOLERANCE[kind], atol=0)
     assert not EXACT_ROOT or (by_numpy == found and np.array_equal(adapter, adapter_by_numpy))
     assert found[-2] < 0.85 * found[0]  # it learns: the same batch as in step 0
-    kept, _ = run_losses(open_runner(case, layers), case.adapter, steps, batches, 1e-3, DEFAULTS)
+    kept, _ = run_losses(open_runner(case, layers), layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
     np.testing.assert_allclose(kept, expected, rtol=KEPT_LOSS_TOLERANCE[kind], atol=0)
     # The implicit updates are seen by this test: without them the losses are others.
     still = msgspec.structs.replace(DEFAULTS, implicit_updates="none")
-    without, _ = run_losses(case.model.runner(), case.adapter, steps, batches, 1e-3, still)
+    without, _ = run_losses(case.model.runner(), layout, case.adapter, steps, batches, 1e-3, still)
     assert np.abs(np.array(without) / expected - 1).max() > 100 * LOSS_TOLERANCE[kind]
 
 
@@ -199,7 +200,7 @@ def test_update_layer_is_numpys(programs: MakeExported, count: int, with_gradien
         scalars = LayerUpdate(
             np.float32(1 - rate * DEFAULTS.weight_decay), np.float32(rate / (1 - beta1**count)), np.float32(math.sqrt(1 - beta2**count))
         )
-        theta, m, v, gradient = states(case.model.layout.size, seed)
+        theta, m, v, gradient = states(case.model.layout.sizes[0], seed)
         expected, found = (theta.copy(), m.copy(), v.copy()), (theta.copy(), m.copy(), v.copy())
         given_gradient = gradient.copy() if with_gradient else None
         update_layer(*expected, given_gradient, scalars, DEFAULTS)
@@ -209,15 +210,16 @@ def test_update_layer_is_numpys(programs: MakeExported, count: int, with_gradien
         assert given_gradient is None or np.array_equal(given_gradient, gradient)
 
 
-def test_update_in_rows_of_the_state(programs: MakeExported) -> None:
-    """As `AdamW` calls it: rows of [L, n] in place, the other rows left alone."""
+def test_update_in_parts_of_the_state(programs: MakeExported) -> None:
+    """As `AdamW` calls it: a layer's part of [N] in place, the other layers' left alone."""
     case = programs("llama", tile=TILE)
     adapters = case.adapter.copy(), case.adapter.copy()
-    optimizers = AdamW(adapters[0], DEFAULTS, open_runner(case).update_layer), AdamW(adapters[1], DEFAULTS)
+    slices = case.model.layout.slices
+    optimizers = AdamW(adapters[0], slices, DEFAULTS, open_runner(case).update_layer), AdamW(adapters[1], slices, DEFAULTS)
     generator = np.random.default_rng(0)
     for trained in ([0, 1, 2], [1], [2]):
         before = adapters[1].copy()
-        gradients = {layer: generator.standard_normal(case.model.layout.size).astype(np.float32) for layer in trained}
+        gradients = {layer: generator.standard_normal(case.model.layout.sizes[layer]).astype(np.float32) for layer in trained}
         for optimizer in optimizers:
             optimizer.update(gradients, 1e-3)
         assert_updates_equal(*((o.adapter, o.first_moment, o.second_moment) for o in optimizers), before)

@@ -49,7 +49,7 @@ def test_windows_matter(programs: MakeExported) -> None:
     """So that the test above sees them: two kinds of layers, and a token that has left the windows still counts for the others."""
     for name in ("qwen2", "gemma3"):
         config = programs(name, tile=TILE).model.config
-        assert {kind.window for kind in config.attention_kinds} == {None, 5} and len(set(config.layer_kinds)) == 2
+        assert {kind.window for kind in config.attention_kinds.values()} == {None, 5} and len(set(config.layer_types)) == 2
     case = programs("gemma3", tile=TILE)
     runner = open_runner(case)
     changed = [IDS[0] + 1, *IDS[1:]]

@@ -63,9 +63,10 @@ def test_a_result_lasts_until_the_next_step(programs: MakeExported) -> None:
     runner.evaluate(packed_batch(1), adapter + 1)
     runner.next_logits(packed_batch(2), 3, adapter)
     runner.decoder(adapter).start([5, 6, 7])
-    AdamW(adapter, DEFAULTS, runner.update_layer).update(result.gradients, 1e-3)
+    layout = case.model.layout
+    AdamW(adapter, layout.slices, DEFAULTS, runner.update_layer).update(result.gradients, 1e-3)
     assert_same(result, before)
-    assert not np.array_equal(adapter[0], case.adapter[0])
+    assert not np.array_equal(layout.vectors(adapter)[0], layout.vectors(case.adapter)[0])
 
 
 def test_nothing_is_written_to_what_is_given(programs: MakeExported) -> None:
@@ -127,7 +128,7 @@ def test_phases_are_timed(programs: MakeExported) -> None:
     case = programs("llama", tile=TILE)
     runner = open_runner(case)
     result = runner.step(subset([1]), packed_batch(), case.adapter)
-    AdamW(case.adapter.copy(), DEFAULTS, runner.update_layer).update(result.gradients, 1e-3)
+    AdamW(case.adapter.copy(), case.model.layout.slices, DEFAULTS, runner.update_layer).update(result.gradients, 1e-3)
     assert set(runner.clock.seconds) == {"embed", "forward", "head", "backward", "optimizer"}
 
 
@@ -143,13 +144,14 @@ def test_weights_are_fed_in_place(programs: MakeExported, name: str) -> None:
     base = bundle.weights[first.name].ctypes.data - first.offset
     seen = set()
     for graph in bundle.manifest.graphs.values():
-        for layer, feeds in enumerate(layer_weights(onnxruntime, bundle, graph.inputs)):
+        for layer, feeds in layer_weights(onnxruntime, bundle, graph.inputs).items():
             described = {x.name: x for x in graph.inputs if x.weight is not None}
             assert feeds.keys() == described.keys()
             for name_of_input, fed in feeds.items():
                 tensor = table[described[name_of_input].weight]
                 size = tensor.nbytes // (tensor.shape[0] if tensor.per_layer else 1)
-                assert fed.data_ptr() == base + tensor.offset + (layer * size if tensor.per_layer else 0)
+                assert tensor.per_layer == (layer is not None)
+                assert fed.data_ptr() == base + tensor.offset + (0 if layer is None else bundle.manifest.layers[layer].number * size)
                 assert tuple(fed.shape()) == described[name_of_input].shape
                 seen.add((tensor.name, layer))
     layers = case.model.config.num_hidden_layers

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.captured import MakeGraphs
+from helpers.captured import MakeModelGraphs
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_tiny
 from helpers.runners import TOLERANCE, some_subsets
 from helpers.tiny_models import WITH_BITS, assert_steps_equal, make_tiny, packed_batch, subset
@@ -75,9 +75,9 @@ def test_steps_do_not_depend_on_each_other(training_programs: MakeExported) -> N
         assert np.array_equal(gradient, again.gradients[layer])
 
 
-def test_vocabulary_in_one_chunk(graphs: MakeGraphs, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vocabulary_in_one_chunk(model_graphs: MakeModelGraphs, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_graph, "head_rows", lambda hidden_size: 4096)
-    case = export_tiny(make_tiny(tmp_path, "qwen2-untied"), graphs("qwen2-untied"), DEFAULTS)
+    case = export_tiny(make_tiny(tmp_path, "qwen2-untied"), model_graphs("qwen2-untied"), DEFAULTS)
     step, batch = subset([0, 1, 2]), packed_batch()
     assert_steps_equal(open_runner(case).step(step, batch, case.adapter), case.model.runner().step(step, batch, case.adapter), 6e-6)
 
@@ -87,7 +87,7 @@ def test_gradients_accumulate(training_programs: MakeExported) -> None:
     case = training_programs("llama")
     runner, eager = open_runner(case), case.model.runner()
     steps = [(subset([0, 1, 2]), packed_batch(0)), (subset([1], [2]), packed_batch(1)), (subset([0, 2]), packed_batch(2))]
-    expected = np.zeros_like(case.adapter)
+    expected = np.zeros((3, case.model.layout.sizes[0]), np.float32)
     runner.step(*steps[0], case.adapter)  # resets, then computes
     for number, (step, batch) in enumerate(steps):
         if number > 0:
@@ -109,10 +109,10 @@ def test_bad_subset_is_refused(training_programs: MakeExported) -> None:
         open_runner(case).step(subset([3]), packed_batch(), case.adapter)
 
 
-def test_missing_runtime(graphs: MakeGraphs, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_runtime(model_graphs: MakeModelGraphs, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "onnxruntime.training", hidden)
     with pytest.raises(MissingDependencyError, match=re.escape(how_to_install("onnxruntime-training"))):
         import_runtime()
     with pytest.raises(MissingDependencyError, match=re.escape(how_to_install("onnxruntime-training"))):
-        export_tiny(make_tiny(tmp_path, "llama"), graphs("llama"), DEFAULTS)
+        export_tiny(make_tiny(tmp_path, "llama"), model_graphs("llama"), DEFAULTS)

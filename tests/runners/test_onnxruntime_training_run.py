@@ -24,7 +24,7 @@ OTHERS = AdamWConfig(betas=(0.8, 0.95), eps=1e-3, weight_decay=0.3, clip_norm=0.
 
 
 def eager_losses(case: Exported, steps: Sequence[Subset], batches: Sequence[Batch], config: AdamWConfig) -> list[float]:
-    return run_losses(case.model.runner(), case.adapter, steps, batches, RATE, config)[0]
+    return run_losses(case.model.runner(), case.model.layout, case.adapter, steps, batches, RATE, config)[0]
 
 
 LAW_4 = [(name, method, DEFAULTS) for name in ARCHITECTURES for method in ("lcsb-exact", "lcsb-identity")]
@@ -62,5 +62,6 @@ def test_runner_with_our_adamw_gives_the_same_losses(training_programs: MakeExpo
     """As the trainer runs it: gradients from Module, the update by `AdamW`."""
     case = training_programs("llama")
     steps, batches = cycles(3, "lcsb-exact")
-    found, _ = run_losses(OnnxRuntimeTrainingRunner(case.bundle, threads=1), case.adapter, steps, batches, RATE, DEFAULTS)
+    runner = OnnxRuntimeTrainingRunner(case.bundle, threads=1)
+    found, _ = run_losses(runner, case.model.layout, case.adapter, steps, batches, RATE, DEFAULTS)
     np.testing.assert_allclose(found, eager_losses(case, steps, batches, DEFAULTS), rtol=LOSS_TOLERANCE["llama"], atol=0)

@@ -106,7 +106,9 @@ def merge(bundle: Bundle, options: MergeOptions, progress: Progress = lambda sta
     with open_checkpoint(path) as model, replace_directory(options.output, options.force) as directory:
         _check_model(path, model.config, manifest.model)
         own = BundleWeights(bundle, model)
-        merging = Merging(own if options.dequantized else model, own, model.config, manifest.adapter, adapter, options.dtype)
+        base = own if options.dequantized else model
+        shapes = checkpoint_weights(model.config) | dict(model.left_out)
+        merging = Merging(base, own, shapes, manifest.adapter, adapter, options.dtype)
         files = _write_weights(directory, merging, lambda done, total: progress("weights", done, total))
         _write_config(directory, path, model.raw, options.dtype)
         model.write_tokenizer(directory)
@@ -119,10 +121,15 @@ class Merging:
     """Tensors of the merged model as they are stored, in parts. Compares the base's adapted matrices with the bundle's on the way."""
 
     def __init__(
-        self, base: Base, own: BundleWeights, config: ModelConfig, layout: AdapterLayout, adapter: Float32Array, dtype: MergeDtype
+        self,
+        base: Base,
+        own: BundleWeights,
+        shapes: Mapping[str, tuple[int, ...]],
+        layout: AdapterLayout,
+        adapter: Float32Array,
+        dtype: MergeDtype,
     ) -> None:
-        self.base, self.own, self.scaling, self.dtype = base, own, layout.lora.scaling, dtype
-        self.shapes = checkpoint_weights(config)
+        self.base, self.own, self.shapes, self.scaling, self.dtype = base, own, shapes, layout.lora.scaling, dtype
         self.lora = {
             layout.module_name(layer, name): torch.from_numpy(view)
             for layer, vector in enumerate(layout.vectors(adapter))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,7 @@ class RandomModel(Checkpoint):
 
     def __init__(self, config: ModelConfig, options: RandomBundleOptions) -> None:
         self.config, self.description, self.seed = config, DESCRIPTION, options.seed
+        self.left_out: Mapping[str, tuple[int, ...]] = {}
 
     def read(self, name: str) -> Tensor:
         raise KeyError(name)

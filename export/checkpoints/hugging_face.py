@@ -34,6 +34,7 @@ class Checkpoint(abc.ABC):
     config: ModelConfig
     description: str  # one line for people: architecture, size, where the weights come from
     raw: Mapping[str, Any]  # what `config.json` holds
+    left_out: Mapping[str, tuple[int, ...]]  # tensors that no text needs, by name: their shapes. They can be read like others
 
     @abc.abstractmethod
     def read(self, name: str) -> Tensor:
@@ -81,6 +82,7 @@ class DirectoryCheckpoint(Checkpoint):
     raw: Mapping[str, Any]
     directory: Path
     files: Mapping[str, Path]
+    left_out: Mapping[str, tuple[int, ...]]
 
     def read(self, name: str) -> Tensor:
         with safe_open(self.files[name], framework="pt") as shard:
@@ -107,6 +109,7 @@ class GgufCheckpoint(Checkpoint):
         self.config = config
         self.raw = raw
         self.description = f"{_size(config)}, GGUF"
+        self.left_out: Mapping[str, tuple[int, ...]] = {}
         self._tensors = dict(tensors)
 
     def read(self, name: str) -> Tensor:
@@ -169,10 +172,11 @@ def _open_directory(directory: Path) -> DirectoryCheckpoint:
     expected = checkpoint_weights(config)
     files = _weight_files(directory, stored, expected)
     dtypes = _check_tensors(directory, files, expected)
-    left_out = [part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in stored)]
-    notes = [f"without {' and '.join(left_out)}"] if left_out else []
+    parts = [part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in stored)]
+    notes = [f"without {' and '.join(parts)}"] if parts else []
     description = ", ".join((_size(config), " and ".join(sorted(dtypes)), *notes))
-    return DirectoryCheckpoint(config, description, raw, directory, files)
+    others = {name: file for name, file in stored.items() if name.startswith(tuple(LEFT_OUT))}
+    return DirectoryCheckpoint(config, description, raw, directory, {**files, **others}, _shapes(others))
 
 
 def _open_gguf(path: Path) -> GgufCheckpoint:
@@ -251,6 +255,11 @@ def _check_tensors(directory: Path, files: Mapping[str, Path], expected: Mapping
     if faults:
         raise CheckpointError(f"{directory}: {'; '.join(faults)}")
     return dtypes
+
+
+def _shapes(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+    headers = {file: _read_header(file) for file in set(files.values())}
+    return {name: tuple(headers[file][name][1]) for name, file in files.items()}
 
 
 def _read_header(file: Path) -> dict[str, tuple[str, list[int]]]:

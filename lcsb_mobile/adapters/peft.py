@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lcsb_mobile.io.safetensors_reader import FLOATS, StoredTensors, open_tensor
 from lcsb_mobile.runs.checkpoint import FORMAT, read_adapter
 
 MODEL_FILE = "adapter_model.safetensors"
+TEXT_MODEL_PREFIXES = ("model.", "model.language_model.")
 PICKLED_FILE = "adapter_model.bin"
 MOST_FAULTS = 6  # of a file's tensors that an error names
 
@@ -91,9 +93,10 @@ def import_peft(directory: Path, bundle: Bundle, output: Path, force: bool = Fal
     layout = bundle.manifest.adapter
     config = read_config(directory / CONFIG_FILE, layout)
     file = _open_model(directory)
-    initial = _check(file, config, layout)
+    named = _as_the_file_calls(layout, file)
+    initial = _check(file, config, named)
     adapter = bundle.initial_adapter()
-    for name, view in layout.named(adapter):
+    for name, view in named.named(adapter):
         if name in file.tensors:
             view[:] = file.read(name)
         elif ".lora_B." in name:
@@ -103,6 +106,21 @@ def import_peft(directory: Path, bundle: Bundle, output: Path, force: bool = Fal
     save_adapter(output, layout, adapter)
     dtypes = tuple(sorted({tensor.dtype for tensor in file.tensors.values()}))
     return ImportedAdapter(str(output), config.base_model_name_or_path, config.r, layout.lora.scaling, dtypes, len(file.tensors), initial)
+
+
+def _as_the_file_calls(layout: AdapterLayout, file: StoredTensors) -> AdapterLayout:
+    """The layout with the prefix that the file's names have: transformers' class for text alone and that for a whole multimodal
+    checkpoint call the same layers differently. With its own where the names have another."""
+    for prefix in TEXT_MODEL_PREFIXES:
+        renamed = dataclasses.replace(layout, prefix=prefix)
+        if not file.tensors.keys().isdisjoint(_shapes(renamed)):
+            return renamed
+    return layout
+
+
+def _shapes(layout: AdapterLayout) -> dict[str, tuple[int, int]]:
+    """By PEFT's names."""
+    return {layout.tensor_name(layer, m.name): m.shape for layer, kind in enumerate(layout.kinds) for m in layout.matrices[kind]}
 
 
 def _open_model(directory: Path) -> StoredTensors:
@@ -137,7 +155,7 @@ def _check(file: StoredTensors, config: PeftConfig, layout: AdapterLayout) -> di
 
 
 def _tensor_faults(file: StoredTensors, layout: AdapterLayout) -> list[str]:
-    wanted = {layout.tensor_name(layer, m.name): m.shape for layer, kind in enumerate(layout.kinds) for m in layout.matrices[kind]}
+    wanted = _shapes(layout)
     faults = []
     for name, tensor in file.tensors.items():
         if name not in wanted:

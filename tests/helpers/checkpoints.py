@@ -11,6 +11,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers
 
 VOCABULARY = 131
@@ -114,3 +115,26 @@ def write_tokenizer(directory: Path) -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+
+
+VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48, "num_position_embeddings": 16}
+
+
+def write_multimodal(directory: Path, tied: bool, shards: bool = False) -> Any:
+    """Qwen3.5 with a vision tower, and a tensor of the layers for multi-token prediction that published checkpoints have. Returns its text
+    model by itself."""
+    text = SIZES | OWN_SIZES["qwen3_5_text"] | {"tie_word_embeddings": tied}
+    config = transformers.Qwen3_5Config(text_config=text, vision_config=VISION, tie_word_embeddings=tied)
+    model = transformers.Qwen3_5ForConditionalGeneration(config).eval()
+    random = random_model("qwen3_5_text", tied=tied)
+    model.model.language_model.load_state_dict(random.model.state_dict())
+    model.lm_head.load_state_dict(random.lm_head.state_dict())
+    model.save_pretrained(directory, max_shard_size="100KB" if shards else "5GB")
+    file = sorted(directory.glob("*.safetensors"))[0]
+    save_file(load_file(file) | {"mtp.fc.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
+    if shards:
+        index = json.loads((directory / "model.safetensors.index.json").read_text())
+        index["weight_map"]["mtp.fc.weight"] = file.name
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_tokenizer(directory)
+    return random

@@ -17,9 +17,10 @@ import pytest
 import torch
 import transformers
 from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json, small_export
-from helpers.checkpoints import write_checkpoint
+from helpers.checkpoints import write_checkpoint, write_multimodal
 from helpers.crossing_bundle import known_architecture
 from helpers.transformers_reference import TransformersReference
+from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import load_adapter, save_adapter
@@ -228,13 +229,7 @@ def test_adapters_in_peft_and_back(name: str, exported: Exported, tmp_path: Path
     base = merged(exported(name), initial_file(exported(name), tmp_path / "initial.safetensors"), tmp_path / "merged")
     lcsb("adapter", "export", own, "--bundle", exported(name).bundle, "--output", tmp_path / "peft")
     loaded = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft")).eval()
-    batch = batches(bundle, 1)[0]
-    one = Batch(batch.input_ids, batch.labels, np.arange(SEQ_LEN), np.zeros(SEQ_LEN, np.int64))
-    with torch.no_grad():
-        expected = loaded(torch.from_numpy(one.input_ids)[None]).logits[0].numpy()
-    runner = make_runner(bundle, threads=1)
-    for position in (0, 7, SEQ_LEN - 1):
-        np.testing.assert_allclose(runner.next_logits(one, position, adapter), expected[position], rtol=0, atol=2e-5 * np.abs(expected).max())
+    assert_logits_alike(bundle, adapter, loaded)
     lcsb("adapter", "import", tmp_path / "peft", "--bundle", exported(name).bundle, "--output", tmp_path / "back.safetensors")
     np.testing.assert_array_equal(load_adapter(tmp_path / "back.safetensors", bundle.manifest.adapter), adapter)
 
@@ -256,6 +251,47 @@ def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path
             found = [runner.next_logits(batch, position, bundle.initial_adapter()) for position in range(8, SEQ_LEN)]
             errors[quantizer] = float(np.square(np.stack(found) - exact[8:].numpy()).mean())
     assert errors["gptq"] < 0.9 * errors["search"], errors
+
+
+def test_a_multimodal_checkpoint(tmp_path: Path) -> None:
+    """The text model is trained; a merge keeps the tower; the adapter has the names of the whole model, and those of the text alone are read."""
+    write_multimodal(tmp_path / "checkpoint", tied=True)
+    arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3)
+    assert "without its vision tower" in lcsb("export", tmp_path / "checkpoint", "--output", tmp_path / "bundle", *arguments)
+    whole = RandomBundle(tmp_path / "checkpoint", tmp_path / "bundle")
+    bundle = Bundle.open(whole.bundle)
+    initial, own = (tmp_path / f"{name}.safetensors" for name in ("initial", "own"))
+    initial_file(whole, initial)
+    adapter = adapted(bundle, 1)
+    initial_file(whole, own, adapter)
+    merged(whole, initial, tmp_path / "merged")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("checkpoint", "merged"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(("model.visual.", "mtp.")))
+
+    lcsb("adapter", "export", own, "--bundle", whole.bundle, "--output", tmp_path / "peft")
+    model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32, attn_implementation="eager")
+    loaded = peft.PeftModel.from_pretrained(model, str(tmp_path / "peft")).eval()
+    assert_logits_alike(bundle, adapter, loaded)
+
+    file = tmp_path / "peft" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    assert all(".language_model.layers." in name for name in tensors)
+    save_file({name.replace("language_model.", ""): tensor for name, tensor in tensors.items()}, file)
+    lcsb("adapter", "import", tmp_path / "peft", "--bundle", whole.bundle, "--output", tmp_path / "back.safetensors")
+    np.testing.assert_array_equal(load_adapter(tmp_path / "back.safetensors", bundle.manifest.adapter), adapter)
+
+
+def assert_logits_alike(bundle: Bundle, adapter: Float32Array, loaded: Any) -> None:
+    """Our runner's with the adapter, and those of peft's model."""
+    batch = batches(bundle, 1)[0]
+    one = Batch(batch.input_ids, batch.labels, np.arange(SEQ_LEN), np.zeros(SEQ_LEN, np.int64))
+    with torch.no_grad():
+        expected = loaded(torch.from_numpy(one.input_ids)[None]).logits[0].numpy()
+    runner = make_runner(bundle, threads=1)
+    for position in (0, 7, SEQ_LEN - 1):
+        found = runner.next_logits(one, position, adapter)
+        np.testing.assert_allclose(found, expected[position], rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.training_api

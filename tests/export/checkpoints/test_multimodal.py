@@ -9,37 +9,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.checkpoints import OWN_SIZES, SIZES, random_model
+from helpers.checkpoints import write_multimodal
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.models import checkpoint_weights, layer_prefix
 
-VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48, "num_position_embeddings": 16}
-
-
-def write(directory: Path, tied: bool, shards: bool = False) -> Any:
-    """Qwen3.5 with a vision tower, and the layers for multi-token prediction that published checkpoints have."""
-    text = SIZES | OWN_SIZES["qwen3_5_text"] | {"tie_word_embeddings": tied}
-    config = transformers.Qwen3_5Config(text_config=text, vision_config=VISION, tie_word_embeddings=tied)
-    model = transformers.Qwen3_5ForConditionalGeneration(config).eval()
-    random = random_model("qwen3_5_text", tied=tied)
-    model.model.language_model.load_state_dict(random.model.state_dict())
-    model.lm_head.load_state_dict(random.lm_head.state_dict())
-    model.save_pretrained(directory, max_shard_size="100KB" if shards else "5GB")
-    file = sorted(directory.glob("*.safetensors"))[0]
-    save_file(load_file(file) | {"mtp.fc.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
-    if shards:
-        index = json.loads((directory / "model.safetensors.index.json").read_text())
-        index["weight_map"]["mtp.fc.weight"] = file.name
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    return random
-
-
 @pytest.mark.parametrize(("tied", "shards"), [(True, False), (False, True)])
 def test_the_text_model_is_read(tmp_path: Path, tied: bool, shards: bool) -> None:
-    expected = write(tmp_path, tied, shards).state_dict()
+    expected = write_multimodal(tmp_path, tied, shards).state_dict()
     with open_checkpoint(tmp_path) as checkpoint:
         config = checkpoint.config
         assert (config.model_type, config.tensor_prefix) == ("qwen3_5_text", "model.language_model.")
@@ -54,7 +33,7 @@ def test_the_text_model_is_read(tmp_path: Path, tied: bool, shards: bool) -> Non
 
 def test_a_text_model_under_the_names_of_the_multimodal_one(tmp_path: Path) -> None:
     """So transformers saves it after loading a multimodal checkpoint."""
-    write(tmp_path / "whole", tied=True)
+    write_multimodal(tmp_path / "whole", tied=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     model.save_pretrained(tmp_path / "text")
     model.config.save_pretrained(tmp_path / "text")
@@ -66,7 +45,7 @@ def test_a_text_model_under_the_names_of_the_multimodal_one(tmp_path: Path) -> N
 
 
 def test_parts_that_contradict_each_other(tmp_path: Path) -> None:
-    write(tmp_path, tied=True)
+    write_multimodal(tmp_path, tied=True)
     raw = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(raw | {"tie_word_embeddings": False}))
     with pytest.raises(CheckpointError, match="config.json: tie_word_embeddings is False, but True in text_config"):
@@ -77,7 +56,7 @@ def test_parts_that_contradict_each_other(tmp_path: Path) -> None:
 
 
 def test_a_missing_tensor_is_named_in_full(tmp_path: Path) -> None:
-    write(tmp_path, tied=True)
+    write_multimodal(tmp_path, tied=True)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.language_model.layers.1.linear_attn.A_log"]
     save_file(tensors, tmp_path / "model.safetensors")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from helpers.tiny_models import SEQ_LEN, TinyModel
+from helpers.tiny_models import TinyModel
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindGraphs, ModelGraphs, Setting
@@ -27,7 +27,7 @@ MakeDecoding = Callable[..., DecodeGraphs]
 
 
 def setting(model: TinyModel, tile: int | None = None) -> Setting:
-    return Setting(model_of(model.config), model.layout.lora, model.quantization, SEQ_LEN, tile)
+    return Setting(model_of(model.config), model.layout.lora, model.quantization, model.seq_len, tile)
 
 
 def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Array) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Arra
 
 def random_hidden(model: TinyModel, seed: int = 0) -> dict[str, Tensor]:
     """h and g."""
-    h, g = torch.randn(2, SEQ_LEN, model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+    h, g = torch.randn(2, model.seq_len, model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
     return {"h": h, "g": g}
 
 

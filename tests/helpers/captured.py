@@ -11,7 +11,7 @@ from torch import Tensor
 from helpers.tiny_models import TinyModel
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
-from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindGraphs, ModelGraphs, Setting
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindGraphs, ModelGraphs, Projections, Setting
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.models.kinds import bound_values
@@ -41,6 +41,14 @@ def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Arra
     feeds |= bound_values(whole.kinds[place.kind], place, tables.make({**tables.consts, **stored, **ids}), {})
     feeds["adapter"] = torch.from_numpy(model.layout.vectors(adapter)[layer])
     return feeds
+
+
+def block(model: TinyModel, layer: int, h: Tensor, adapter: Tensor, feeds: Mapping[str, Tensor], tile: int | None = None) -> Tensor:
+    """A layer's output in plain torch; `feeds` as `layer_feeds` gives them."""
+    whole, layout = model_of(model.config), model.layout
+    linear = Projections(feeds, layout.views(layer, adapter), layout.lora.scaling, tile)
+    (out,) = whole.kinds[whole.places[layer].kind].block({**feeds, "h": h}, feeds, linear)
+    return out
 
 
 def random_hidden(model: TinyModel, seed: int = 0) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 6,
         "linear_key_head_dim": 24,
-        "linear_value_head_dim": 14,
+        "linear_value_head_dim": 20,
         "rms_norm_eps": 1e-4,  # the norm of what the delta rule reads divides by almost nothing now and then, and so makes rounding large
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.34},  # 4 of 12
     },

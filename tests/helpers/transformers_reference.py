@@ -37,9 +37,14 @@ class TransformersReference:
 
     @classmethod
     def of(cls, model: TinyModel) -> TransformersReference:
-        names = [module.rpartition(".")[2] for module in model.layout.modules(0)]
-        lora = peft.LoraConfig(r=model.layout.lora.rank, lora_alpha=model.layout.lora.alpha, target_modules=names, task_type="CAUSAL_LM")
-        return cls(peft.get_peft_model(dequantized(model), lora).eval(), model.layout)
+        return cls.over(dequantized(model), model.layout)
+
+    @classmethod
+    def over(cls, base: Any, layout: AdapterLayout) -> TransformersReference:
+        """On transformers' model, which is changed."""
+        names = sorted({module.rpartition(".")[2] for layer in range(layout.num_layers) for module in layout.modules(layer)})
+        lora = peft.LoraConfig(r=layout.lora.rank, lora_alpha=layout.lora.alpha, target_modules=names, task_type="CAUSAL_LM")
+        return cls(peft.get_peft_model(base, lora).eval(), layout)
 
     def logits(self, ids: Tensor, adapter: Float32Array) -> Tensor:
         """(T, V) of one example, int64 (T,)."""

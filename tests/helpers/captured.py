@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from helpers.tiny_models import SEQ_LEN, TinyModel
+from helpers.tiny_models import TinyModel
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
-from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindGraphs, ModelGraphs, Setting
+from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindGraphs, ModelGraphs, Projections, Setting
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.models.kinds import bound_values
@@ -27,7 +27,7 @@ MakeDecoding = Callable[..., DecodeGraphs]
 
 
 def setting(model: TinyModel, tile: int | None = None) -> Setting:
-    return Setting(model_of(model.config), model.layout.lora, model.quantization, SEQ_LEN, tile)
+    return Setting(model_of(model.config), model.layout.lora, model.quantization, model.seq_len, tile)
 
 
 def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Array) -> dict[str, Tensor]:
@@ -43,9 +43,17 @@ def layer_feeds(model: TinyModel, layer: int, batch: Batch, adapter: Float32Arra
     return feeds
 
 
+def block(model: TinyModel, layer: int, h: Tensor, adapter: Tensor, feeds: Mapping[str, Tensor], tile: int | None = None) -> Tensor:
+    """A layer's output in plain torch; `feeds` as `layer_feeds` gives them."""
+    whole, layout = model_of(model.config), model.layout
+    linear = Projections(feeds, layout.views(layer, adapter), layout.lora.scaling, tile)
+    (out,) = whole.kinds[whole.places[layer].kind].block({**feeds, "h": h}, feeds, linear)
+    return out
+
+
 def random_hidden(model: TinyModel, seed: int = 0) -> dict[str, Tensor]:
     """h and g."""
-    h, g = torch.randn(2, SEQ_LEN, model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+    h, g = torch.randn(2, model.seq_len, model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
     return {"h": h, "g": g}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.manifests import kinds_of, layers_of
-from helpers.tiny_models import SEQ_LEN, TinyModel
+from helpers.tiny_models import TinyModel
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Graph, Manifest
@@ -56,7 +56,7 @@ def small_head_chunks() -> Iterator[None]:
 
 
 def step_parts(model: TinyModel, blocks: ModelGraphs) -> StepParts:
-    norm, norm_backward = capture_final_norm(blocks.model, SEQ_LEN)
+    norm, norm_backward = capture_final_norm(blocks.model, model.seq_len)
     return StepParts(model.layout, model.quantization, blocks, norm, norm_backward, model.table)
 
 
@@ -93,10 +93,10 @@ def manifest_of(model: TinyModel, target: Target, optimizer: AdamWConfig, graphs
         source="tests",
         model=model.config,
         lora=model.layout.lora,
-        kinds=kinds_of(model_of(model.config), model.layout.lora, SEQ_LEN),
+        kinds=kinds_of(model_of(model.config), model.layout.lora, model.seq_len),
         layers=layers_of(model_of(model.config), model.layout.lora),
         quantization=model.quantization,
-        seq_len=SEQ_LEN,
+        seq_len=model.seq_len,
         seed=0,
         schedule_config=schedule,
         schedule=make_schedule(schedule, model.config.num_hidden_layers),

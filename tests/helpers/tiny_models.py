@@ -40,6 +40,7 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 # Models of several kinds of layers, of which some ask for whole chunks of tokens.
 HYBRIDS: dict[str, tuple[str, bool, dict[str, Any]]] = {"lfm2": ("lfm2", True, {}), "qwen3_5": ("qwen3_5_text", True, {})}
 HYBRID_SEQ_LEN = 64
+HYBRID_EXAMPLES = (25, 1, 30)  # one of them across the edge of a chunk of 32
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # one model each
 # Every model, and both kinds of blocks and of heads: how weights are decompressed does not depend on the architecture.
 # (model, (bits, embedding_bits)); the second table has the first bits alone.
@@ -58,6 +59,7 @@ class TinyModel:
     table: tuple[WeightTensor, ...]
     weights: MappedWeights
     errors: Mapping[str, float]
+    seq_len: int = SEQ_LEN
 
     def runner(self) -> EagerRunner:
         return EagerRunner(model_of(self.config), self.layout, self.weights)
@@ -72,21 +74,20 @@ class TinyModel:
 MakeTiny = Callable[..., TinyModel]
 
 
-def make_tiny(
-    directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, seq_len: int = SEQ_LEN
-) -> TinyModel:
+def make_tiny(directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None) -> TinyModel:
     """Groups of 8, which divides the widths 48, 72 and 80; rank 4. `layers` replaces the model's own depth."""
     model_type, tied, overrides = (MODELS | HYBRIDS)[model]
     if layers is not None:
         overrides = overrides | {"num_hidden_layers": layers}
         if model_type == "gemma3_text":
             overrides["layer_types"] = [("sliding_attention", "full_attention")[layer % 2] for layer in range(layers)]
+    seq_len = HYBRID_SEQ_LEN if model in HYBRIDS else SEQ_LEN
     quantization = QuantizationConfig(bits=bits, embedding_bits=embedding_bits, group_size=8)  # type: ignore[arg-type]
     with open_checkpoint(write_checkpoint(directory / "huggingface", model_type, tied=tied, **overrides)) as checkpoint:
         config = checkpoint.config
         table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, seq_len, lambda done, total: None)
-    layout = lora_layout(model_of(config), LORA)
-    return TinyModel(directory, config, quantization, layout, table, MappedWeights(directory / WEIGHTS_FILE, table), errors)
+    layout, weights = lora_layout(model_of(config), LORA), MappedWeights(directory / WEIGHTS_FILE, table)
+    return TinyModel(directory, config, quantization, layout, table, weights, errors, seq_len)
 
 
 def example(seed: int, length: int) -> Batch:
@@ -110,8 +111,10 @@ def pack(examples: Sequence[Batch], seq_len: int = SEQ_LEN) -> Batch:
     return Batch(joined("input_ids"), joined("labels"), joined("position_ids"), segments)
 
 
-def packed_batch(seed: int = 0) -> Batch:
-    return pack([example(seed * 100 + number, length) for number, length in enumerate(EXAMPLES)])
+def packed_batch(seed: int = 0, seq_len: int = SEQ_LEN) -> Batch:
+    """Of SEQ_LEN tokens or of HYBRID_SEQ_LEN."""
+    lengths = {SEQ_LEN: EXAMPLES, HYBRID_SEQ_LEN: HYBRID_EXAMPLES}[seq_len]
+    return pack([example(seed * 100 + number, length) for number, length in enumerate(lengths)], seq_len)
 
 
 def subset(train: Sequence[int], propagate: Sequence[int] = ()) -> Subset:

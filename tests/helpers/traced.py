@@ -14,7 +14,25 @@ from lcsb_mobile.export.models.tables import token_tables
 
 # What lowers to one or two small operators. None of index, gather, scatter, copy or empty is among them.
 OPERATORS = frozenset(
-    {"_softmax", "abs", "add", "alias", "bmm", "cat", "clone", "computed_once", "detach", "div", "exp", "expand", "full", "getitem", "mean", "mm", "mul"}
+    {
+        "_softmax",
+        "abs",
+        "add",
+        "alias",
+        "bmm",
+        "cat",
+        "clone",
+        "computed_once",
+        "detach",
+        "div",
+        "exp",
+        "expand",
+        "full",
+        "getitem",
+        "mean",
+        "mm",
+        "mul",
+    }
     | {"neg", "permute", "pow", "reciprocal", "relu", "rsqrt", "rsub", "sigmoid", "slice", "split_with_sizes", "sub", "sum", "unsqueeze"}
     | {"view"}
 )

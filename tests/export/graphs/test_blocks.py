@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import torch
-from helpers.captured import MakeGraphs, close, layer_feeds, run
+from helpers.captured import MakeGraphs, block, close, layer_feeds, run
 from helpers.tiny_models import (
     ARCHITECTURES,
-    LORA,
     MODELS,
     SEQ_LEN,
     WITH_BLOCK_BITS,
@@ -27,13 +24,13 @@ from torch import Tensor
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.schedule import Subset
-from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import OptionError
-from lcsb_mobile.export.graphs.blocks import ACTIVATION_INPUTS, BACKWARD_INPUTS, BlockGraphs, make_block
+from lcsb_mobile.export.graphs.blocks import KindGraphs
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.head import capture_final_norm, cross_entropy
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
-from lcsb_mobile.export.weights.layer_tensors import layer_tensors
+from lcsb_mobile.export.weights.layer_tensors import kind_tensors
 from lcsb_mobile.export.weights.quantization import dequantize
 
 # Relative to the largest element of a layer's gradient. Both sides are float32; sums run in another order, and the reference's
@@ -45,7 +42,7 @@ QUANTIZATIONS = [(4, 8), (8, 4), (4, 4)]  # bits of blocks, bits of embedding an
 
 
 def reference(model: TinyModel, step: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
-    return reference_step(model.config, model.layout, model.weights, step, batch, adapter)
+    return reference_step(model_of(model.config), model.layout, model.weights, step, batch, adapter)
 
 
 # The eager runner
@@ -108,7 +105,7 @@ def test_gradient_is_the_slope_of_the_loss(tiny: MakeTiny) -> None:
     gradients = reference(model, everything, batch, adapter).gradients
     for layer in range(3):
         direction = np.zeros_like(adapter)
-        direction[layer] = gradients[layer] / np.linalg.norm(gradients[layer])
+        direction[model.layout.slices[layer]] = gradients[layer] / np.linalg.norm(gradients[layer])
         up, down = (reference(model, everything, batch, adapter + s * 5e-3 * direction).loss for s in (1, -1))
         assert (up - down) / 1e-2 == pytest.approx(float(np.linalg.norm(gradients[layer])), rel=5e-3)
 
@@ -146,12 +143,11 @@ def head_rows(model: TinyModel, name: str) -> Tensor:
 def test_graphs_equal_the_block(tiny: MakeTiny, graphs: MakeGraphs, name: str, bits: int) -> None:
     """Law 3, one block: captured forward equals the block, captured backward its autograd, for a layer of each kind."""
     model, captured = tiny(name, bits), graphs(name, bits)
-    block = make_block(model.config, LORA.scaling)
     for layer in range(2):
         feeds = layer_feeds(model, layer, packed_batch(), model.adapter())
         h, g = torch.randn(2, SEQ_LEN, model.config.hidden_size, generator=torch.Generator().manual_seed(layer))
         h, adapter = h.requires_grad_(), feeds["adapter"].clone().requires_grad_()
-        out = block(h, feeds["cos"], feeds["sin"], feeds["mask"], model.layout.views(adapter), feeds)
+        out = block(model, layer, h, adapter, feeds)
         dh, d_adapter = torch.autograd.grad(out, [h, adapter], g)
         feeds |= {"h": h.detach(), "g": g}
         # The same operations, decomposed: measured equal forward, 3e-7 of the largest element backward.
@@ -161,15 +157,10 @@ def test_graphs_equal_the_block(tiny: MakeTiny, graphs: MakeGraphs, name: str, b
         close(found_d_adapter, d_adapter, 1e-6)
 
 
-@functools.cache
-def final_norm_graphs(config: ModelConfig) -> tuple[CapturedGraph, CapturedGraph]:
-    return capture_final_norm(config, SEQ_LEN)
-
-
-def chained_step(model: TinyModel, graphs: BlockGraphs, step: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
+def chained_step(model: TinyModel, graphs: KindGraphs, step: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
     """A step by captured graphs alone, as a device's host loop makes it."""
     layers = [layer_feeds(model, layer, batch, adapter) for layer in range(model.config.num_hidden_layers)]
-    norm, norm_backward = final_norm_graphs(model.config)
+    norm, norm_backward = capture_final_norm(model_of(model.config), SEQ_LEN)
     inputs = [head_rows(model, "embed_tokens.weight")[batch.input_ids] * model.config.embedding_scale]
     for feeds in layers:
         inputs.append(run(graphs.forward, feeds | {"h": inputs[-1]})[0])
@@ -202,10 +193,10 @@ def test_chained_graphs_equal_the_model(tiny: MakeTiny, graphs: MakeGraphs, name
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_inputs_and_outputs(tiny: MakeTiny, graphs: MakeGraphs, name: str) -> None:
     model, captured = tiny(name), graphs(name)
-    tensors = layer_tensors(model.config, model.quantization)
+    tensors = kind_tensors(captured.kind, model.quantization)
     read_back = [tensor for tensor in tensors if tensor != "mlp.down_proj.bias"]  # it is added last, no gradient depends on it
-    assert captured.forward.inputs == (*ACTIVATION_INPUTS, *tensors)
-    assert captured.backward.inputs == (*BACKWARD_INPUTS, *read_back)
+    assert captured.forward.inputs == ("h", "cos", "sin", "mask", "adapter", *tensors)
+    assert captured.backward.inputs == ("h", "g", "cos", "sin", "mask", "adapter", *read_back)
     assert captured.forward_keep.inputs == captured.forward.inputs
     assert [x for x in captured.backward_kept.inputs if x not in captured.kept] == [
         x for x in captured.backward.inputs if x in captured.backward_kept.inputs

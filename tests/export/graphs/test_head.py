@@ -11,7 +11,7 @@ from torch.nn import functional
 from lcsb_mobile.bundle.weights import HEAD_CHUNK_BYTES, head_rows
 from lcsb_mobile.export.graphs import head
 from lcsb_mobile.export.graphs.head import capture_final_norm, chunk_bounds, cross_entropy
-from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models import architecture, model_of
 
 VOCABULARY, HIDDEN = 131, 48
 
@@ -77,7 +77,7 @@ def test_rows_of_a_chunk() -> None:
 @pytest.mark.parametrize("model", ARCHITECTURES)
 def test_final_norm_graphs(tiny: MakeTiny, model: str) -> None:
     config = tiny(model).config
-    forward, backward = capture_final_norm(config, 9)
+    forward, backward = capture_final_norm(model_of(config), 9)
     norm = architecture(config.model_type).final_norm
     x, g, weight = torch.randn(9, HIDDEN, requires_grad=True), torch.randn(9, HIDDEN), torch.randn(HIDDEN)
     y = norm(x, weight, config)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.captured import TILE, TILES, MakeGraphs, close, layer_feeds, random_hidden, run
-from helpers.tiny_models import ARCHITECTURES, LORA, WITH_BLOCK_BITS, MakeTiny, packed_batch
+from helpers.captured import TILE, TILES, MakeGraphs, block, close, layer_feeds, random_hidden, run
+from helpers.tiny_models import ARCHITECTURES, WITH_BLOCK_BITS, MakeTiny, packed_batch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from lcsb_mobile.bundle.weights import MOST_TILES, TILE_BYTES, tile_rows
-from lcsb_mobile.export.graphs.blocks import Projections, make_block
+from lcsb_mobile.export.graphs.blocks import Projections
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
 from lcsb_mobile.export.models.layers import gated_mlp, silu
 from lcsb_mobile.export.weights.quantization import quantize
@@ -77,8 +77,7 @@ def test_block_in_tiles_equals_the_whole(tiny: MakeTiny, name: str, bits: int) -
 
     def block_and_gradients(tile: int | None) -> list[Tensor]:
         h, adapter = feeds["h"].clone().requires_grad_(), feeds["adapter"].clone().requires_grad_()
-        block = make_block(model.config, LORA.scaling, tile)
-        out = block(h, feeds["cos"], feeds["sin"], feeds["mask"], model.layout.views(adapter), feeds)
+        out = block(model, 1, h, adapter, feeds, tile)
         return [out.detach(), *torch.autograd.grad(out, [h, adapter], feeds["g"])]
 
     expected = block_and_gradients(None)

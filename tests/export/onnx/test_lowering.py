@@ -80,6 +80,17 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "power": (lambda a: (a * a + 1.0) ** 3, [(3, 4)]),
     "rsqrt": (lambda a: torch.rsqrt(a * a + 1.0), [(3, 4)]),
     "clone": (lambda a: a.clone() + 1.0, [(3, 4)]),
+    "abs": (torch.abs, [(3, 4)]),
+    "exp": (torch.exp, [(3, 4)]),
+    "relu": (torch.relu, [(3, 4)]),
+    "equal, as a number": (lambda a: (a == a[:, :1]).float(), [(3, 4)]),
+    "and": (lambda a: ((a == a[:, :1]) & (a == a[:1])).float(), [(3, 4)]),
+    "logical and": (lambda a: torch.logical_and(a == a[:, :1], a == a[:1]).float(), [(3, 4)]),
+    "where": (lambda a, b: torch.where(a == a[:, :1], a, b), [(3, 4), (3, 4)]),
+    "the gradient of a part that is not used": (
+        lambda a, g: torch.func.vjp(lambda x: torch.split(x, [3, 1], 1)[0] * 2.0, a)[1](g)[0],
+        [(3, 4), (3, 3)],
+    ),
 }
 
 
@@ -90,6 +101,14 @@ def test_each_rule(tmp_path: Path, case: str) -> None:
     lower_function(function, args, tmp_path / "rule.onnx")
     (found,) = run_file(tmp_path / "rule.onnx", {f"x{number}": arg for number, arg in enumerate(args)})
     np.testing.assert_allclose(found, function(*args).numpy(), rtol=1e-6, atol=1e-6)  # sums of at most five products
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gather_by_index(tmp_path: Path, axis: int) -> None:
+    x, index = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 2, 1])
+    lower_function(lambda a, i: torch.index_select(a, axis, i), [x, index], tmp_path / "gather.onnx")
+    (found,) = run_file(tmp_path / "gather.onnx", {"x0": x, "x1": index})
+    assert np.array_equal(found, torch.index_select(x, axis, index).numpy())
 
 
 # Structure

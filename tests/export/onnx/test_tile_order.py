@@ -19,7 +19,7 @@ from helpers.tiny_models import ARCHITECTURES, MakeTiny, packed_batch
 from onnx import numpy_helper
 from torch import Tensor
 
-from lcsb_mobile.export.graphs.blocks import BlockGraphs
+from lcsb_mobile.export.graphs.blocks import KindGraphs
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.onnx import lowering
 from lcsb_mobile.export.onnx.settings import SETTINGS
@@ -120,7 +120,7 @@ def test_whole_matrices_wait_for_nothing(graphs: MakeGraphs, tmp_path: Path, nam
 # Numbers
 
 
-def all_feeds(tiny: MakeTiny, blocks: BlockGraphs, name: str) -> dict[str, Tensor]:
+def all_feeds(tiny: MakeTiny, blocks: KindGraphs, name: str) -> dict[str, Tensor]:
     model = tiny(name)
     feeds = layer_feeds(model, 1, packed_batch(), model.adapter()) | random_hidden(model)
     return feeds | dict(zip(blocks.kept, run(blocks.forward_keep, feeds)[1:], strict=True))

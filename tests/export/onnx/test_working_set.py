@@ -81,3 +81,11 @@ def test_a_program_with_a_loop_is_left_out(tmp_path: Path) -> None:
     graph = body.graph("body", (iteration, going, carried), [body.op("Identity", going), body.op("Neg", carried)])
     (result,) = b.loop(b.const(3, np.int64), [x], graph, 0)
     assert working_bytes(save(tmp_path / "loop.onnx", b, [x], result, (2, 256))) is None
+
+
+def test_a_free_dimension_has_the_size_that_is_said(tmp_path: Path) -> None:
+    """As the update of a layer's vector has it, which serves vectors of any size."""
+    b, x = GraphBuilder(), value("x", "float32", ("n", 256))
+    save_model(b, tmp_path / "free.onnx", [x], {"y": (b.op("Neg", b.op("Neg", x)), "float32", ("n", 256))})
+    assert held_bytes(tmp_path / "free.onnx", 3) == (3 * ROW, 3 * ROW)
+    assert working_bytes(tmp_path / "free.onnx", 5) == round((HOLES + LARGE_HOLES) * 5 * ROW)

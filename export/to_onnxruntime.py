@@ -31,7 +31,7 @@ from lcsb_mobile.export.onnx.step_graph import const_feeds, embed, final_norm, h
 from lcsb_mobile.export.onnx.working_set import working_bytes
 from lcsb_mobile.export.target import ExportRequest
 
-__all__ = ["TOOLS", "export_programs", "check_model", "import_tools", "runtime_settings"]
+__all__ = ["TOOLS", "check_model", "export_programs", "import_tools", "runtime_settings"]
 
 TOOLS: tuple[str, ...] = ()
 

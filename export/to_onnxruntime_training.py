@@ -28,7 +28,7 @@ from lcsb_mobile.export.target import ExportRequest
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import CHECKPOINT_FILE
 
-__all__ = ["TOOLS", "export_programs", "check_model", "import_tools", "runtime_settings"]
+__all__ = ["TOOLS", "check_model", "export_programs", "import_tools", "runtime_settings"]
 
 TOOLS = ("onnxruntime-training-cpu",)
 TARGET = "onnxruntime-training"

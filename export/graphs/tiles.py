@@ -6,6 +6,7 @@ Matrices that are walked through together, tile by tile, as an MLP's three are, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import networkx
 from torch.fx import Graph, Node
@@ -19,9 +20,10 @@ Cuts = dict[Node, int]  # slices that cut a tile out of packed weights or their 
 
 def stages(graph: Graph) -> list[Cuts]:
     """Tiles of two matrices are of one stage where a product with the one comes of a single tile of the other, of the same number."""
-    dequantized = {node: [source for source in node.all_input_nodes if source.op != "placeholder"] for node in graph.nodes if op_name(node) in DEQUANTIZE}
+    dequantizing = [node for node in graph.nodes if op_name(node) in DEQUANTIZE]
+    dequantized = {node: [source for source in node.all_input_nodes if source.op != "placeholder"] for node in dequantizing}
     cuts = _numbers([cut for found in dequantized.values() for cut in found])
-    tensors = {cut: cut.args[0] for cut in cuts}
+    tensors: dict[Node, Any] = {cut: cut.args[0] for cut in cuts}
     behind = {tensor: tiles_behind(graph, {cut: cuts[cut] for cut in cuts if tensors[cut] is tensor}) for tensor in set(tensors.values())}
     together = networkx.Graph()
     together.add_nodes_from(behind)
@@ -38,10 +40,10 @@ def stages(graph: Graph) -> list[Cuts]:
 
 def _numbers(cuts: list[Node]) -> Cuts:
     size: dict[object, int] = {}  # (tensor, axis) -> the size of its tiles; the last may be smaller
-    for cut in cuts:
-        tensor, axis, start, stop = cut.args[:4]
+    places: dict[Node, Any] = {cut: cut.args[:4] for cut in cuts}
+    for tensor, axis, start, stop in places.values():
         size[tensor, axis] = max(size.get((tensor, axis), 0), stop - start)
-    return {cut: cut.args[2] // size[cut.args[:2]] for cut in cuts}
+    return {cut: start // size[tensor, axis] for cut, (tensor, axis, start, _) in places.items()}
 
 
 def tiles_behind(graph: Graph, cuts: Mapping[Node, int]) -> dict[Node, frozenset[int]]:

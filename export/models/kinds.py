@@ -20,8 +20,8 @@ Values = Mapping[str, Tensor]
 class Memory(Protocol):
     """What a block remembers of the tokens before while a text is written: its `states`, by name.
 
-    Of a prompt (`decoding` is False, T tokens of which the first may be followed by padding) a block keeps what there is to remember; of one
-    further token (`decoding` is True) it reads what was and keeps what is to be.
+    Of a prompt (`decoding` is False, T tokens, the last of them padding) a block keeps what there is to remember; of one further token
+    (`decoding` is True) it reads what was and keeps what is to be.
     """
 
     decoding: bool
@@ -67,7 +67,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class State:
-    """What a block remembers under one name, float32. `shape`: by position that of a token's place, of which there are T; else the whole."""
+    """What a block remembers under one name, float32. `shape`: by position that of a token's place, of which there are T; else of all."""
 
     shape: tuple[int, ...]
     by_position: bool

@@ -43,6 +43,7 @@ MULTIMODAL = "qwen3_5"
 TEXT = "qwen3_5_text"
 READS = ("within", "carried", "real", *convolution.READS)
 STATE = "state"
+GROUPS = 2  # of heads that are mixed one after the other, at most
 MROPE = ("mrope_section", "mrope_interleaved")  # a text's positions are the same on all three axes
 
 
@@ -162,7 +163,7 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
         z = in_tiles(linear, "linear_attn.in_proj_z", y)
         a, b = (y @ w[f"linear_attn.in_proj_{name}.weight"].t() for name in "ab")
         g = softplus(a + w["linear_attn.dt_bias"]) * w["linear_attn.decay"]
-        mix = linear.within_sequences(lambda *tokens: _mixed(*tokens, x, w["linear_attn.conv1d.weight"], rule, memory))
+        mix = linear.within_sequences(partial(_mixed, x=x, conv=w["linear_attn.conv1d.weight"], rule=rule, memory=memory))
         y = rms_norm(mix(q, k, v, g, sigmoid(b)), w["linear_attn.norm.weight"], config.rms_norm_eps)  # of weight w, not 1 + w
         y = (y * silu(split_heads(z, rule.value_head_dim))).reshape(-1, value)
         return finish(x["h"] + in_tiles(linear, "linear_attn.out_proj", y), w, linear, config)
@@ -191,9 +192,6 @@ def _linear_kind(config: ModelConfig) -> BlockKind:
     )
 
 
-GROUPS = 2  # of heads, at most
-
-
 def _mixed(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, x: Values, conv: Tensor, rule: LinearAttention, memory: Memory | None
 ) -> Tensor:
@@ -220,9 +218,7 @@ def _mixed_group(sizes: list[int], x: Values, rule: LinearAttention, group: Tens
     return _read(q, k, v, g, beta, x, rule, None)
 
 
-def _read(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, x: Values, rule: LinearAttention, memory: Memory | None
-) -> Tensor:
+def _read(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, x: Values, rule: LinearAttention, memory: Memory | None) -> Tensor:
     """Of some heads, after the convolution."""
     q, k = (split_heads(part, rule.key_head_dim) for part in (q, k))
     q, k = l2_norm(q) * rule.key_head_dim**-0.5, l2_norm(k)

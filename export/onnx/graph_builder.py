@@ -135,7 +135,7 @@ def _initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
 
 
-def _output(b: GraphBuilder, name: str, result: ir.Value, dtype: str, shape: Sequence[int]) -> ir.Value:
+def _output(b: GraphBuilder, name: str, result: ir.Value, dtype: str, shape: Sequence[int | str]) -> ir.Value:
     """The value under its output's name; one that is not a node's own, or is another output already, through a node of its own."""
     if result.name != name and (result.producer() is None or result.type is not None):
         result = b.op("Identity", result, name=name)
@@ -143,7 +143,9 @@ def _output(b: GraphBuilder, name: str, result: ir.Value, dtype: str, shape: Seq
     return result
 
 
-def save_model(b: GraphBuilder, path: Path, inputs: Sequence[ir.Value], outputs: Mapping[str, tuple[ir.Value, str, Sequence[int]]]) -> None:
+def save_model(
+    b: GraphBuilder, path: Path, inputs: Sequence[ir.Value], outputs: Mapping[str, tuple[ir.Value, str, Sequence[int | str]]]
+) -> None:
     """Writes the model. `outputs`: name -> (value, dtype, shape). Nodes that nothing uses are removed from every subgraph:
     one decompression left in a loop's body would run at each of its iterations. The first output's node is written last: ONNX
     Runtime walks back from the last node first, so all that leads to this output is run before what only others need."""

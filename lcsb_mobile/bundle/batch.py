@@ -35,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """`loss`: mean over the counted labels. `gradients`: layer number -> float32 of the size of its vector, for the trained layers only; they may be
+    """`loss`: mean over the counted labels. `gradients`: layer -> float32 [n] of its adapter, for the trained layers only; they may be
     views of the runtime's own buffer, which its next step overwrites; whoever asked for the step may change them."""
 
     loss: float

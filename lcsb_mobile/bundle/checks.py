@@ -118,7 +118,8 @@ def _kind_faults(manifest: Manifest) -> Iterator[str]:
                 yield f"{where}: {matrix.name!r}: expected positive dimensions, found {list(matrix.shape)} at {matrix.offset}"
         for state in kind.state:
             if not 1 <= len(state.shape) <= MOST_DIMENSIONS or min(state.shape) < 1 or math.prod(state.shape) * FLOAT > BUFFER_BYTES:
-                yield f"{where}: state {state.name!r}: expected positive dimensions of at most {BUFFER_BYTES} bytes, found {list(state.shape)}"
+                expected = f"positive dimensions of at most {BUFFER_BYTES} bytes"
+                yield f"{where}: state {state.name!r}: expected {expected}, found {list(state.shape)}"
         for field in ("flops", "decompressed_bytes"):
             if min(msgspec.structs.astuple(getattr(kind, field))) < 0:
                 yield f"{where}: {field}: expected 0 or more, found {getattr(kind, field)}"

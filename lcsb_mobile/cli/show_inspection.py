@@ -7,15 +7,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from lcsb_mobile.bundle.manifest import Graph, GraphTensor
+from lcsb_mobile.bundle.programs import Role, program_name
 from lcsb_mobile.bundle.weights import LAYERS
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.planning.inspection import Inspection, KeepSummary, StepSummary, WeightSummary
 
 
 def render(inspection: Inspection) -> RenderableType:
-    """Facts, the steps of the cycle, what keeping activations changes, the files, the graphs, one below the other."""
+    """Facts, kinds of layers where there are several, the cycle, what keeping activations changes, files, graphs, one below the other."""
+    kinds = [_kinds(inspection)] if len(inspection.kinds) > 1 else []
     keeping = [_keeping(inspection)] if inspection.keeping else []
-    return Group(_facts(inspection), _steps(inspection), *keeping, _files(inspection), _graphs(inspection))
+    return Group(_facts(inspection), *kinds, _steps(inspection), *keeping, _files(inspection), _graphs(inspection))
 
 
 def _facts(inspection: Inspection) -> Table:
@@ -58,6 +60,28 @@ def _errors(errors: dict[str, float]) -> str:
 
 def _peak(nbytes: int | None) -> str:
     return "not known of this target" if nbytes is None else f"{megabytes(nbytes)} predicted beyond the process with its runtime imported"
+
+
+def _kinds(inspection: Inspection) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Kinds of layers, and what one of them takes", title_justify="left", title_style="bold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("layers", overflow="fold", max_width=30)
+    for column in ("weights", "adapter", "GFLOP forward", "backward", "kept", "working set", *_seconds_column(inspection)):
+        table.add_column(column, justify="right", no_wrap=True)
+    for kind in inspection.kinds:
+        sizes = ("–" if size is None else megabytes(size) for size in (kind.kept_bytes, kind.working_bytes))
+        flops = (f"{work / 1e9:,.1f}" for work in (kind.flops.forward, kind.flops.backward))
+        seconds = _seconds(_layer_seconds(inspection, kind.name))
+        table.add_row(kind.name, kind.layers, f"{kind.parameters / 1e6:,.1f} M", f"{kind.adapter_parameters:,}", *flops, *sizes, *seconds)
+    return table
+
+
+def _layer_seconds(inspection: Inspection, kind: str) -> float | None:
+    """Forward and backward of a layer."""
+    if inspection.calibration is None:
+        return None
+    roles: tuple[Role, ...] = ("forward", "backward")
+    return sum(inspection.calibration.seconds[program_name(kind, role)] for role in roles)
 
 
 def _steps(inspection: Inspection) -> Table:

@@ -104,7 +104,9 @@ def check_trace(
     optimizer: AdamWConfig,
     progress: Callable[[int, int], None],
 ) -> TraceDifference:
-    """Every recorded step, and the run through the trainer. `slices`: of each layer's vector. Raises GoldenTraceError with the largest differences."""
+    """Every recorded step, and the run through the trainer. `slices`: of each layer's vector.
+
+    Raises GoldenTraceError with the largest differences."""
     if not trace.run:
         return TraceDifference(0, 0.0, 0.0, 0.0)
     losses, norms, run_losses = [], [], []

@@ -1,4 +1,4 @@
-"""Models of several kinds of layers through the whole toolkit: exported, trained, resumed, written as text, and their adapters in PEFT's form.
+"""Models of several kinds of layers through the whole toolkit: trained, resumed, written as text, their adapters in PEFT's form.
 
 The references are transformers and peft on the merged or decompressed model, which share no code with ours.
 """
@@ -236,7 +236,7 @@ def test_adapters_in_peft_and_back(name: str, exported: Exported, tmp_path: Path
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path: Path) -> None:
-    """gptq walks the kinds, one sequence at a time where tokens mix: the logits are nearer to the float model's than after plain rounding."""
+    """gptq walks the kinds, one sequence at a time where tokens mix: logits are nearer to the float model's than after plain rounding."""
     errors = {}
     with open_checkpoint(exported(name).checkpoint) as checkpoint:
         for quantizer in ("search", "gptq"):
@@ -254,7 +254,7 @@ def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path
 
 
 def test_a_multimodal_checkpoint(tmp_path: Path) -> None:
-    """The text model is trained; a merge keeps the tower; the adapter has the names of the whole model, and those of the text alone are read."""
+    """A merge keeps the tower; the adapter has the names of the whole model, and one with those of the text alone is read."""
     write_multimodal(tmp_path / "checkpoint", tied=True)
     arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3)
     assert "without its vision tower" in lcsb("export", tmp_path / "checkpoint", "--output", tmp_path / "bundle", *arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.models import checkpoint_weights, layer_prefix
+
 
 @pytest.mark.parametrize(("tied", "shards"), [(True, False), (False, True)])
 def test_the_text_model_is_read(tmp_path: Path, tied: bool, shards: bool) -> None:

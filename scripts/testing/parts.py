@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]  # where the commands run
 PYTHON, TRAINING_PYTHON, DEVICE_PYTHON = (f".venv{runtime}/bin/python" for runtime in ("", "-onnxruntime-training", "-onnxruntime"))
 ENVIRONMENT = "scripts/testing/environment.sh"
 BUNDLES = "build/device-bundles"
-PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3")]
+PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3", "lfm2", "qwen3_5")]
 TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"

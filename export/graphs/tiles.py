@@ -5,6 +5,7 @@ Matrices that are walked through together, tile by tile, as an MLP's three are, 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,11 +40,12 @@ def stages(graph: Graph) -> list[Cuts]:
 
 
 def _numbers(cuts: list[Node]) -> Cuts:
-    size: dict[object, int] = {}  # (tensor, axis) -> the size of its tiles; the last may be smaller
-    places: dict[Node, Any] = {cut: cut.args[:4] for cut in cuts}
-    for tensor, axis, start, stop in places.values():
-        size[tensor, axis] = max(size.get((tensor, axis), 0), stop - start)
-    return {cut: start // size[tensor, axis] for cut, (tensor, axis, start, _) in places.items()}
+    starts = defaultdict[object, set[int]](set)  # (tensor, axis) -> where its tiles begin, which may be of any sizes
+    places: dict[Node, Any] = {cut: cut.args[:3] for cut in cuts}
+    for tensor, axis, start in places.values():
+        starts[tensor, axis].add(start)
+    numbers = {key: {start: number for number, start in enumerate(sorted(found))} for key, found in starts.items()}
+    return {cut: numbers[tensor, axis][start] for cut, (tensor, axis, start) in places.items()}
 
 
 def tiles_behind(graph: Graph, cuts: Mapping[Node, int]) -> dict[Node, frozenset[int]]:

@@ -23,10 +23,10 @@ THREADS = 1
 def main(shape: str, layers: str | None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         size = ("--layers", layers) if layers else ()
-        arguments = ("bench", "--shape", shape, *size, "--bundle-dir", directory, "--methods", METHODS, "--threads", str(THREADS))
-        rows = lcsb(*arguments, program=LCSB)["rows"]
+        arguments = ("bench", "--shape", shape, *size, "--bundle-dir", directory, "--methods", METHODS, "--threads", str(THREADS), "--rounds", "1")
+        rows: Any = lcsb(*arguments, program=LCSB)
         (bundle,) = Path(directory).iterdir()
-        inspection = lcsb("inspect", bundle, "--calibrate", "--threads", str(THREADS))
+        inspection = lcsb("inspect", bundle, "--calibrate", "--threads", str(THREADS), "--rounds", "1")
         gflops = next(row["sgemm_gflops"] for row in rows if row["sgemm_gflops"])
         kinds = [kind_row(kind, inspection["calibration"]["seconds"], gflops, bundle) for kind in inspection["kinds"]]
     header = ["kind", "layers", "M weights", *(f"{role.replace('_', ' ')}, ms (over its products)" for role in ROLES), "MB: forward, backward"]

@@ -58,8 +58,9 @@ def test_tiny_is_the_embedded_model() -> None:
 
 def test_gemma_has_windows_and_llama_its_scaling() -> None:
     gemma, llama = (read_shape(RandomBundleOptions(name)) for name in ("gemma3-1b", "llama3.2-1b"))
-    assert [gemma.attention_kinds[kind].window for kind in gemma.layer_kinds[:7]] == [512] * 5 + [None, 512]
-    assert llama.attention_kinds[0].rope_scaling is not None and llama.attention_kinds[0].rope_scaling.factor == 32
+    assert [gemma.attention_kinds[name].window for name in gemma.layer_types[:7]] == [512] * 5 + [None, 512]
+    (kind,) = llama.attention_kinds.values()
+    assert kind.rope_scaling is not None and kind.rope_scaling.factor == 32
 
 
 def test_it_says_what_it_is_and_is_whole(bundle: Bundle, tmp_path: Path) -> None:
@@ -85,8 +86,9 @@ def test_a_step_is_that_of_an_untrained_model(bundle: Bundle) -> None:
     assert found.loss == pytest.approx(math.log(bundle.manifest.model.vocab_size), rel=0.05)
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     for layer in layers:
-        assert all(np.any(view) for view in bundle.manifest.adapter.views(adapter[layer]).values())
-        assert all(np.any(view) for view in bundle.manifest.adapter.views(found.gradients[layer]).values())
+        layout = bundle.manifest.adapter
+        assert all(np.any(view) for view in layout.views(layer, layout.vectors(adapter)[layer]).values())
+        assert all(np.any(view) for view in layout.views(layer, found.gradients[layer]).values())
 
 
 @pytest.mark.parametrize(("shape", "norm"), [("tiny", 1.0), ("gemma3-1b", 0.0)])
@@ -102,13 +104,13 @@ def test_weights_are_spread_as_initialised_ones(tmp_path: Path, shape: str, norm
     table, errors = write_random_weights(tmp_path / WEIGHTS_FILE, module.RandomModel(config, options), QuantizationConfig(), 8, print)
     assert table == weight_table(config, QuantizationConfig(), 8) and errors == {}
     weights = MappedWeights(tmp_path / WEIGHTS_FILE, table)
-    packed, scale = (weights[f"layers.mlp.up_proj.weight.{part}"][0] for part in ("packed", "scale"))
+    packed, scale = (weights[f"layers.block.mlp.up_proj.weight.{part}"][0] for part in ("packed", "scale"))
     nibbles = np.concatenate([packed & 15, packed >> 4], -1).astype(np.float32) - 8
     embedding = weights["embed_tokens.weight.packed"] * weights["embed_tokens.weight.scale"].astype(np.float32)[..., None]
     for matrix in (nibbles * scale.astype(np.float32)[..., None], embedding):
         assert matrix.std() == pytest.approx(0.02, rel=0.1)
     assert weights["norm.weight"].mean() == pytest.approx(norm, abs=0.01)
-    assert weights["rope.cos"][0, 0].min() == 1.0
+    assert all(weights[f"rope.{name}.cos"][0].min() == 1.0 for name in config.attention_kinds)
 
 
 def test_a_bundle_that_fits_is_used_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

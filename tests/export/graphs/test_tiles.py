@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lcsb_mobile.bundle.weights import MOST_TILES, TILE_BYTES, tile_rows
 from lcsb_mobile.export.graphs.blocks import Projections
-from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
+from lcsb_mobile.export.graphs.captured import CapturedGraph, capture, op_name
+from lcsb_mobile.export.graphs.tiles import stages
 from lcsb_mobile.export.models.layers import gated_mlp, silu
 from lcsb_mobile.export.weights.quantization import quantize
 
@@ -114,6 +115,21 @@ def test_each_tile_is_decompressed_once(graphs: MakeGraphs, name: str) -> None:
         assert decompressed(graph) == sorted(attention + tiles)
     # Gemma's recomputing backward goes through the tiles once for the MLP's output and once for its gradient.
     assert decompressed(blocks.backward) == sorted(attention + tiles * (2 if name == "gemma3" else 1))
+
+
+def test_parts_of_any_sizes_are_told_apart() -> None:
+    """Rows 0 to 7, 8 to 15 and 16 to 39 are tiles 0, 1 and 2, though the last is larger than the others together: else whatever comes of
+    all of them would be taken for what comes of one."""
+    weights, lora = random_mlp(4, False, 24, 40)
+    tensors = weights | lora
+
+    def parts(x: Tensor, *args: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(tensors, args))
+        return tuple(Projections(named, named, 2.0, 16).rows("mlp.up_proj", x, (8, 8, 24)))
+
+    captured = capture(parts, [torch.zeros(5, 24), *tensors.values()], ("x", *tensors), ("a", "b", "c"))
+    (stage,) = stages(captured.graph)
+    assert sorted((cut.args[2], number) for cut, number in stage.items()) == [(0, 0), (0, 0), (8, 1), (8, 1), (16, 2), (16, 2)]
 
 
 # The size of a tile

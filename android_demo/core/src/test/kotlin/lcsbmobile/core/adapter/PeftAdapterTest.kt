@@ -27,7 +27,7 @@ class PeftAdapterTest {
         for (name in listOf("llama", "gemma3", "tiny")) {
             val original = File(testBundle(name), ADAPTER_FILE)
             val layout = manifest(name).adapter
-            val adapter = directFloats(layout.numLayers * layout.size)
+            val adapter = directFloats(layout.size)
             readAdapter(original, layout, adapter)
             val file = File(folder.root, name)
             writeAdapter(file, layout, adapter)
@@ -41,8 +41,8 @@ class PeftAdapterTest {
         for (case in RunVectors.read().peftConfigs) {
             val directory = File(folder.root, "peft")
             for (source in listOf("${case.base}: llama, 3 layers", case.base)) {
-                val adapter = directFloats(case.layout.numLayers * case.layout.size)
-                writePeft(manifest.copy(adapter = case.layout, source = source), adapter, directory)
+                val adapter = directFloats(case.layout.size)
+                writePeft(manifest.copy(source = source), adapter, directory)
                 assertEquals(case.text, File(directory, PEFT_CONFIG_FILE).readText())
                 assertEquals(listOf(PEFT_CONFIG_FILE, PEFT_MODEL_FILE), directory.list().orEmpty().sorted())
             }
@@ -54,7 +54,7 @@ class PeftAdapterTest {
         val directory = File(folder.root, "mine").apply { mkdirs() }
         File(directory, "letter.txt").writeText("dear")
         val manifest = manifest("llama")
-        refused(Fault.OPTION) { writePeft(manifest, directFloats(manifest.adapter.numLayers * manifest.adapter.size), directory) }
+        refused(Fault.OPTION) { writePeft(manifest, directFloats(manifest.adapter.size), directory) }
         assertEquals("dear", File(directory, "letter.txt").readText())
     }
 }

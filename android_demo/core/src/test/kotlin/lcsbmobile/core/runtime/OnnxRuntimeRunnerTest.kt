@@ -113,9 +113,9 @@ class OnnxRuntimeRunnerTest {
         assertEquals(result.loss, runner.evaluate(batch, adapter), 1e-6f)
         runner.decoder(adapter).use { it.prefill(intArrayOf(5, 6, 7)) }
         inScratch { scratch ->
-            val state = mappedState(scratch, bundle.manifest.adapter.numLayers, bundle.manifest.adapter.size)
+            val state = mappedState(scratch, bundle.manifest.adapter.size)
             state.adapter.copyFrom(adapter)
-            AdamW(state, bundle.manifest.optimizer, runner).update(result.gradients, 1e-3)
+            AdamW(state, bundle.manifest.adapter, bundle.manifest.optimizer, runner).update(result.gradients, 1e-3)
             assertFalse(state.adapter.toArray().contentEquals(before))
         }
         assertSame(first, copied(result))

@@ -23,8 +23,7 @@ internal fun layerFaults(manifest: Manifest): Sequence<String> = sequence {
 
 private fun kindFaults(manifest: Manifest, kind: Kind): Sequence<String> = sequence {
     for (program in ROLES.map { program(kind.name, it) }) if (program in COMMON) yield("another program is called $program")
-    yieldAll(repeated("reads and takes", kind.reads + kind.takes))
-    yieldAll(repeated("gives and state", kind.gives + kind.state.map { it.name })) // prefill and decode return both
+    yieldAll(repeated("names", kind.reads + kind.takes + kind.gives + kind.state.map { it.name })) // a program may have all of them
     for (state in kind.state) {
         if (state.byPosition && state.shape[0] != manifest.seqLen.toLong()) {
             yield("state: ${quoted(state.name)}: expected ${manifest.seqLen} places, found ${state.shape}")

@@ -21,7 +21,7 @@ private const val MOST_WIDTH = 1L shl 24 // of attention: heads times a head's d
 private const val MOST_INTEGER = 1L shl 53 // what every reader of JSON has exactly
 internal const val MOST_FAULTS_SOUGHT = 1000
 private const val MOST_KINDS = 64 // of attention, and of layers; a model has one or two
-private val KIND = Regex("[a-z][a-z0-9]*") // no underscore, so that no two kinds' programs have one name
+private val KIND = Regex("[a-z][a-z0-9]{0,30}") // no underscore: the first one in a program's name ends its kind
 private val NAME = Regex("[a-z][a-z0-9_]*") // of what a kind reads, takes, gives and remembers
 private const val MOST_PREFIX = 200
 private val PREFIX = Regex("(?:[A-Za-z0-9_]+\\.)*")
@@ -51,7 +51,7 @@ private val RANGES = listOf(
     Bounds("model.query_scale", 1e-9, 1e9) { it.model.queryScale },
     Bounds("model.embedding_scale", 1e-9, 1e9) { it.model.embeddingScale },
     Bounds("model.rotary_dim", 2.0, 4096.0) { it.model.rotaryDim },
-    Bounds("model.conv_kernel", 0.0, 4096.0) { it.model.convKernel },
+    Bounds("model.conv_kernel", 0.0, 256.0) { it.model.convKernel },
     Bounds("lora.rank", 1.0, 65536.0) { it.lora.rank },
     Bounds("lora.alpha", 1e-9, 1e9) { it.lora.alpha },
     Bounds("quantization.group_size", 2.0, 65536.0) { it.quantization.groupSize },

@@ -23,6 +23,8 @@ private fun modelFaults(manifest: Manifest): Sequence<String> = sequence {
     if (model.rotaryDim % 2 != 0 || model.rotaryDim > model.headDim) {
         yield("model.rotary_dim: expected an even number up to ${model.headDim}, found ${model.rotaryDim}")
     }
+    val chunk = model.linearAttention?.chunk ?: 1
+    if (manifest.seqLen % chunk != 0) yield("seq_len: expected a multiple of $chunk, found ${manifest.seqLen}")
     if (manifest.schedule.isEmpty()) yield("schedule: expected at least one step, found none")
     for ((index, subset) in manifest.schedule.withIndex()) subset.fault(layers)?.let { yield("schedule: step ${index + 1}: $it") }
 }

@@ -74,6 +74,7 @@ internal fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int,
 // by its file's size.
 private const val RUNTIME_BYTES = 5_500_000L
 private const val SESSION_SHARE = 45
+private const val UPDATE_OUTPUTS = 3 // of AdamW: parameters and moments
 
 // Of what a chunk of the head holds: the memory's blocks that were split badly.
 private const val HEAD_HOLES = 2.9
@@ -95,6 +96,7 @@ internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, acc
         "sessions" to programs.sumOf { sessionBytes(manifest, it) },
         "saved layer inputs" to backward.maxOf { it.first.size + it.second.size } * hiddenBytes(manifest),
         "kept activations" to kept.sumOf { keptBytes(manifest, it) },
+        "crossing values" to crossingBytes(manifest),
         "gradients" to gradients * FLOAT_BYTES,
         "other buffers" to fixedBuffers(manifest),
         "working set" to maxOf(headSet(manifest), working),
@@ -104,6 +106,17 @@ internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, acc
 /** What a layer's forward keeps for its backward. */
 internal fun keptBytes(manifest: Manifest, layer: Int): Long =
     bytesOf(manifest.graphs.getValue(program(manifest.layers[layer].kind, FORWARD_KEEP)).outputs.filter { it.name.startsWith(KEPT) })
+
+/** What layers give to others, with its gradients, and once more for a kind's gives that go to none. */
+private fun crossingBytes(manifest: Manifest): Long {
+    val bound = manifest.layers.flatMap { layer -> given(manifest, layer.kind).filter { it.name in layer.gives } }
+    return 2 * bytesOf(bound + manifest.kinds.flatMap { given(manifest, it.name) })
+}
+
+private fun given(manifest: Manifest, kind: String): List<GraphTensor> {
+    val names = manifest.kinds.first { it.name == kind }.gives
+    return manifest.graphs.getValue(program(kind, FORWARD)).outputs.filter { it.name in names }
+}
 
 /** Those that [layers] are run by, one a kind. */
 private fun programs(manifest: Manifest, layers: Iterable<Int>, role: String): List<String> =
@@ -122,9 +135,12 @@ private fun sessionBytes(manifest: Manifest, name: String): Long {
     return manifest.layers.count { it.kind == name.substringBefore('_') } * (session + values + 6 * scales)
 }
 
-/** Two results that layers take in turns, the gradient, what `embed` and `adamw` return, and a gradient of zero, of the largest layer. */
-private fun fixedBuffers(manifest: Manifest): Long =
-    3 * hiddenBytes(manifest) + bytesOf(manifest.graphs.getValue("embed").outputs) + 4L * manifest.kinds.maxOf { it.size } * FLOAT_BYTES
+/** Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero. */
+private fun fixedBuffers(manifest: Manifest): Long {
+    val sizes = manifest.kinds.map { it.size.toLong() }.toSet()
+    val vectors = UPDATE_OUTPUTS * sizes.sum() + sizes.max()
+    return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs.getValue("embed").outputs) + vectors * FLOAT_BYTES
+}
 
 /** A chunk of the head's rows in float, its logits and their exponentials, and five [T, D]. */
 private fun headSet(manifest: Manifest): Long {

@@ -46,8 +46,8 @@ class LayerRelationsTest {
             it.layer(6) { layer -> layer.copy(reads = mapOf("scale" to "other")) }
         }
         refused("kinds: no layer is of 'unused'") { it.copy(kinds = it.kinds + it.kinds[0].copy(name = "unused")) }
-        refused("kinds.take: reads and takes: 'scale' stands twice") { it.kind("take") { kind -> kind.copy(takes = listOf("value", "scale")) } }
-        refused("kinds.give: gives and state: 'seen' stands twice") { it.kind("give") { kind -> kind.copy(gives = listOf("value", "seen")) } }
+        refused("kinds.take: names: 'scale' stands twice") { it.kind("take") { kind -> kind.copy(takes = listOf("value", "scale")) } }
+        refused("kinds.give: names: 'seen' stands twice") { it.kind("give") { kind -> kind.copy(gives = listOf("value", "seen")) } }
     }
 
     @Test

@@ -35,6 +35,7 @@ class PlanTest {
         assertEquals(3 * hidden, terms["saved layer inputs"])
         assertEquals(0L, terms["kept activations"])
         assertEquals(4L * (6 + 5), terms["gradients"])
+        assertEquals(2 * 3 * hidden, terms["crossing values"]) // two that are bound, one that is dropped, and their gradients
         assertEquals(2 * 4L * (6 + 5), peakTerms(manifest, listOf(top), 0, 2)["gradients"])
         assertEquals(2 * hidden, peakTerms(manifest, listOf(top), 2, 1)["kept activations"]) // give and take keep [T, D] each
         assertEquals(2 * hidden, peakTerms(manifest, listOf(top), 3, 1)["kept activations"]) // a pair nothing

@@ -3,6 +3,7 @@ package lcsbmobile.core.adapter
 import lcsbmobile.core.Fault
 import lcsbmobile.core.RunVectors
 import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.bundle.AdapterLayout
 import lcsbmobile.core.bundle.MANIFEST_FILE
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.io.directFloats
@@ -11,6 +12,7 @@ import lcsbmobile.core.refused
 import lcsbmobile.core.testBundle
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
@@ -24,7 +26,7 @@ class PeftAdapterTest {
 
     @Test
     fun `an adapter is written with python's bytes`() {
-        for (name in listOf("llama", "gemma3", "tiny")) {
+        for (name in listOf("llama", "gemma3", "tiny", "lfm2", "qwen3_5")) {
             val original = File(testBundle(name), ADAPTER_FILE)
             val layout = manifest(name).adapter
             val adapter = directFloats(layout.size)
@@ -35,6 +37,13 @@ class PeftAdapterTest {
         }
     }
 
+    /** The manifest of a model with this adapter. */
+    private fun Manifest.with(layout: AdapterLayout): Manifest {
+        val kinds = layout.matrices.map { (name, matrices) -> kinds[0].copy(name = name, matrices = matrices) }
+        val layers = layout.kinds.map { layers[0].copy(kind = it) }
+        return copy(lora = layout.lora, kinds = kinds, layers = layers, model = model.copy(tensorPrefix = layout.prefix))
+    }
+
     @Test
     fun `peft's configuration is python's`() {
         val manifest = manifest("llama")
@@ -42,11 +51,24 @@ class PeftAdapterTest {
             val directory = File(folder.root, "peft")
             for (source in listOf("${case.base}: llama, 3 layers", case.base)) {
                 val adapter = directFloats(case.layout.size)
-                writePeft(manifest.copy(source = source), adapter, directory)
+                writePeft(manifest.with(case.layout).copy(source = source), adapter, directory)
                 assertEquals(case.text, File(directory, PEFT_CONFIG_FILE).readText())
                 assertEquals(listOf(PEFT_CONFIG_FILE, PEFT_MODEL_FILE), directory.list().orEmpty().sorted())
             }
         }
+    }
+
+    @Test
+    fun `layers of several kinds have the names of the checkpoint's own tensors`() {
+        val layout = manifest("lfm2").adapter
+        val names = layout.shapes().keys
+        assertEquals(layout.size, layout.shapes().values.sumOf { (rows, columns) -> (rows * columns).toInt() })
+        assertTrue("$names", "base_model.model.model.layers.0.conv.in_proj.lora_A.weight" in names)
+        assertTrue("$names", "base_model.model.model.layers.1.self_attn.out_proj.lora_B.weight" in names)
+        val directory = File(folder.root, "peft")
+        writePeft(manifest("lfm2"), directFloats(layout.size), directory)
+        val targets = layout.modules.map { it.substringAfterLast('.') }.toSortedSet()
+        assertTrue(targets.joinToString(",\n    ") { "\"$it\"" } in File(directory, PEFT_CONFIG_FILE).readText())
     }
 
     @Test

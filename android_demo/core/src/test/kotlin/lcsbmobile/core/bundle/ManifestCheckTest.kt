@@ -195,7 +195,7 @@ class ManifestCheckTest {
 
     @Test
     fun `many faults are counted`() {
-        val message = refused(manifest.put("model.head_dim", "24").toString())
+        val message = refused(manifest.put("model.hidden_size", "96").toString())
         assertEquals(message, 8, Regex("expected").findAll(message).count())
         assertTrue(message, Regex("\\(and \\d+ more\\); export the bundle again$").containsMatchIn(message))
     }

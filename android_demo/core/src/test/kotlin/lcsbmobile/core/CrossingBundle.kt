@@ -36,11 +36,11 @@ import java.nio.ByteOrder
 /**
  * A bundle whose layers cross: no architecture that is exported has such layers yet. With s the sum of a layer's adapter, b its bias:
  *
- * | kind   | h_next                    | gives, or takes           | its programs besides                                                |
- * |--------|---------------------------|---------------------------|---------------------------------------------------------------------|
- * | `give` | h (1 + s + b)             | value = h (s + b)         | the backward of what was kept takes no h; remembers h by place, and the sum of the tokens |
- * | `take` | h + value s scale         | value                     | reads scale, a token's position + 1                                 |
- * | `pair` | h + left right s          | left, right               | keeps nothing                                                       |
+ * | kind   | h_next             | gives, or takes   | its programs besides                                                                 |
+ * |--------|--------------------|-------------------|--------------------------------------------------------------------------------------|
+ * | `give` | h (1 + s + b)      | value = h (s + b) | what is kept is h, so `backward_kept` takes none; remembers h by place, and its sum  |
+ * | `take` | h + value s scale  | value             | reads scale, a token's position + 1                                                  |
+ * | `pair` | h + left right s   | left, right       | keeps nothing                                                                        |
  *
  * The loss is half the sum of the squares of h.
  */
@@ -76,13 +76,26 @@ internal object CrossingBundle {
 
     private fun integer(count: Int) = TensorType("int64", listOf(count.toLong()))
 
-    private fun kind(name: String, columns: Int, rows: Int, reads: List<String> = emptyList(), takes: List<String> = emptyList(), gives: List<String> = emptyList()): Kind {
+    private fun kind(
+        name: String,
+        columns: Int,
+        rows: Int,
+        reads: List<String> = emptyList(),
+        takes: List<String> = emptyList(),
+        gives: List<String> = emptyList(),
+    ): Kind {
         val matrices = listOf(AdapterMatrix("p.lora_A", listOf(1, columns), 0), AdapterMatrix("p.lora_B", listOf(rows, 1), columns))
         val work = BlockWork(name.length.toLong(), 10, 100)
         return Kind(name, reads, takes, gives, columns + rows, matrices, emptyList(), 0, work, work)
     }
 
-    private fun program(name: String, inputs: Map<String, TensorType>, outputs: Map<String, TensorType>, weights: List<GraphTensor> = emptyList(), write: OnnxWriter.() -> Unit) {
+    private fun program(
+        name: String,
+        inputs: Map<String, TensorType>,
+        outputs: Map<String, TensorType>,
+        weights: List<GraphTensor> = emptyList(),
+        write: OnnxWriter.() -> Unit,
+    ) {
         fun described(tensors: Map<String, TensorType>) = tensors.map { GraphTensor(it.key, it.value.dtype, it.value.shape, "") }
         val fed = weights.associate { it.name to TensorType(it.dtype, it.shape) }
         files["$name.onnx"] = OnnxWriter(inputs + fed, outputs).also(write).bytes()
@@ -141,7 +154,8 @@ internal object CrossingBundle {
                 total("h", product(product("value", "scale"), sum("adapter")), "h_next")
             }
         }
-        program("take_forward_keep", mapOf("h" to hidden, "scale" to float(TOKENS, 1), "value" to hidden, adapter), mapOf("h_next" to hidden, "kept.0" to hidden)) {
+        val read = mapOf("h" to hidden, "scale" to float(TOKENS, 1), "value" to hidden, adapter)
+        program("take_forward_keep", read, mapOf("h_next" to hidden, "kept.0" to hidden)) {
             total("h", product(product("value", "scale", "kept.0"), sum("adapter")), "h_next")
         }
         fun OnnxWriter.backward(scaled: String) {
@@ -203,7 +217,9 @@ internal object CrossingBundle {
             call("Identity", "second_moment", result = "second_moment_next")
         }
         val matrix = TensorType("float32", listOf(ANY, ANY))
-        for (name in listOf("gemm", "gemm_backward")) program(name, mapOf("a" to matrix, "b" to matrix), mapOf("y" to matrix)) { call("MatMul", "a", "b", result = "y") }
+        for (name in listOf("gemm", "gemm_backward")) {
+            program(name, mapOf("a" to matrix, "b" to matrix), mapOf("y" to matrix)) { call("MatMul", "a", "b", result = "y") }
+        }
     }
 
     private fun weights(): Pair<List<WeightTensor>, ByteArray> {
@@ -258,64 +274,4 @@ internal object CrossingBundle {
     fun adapter() = directFloats(34).also { for (at in 0 until 34) it.put(at, (at * 5 % 13 - 6) / 16f) }
 
     fun batch() = Batch(longArrayOf(1, 4, 0, 3), longArrayOf(0, 1, 2, 3), longArrayOf(0, 1, 2, 0), longArrayOf(0, 0, 0, 1))
-
-    /** Loss, and the gradient of each layer's s, in double precision: what is detached is so by the law (a layer outside passes g on). */
-    fun reference(subset: Subset, batch: Batch): Pair<Double, Map<Int, Double>> {
-        val adapter = adapter()
-        val offsets = places.map { it.offset } + adapter.capacity()
-        val factors = places.indices.map { layer ->
-            val sum = (offsets[layer] until offsets[layer + 1]).sumOf { adapter.get(it).toDouble() }
-            if (places[layer].kind == "give") sum + biases[places[layer].number] else sum
-        }
-        val elements = TOKENS * WIDTH
-        val scale = DoubleArray(elements) { batch.positionIds[it / WIDTH] + 1.0 }
-        val inputs = ArrayList<DoubleArray>()
-        val values = HashMap<String, DoubleArray>()
-        var h = DoubleArray(elements) { embedding[batch.inputIds[it / WIDTH].toInt() * WIDTH + it % WIDTH].toDouble() }
-        for ((layer, place) in places.withIndex()) {
-            inputs += h
-            val s = factors[layer]
-            val (before, taken) = h to place.takes.mapValues { values.getValue(it.value) }
-            h = DoubleArray(elements) {
-                before[it] + when (place.kind) {
-                    "give" -> before[it] * s
-                    "take" -> taken.getValue("value")[it] * s * scale[it]
-                    else -> taken.getValue("left")[it] * taken.getValue("right")[it] * s
-                }
-            }
-            for (value in place.gives.values) values[value] = DoubleArray(elements) { before[it] * s }
-        }
-        val top = h
-        val lowest = subset.train[0]
-        var g = top
-        val owed = HashMap<String, DoubleArray>()
-        val found = sortedMapOf<Int, Double>()
-        for (layer in subset.propagate.filter { it >= lowest }.reversed()) {
-            val (place, s, upper) = Triple(places[layer], factors[layer], g)
-            fun owe(value: String, gradient: (Int) -> Double) {
-                val sum = owed.getOrPut(value) { DoubleArray(elements) }
-                for (at in 0 until elements) sum[at] += gradient(at)
-            }
-            val taken = place.takes.mapValues { values.getValue(it.value) }
-            val gradient = when (place.kind) {
-                "give" -> {
-                    val both = DoubleArray(elements) { upper[it] + (place.gives["value"]?.let(owed::get)?.get(it) ?: 0.0) }
-                    g = DoubleArray(elements) { upper[it] + both[it] * s }
-                    (0 until elements).sumOf { both[it] * inputs[layer][it] }
-                }
-                "take" -> {
-                    owe(place.takes.getValue("value")) { upper[it] * s * scale[it] }
-                    (0 until elements).sumOf { upper[it] * taken.getValue("value")[it] * scale[it] }
-                }
-                else -> {
-                    val (left, right) = taken.getValue("left") to taken.getValue("right")
-                    owe(place.takes.getValue("left")) { upper[it] * s * right[it] }
-                    owe(place.takes.getValue("right")) { upper[it] * s * left[it] }
-                    (0 until elements).sumOf { upper[it] * left[it] * right[it] }
-                }
-            }
-            if (layer in subset.train) found[layer] = gradient
-        }
-        return top.sumOf { it * it } / 2 to found
-    }
 }

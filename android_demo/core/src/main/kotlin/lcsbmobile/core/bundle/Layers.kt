@@ -16,7 +16,10 @@ public data class AdapterMatrix(val name: String, val shape: List<Int>, val offs
     val size: Int get() = shape[0] * shape[1]
 }
 
-/** float32 that a layer remembers while a text is written. [byPosition]: [T, …], to which each token adds one place; else every token replaces the whole. */
+/**
+ * float32 that a layer remembers while a text is written. [byPosition]: [T, …], to which each token adds one place; else every token replaces
+ * the whole.
+ */
 @Serializable
 public data class StateTensor(val name: String, val shape: List<Long>, val byPosition: Boolean)
 

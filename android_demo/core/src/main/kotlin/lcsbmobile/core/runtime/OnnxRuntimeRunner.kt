@@ -19,8 +19,9 @@ import java.nio.FloatBuffer
 import java.nio.LongBuffer
 
 /**
- * Steps on stock ONNX Runtime: the block programs of target `onnxruntime`, by kind of layer, and a loop over the layers. Weights are fed in place from the mapped
- * `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working set of one program.
+ * Steps on stock ONNX Runtime: the block programs of target `onnxruntime`, by kind of layer, and a loop over the layers. Weights are fed in
+ * place from the mapped `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working
+ * set of one program.
  *
  * [threads]: of each program. [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not
  * recompute them. [betweenLayers] is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel;

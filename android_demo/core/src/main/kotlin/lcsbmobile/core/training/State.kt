@@ -25,8 +25,8 @@ public class AdapterState(public val adapter: FloatBuffer, public val firstMomen
 internal const val STATE_PREFIX = ".state."
 
 /**
- * A state of zeros, [size] elements a buffer, in a mapped file in [directory]: the system may write its pages out, so it takes no anonymous memory. The file has no
- * name and goes with the process.
+ * A state of zeros, [size] elements a buffer, in a mapped file in [directory]: the system may write its pages out, so it takes no anonymous
+ * memory. The file has no name and goes with the process.
  *
  * Its space is taken at once, by writing it: storing to a mapped file on a full disk would end the process. Throws STORAGE_FULL or
  * STORAGE_FAILED.

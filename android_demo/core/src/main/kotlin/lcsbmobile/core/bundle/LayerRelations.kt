@@ -72,16 +72,19 @@ private fun placeFaults(manifest: Manifest): Sequence<String> = sequence {
         if (layer.offset.toLong() != end) yield("layers.$index: offset: expected $end, found ${layer.offset}")
         end += kind.size
         for ((what, declared, bound) in listOf(Triple("reads", kind.reads, layer.reads), Triple("takes", kind.takes, layer.takes))) {
-            if (bound.keys != declared.toSet()) yield("layers.$index: $what: expected $declared, found ${bound.keys.map { quoted(it, 80) }}")
+            if (bound.keys != declared.toSet()) yield("layers.$index: $what: expected ${few(declared)}, found ${few(bound.keys)}")
         }
-        if (!kind.gives.containsAll(layer.gives.keys)) {
-            yield("layers.$index: gives: expected of ${kind.gives}, found ${layer.gives.keys.map { quoted(it, 80) }}")
+        if (!kind.gives.toSet().containsAll(layer.gives.keys)) {
+            yield("layers.$index: gives: expected of ${few(kind.gives)}, found ${few(layer.gives.keys)}")
         }
     }
     if (end * FLOAT_BYTES > BUFFER_BYTES) {
         yield("layers: expected at most $BUFFER_BYTES bytes of adapter, found ${end * FLOAT_BYTES}; export with a smaller --rank")
     }
 }
+
+/** Names as a message shows them: it is made for each of many layers. */
+private fun few(names: Collection<String>) = names.joinToString(", ", "[", "]", limit = 10) { quoted(it, 40) }
 
 /** A value is given once, and before it is taken. */
 private fun crossingFaults(manifest: Manifest): Sequence<String> = sequence {
@@ -106,18 +109,19 @@ internal fun bindingFaults(manifest: Manifest): Sequence<String> = sequence {
             }
         }
     }
+    val fed = manifest.graphs.mapValues { described(it.value.inputs) }
+    val returned = manifest.graphs.mapValues { described(it.value.outputs) }
     val givers = manifest.layers.flatMap { layer -> layer.gives.map { (name, value) -> value to (layer.kind to name) } }.toMap()
     for ((index, layer) in manifest.layers.withIndex()) {
         for (role in ROLES) {
-            val graph = manifest.graphs[program(layer.kind, role)] ?: continue
-            val (inputs, outputs) = described(graph.inputs) to described(graph.outputs)
-            val tables = described(manifest.graphs[if (role == DECODE) "decode_embed" else "embed"]?.outputs.orEmpty())
-            val where = "layers.$index: ${program(layer.kind, role)}"
+            val program = program(layer.kind, role)
+            val (inputs, outputs) = (fed[program] ?: continue) to returned.getValue(program)
+            val tables = returned[if (role == DECODE) "decode_embed" else "embed"].orEmpty()
+            val where = "layers.$index: $program"
             for ((name, table) in layer.reads) if (name in inputs) yieldAll(bound(where, name, inputs[name], table, tables[table]))
             for ((name, value) in layer.takes) {
                 val (kind, given) = givers.getValue(value)
-                val source = if (role == PREFILL || role == DECODE) role else FORWARD
-                val type = gives(manifest, manifest.kinds.first { it.name == kind }, source)[given]
+                val type = returned[program(kind, if (role == PREFILL || role == DECODE) role else FORWARD)]?.get(given)
                 if (name in inputs) yieldAll(bound(where, name, inputs[name], value, type))
                 if (role == BACKWARD || role == BACKWARD_KEPT) yieldAll(bound(where, "$GRADIENT$name", outputs["$GRADIENT$name"], value, type))
             }

@@ -133,7 +133,7 @@ private fun weightsOfProgram(graph: Graph, table: Tensors, kind: String?): Seque
     for (x in graph.inputs + graph.initializers) {
         val weight = x.weight ?: continue
         val stacked = weight.startsWith(LAYERS)
-        if (stacked && (kind == null || !weight.startsWith("$LAYERS$kind."))) {
+        if (if (kind == null) stacked else !weight.startsWith("$LAYERS$kind.")) {
             yield("${quoted(weight)}: expected ${if (kind == null) "no weight of the layers" else "one of the kind $kind"}")
         }
         val stored = table[weight] ?: TensorType("nothing", emptyList())

@@ -106,7 +106,8 @@ private fun signature(manifest: Manifest, kind: Kind, role: String): Signature {
 /** What a program of a kind gives: of which types it does is the exporter's choice. */
 internal fun gives(manifest: Manifest, kind: Kind, role: String): Tensors {
     if (kind.gives.isEmpty()) return emptyMap()
-    return described(manifest.graphs[program(kind.name, role)]?.outputs.orEmpty()).filterKeys { it in kind.gives }
+    val names = kind.gives.toSet()
+    return described(manifest.graphs[program(kind.name, role)]?.outputs.orEmpty()).filterKeys { it in names }
 }
 
 private fun floats(name: String, vararg shape: Long): Tensors = floats(listOf(name), *shape)

@@ -39,15 +39,25 @@ class LayerRelationsTest {
         refused("layers.1: takes: 'value': no earlier layer gives 'c'") { it.layer(1) { layer -> layer.copy(takes = mapOf("value" to "c")) } }
         refused("layers.1: takes: 'value': no earlier layer gives 'b'") { it.layer(1) { layer -> layer.copy(takes = mapOf("value" to "b")) } }
         refused("layers.2: gives: 'a' is given twice") { it.layer(2) { layer -> layer.copy(gives = mapOf("value" to "a")) } }
-        refused("layers.2: gives: expected of [value], found ['other']") { it.layer(2) { layer -> layer.copy(gives = mapOf("other" to "b")) } }
-        refused("layers.3: takes: expected [left, right], found ['left']") { it.layer(3) { layer -> layer.copy(takes = mapOf("left" to "a")) } }
-        refused("layers.1: reads: expected [scale], found []") { it.layer(1) { layer -> layer.copy(reads = emptyMap()) } }
+        refused("layers.2: gives: expected of ['value'], found ['other']") { it.layer(2) { layer -> layer.copy(gives = mapOf("other" to "b")) } }
+        refused("layers.3: takes: expected ['left', 'right'], found ['left']") { it.layer(3) { layer -> layer.copy(takes = mapOf("left" to "a")) } }
+        refused("layers.1: reads: expected ['scale'], found []") { it.layer(1) { layer -> layer.copy(reads = emptyMap()) } }
         refused("layers.6: take_forward: 'scale' is 'other': expected float32 [4, 1], found none") {
             it.layer(6) { layer -> layer.copy(reads = mapOf("scale" to "other")) }
         }
         refused("kinds: no layer is of 'unused'") { it.copy(kinds = it.kinds + it.kinds[0].copy(name = "unused")) }
         refused("kinds.take: names: 'scale' stands twice") { it.kind("take") { kind -> kind.copy(takes = listOf("value", "scale")) } }
         refused("kinds.give: names: 'seen' stands twice") { it.kind("give") { kind -> kind.copy(gives = listOf("value", "seen")) } }
+    }
+
+    /** Each layer could name all of them: what is said must not grow by that. */
+    @Test
+    fun `many names`() {
+        val many = List(20_000) { "n$it" }
+        refused("reads: expected ['n0', 'n1', 'n2', 'n3', 'n4', 'n5', 'n6', 'n7', 'n8', 'n9', ...], found []") { it.kind("give") { kind -> kind.copy(reads = many) } }
+        refused("gives: expected of ['value', 'n0'") { manifest ->
+            manifest.kind("give") { it.copy(gives = it.gives + many) }.layer(0) { layer -> layer.copy(gives = many.associateWith { it } + ("none" to "none")) }
+        }
     }
 
     @Test

@@ -129,7 +129,7 @@ class TrainingRunTest {
             assertEquals(whole.losses, broken.losses)
             assertArrayEquals(adapter("$name-whole"), adapter("$name-broken"))
             val layout = hybrid.manifest.adapter
-            assertTrue((0 until layout.numLayers).map { layout.size(it) }.toSet().size > 1)
+            assertTrue((0 until layout.numLayers).map { layout.vectorSize(it) }.toSet().size > 1)
             val state = readCheckpoint(File(folder.root, "$name-broken/step-00000005.safetensors"), layout.numLayers, layout.size).state
             val initial = initialAdapter(hybrid)
             for (layer in 0 until layout.numLayers) {

@@ -19,7 +19,7 @@ public data class AdapterLayout(
     val kinds: List<String>,
     val prefix: String = "model.",
 ) {
-    private val ends by lazy { kinds.runningFold(0) { end, kind -> Math.addExact(end, vectorSize(matrices.getValue(kind))) } }
+    private val ends by lazy { kinds.runningFold(0) { end, kind -> Math.addExact(end, sizeOf(matrices.getValue(kind))) } }
 
     val numLayers: Int get() = kinds.size
 
@@ -31,10 +31,10 @@ public data class AdapterLayout(
         get() = matrices.values.flatten().map { it.name }.filter { it.endsWith(".lora_A") }.mapTo(linkedSetOf()) { it.removeSuffix(".lora_A") }
 
     /** Of a layer's vector, in elements. */
-    public fun size(layer: Int): Int = ends[layer + 1] - ends[layer]
+    public fun vectorSize(layer: Int): Int = ends[layer + 1] - ends[layer]
 
     /** A layer's vector within [adapter], or whatever else is [N]; it shares the memory. */
-    public fun vector(adapter: FloatBuffer, layer: Int): FloatBuffer = adapter.part(ends[layer], size(layer))
+    public fun vector(adapter: FloatBuffer, layer: Int): FloatBuffer = adapter.part(ends[layer], vectorSize(layer))
 
     internal fun matrices(layer: Int): List<AdapterMatrix> = matrices.getValue(kinds[layer])
 
@@ -42,4 +42,4 @@ public data class AdapterLayout(
     internal fun tensorName(layer: Int, matrix: String): String = "$PEFT_PREFIX${prefix}layers.$layer.$matrix.weight"
 }
 
-private fun vectorSize(matrices: List<AdapterMatrix>): Int = matrices.lastOrNull()?.let { Math.addExact(it.offset, it.size) } ?: 0
+private fun sizeOf(matrices: List<AdapterMatrix>): Int = matrices.lastOrNull()?.let { Math.addExact(it.offset, it.size) } ?: 0

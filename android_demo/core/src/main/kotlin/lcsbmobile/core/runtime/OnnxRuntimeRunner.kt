@@ -79,7 +79,7 @@ public class OnnxRuntimeRunner(
         val values = Crossing(manifest, crossing, FORWARD)
         val top = forward(embed(batch, saved[0]), adapter, values, saved, kept)
         val loss = head(top, batch)
-        val gradients = subset.train.zip(gradients.lend(subset.train.map { layout.size(it) })).toMap()
+        val gradients = subset.train.zip(gradients.lend(subset.train.map { layout.vectorSize(it) })).toMap()
         backward(propagate, adapter, values, saved, kept, gradients)
         return StepResult(loss, gradients.mapValues { it.value.floats })
     }

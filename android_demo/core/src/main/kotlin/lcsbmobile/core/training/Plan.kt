@@ -2,6 +2,7 @@ package lcsbmobile.core.training
 
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
+import lcsbmobile.core.bundle.AdapterLayout
 import lcsbmobile.core.bundle.BACKWARD
 import lcsbmobile.core.bundle.BACKWARD_KEPT
 import lcsbmobile.core.bundle.FORWARD
@@ -86,7 +87,6 @@ private const val HEAD_HOLES = 2.9
 internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Map<String, Long> {
     val backward = subsets.map { backwardLayers(manifest, it, keep) }
     val kept = backward.flatMap { it.second }.toSet()
-    val gradients = subsets.maxOf { subset -> subset.train.sumOf { manifest.kind(it).size.toLong() } } * (if (accumulation > 1) 2 else 1)
     val programs = programs(manifest, manifest.layers.indices, FORWARD) + // of the evaluation, if nothing else
         programs(manifest, backward.flatMap { it.first }, BACKWARD) +
         programs(manifest, kept, FORWARD_KEEP) + programs(manifest, kept, BACKWARD_KEPT)
@@ -97,7 +97,7 @@ internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, acc
         "saved layer inputs" to backward.maxOf { it.first.size + it.second.size } * hiddenBytes(manifest),
         "kept activations" to kept.sumOf { keptBytes(manifest, it) },
         "crossing values" to crossingBytes(manifest),
-        "gradients" to gradients * FLOAT_BYTES,
+        "gradients" to gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers" to fixedBuffers(manifest),
         "working set" to maxOf(headSet(manifest), working),
     )
@@ -106,6 +106,23 @@ internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, acc
 /** What a layer's forward keeps for its backward. */
 internal fun keptBytes(manifest: Manifest, layer: Int): Long =
     bytesOf(manifest.graphs.getValue(program(manifest.layers[layer].kind, FORWARD_KEEP)).outputs.filter { it.name.startsWith(KEPT) })
+
+/**
+ * Of each size as many buffers as a step needs at most: a trained layer has its own, and so have, in Python's runner, the untrained ones of a
+ * size that no trained layer below them has, one for all. What is accumulated is a copy.
+ */
+private fun gradientBytes(layout: AdapterLayout, subsets: List<Subset>, accumulation: Int): Long {
+    val needed = HashMap<Int, Int>()
+    for (subset in subsets) {
+        val trained = subset.train.map(layout::vectorSize)
+        val unread = subset.propagate.filter { it > subset.train[0] && it !in subset.train }
+            .filter { layer -> subset.train.none { it < layer && layout.vectorSize(it) == layout.vectorSize(layer) } }
+        val sizes = trained + unread.map(layout::vectorSize).distinct()
+        for ((size, count) in sizes.groupingBy { it }.eachCount()) needed.merge(size, count, ::maxOf)
+    }
+    val copies = if (accumulation > 1) subsets.maxOf { subset -> subset.train.sumOf { layout.vectorSize(it).toLong() } } else 0
+    return (needed.entries.sumOf { (size, count) -> size.toLong() * count } + copies) * FLOAT_BYTES
+}
 
 /** What layers give to others, with its gradients, and once more for a kind's gives that go to none. */
 private fun crossingBytes(manifest: Manifest): Long {

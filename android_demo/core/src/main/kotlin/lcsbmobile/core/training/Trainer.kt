@@ -89,7 +89,7 @@ internal class Trainer(private val runner: StepRunner, private val schedule: Lis
             val result = runner.step(subset, batches[0], optimizer.state.adapter)
             return result.loss.toDouble() to result.gradients
         }
-        val gradients = subset.train.zip(sums.lend(subset.train.map { optimizer.layout.size(it) })).toMap()
+        val gradients = subset.train.zip(sums.lend(subset.train.map { optimizer.layout.vectorSize(it) })).toMap()
         var loss = 0.0
         batches.forEachIndexed { index, batch ->
             val result = runner.step(subset, batch, optimizer.state.adapter)

@@ -30,7 +30,7 @@ class LayerRelationsTest {
     fun `layers that give and take agree`() = inScratch { scratch ->
         val manifest = Bundle.open(CrossingBundle.write(scratch)).manifest
         assertEquals(34, manifest.adapter.size)
-        assertEquals(listOf(4, 5, 4, 6, 6, 4, 5), manifest.layers.indices.map { manifest.adapter.size(it) })
+        assertEquals(listOf(4, 5, 4, 6, 6, 4, 5), manifest.layers.indices.map { manifest.adapter.vectorSize(it) })
         assertEquals("base_model.model.model.language_model.layers.3.p.lora_B.weight", manifest.adapter.tensorName(3, "p.lora_B"))
     }
 

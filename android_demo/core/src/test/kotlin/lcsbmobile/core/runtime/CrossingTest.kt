@@ -74,7 +74,7 @@ class CrossingTest {
             val before = state.adapter.toArray()
             AdamW(state, layout, bundle.manifest.optimizer, runner).update(gradients, 1e-2)
             for (layer in 0 until layout.numLayers) {
-                val gradient = gradients[layer]?.toArray() ?: FloatArray(layout.size(layer))
+                val gradient = gradients[layer]?.toArray() ?: FloatArray(layout.vectorSize(layer))
                 assertArrayEquals(gradient, layout.vector(state.firstMoment, layer).toArray(), 0f) // this bundle's adamw hands it out
                 val offset = CrossingBundle.places[layer].offset
                 val expected = FloatArray(gradient.size) { before[offset + it] * (1 - 1e-2 * 0.01).toFloat() - gradient[it] * (1e-2 / (1 - 0.9)).toFloat() }

@@ -34,9 +34,12 @@ class PlanTest {
         val terms = peakTerms(manifest, listOf(top), 0, 1)
         assertEquals(3 * hidden, terms["saved layer inputs"])
         assertEquals(0L, terms["kept activations"])
-        assertEquals(4L * (6 + 5), terms["gradients"])
+        assertEquals(4L * (6 + 4 + 5), terms["gradients"]) // the layer between them, which is of another size, has one that nobody reads
         assertEquals(2 * 3 * hidden, terms["crossing values"]) // two that are bound, one that is dropped, and their gradients
-        assertEquals(2 * 4L * (6 + 5), peakTerms(manifest, listOf(top), 0, 2)["gradients"])
+        assertEquals(4L * (6 + 4 + 5 + 6 + 5), peakTerms(manifest, listOf(top), 0, 2)["gradients"])
+        val pairs = Subset(listOf(3), listOf(3, 4)) // of one size
+        assertEquals(4L * (6 + 4 + 5), peakTerms(manifest, listOf(top, pairs), 0, 1)["gradients"])
+        assertEquals(4L * 6, peakTerms(manifest, listOf(pairs), 0, 1)["gradients"])
         assertEquals(2 * hidden, peakTerms(manifest, listOf(top), 2, 1)["kept activations"]) // give and take keep [T, D] each
         assertEquals(2 * hidden, peakTerms(manifest, listOf(top), 3, 1)["kept activations"]) // a pair nothing
     }

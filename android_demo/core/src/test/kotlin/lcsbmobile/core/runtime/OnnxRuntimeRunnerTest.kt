@@ -18,7 +18,6 @@ import lcsbmobile.core.runs.checkFirstStep
 import lcsbmobile.core.runs.verify
 import lcsbmobile.core.training.AdamW
 import lcsbmobile.core.training.fullSubset
-import lcsbmobile.core.training.gradientNorm
 import lcsbmobile.core.training.mappedState
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
@@ -68,24 +67,8 @@ class OnnxRuntimeRunnerTest {
 
     @Test
     fun `kept layers give the same trace`() {
-        for (name in listOf("llama", "gemma3", "qwen2", "tiny-int8-activations", "lfm2")) {
+        for (name in listOf("llama", "gemma3", "qwen2", "tiny-int8-activations", "lfm2", "qwen3_5")) {
             for (keep in listOf(1, 3, 100)) withRunner(name, keep) { bundle, runner, _ -> inScratch { verify(bundle, runner, it) } }
-        }
-    }
-
-    /** What is kept is rounded to float16, which the norm after Qwen3.5's delta rule enlarges: 2.7e-4 was measured, on the desktop too. */
-    @Test
-    fun `kept layers of a recurrent model give nearly the same gradients`() {
-        for (keep in listOf(1, 3, 100)) {
-            withRunner("qwen3_5", keep) { bundle, runner, adapter ->
-                for (step in bundle.golden.steps) {
-                    val found = runner.step(step.subset, bundle.golden.batches[step.batch].batch(), adapter)
-                    assertEquals(step.loss, found.loss.toDouble(), 1e-6 * step.loss)
-                    for ((layer, norm) in step.subset.train.zip(step.gradientNorms)) {
-                        assertEquals("$keep $layer", norm, gradientNorm(mapOf(layer to found.gradients.getValue(layer))), 1e-3 * norm)
-                    }
-                }
-            }
         }
     }
 

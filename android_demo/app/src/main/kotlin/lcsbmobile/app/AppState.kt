@@ -6,7 +6,7 @@ import kotlinx.serialization.Serializable
 import java.util.concurrent.CopyOnWriteArrayList
 
 /**
- * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters a layer. [schedule]: one cycle, by step.
+ * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters of all layers. [schedule]: one cycle, by step.
  * [predictedMemory]: anonymous bytes of a step that keeps nothing. [secondsAStep]: predicted from one step that was timed on this
  * phone, later measured. [checked]: the golden trace came out right on this phone.
  */

@@ -66,7 +66,7 @@ class Engine(private val scratch: File) {
     private fun measure(bundle: Bundle): Double? {
         val manifest = bundle.manifest
         val batch = bundle.sampleBatch ?: return null
-        val adapter = directFloats(manifest.adapter.numLayers * manifest.adapter.size).also(bundle::readInitialAdapter)
+        val adapter = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
         val subset = manifest.schedule.first()
         return OnnxRuntimeRunner(bundle, threads()).use { runner ->
             runner.step(subset, batch, adapter)
@@ -134,7 +134,7 @@ class Engine(private val scratch: File) {
     fun compare(directory: File, state: File, prompt: String, piece: (text: String, after: Boolean) -> Unit) {
         val bundle = open(directory)
         val manifest = bundle.manifest
-        val initial = directFloats(manifest.adapter.numLayers * manifest.adapter.size).also(bundle::readInitialAdapter)
+        val initial = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
         val learned = newest(state, manifest)?.state?.adapter
         OnnxRuntimeRunner(bundle, threads()).use { runner ->
             val texts = listOfNotNull(initial, learned).map { generate(runner, bundle, it, prompt, SamplingConfig()) }

@@ -69,6 +69,7 @@ class Problem private constructor(
             Fault.BUNDLE_UNREADABLE -> R.string.fault_bundle_unreadable to R.string.fault_bundle_unreadable_todo
             Fault.BUNDLE_OTHER_TARGET -> R.string.fault_bundle_other_target to R.string.fault_bundle_other_target_todo
             Fault.BUNDLE_NEWER_VERSION -> R.string.fault_bundle_newer_version to R.string.fault_bundle_newer_version_todo
+            Fault.BUNDLE_OLDER_VERSION -> R.string.fault_bundle_older_version to R.string.fault_bundle_older_version_todo
             Fault.BUNDLE_DAMAGED -> R.string.fault_bundle_damaged to R.string.fault_bundle_damaged_todo
             Fault.GOLDEN_TRACE -> R.string.fault_golden_trace to R.string.fault_golden_trace_todo
             Fault.RUNTIME_MISSING -> R.string.fault_runtime_missing to R.string.fault_runtime_missing_todo

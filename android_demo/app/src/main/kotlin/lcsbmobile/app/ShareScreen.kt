@@ -31,7 +31,7 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
             when {
                 state.packing -> activity.getString(R.string.packing)
                 !learned || bundle == null -> activity.getString(R.string.adapter_none)
-                else -> activity.getString(R.string.adapter_ready, formatBytes(resources, 4L * bundle.layers * bundle.adapterSize))
+                else -> activity.getString(R.string.adapter_ready, formatBytes(resources, 4L * bundle.adapterSize))
             },
         )
         adapter.isEnabled = learned && !state.packing

@@ -71,11 +71,21 @@ class BadInputTest : AppTest() {
     }
 
     @Test fun `a bundle of a newer version`() {
-        app.bundles.add(changed { manifest(it, Regex("\"format_version\": ?2"), "\"format_version\": 3") })
+        app.bundles.add(changed { manifest(it, Regex("\"format_version\": ?3"), "\"format_version\": 4") })
         assertSaid(
             "This model needs a newer version of the app.",
             "Dieses Modell braucht eine neuere Version der App.",
             Fault.BUNDLE_NEWER_VERSION,
+        )
+        assertStillOnlyTiny()
+    }
+
+    @Test fun `a bundle of an older version`() {
+        app.bundles.add(changed { manifest(it, Regex("\"format_version\": ?3"), "\"format_version\": 2") })
+        assertSaid(
+            "This model was exported by an older version of “lcsb export” than the app reads.",
+            "Dieses Modell wurde mit einer älteren Version von „lcsb export“ erzeugt, als die App sie liest.",
+            Fault.BUNDLE_OLDER_VERSION,
         )
         assertStillOnlyTiny()
     }

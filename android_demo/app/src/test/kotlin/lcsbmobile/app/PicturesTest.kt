@@ -21,14 +21,14 @@ class PicturesTest : AppTest() {
             source = "SmolLM2-135M-Instruct.Q4_1.gguf: llama, 30 layers, 134.5 M parameters",
             bytes = 93_400_000,
             layers = 30,
-            adapterSize = 86016,
+            adapterSize = 30 * 86016,
             seqLen = 256,
             schedule = schedule(30),
             predictedMemory = 212_000_000,
             secondsAStep = 2.4,
             checked = true,
         ),
-        BundleInfo("tiny", "tiny: qwen2, 8 layers, 2.3 M parameters, float16", 1_960_000, 8, 11392, 32, schedule(8), 64_000_000, 0.06),
+        BundleInfo("tiny", "tiny: qwen2, 8 layers, 2.3 M parameters, float16", 1_960_000, 8, 8 * 11392, 32, schedule(8), 64_000_000, 0.06),
     )
     private val previews = listOf(
         listOf(Piece("<|user|>\nIs the bread done?\n<|assistant|>\n", false), Piece("ok so it rose overnight, x", true)),

@@ -64,7 +64,7 @@ class RunTest : AppTest() {
     private fun adapter(state: File = File(app.filesDir, "runs/tiny/state")): FloatArray {
         val bundle = app.store.state.bundle!!
         val checkpoint = newestGood(checkpointFiles(state), bundle.layers, bundle.adapterSize).second
-        return FloatArray(bundle.layers * bundle.adapterSize).also { checkpoint.state.adapter.duplicate().get(it) }
+        return FloatArray(bundle.adapterSize).also { checkpoint.state.adapter.duplicate().get(it) }
     }
 
     private fun begin(activity: MainActivity, steps: Int): ServiceController<TrainService> {

@@ -61,7 +61,7 @@ private fun peft(arguments: List<String>) {
     val (directory, file, output) = arguments.map(::File)
     val bundle = Bundle.open(directory)
     val layout = bundle.manifest.adapter
-    val adapter = directFloats(layout.numLayers * layout.size)
+    val adapter = directFloats(layout.size)
     readAdapter(file, layout, adapter)
     writePeft(bundle.manifest, adapter, output)
     line { put("directory", output.path) }

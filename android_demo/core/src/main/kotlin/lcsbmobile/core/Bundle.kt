@@ -53,7 +53,7 @@ public class Bundle private constructor(public val directory: File, public val m
     /** A batch that the bundle brings, to time a step on. */
     public val sampleBatch: Batch? get() = golden.batches.firstOrNull()?.batch()
 
-    /** Into all of [into], float32 [L, n]. Throws ADAPTER. */
+    /** Into all of [into], float32 [N]. Throws ADAPTER. */
     public fun readInitialAdapter(into: FloatBuffer): Unit = readAdapter(File(directory, ADAPTER_FILE), manifest.adapter, into)
 
     public companion object {
@@ -61,7 +61,7 @@ public class Bundle private constructor(public val directory: File, public val m
          * Reads the manifest, checks it, and every file against it: place, size and SHA-256; and that the golden trace is of its model.
          *
          * The bundle may come from anywhere (docs/hostile_input.md). [progress]: bytes verified of all; it may throw, to cancel. Throws
-         * BUNDLE_UNREADABLE, BUNDLE_OTHER_TARGET, BUNDLE_NEWER_VERSION or BUNDLE_DAMAGED.
+         * BUNDLE_UNREADABLE, BUNDLE_OTHER_TARGET, BUNDLE_NEWER_VERSION, BUNDLE_OLDER_VERSION or BUNDLE_DAMAGED.
          */
         public fun open(directory: File, progress: (done: Long, total: Long) -> Unit = { _, _ -> }): Bundle {
             val path = File(directory, MANIFEST_FILE)
@@ -99,7 +99,8 @@ private fun decode(path: File, text: String): Manifest {
             throw LcsbException(Fault.BUNDLE_NEWER_VERSION, message)
         }
         if (version < FORMAT_VERSION) {
-            throw unreadable("$path: format version $version is older than $FORMAT_VERSION; export the bundle again")
+            val message = "$path: format version $version is older than $FORMAT_VERSION; export the bundle again"
+            throw LcsbException(Fault.BUNDLE_OLDER_VERSION, message)
         }
         if (stated.target != TARGET) {
             val found = oneLine(stated.target, 40)

@@ -80,7 +80,7 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
             if (runner.layer < layout.numLayers) observer.layer(runner.layer, runner.backward)
         }
         return runner.use {
-            val state = mappedState(directory, layout.numLayers, layout.size)
+            val state = mappedState(directory, layout.size)
             bundle.readInitialAdapter(state.adapter)
             session = Session(
                 Running(setup, identity, examples, runner, state, kept, checkpoints, adapterFile, memory, clock, control, observer),

@@ -1,5 +1,8 @@
 package lcsbmobile.core
 
+import lcsbmobile.core.bundle.AdapterLayout
+import lcsbmobile.core.bundle.AdapterMatrix
+import lcsbmobile.core.bundle.LoraConfig
 import lcsbmobile.core.bundle.MANIFEST_FILE
 import lcsbmobile.core.io.directFloats
 import org.junit.Assert.assertThrows
@@ -17,7 +20,11 @@ internal val bundleDirectories: List<File> =
 internal fun openBundle(name: String): Bundle = opened.getOrPut(name) { Bundle.open(bundleDirectories.first { it.name == name }) }
 
 internal fun initialAdapter(bundle: Bundle): FloatBuffer =
-    directFloats(bundle.manifest.adapter.run { numLayers * size }).also { bundle.readInitialAdapter(it) }
+    directFloats(bundle.manifest.adapter.size).also { bundle.readInitialAdapter(it) }
+
+/** Layers of these sizes. */
+internal fun layoutOf(vararg sizes: Int): AdapterLayout =
+    AdapterLayout(LoraConfig(), sizes.associate { "of$it" to listOf(AdapterMatrix("x.lora_A", listOf(1, it), 0)) }, sizes.map { "of$it" })
 
 internal fun <T> inScratch(use: (File) -> T): T {
     val directory = Files.createTempDirectory("lcsb").toFile()

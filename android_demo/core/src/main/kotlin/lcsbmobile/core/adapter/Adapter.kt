@@ -9,7 +9,7 @@ import java.io.File
 import java.nio.FloatBuffer
 
 /**
- * Writes float32 [L, n] under PEFT's names with the desktop's bytes (docs/adapter.md), atomically: [file] is the old one or the new one. Throws
+ * Writes float32 [N] under PEFT's names with the desktop's bytes (docs/adapter.md), atomically: [file] is the old one or the new one. Throws
  * STORAGE_FULL or STORAGE_FAILED.
  */
 internal fun writeAdapter(file: File, layout: AdapterLayout, adapter: FloatBuffer) {

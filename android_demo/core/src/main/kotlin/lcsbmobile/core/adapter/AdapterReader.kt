@@ -9,23 +9,19 @@ import lcsbmobile.core.io.some
 import java.io.File
 import java.nio.FloatBuffer
 
-private const val PEFT_PREFIX = "base_model.model.model.layers"
-
-/** PEFT's name of a layer's matrix, such as self_attn.q_proj.lora_A. */
-internal fun tensorName(layer: Int, matrix: String): String = "$PEFT_PREFIX.$layer.$matrix.weight"
-
-/** PEFT's tensor names, and each matrix's elements within [adapter], float32 [L, n]. */
+/** PEFT's tensor names, and each matrix's elements within [adapter], float32 [N]. */
 internal fun AdapterLayout.named(adapter: FloatBuffer): Map<String, FloatBuffer> =
     (0 until numLayers).flatMap { layer ->
-        matrices.map { tensorName(layer, it.name) to adapter.part(layer * size + it.offset, it.size) }
+        val vector = vector(adapter, layer)
+        matrices(layer).map { tensorName(layer, it.name) to vector.part(it.offset, it.size) }
     }.toMap()
 
 /** The shape of each of PEFT's tensors. */
 internal fun AdapterLayout.shapes(): Map<String, List<Long>> =
-    (0 until numLayers).flatMap { layer -> matrices.map { tensorName(layer, it.name) to it.shape.map(Int::toLong) } }.toMap()
+    (0 until numLayers).flatMap { layer -> matrices(layer).map { tensorName(layer, it.name) to it.shape.map(Int::toLong) } }.toMap()
 
 /**
- * Reads an adapter file into all of [into], float32 [L, n]. Throws ADAPTER naming every tensor that is missing, unknown or of another shape or
+ * Reads an adapter file into all of [into], float32 [N]. Throws ADAPTER naming every tensor that is missing, unknown or of another shape or
  * dtype, or for NaN and infinite values; then [into] may be half written.
  */
 public fun readAdapter(file: File, layout: AdapterLayout, into: FloatBuffer) {

@@ -15,7 +15,7 @@ internal const val PEFT_CONFIG_FILE = "adapter_config.json"
 internal const val PEFT_MODEL_FILE = "adapter_model.safetensors"
 
 /**
- * Writes [adapter], float32 [L, n], as the directory that `peft.PeftModel.from_pretrained` loads, with the bytes of `lcsb adapter export`
+ * Writes [adapter], float32 [N], as the directory that `peft.PeftModel.from_pretrained` loads, with the bytes of `lcsb adapter export`
  * (docs/adapter.md). [directory] is replaced only when it is an earlier one of these, or empty. Throws OPTION, STORAGE_FULL, STORAGE_FAILED.
  */
 public fun writePeft(manifest: Manifest, adapter: FloatBuffer, directory: File) {

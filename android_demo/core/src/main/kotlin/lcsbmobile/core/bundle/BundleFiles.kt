@@ -71,8 +71,8 @@ private fun nameFaults(manifest: Manifest): List<String> {
 /** Of what is read whole, and of what an allocation goes by: then nothing larger than the files themselves is allocated. */
 private fun sizeFaults(manifest: Manifest): List<String> {
     val layout = manifest.adapter
-    val state = FLOAT_BYTES.toLong() * layout.numLayers * layout.size
-    val header = layout.numLayers.toLong() * layout.matrices.size * ENTRY_BYTES + SLACK_BYTES
+    val state = FLOAT_BYTES.toLong() * layout.size
+    val header = (0 until layout.numLayers).sumOf { layout.matrices(it).size } * ENTRY_BYTES + SLACK_BYTES
     val bounds = LARGEST.mapValues { 0L..it.value } + manifest.graphs.values.associate { it.file to 0L..PROGRAM_BYTES } +
         (ADAPTER_FILE to state..state + header)
     return bounds.mapNotNull { (name, bound) ->

@@ -26,7 +26,21 @@ public enum class RopeType {
 @Serializable
 public data class AttentionKind(val ropeTheta: Double, val ropeScaling: RopeScaling? = null, val window: Long? = null)
 
-/** The shape of a decoder. `attentionKinds[layerKinds[l]]` is layer l's attention. */
+/** The heads of a gated delta rule (arXiv 2412.06464). [chunk]: tokens that are computed at once, of which T is a multiple. */
+@Serializable
+public data class LinearAttention(
+    val numKeyHeads: Int,
+    val numValueHeads: Int,
+    val keyHeadDim: Int,
+    val valueHeadDim: Int,
+    val chunk: Int,
+)
+
+/**
+ * The shape of a decoder. [layerTypes]: of each layer, as config.json calls them. [attentionKinds]: of the layer types that attend, how they
+ * do. [rotaryDim]: of [headDim], the part that RoPE turns. [convKernel]: the tokens that a convolution sees, 0 where there is none.
+ * [tensorPrefix]: what the names of the text model's tensors begin with in a checkpoint.
+ */
 @Serializable
 public data class ModelConfig(
     val modelType: String,
@@ -39,31 +53,22 @@ public data class ModelConfig(
     val headDim: Int,
     val rmsNormEps: Double,
     val tieWordEmbeddings: Boolean,
-    val attentionKinds: List<AttentionKind>,
-    val layerKinds: List<Int>,
+    val layerTypes: List<String>,
+    val attentionKinds: Map<String, AttentionKind>,
+    val rotaryDim: Int,
     val qkvBias: Boolean = false,
     val outputBias: Boolean = false,
     val mlpBias: Boolean = false,
     val queryScale: Double,
     val embeddingScale: Double = 1.0,
+    val convKernel: Int = 0,
+    val linearAttention: LinearAttention? = null,
+    val tensorPrefix: String = "model.",
 )
 
-/** LoRA on q, k, v, o, gate, up and down: `y += alpha/rank * (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685). */
+/** LoRA on the matrices of a layer: `y += alpha/rank * (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685). */
 @Serializable
 public data class LoraConfig(val rank: Int = 8, val alpha: Double = 16.0)
-
-/** One LoRA matrix within a layer's flat vector: [shape] row-major from [offset] (elements). [name]: such as self_attn.q_proj.lora_A. */
-@Serializable
-public data class AdapterMatrix(val name: String, val shape: List<Int>, val offset: Int) {
-    val size: Int get() = shape[0] * shape[1]
-}
-
-/** Where each LoRA matrix lies in a layer's vector of [size] elements, the same for every layer. A is [rank, in], B is [out, rank]. */
-@Serializable
-public data class AdapterLayout(val lora: LoraConfig, val numLayers: Int, val size: Int, val matrices: List<AdapterMatrix>) {
-    /** The adapted projections by their names within a layer, such as self_attn.q_proj. */
-    val modules: List<String> get() = matrices.filter { it.name.endsWith(".lora_A") }.map { it.name.removeSuffix(".lora_A") }
-}
 
 /** Symmetric, group-wise along the input dimension. [bits] for the blocks, [embeddingBits] for embedding and head. */
 @Serializable

@@ -2,13 +2,13 @@ package lcsbmobile.core.bundle
 
 import kotlinx.serialization.Serializable
 
-internal const val FORMAT_VERSION = 2L
+internal const val FORMAT_VERSION = 3L
 internal const val TARGET = "onnxruntime" // the one that runs here
 internal const val MANIFEST_FILE = "manifest.json"
 internal const val WEIGHTS_FILE = "weights.bin"
 internal const val ADAPTER_FILE = "adapter.safetensors"
 internal const val GOLDEN_FILE = "golden.json"
-internal const val LAYERS = "layers." // what the names of tensors begin with that are stacked over the layers
+internal const val LAYERS = "layers." // what the names of tensors begin with that are stacked over the layers of a kind
 
 /** An input or output of a graph; -1: any size. [weight]: the tensor of `weights.bin` to feed, of `layers.…` the layer's own slice. */
 @Serializable
@@ -32,10 +32,6 @@ public data class Graph(
 @Serializable
 public data class FileEntry(val size: Long, val sha256: String)
 
-/** What one block does on T tokens; [backward] contains the recomputed forward, [backwardKept] reads what the forward kept instead. */
-@Serializable
-public data class BlockWork(val forward: Long, val backward: Long, val backwardKept: Long)
-
 @Serializable
 public data class Arena(val initialBytes: Long)
 
@@ -43,10 +39,13 @@ public data class Arena(val initialBytes: Long)
 @Serializable
 public data class RuntimeSettings(val sessionConfig: Map<String, String>, val arena: Arena)
 
-/** [shape] is row-major; for a tensor of the blocks (`layers.…`) its first dimension is the layer. [offset] in bytes. */
+/** [shape] is row-major; of a tensor of the blocks (`layers.KIND.NAME`) the first dimension is the layer's number in its kind. [offset] in bytes. */
 @Serializable
 public data class WeightTensor(val name: String, val dtype: String, val shape: List<Long>, val offset: Long) {
     val perLayer: Boolean get() = name.startsWith(LAYERS)
+
+    /** Of whose layers it is, if of any. */
+    internal val kind: String? get() = if (perLayer) name.removePrefix(LAYERS).substringBefore('.') else null
     val nbytes: Long get() = tensorBytes(dtype, shape)
 }
 
@@ -60,7 +59,9 @@ public data class Manifest(
     val target: String,
     val source: String,
     val model: ModelConfig,
-    val adapter: AdapterLayout,
+    val lora: LoraConfig,
+    val kinds: List<Kind>,
+    val layers: List<Layer>,
     val quantization: QuantizationConfig,
     val seqLen: Int,
     val seed: Long,
@@ -68,15 +69,22 @@ public data class Manifest(
     val schedule: List<Subset>,
     val optimizer: AdamWConfig,
     val accuracyLevel: Int,
-    val blockFlops: BlockWork,
-    val blockDecompressedBytes: BlockWork,
     val runtime: RuntimeSettings,
     val graphs: Map<String, Graph>,
     val weights: List<WeightTensor>,
     val reconstructionError: Map<String, Double>,
     val tools: Map<String, String>,
     val files: Map<String, FileEntry>,
-)
+) {
+    /** Where each layer's vector lies in the adapter, and each LoRA matrix in it. */
+    public val adapter: AdapterLayout by lazy {
+        AdapterLayout(lora, kinds.associate { it.name to it.matrices }, layers.map { it.kind }, model.tensorPrefix)
+    }
+    private val named by lazy { kinds.associateBy { it.name } }
+
+    /** A layer's. */
+    internal fun kind(layer: Int): Kind = named.getValue(layers[layer].kind)
+}
 
 /** Bytes of one element. */
 internal val DTYPE_BYTES = mapOf("bool" to 1L, "int64" to 8L, "uint8" to 1L, "int8" to 1L, "float16" to 2L, "float32" to 4L)

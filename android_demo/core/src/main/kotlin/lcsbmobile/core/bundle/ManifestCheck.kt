@@ -17,9 +17,17 @@ import java.io.File
 internal const val BUFFER_BYTES = 1L shl 30 // of one tensor that a runner makes a buffer for; a mask [T, T] has them at 16,384 tokens
 private const val PAGE = 4096
 private const val MOST_DIMENSIONS = 8
+private const val MOST_WIDTH = 1L shl 24 // of attention: heads times a head's dimension
 private const val MOST_INTEGER = 1L shl 53 // what every reader of JSON has exactly
-private const val MOST_FAULTS_SOUGHT = 1000
-private const val MOST_KINDS = 64 // of attention; a model has one or two
+internal const val MOST_FAULTS_SOUGHT = 1000
+private const val MOST_KINDS = 64 // of attention, and of layers; a model has one or two
+private val KIND = Regex("[a-z][a-z0-9]{0,30}") // no underscore: the first one in a program's name ends its kind
+private val NAME = Regex("[a-z][a-z0-9_]*") // of what a kind reads, takes, gives and remembers
+private const val MOST_PREFIX = 200
+private val PREFIX = Regex("(?:[A-Za-z0-9_]+\\.)*")
+private val HEADS = 1..4096
+private val RESERVED = setOf("h", "g", "adapter", "h_next", "g_next") // what else a program takes and returns, as what begins so:
+private val RESERVED_BEGINNINGS = listOf(PAST, GRADIENT)
 private val STORED = setOf("uint8", "int8", "float16", "float32") // the dtypes of weights.bin
 
 // The session configuration entries that a manifest may have; each is "0" or "1". Others make ONNX Runtime write and read files at a path of
@@ -42,10 +50,10 @@ private val RANGES = listOf(
     Bounds("model.rms_norm_eps", 0.0, 1.0) { it.model.rmsNormEps },
     Bounds("model.query_scale", 1e-9, 1e9) { it.model.queryScale },
     Bounds("model.embedding_scale", 1e-9, 1e9) { it.model.embeddingScale },
-    Bounds("adapter.num_layers", 1.0, 4096.0) { it.adapter.numLayers },
-    Bounds("adapter.size", 1.0, 2147483647.0) { it.adapter.size },
-    Bounds("adapter.lora.rank", 1.0, 65536.0) { it.adapter.lora.rank },
-    Bounds("adapter.lora.alpha", 1e-9, 1e9) { it.adapter.lora.alpha },
+    Bounds("model.rotary_dim", 2.0, 4096.0) { it.model.rotaryDim },
+    Bounds("model.conv_kernel", 0.0, 256.0) { it.model.convKernel },
+    Bounds("lora.rank", 1.0, 65536.0) { it.lora.rank },
+    Bounds("lora.alpha", 1e-9, 1e9) { it.lora.alpha },
     Bounds("quantization.group_size", 2.0, 65536.0) { it.quantization.groupSize },
     Bounds("schedule_config.subsets", 1.0, 4096.0) { it.scheduleConfig.subsets },
     Bounds("optimizer.eps", 0.0, 1.0) { it.optimizer.eps },
@@ -74,10 +82,10 @@ private fun valueFaults(manifest: Manifest, read: JsonElement): Sequence<String>
         }
     }
     yieldAll(choiceFaults(manifest))
-    if (manifest.model.attentionKinds.size !in 1..MOST_KINDS) {
-        yield("model.attention_kinds: expected 1 to $MOST_KINDS, found ${manifest.model.attentionKinds.size}")
+    if (manifest.model.attentionKinds.size > MOST_KINDS) {
+        yield("model.attention_kinds: expected at most $MOST_KINDS, found ${manifest.model.attentionKinds.size}")
     }
-    for (kind in manifest.model.attentionKinds) {
+    for (kind in manifest.model.attentionKinds.values) {
         if (!numbers(kind).all { it > 0 && it <= 1e12 }) yield("model.attention_kinds: expected positive numbers, found $kind")
     }
     for ((key, value) in manifest.runtime.sessionConfig) {
@@ -87,10 +95,18 @@ private fun valueFaults(manifest: Manifest, read: JsonElement): Sequence<String>
     }
     yieldAll(leafFaults(read))
     yieldAll(tableFaults(manifest))
+    if (manifest.kinds.size !in 1..MOST_KINDS) yield("kinds: expected 1 to $MOST_KINDS, found ${manifest.kinds.size}")
+    for (kind in manifest.kinds) yieldAll(kindFaults(kind).map { "kinds.${quoted(kind.name, 80)}: $it" })
+    for ((index, layer) in manifest.layers.withIndex()) {
+        if (minOf(layer.number, layer.offset) < 0) yield("layers.$index: expected 0 or more, found number ${layer.number} at ${layer.offset}")
+    }
     for ((name, graph) in manifest.graphs) yieldAll(graphFaults(name, graph).map { "graphs.$name: $it" })
 }
 
 private fun choiceFaults(manifest: Manifest): Sequence<String> = sequence {
+    val prefix = manifest.model.tensorPrefix
+    if (prefix.length > MOST_PREFIX || !PREFIX.matches(prefix)) yield("model.tensor_prefix: expected words that end with dots, found ${quoted(prefix, 80)}")
+    manifest.model.linearAttention?.let { if (!heads(it).all { number -> number in HEADS }) yield("model.linear_attention: expected $HEADS, found $it") }
     val quantization = manifest.quantization
     for ((field, bits) in listOf("bits" to quantization.bits, "embedding_bits" to quantization.embeddingBits)) {
         if (bits != 4 && bits != 8) yield("quantization.$field: expected 4 or 8, found $bits")
@@ -104,6 +120,8 @@ private fun choiceFaults(manifest: Manifest): Sequence<String> = sequence {
     val betas = manifest.optimizer.betas
     if (betas.size != 2 || !betas.all { it >= 0 && it < 1 }) yield("optimizer.betas: expected two of 0 to less than 1, found $betas")
 }
+
+private fun heads(linear: LinearAttention) = linear.run { listOf(numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim, chunk) }
 
 private fun numbers(kind: AttentionKind): List<Double> {
     val scaling = kind.ropeScaling
@@ -142,18 +160,34 @@ private fun tableFaults(manifest: Manifest): Sequence<String> = sequence {
             )
         }
     }
-    for (matrix in manifest.adapter.matrices) {
-        if (matrix.shape.size != 2 || matrix.shape.any { it < 1 } || matrix.offset < 0) {
-            yield("adapter.matrices: ${quoted(matrix.name)}: expected positive dimensions, found ${matrix.shape} at ${matrix.offset}")
+}
+
+private fun kindFaults(kind: Kind): Sequence<String> = sequence {
+    if (!KIND.matches(kind.name)) yield("name: expected lower-case letters and digits")
+    for (name in kind.reads + kind.takes + kind.gives + kind.state.map { it.name }) {
+        if (!NAME.matches(name) || name in RESERVED || RESERVED_BEGINNINGS.any(name::startsWith)) {
+            yield("${quoted(name, 80)}: expected the name of a table, a value or a state")
         }
     }
-    for ((field, work) in listOf("block_flops" to manifest.blockFlops, "block_decompressed_bytes" to manifest.blockDecompressedBytes)) {
+    if (kind.size < 1) yield("size: expected 1 or more, found ${kind.size}")
+    for (matrix in kind.matrices) {
+        if (matrix.shape.size != 2 || matrix.shape.any { it < 1 } || matrix.offset < 0) {
+            yield("matrices: ${quoted(matrix.name)}: expected positive dimensions, found ${matrix.shape} at ${matrix.offset}")
+        }
+    }
+    for (state in kind.state) {
+        if (state.shape.size !in 1..MOST_DIMENSIONS || state.shape.any { it < 1 }) {
+            yield("state: ${quoted(state.name)}: expected positive dimensions, found ${state.shape}")
+        }
+    }
+    if (kind.attentionWidth !in 0..MOST_WIDTH) yield("attention_width: expected 0 to $MOST_WIDTH, found ${kind.attentionWidth}")
+    for ((field, work) in listOf("flops" to kind.flops, "decompressed_bytes" to kind.decompressedBytes)) {
         if (minOf(work.forward, work.backward, work.backwardKept) < 0) yield("$field: expected 0 or more, found $work")
     }
 }
 
 private fun graphFaults(name: String, graph: Graph): Sequence<String> = sequence {
-    val least = if (name in PRODUCTS) ANY else 1L
+    val least = if (name in FREE) ANY else 1L
     for (x in graph.inputs + graph.initializers + graph.outputs) {
         if (x.dtype !in DTYPE_BYTES || x.shape.size > MOST_DIMENSIONS || x.shape.any { it == 0L || it < least }) {
             yield("${quoted(x.name)}: expected a dtype and positive dimensions, found ${quoted(x.dtype, 20)} ${x.shape}")

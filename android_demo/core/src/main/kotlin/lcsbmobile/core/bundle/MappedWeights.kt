@@ -17,13 +17,13 @@ internal class MappedWeights(private val file: File, table: List<WeightTensor>) 
     private val tensors = table.associateBy { it.name }
     private val mapped = HashMap<String, ByteBuffer>()
 
-    /** A tensor's bytes in place, of `layers.…` those of [layer]; little-endian, as every machine is that this runs on. */
-    fun bytes(name: String, layer: Int): ByteBuffer {
+    /** A tensor's bytes in place, of `layers.…` those of the layer that is [number] of its kind; little-endian, as every machine is that this runs on. */
+    fun bytes(name: String, number: Int): ByteBuffer {
         val tensor = tensors.getValue(name)
         val whole = mapped.getOrPut(name) { map(tensor) }
         if (!tensor.perLayer) return whole
         val size = (tensor.nbytes / tensor.shape[0]).toInt()
-        return whole.part(layer * size, size)
+        return whole.part(number * size, size)
     }
 
     /** Shape of what [bytes] gives. */

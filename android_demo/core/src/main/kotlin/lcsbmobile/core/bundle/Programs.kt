@@ -11,14 +11,40 @@ internal typealias Tensors = Map<String, TensorType>
 
 internal const val ANY = -1L
 internal const val KEPT = "kept." // what the names of the tensors begin with that a forward keeps for the backward
-internal val PRODUCTS = listOf("gemm", "gemm_backward") // the programs that have free dimensions
+internal const val PAST = "past_" // and of the state that a program reads while a text is written
+internal const val GRADIENT = "d_" // and of the gradients of what crosses between layers
+internal val FREE = listOf("gemm", "gemm_backward", "adamw") // the programs that have free dimensions
 internal val TOKENS = listOf("input_ids", "position_ids", "segment_ids")
 
-/** Program -> its inputs and outputs besides weights, by which a runner makes its buffers. Specification: docs/onnxruntime.md. */
-internal fun signatures(manifest: Manifest): Map<String, Pair<Tensors, Tensors>> {
-    val products = PRODUCTS.associateWith { floats(listOf("a", "b"), ANY, ANY) to floats("y", ANY, ANY) }
-    return blockPrograms(manifest) + decodingPrograms(manifest) + products
-}
+// The programs of a kind: KIND_ROLE.
+internal const val FORWARD = "forward"
+internal const val BACKWARD = "backward"
+internal const val FORWARD_KEEP = "forward_keep"
+internal const val BACKWARD_KEPT = "backward_kept"
+internal const val PREFILL = "prefill"
+internal const val DECODE = "decode"
+internal val ROLES = listOf(FORWARD, BACKWARD, FORWARD_KEEP, BACKWARD_KEPT, PREFILL, DECODE)
+
+internal fun program(kind: String, role: String): String = "${kind}_$role"
+
+/**
+ * A program's inputs and outputs besides weights, by which a runner makes its buffers. [optional]: inputs that it has if it needs them.
+ * [boundInputs], [boundOutputs]: those that are what the layers bind them to (LayerRelations.kt). [readsKept], [writesKept]: it has inputs or
+ * outputs `kept.N` besides, of which types the exporter chooses.
+ */
+internal class Signature(
+    val inputs: Tensors,
+    val outputs: Tensors,
+    val optional: Tensors = emptyMap(),
+    val boundInputs: Collection<String> = emptySet(),
+    val boundOutputs: Collection<String> = emptySet(),
+    val readsKept: Boolean = false,
+    val writesKept: Boolean = false,
+)
+
+/** By program; of a manifest whose kinds and layers agree. Specification: docs/onnxruntime.md. */
+internal fun signatures(manifest: Manifest): Map<String, Signature> =
+    commonPrograms(manifest) + manifest.kinds.flatMap { kind -> ROLES.map { program(kind.name, it) to signature(manifest, kind, it) } }
 
 /** What is wrong, tensor by tensor, as sentences. */
 internal fun differences(where: String, expected: Tensors, found: Tensors): Sequence<String> =
@@ -26,45 +52,62 @@ internal fun differences(where: String, expected: Tensors, found: Tensors): Sequ
         "$where: ${quoted(it)}: expected ${expected[it] ?: "none"}, found ${found[it] ?: "none"}"
     }
 
-private fun blockPrograms(manifest: Manifest): Map<String, Pair<Tensors, Tensors>> {
+/** Inputs or outputs of a program besides weights. */
+internal fun described(tensors: List<GraphTensor>): Tensors =
+    tensors.filter { it.weight == null }.associate { it.name to TensorType(it.dtype, it.shape) }
+
+private fun commonPrograms(manifest: Manifest): Map<String, Signature> {
     val t = manifest.seqLen.toLong()
-    val n = manifest.adapter.size.toLong()
     val d = manifest.model.hiddenSize.toLong()
     val h = floats("h", t, d)
-    val forward = h + attention(manifest, t, t) + floats("adapter", n)
-    val backward = forward + floats("g", t, d)
-    val gradients = floats("g_next", t, d) + floats("d_adapter", n)
-    val next = floats("h_next", t, d)
-    val moments = listOf("parameters", "first_moment", "second_moment")
     val labelled = h + integers(t, listOf("labels"))
+    val tables = manifest.layers.flatMapTo(HashSet()) { it.reads.values } - "h"
+    val moments = listOf("parameters", "first_moment", "second_moment")
+    val product = Signature(floats(listOf("a", "b"), ANY, ANY), floats("y", ANY, ANY))
     return mapOf(
-        "embed" to (integers(t, TOKENS) to h + byKind(manifest, attention(manifest, t, t))),
-        "block_forward" to (forward to next),
-        "block_backward" to (backward to gradients),
-        "block_forward_keep" to (forward to next),
-        "block_backward_kept" to (backward to gradients),
-        "head" to (labelled to floats("loss") + floats("g", t, d)),
-        "head_eval" to (labelled to floats("loss")),
-        "adamw" to (floats(moments + "gradient", n) + floats(listOf("decay", "rate", "root")) to floats(moments.map { "${it}_next" }, n)),
+        "embed" to Signature(integers(t, TOKENS), h, boundOutputs = tables),
+        "decode_embed" to Signature(integers(1, listOf("input_ids", "position_ids")), floats("h", 1, d), boundOutputs = tables),
+        "head" to Signature(labelled, floats("loss") + floats("g", t, d)),
+        "head_eval" to Signature(labelled, floats("loss")),
+        "logits" to Signature(floats("h", 1, d), floats("logits", manifest.model.vocabSize.toLong())),
+        "adamw" to
+            Signature(floats(moments + "gradient", ANY) + floats(listOf("decay", "rate", "root")), floats(moments.map { "${it}_next" }, ANY)),
+        "gemm" to product,
+        "gemm_backward" to product,
     )
 }
 
-private fun decodingPrograms(manifest: Manifest): Map<String, Pair<Tensors, Tensors>> {
-    val model = manifest.model
-    val t = manifest.seqLen.toLong()
-    val d = model.hiddenSize.toLong()
-    val cache = longArrayOf(model.numKeyValueHeads.toLong(), model.headDim.toLong())
-    val adapter = floats("adapter", manifest.adapter.size.toLong())
-    val prompt = floats("h", t, d) + attention(manifest, t, t) + adapter
-    val step = floats("h", 1, d) + floats(listOf("past_keys", "past_values"), t, *cache) + attention(manifest, 1, t + 1) + adapter
-    val keyed = listOf("keys", "values")
-    return mapOf(
-        "block_prefill" to (prompt to floats("h_next", t, d) + floats(keyed, t, *cache)),
-        "decode_embed" to
-            (integers(1, listOf("input_ids", "position_ids")) to floats("h", 1, d) + byKind(manifest, attention(manifest, 1, t + 1))),
-        "block_decode" to (step to floats("h_next", 1, d) + floats(keyed, 1, *cache)),
-        "logits" to (floats("h", 1, d) to floats("logits", model.vocabSize.toLong())),
-    )
+/** The names of the programs that are no kind's. */
+internal val COMMON = listOf("embed", "decode_embed", "head", "head_eval", "logits", "adamw", "gemm", "gemm_backward")
+
+private fun signature(manifest: Manifest, kind: Kind, role: String): Signature {
+    val hidden = longArrayOf(if (role == DECODE) 1 else manifest.seqLen.toLong(), manifest.model.hiddenSize.toLong())
+    val bound = kind.reads + kind.takes
+    val fed = floats("h", *hidden) + floats("adapter", kind.size.toLong())
+    val given = floats("h_next", *hidden) + gives(manifest, kind, if (role == FORWARD_KEEP) FORWARD else role)
+    val state = kind.state.associate { it.name to TensorType("float32", it.shape) }
+    return when (role) {
+        PREFILL -> Signature(fed, given + state, boundInputs = bound)
+        DECODE -> {
+            val written = kind.state.associate { it.name to TensorType("float32", if (it.byPosition) listOf(1L) + it.shape.drop(1) else it.shape) }
+            Signature(fed, given + written, optional = state.mapKeys { "$PAST${it.key}" }, boundInputs = bound)
+        }
+        BACKWARD, BACKWARD_KEPT -> {
+            val owed = gives(manifest, kind, FORWARD).mapKeys { "$GRADIENT${it.key}" }
+            val kept = role == BACKWARD_KEPT // then h may be of no use
+            val required = (if (kept) fed - "h" else fed) + floats("g", *hidden) + owed
+            val gradients = floats("g_next", *hidden) + floats("d_adapter", kind.size.toLong())
+            Signature(required, gradients, floats("h", *hidden), bound, kind.takes.map { "$GRADIENT$it" }, readsKept = kept)
+        }
+        else -> Signature(fed, given, boundInputs = bound, writesKept = role == FORWARD_KEEP)
+    }
+}
+
+/** What a program of a kind gives: of which types it does is the exporter's choice. */
+internal fun gives(manifest: Manifest, kind: Kind, role: String): Tensors {
+    if (kind.gives.isEmpty()) return emptyMap()
+    val names = kind.gives.toSet()
+    return described(manifest.graphs[program(kind.name, role)]?.outputs.orEmpty()).filterKeys { it in names }
 }
 
 private fun floats(name: String, vararg shape: Long): Tensors = floats(listOf(name), *shape)
@@ -72,9 +115,3 @@ private fun floats(name: String, vararg shape: Long): Tensors = floats(listOf(na
 private fun floats(names: List<String>, vararg shape: Long): Tensors = names.associateWith { TensorType("float32", shape.toList()) }
 
 private fun integers(count: Long, names: List<String>): Tensors = names.associateWith { TensorType("int64", listOf(count)) }
-
-private fun attention(manifest: Manifest, rows: Long, columns: Long): Tensors =
-    floats(listOf("cos", "sin"), rows, manifest.model.headDim.toLong()) + floats("mask", rows, columns)
-
-private fun byKind(manifest: Manifest, tensors: Tensors): Tensors =
-    manifest.model.attentionKinds.indices.flatMap { kind -> tensors.map { (name, type) -> "$name.$kind" to type } }.toMap()

@@ -67,7 +67,7 @@ public class RunCheckpoint(
 public const val STEP_COLUMNS: Int = 6 // loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes
 
 private const val FORMAT = "lcsb_mobile.checkpoint"
-private const val VERSION = "1"
+private const val VERSION = "2"
 private const val DIGEST_FIELD = "\"sha256\":\""
 private const val MOST_HEADER_BYTES = 4L shl 20
 private const val MOST_HISTORY_BYTES = 48L shl 20 // of a million steps: it is held on the heap
@@ -88,12 +88,12 @@ public fun checkpointFiles(directory: File): List<File> {
 /** Whole or not at all, and synced. Throws STORAGE_FULL or STORAGE_FAILED. */
 internal fun writeCheckpoint(file: File, checkpoint: RunCheckpoint) {
     val state = checkpoint.state
-    val matrix = listOf(state.layers.toLong(), state.size.toLong())
+    val flat = listOf(state.size.toLong())
     val tensors = linkedMapOf(
-        "adapter" to WrittenTensor.of(matrix, state.adapter),
-        "first_moment" to WrittenTensor.of(matrix, state.firstMoment),
-        "second_moment" to WrittenTensor.of(matrix, state.secondMoment),
-        "updates" to WrittenTensor.of(listOf(state.layers.toLong()), checkpoint.updates),
+        "adapter" to WrittenTensor.of(flat, state.adapter),
+        "first_moment" to WrittenTensor.of(flat, state.firstMoment),
+        "second_moment" to WrittenTensor.of(flat, state.secondMoment),
+        "updates" to WrittenTensor.of(listOf(checkpoint.updates.size.toLong()), checkpoint.updates),
         "steps" to WrittenTensor.of(listOf(checkpoint.place.step.toLong(), STEP_COLUMNS.toLong()), checkpoint.steps),
         "evaluations" to WrittenTensor.of(listOf(checkpoint.evaluations.size / 2L, 2L), checkpoint.evaluations),
     )
@@ -114,7 +114,7 @@ internal fun writeCheckpoint(file: File, checkpoint: RunCheckpoint) {
 }
 
 /**
- * Checked before anything of it is used: digest, format, names, shapes, values. [layers] and [size]: of the bundle's adapter. Throws
+ * Checked before anything of it is used: digest, format, names, shapes, values. [layers] and [size], of all: of the bundle's adapter. Throws
  * CHECKPOINT_DAMAGED with what is wrong.
  */
 internal fun readCheckpoint(file: File, layers: Int, size: Int): RunCheckpoint =
@@ -224,19 +224,19 @@ private fun <T> decode(file: File, what: String, type: DeserializationStrategy<T
 
 /** The tensors lie one after the other in this order and fill the file: [data] bytes. There are as many evaluations as that makes. */
 private fun checkEntries(file: File, header: Header, layers: Int, size: Int, step: Int, data: Long) {
-    val matrix = listOf(layers.toLong(), size.toLong())
-    val before = 3 * 4L * layers * size + 8L * layers + 8L * step * STEP_COLUMNS
+    val flat = listOf(size.toLong())
+    val before = 3 * 4L * size + 8L * layers + 8L * step * STEP_COLUMNS
     val evaluations = maxOf(0, data - before) / 16
     val expected = listOf(
-        Triple("adapter", header.adapter, "F32" to matrix),
-        Triple("first_moment", header.firstMoment, "F32" to matrix),
-        Triple("second_moment", header.secondMoment, "F32" to matrix),
+        Triple("adapter", header.adapter, "F32" to flat),
+        Triple("first_moment", header.firstMoment, "F32" to flat),
+        Triple("second_moment", header.secondMoment, "F32" to flat),
         Triple("updates", header.updates, "I64" to listOf(layers.toLong())),
         Triple("steps", header.steps, "F64" to listOf(step.toLong(), STEP_COLUMNS.toLong())),
         Triple("evaluations", header.evaluations, "F64" to listOf(evaluations, 2L)),
     )
     val faults = expected.filter { it.second == null }.map { "${it.first} is missing" }.toMutableList()
-    if (data - 12L * layers * size > MOST_HISTORY_BYTES) faults += "expected at most $MOST_HISTORY_BYTES bytes of history"
+    if (data - 12L * size > MOST_HISTORY_BYTES) faults += "expected at most $MOST_HISTORY_BYTES bytes of history"
     var end = 0L
     for ((name, found, wanted) in if (faults.isEmpty()) expected else emptyList()) {
         val (dtype, shape) = wanted
@@ -249,7 +249,7 @@ private fun checkEntries(file: File, header: Header, layers: Int, size: Int, ste
 }
 
 private fun readTensors(channel: FileChannel, start: Long, place: RunPlace, layers: Int, size: Int, data: Long): RunCheckpoint {
-    val bytes = 4L * layers * size
+    val bytes = 4L * size
     val (adapter, first, second) = List(3) {
         channel.map(FileChannel.MapMode.READ_ONLY, start + it * bytes, bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
     }
@@ -257,7 +257,7 @@ private fun readTensors(channel: FileChannel, start: Long, place: RunPlace, laye
     val updates = LongArray(layers) { history.getLong() }
     val steps = DoubleArray(place.step * STEP_COLUMNS) { history.getDouble() }
     val evaluations = DoubleArray(history.remaining() / 8) { history.getDouble() }
-    return RunCheckpoint(place, AdapterState(layers, size, adapter, first, second), updates, steps, evaluations)
+    return RunCheckpoint(place, AdapterState(adapter, first, second), updates, steps, evaluations)
 }
 
 private fun checkValues(file: File, checkpoint: RunCheckpoint) {

@@ -31,9 +31,6 @@ private fun place(view: Buffer, start: Int, count: Int) {
     view.limit(start + count)
 }
 
-/** One layer's row of [L, n]. */
-internal fun FloatBuffer.row(layer: Int, size: Int): FloatBuffer = part(layer * size, size)
-
 /**
  * Zeroed memory that does not move, which the runtime reads and writes in place. Android takes it from the app's heap, whose limit
  * `android:largeHeap` raises. Throws MEMORY_TOO_SMALL.

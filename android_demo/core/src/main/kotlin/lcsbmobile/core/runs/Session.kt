@@ -47,7 +47,7 @@ internal class Running(
 internal class Session(private val running: Running, private val checkpoint: RunCheckpoint?) {
     private val options = running.setup.options
     private val observer = running.observer
-    private val optimizer = AdamW(running.state, running.setup.bundle.manifest.optimizer, running.runner)
+    private val optimizer = running.setup.bundle.manifest.let { AdamW(running.state, it.adapter, it.optimizer, running.runner) }
     private val trainer = Trainer(running.runner, running.setup.schedule, optimizer, running.setup.train)
     private var saved: Int? = null // the step of the newest checkpoint
 

@@ -38,9 +38,9 @@ private val NOTHING = TraceDifference(0, 0.0, 0.0, 0.0)
 public fun verify(bundle: Bundle, runner: StepRunner, scratch: File, progress: (done: Int, total: Int) -> Unit = { _, _ -> }): VerifyResult {
     val trace = bundle.golden
     val layout = bundle.manifest.adapter
-    val state = mappedState(scratch, layout.numLayers, layout.size)
+    val state = mappedState(scratch, layout.size)
     bundle.readInitialAdapter(state.adapter)
-    val difference = if (trace.run.isEmpty()) NOTHING else checkTrace(runner, trace, AdamW(state, bundle.manifest.optimizer, runner), progress)
+    val difference = if (trace.run.isEmpty()) NOTHING else checkTrace(runner, trace, AdamW(state, layout, bundle.manifest.optimizer, runner), progress)
     return VerifyResult(runner.name, runner.version, difference, trace.stepTolerance, trace.runTolerance)
 }
 

@@ -29,22 +29,22 @@ internal class OwnTensor(environment: OrtEnvironment, dtype: String, shape: List
 internal class WeightTensors(private val environment: OrtEnvironment, private val weights: MappedWeights) : AutoCloseable {
     private val made = HashMap<Pair<String, Int>, OnnxTensor>()
 
-    /** Those among a program's tensors, by their names there. */
-    fun of(tensors: List<GraphTensor>, layer: Int): Values {
+    /** Those among a program's tensors, by their names there, of the layer that is [number] of its kind. */
+    fun of(tensors: List<GraphTensor>, number: Int): Values {
         val fed = HashMap<String, OnnxTensor>()
-        for (x in tensors) if (x.weight != null) fed[x.name] = get(x.weight, layer)
+        for (x in tensors) if (x.weight != null) fed[x.name] = get(x.weight, number)
         return fed
     }
 
-    private fun get(weight: String, layer: Int) = made.getOrPut(weight to if (weights.isPerLayer(weight)) layer else 0) {
+    private fun get(weight: String, number: Int) = made.getOrPut(weight to if (weights.isPerLayer(weight)) number else 0) {
         val type = JAVA_TYPES.getValue(weights.dtype(weight))
-        OnnxTensor.createTensor(environment, weights.bytes(weight, layer), weights.shape(weight), type)
+        OnnxTensor.createTensor(environment, weights.bytes(weight, number), weights.shape(weight), type)
     }
 
     override fun close() = made.values.forEach { it.close() }
 }
 
-/** One program: its weights by layer, and its session, or a session a layer where the weights are its constants. */
+/** One program: its weights by layer of its kind, and its session, or a session a layer where the weights are its constants. */
 internal class Program(
     private val environment: OrtEnvironment,
     private val bundle: Bundle,
@@ -53,6 +53,7 @@ internal class Program(
     private val weights: WeightTensors,
 ) : AutoCloseable {
     private val graph = bundle.manifest.graphs.getValue(name)
+    private val inputs = graph.inputs.filter { it.weight == null }.mapTo(HashSet()) { it.name }
     private val sessions = HashMap<Int, OrtSession>()
     private val keeping = OrtSession.RunOptions()
     private val shrinking = OrtSession.RunOptions().also { it.addRunConfigEntry("memory.enable_memory_arena_shrinkage", "cpu:0") }
@@ -62,27 +63,28 @@ internal class Program(
     }
 
     /**
-     * [outputs]: where each result goes. [last]: another program runs next, so this one's memory is given back, which it would otherwise hold
+     * [feeds]: those that the program takes, and perhaps others. [outputs]: where each result that is wanted goes. [number]: the layer's in its
+     * kind. [last]: another program runs next, so this one's memory is given back, which it would otherwise hold
      * for its next layer; a session that serves one layer always gives it back.
      */
-    fun run(feeds: Values, outputs: Values, layer: Int, last: Boolean) {
-        val session = session(layer)
+    fun run(feeds: Values, outputs: Values, number: Int, last: Boolean) {
+        val session = session(number)
         val options = if (last || graph.initializers.isNotEmpty()) shrinking else keeping
         try {
-            session.run(feeds + weights.of(graph.inputs, layer), emptySet(), outputs, options).close()
+            session.run(feeds.filterKeys { it in inputs } + weights.of(graph.inputs, number), emptySet(), outputs, options).close()
         } catch (error: OrtException) {
             val message = "${graph.file}: onnxruntime ${environment.version} cannot run it: ${oneLine(error.message ?: "")}"
             throw LcsbException(Fault.RUNTIME_FAILED, message, cause = error)
         }
     }
 
-    private fun session(layer: Int): OrtSession = sessions.getOrPut(if (graph.initializers.isEmpty()) 0 else layer) { load(layer) }
+    private fun session(number: Int): OrtSession = sessions.getOrPut(if (graph.initializers.isEmpty()) 0 else number) { load(number) }
 
-    private fun load(layer: Int): OrtSession {
+    private fun load(number: Int): OrtSession {
         val file = programFile(bundle, graph)
         val session = sessionOptions(bundle.manifest.runtime, threads).use { options ->
             try {
-                val constants = weights.of(graph.initializers, layer)
+                val constants = weights.of(graph.initializers, number)
                 if (constants.isNotEmpty()) options.addExternalInitializers(constants)
                 environment.createSession(file.path, options)
             } catch (error: OrtException) {

@@ -5,8 +5,8 @@ import lcsbmobile.core.bundle.Subset
 import java.nio.FloatBuffer
 
 /**
- * [loss]: mean over the counted labels. [gradients]: layer -> float32 [n], for the trained layers only, ascending: direct buffers of the
- * runner's, which its next step overwrites; whoever asked for the step may change them.
+ * [loss]: mean over the counted labels. [gradients]: layer -> float32 of the size of its vector, for the trained layers only, ascending:
+ * direct buffers of the runner's, which its next step overwrites; whoever asked for the step may change them.
  */
 public class StepResult(public val loss: Float, public val gradients: Map<Int, FloatBuffer>)
 
@@ -23,8 +23,8 @@ public interface Decoder : AutoCloseable {
 }
 
 /**
- * A runtime that computes steps of one bundle, from one thread at a time. `adapter` is float32 [L, n], direct, in native order, and is
- * never written to. Every method throws RUNTIME_FAILED where the runtime refuses.
+ * A runtime that computes steps of one bundle, from one thread at a time. `adapter` is float32 [N], direct, in native order, and is never
+ * written to. Every method throws RUNTIME_FAILED where the runtime refuses.
  */
 public interface StepRunner : AutoCloseable {
     public val name: String
@@ -35,7 +35,7 @@ public interface StepRunner : AutoCloseable {
     /** Mean loss over the batch's counted labels. */
     public fun evaluate(batch: Batch, adapter: FloatBuffer): Float
 
-    /** AdamW for one layer, float32 [n] each, direct, in native order: the first three are updated in place. [gradient] null: zero. */
+    /** AdamW for one layer, float32 of the size of its vector each, direct, in native order: the first three are updated in place. [gradient] null: zero. */
     public fun updateLayer(
         parameters: FloatBuffer,
         firstMoment: FloatBuffer,

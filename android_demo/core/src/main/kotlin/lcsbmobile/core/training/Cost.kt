@@ -1,5 +1,6 @@
 package lcsbmobile.core.training
 
+import lcsbmobile.core.bundle.Kind
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.io.FLOAT_BYTES
@@ -33,16 +34,16 @@ internal fun backwardLayers(manifest: Manifest, subset: Subset, keep: Int): Pair
  * products for each label. Throws OPTION when the subset is not of this model.
  */
 public fun stepCost(manifest: Manifest, subset: Subset, keep: Int = 0): StepCost {
-    val layers = manifest.model.numHiddenLayers
+    val layers = 0 until manifest.model.numHiddenLayers
     val (recomputed, kept) = backwardLayers(manifest, subset, keep)
-    val flops = manifest.blockFlops
-    val bytes = manifest.blockDecompressedBytes
     val head = manifest.model.vocabSize.toLong() * manifest.model.hiddenSize
-    val decompressing = if (manifest.accuracyLevel != 0) kept.size else layers // of the forward's layers
+    val decompressing = if (manifest.accuracyLevel != 0) kept else layers // of the forward's layers
+    fun sum(layers: Iterable<Int>, work: (Kind) -> Long) = layers.sumOf { work(manifest.kind(it)) }
     return StepCost(
-        flops = layers * flops.forward + 2 * 2 * manifest.seqLen * head + recomputed.size * flops.backward + kept.size * flops.backwardKept,
-        decompressedBytes = decompressing * bytes.forward + head * FLOAT_BYTES + recomputed.size * bytes.backward +
-            kept.size * bytes.backwardKept,
+        flops = sum(layers) { it.flops.forward } + 2 * 2 * manifest.seqLen * head + sum(recomputed) { it.flops.backward } +
+            sum(kept) { it.flops.backwardKept },
+        decompressedBytes = sum(decompressing) { it.decompressedBytes.forward } + head * FLOAT_BYTES +
+            sum(recomputed) { it.decompressedBytes.backward } + sum(kept) { it.decompressedBytes.backwardKept },
     )
 }
 

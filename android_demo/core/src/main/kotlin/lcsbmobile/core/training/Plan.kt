@@ -2,10 +2,16 @@ package lcsbmobile.core.training
 
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.bundle.Graph
+import lcsbmobile.core.bundle.AdapterLayout
+import lcsbmobile.core.bundle.BACKWARD
+import lcsbmobile.core.bundle.BACKWARD_KEPT
+import lcsbmobile.core.bundle.FORWARD
+import lcsbmobile.core.bundle.FORWARD_KEEP
 import lcsbmobile.core.bundle.GraphTensor
+import lcsbmobile.core.bundle.KEPT
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.bundle.Subset
+import lcsbmobile.core.bundle.program
 import lcsbmobile.core.bundle.tensorBytes
 import lcsbmobile.core.io.FLOAT_BYTES
 import lcsbmobile.core.io.megabytes
@@ -36,7 +42,7 @@ public fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget
     if (budget != null && least > budget) {
         throw tooSmall(
             "the run is predicted to need at least ${megabytes(least)}, $now; more than the ${megabytes(budget)} allowed; nothing was run; " +
-                "allow more, or export with a --seq-len shorter than ${manifest.seqLen} or a --rank below ${manifest.adapter.lora.rank}",
+                "allow more, or export with a --seq-len shorter than ${manifest.seqLen} or a --rank below ${manifest.lora.rank}",
             least, budget,
         )
     }
@@ -69,6 +75,7 @@ internal fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int,
 // by its file's size.
 private const val RUNTIME_BYTES = 5_500_000L
 private const val SESSION_SHARE = 45
+private const val UPDATE_OUTPUTS = 3 // of AdamW: parameters and moments
 
 // Of what a chunk of the head holds: the memory's blocks that were split badly.
 private const val HEAD_HOLES = 2.9
@@ -80,41 +87,76 @@ private const val HEAD_HOLES = 2.9
 internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Map<String, Long> {
     val backward = subsets.map { backwardLayers(manifest, it, keep) }
     val kept = backward.flatMap { it.second }.toSet()
-    val gradients = subsets.maxOf { it.train.size } * (if (accumulation > 1) 2 else 1)
-    val programs = listOf("block_forward") + // of the evaluation, if nothing else
-        (if (backward.any { it.first.isNotEmpty() }) listOf("block_backward") else emptyList()) +
-        (if (kept.isNotEmpty()) listOf("block_forward_keep", "block_backward_kept") else emptyList())
+    val programs = programs(manifest, manifest.layers.indices, FORWARD) + // of the evaluation, if nothing else
+        programs(manifest, backward.flatMap { it.first }, BACKWARD) +
+        programs(manifest, kept, FORWARD_KEEP) + programs(manifest, kept, BACKWARD_KEPT)
     val working = (programs + listOf("embed", "adamw")).maxOf { manifest.graphs.getValue(it).workingBytes ?: 0 }
     return linkedMapOf(
         "runtime" to RUNTIME_BYTES,
-        "sessions" to programs.sumOf { sessionBytes(manifest, manifest.graphs.getValue(it)) },
+        "sessions" to programs.sumOf { sessionBytes(manifest, it) },
         "saved layer inputs" to backward.maxOf { it.first.size + it.second.size } * hiddenBytes(manifest),
-        "kept activations" to kept.size * keptBytes(manifest),
-        "gradients" to gradients.toLong() * manifest.adapter.size * FLOAT_BYTES,
+        "kept activations" to kept.sumOf { keptBytes(manifest, it) },
+        "crossing values" to crossingBytes(manifest),
+        "gradients" to gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers" to fixedBuffers(manifest),
         "working set" to maxOf(headSet(manifest), working),
     )
 }
 
-/** What one layer's forward keeps for its backward. */
-internal fun keptBytes(manifest: Manifest): Long = bytesOf(manifest.graphs.getValue("block_forward_keep").outputs.drop(1))
+/** What a layer's forward keeps for its backward. */
+internal fun keptBytes(manifest: Manifest, layer: Int): Long =
+    bytesOf(manifest.graphs.getValue(program(manifest.layers[layer].kind, FORWARD_KEEP)).outputs.filter { it.name.startsWith(KEPT) })
+
+/**
+ * Of each size as many buffers as a step needs at most: a trained layer has its own, and so have, in Python's runner, the untrained ones of a
+ * size that no trained layer below them has, one for all. What is accumulated is a copy.
+ */
+private fun gradientBytes(layout: AdapterLayout, subsets: List<Subset>, accumulation: Int): Long {
+    val needed = HashMap<Int, Int>()
+    for (subset in subsets) {
+        val trained = subset.train.map(layout::vectorSize)
+        val unread = subset.propagate.filter { it > subset.train[0] && it !in subset.train }
+            .filter { layer -> subset.train.none { it < layer && layout.vectorSize(it) == layout.vectorSize(layer) } }
+        val sizes = trained + unread.map(layout::vectorSize).distinct()
+        for ((size, count) in sizes.groupingBy { it }.eachCount()) needed.merge(size, count, ::maxOf)
+    }
+    val copies = if (accumulation > 1) subsets.maxOf { subset -> subset.train.sumOf { layout.vectorSize(it).toLong() } } else 0
+    return (needed.entries.sumOf { (size, count) -> size.toLong() * count } + copies) * FLOAT_BYTES
+}
+
+/** What layers give to others, with its gradients, and once more for a kind's gives that go to none. */
+private fun crossingBytes(manifest: Manifest): Long {
+    val bound = manifest.layers.flatMap { layer -> given(manifest, layer.kind).filter { it.name in layer.gives } }
+    return 2 * bytesOf(bound + manifest.kinds.flatMap { given(manifest, it.name) })
+}
+
+private fun given(manifest: Manifest, kind: String): List<GraphTensor> {
+    val names = manifest.kinds.first { it.name == kind }.gives
+    return manifest.graphs.getValue(program(kind, FORWARD)).outputs.filter { it.name in names }
+}
+
+/** Those that [layers] are run by, one a kind. */
+private fun programs(manifest: Manifest, layers: Iterable<Int>, role: String): List<String> =
+    layers.map { program(manifest.layers[it].kind, role) }.distinct()
 
 /**
  * Of a program's session; of one whose weights are constants, a session a layer, with its packed copy of them (MatMulNBits with int8
  * activations: the values, and for each scale two more float32 of sums beside it).
  */
-private fun sessionBytes(manifest: Manifest, graph: Graph): Long {
+private fun sessionBytes(manifest: Manifest, name: String): Long {
+    val graph = manifest.graphs.getValue(name)
     val session = SESSION_SHARE * manifest.files.getValue(graph.file).size
     if (graph.initializers.isEmpty()) return session
     val values = bytesOf(graph.initializers.filter { it.name.endsWith(".packed") })
     val scales = bytesOf(graph.initializers.filter { it.name.endsWith(".scale") })
-    return manifest.model.numHiddenLayers * (session + values + 6 * scales)
+    return manifest.layers.count { it.kind == name.substringBefore('_') } * (session + values + 6 * scales)
 }
 
-/** Two results that layers take in turns, the gradient, what `embed` and `adamw` return, and a gradient of zero. */
+/** Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero. */
 private fun fixedBuffers(manifest: Manifest): Long {
-    val results = bytesOf(manifest.graphs.getValue("embed").outputs + manifest.graphs.getValue("adamw").outputs)
-    return 3 * hiddenBytes(manifest) + results + manifest.adapter.size.toLong() * FLOAT_BYTES
+    val sizes = manifest.kinds.map { it.size.toLong() }.toSet()
+    val vectors = UPDATE_OUTPUTS * sizes.sum() + sizes.max()
+    return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs.getValue("embed").outputs) + vectors * FLOAT_BYTES
 }
 
 /** A chunk of the head's rows in float, its logits and their exponentials, and five [T, D]. */

@@ -17,26 +17,22 @@ import java.nio.file.StandardOpenOption.READ
 import java.nio.file.StandardOpenOption.WRITE
 import java.util.UUID
 
-/** Parameters and AdamW's moments, float32 [layers, size] each. */
-public class AdapterState(
-    public val layers: Int,
-    public val size: Int,
-    public val adapter: FloatBuffer,
-    public val firstMoment: FloatBuffer,
-    public val secondMoment: FloatBuffer,
-)
+/** Parameters and AdamW's moments, float32 [N] each. */
+public class AdapterState(public val adapter: FloatBuffer, public val firstMoment: FloatBuffer, public val secondMoment: FloatBuffer) {
+    public val size: Int get() = adapter.capacity()
+}
 
 internal const val STATE_PREFIX = ".state."
 
 /**
- * A state of zeros in a mapped file in [directory]: the system may write its pages out, so it takes no anonymous memory. The file has no
- * name and goes with the process.
+ * A state of zeros, [size] elements a buffer, in a mapped file in [directory]: the system may write its pages out, so it takes no anonymous
+ * memory. The file has no name and goes with the process.
  *
  * Its space is taken at once, by writing it: storing to a mapped file on a full disk would end the process. Throws STORAGE_FULL or
  * STORAGE_FAILED.
  */
-internal fun mappedState(directory: File, layers: Int, size: Int): AdapterState {
-    val bytes = layers.toLong() * size * Float.SIZE_BYTES
+internal fun mappedState(directory: File, size: Int): AdapterState {
+    val bytes = size.toLong() * Float.SIZE_BYTES
     if (bytes > Int.MAX_VALUE) throw LcsbException(Fault.OPTION, "an adapter of $bytes bytes: expected at most ${Int.MAX_VALUE}")
     val file = File(directory, "$STATE_PREFIX${UUID.randomUUID().toString().take(8)}")
     return storing(directory) {
@@ -46,7 +42,7 @@ internal fun mappedState(directory: File, layers: Int, size: Int): AdapterState 
             val (adapter, first, second) = List(3) {
                 channel.map(FileChannel.MapMode.READ_WRITE, it * bytes, bytes).order(ByteOrder.nativeOrder()).asFloatBuffer()
             }
-            AdapterState(layers, size, adapter, first, second)
+            AdapterState(adapter, first, second)
         }
     }
 }

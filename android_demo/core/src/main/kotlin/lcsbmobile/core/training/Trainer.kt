@@ -6,8 +6,11 @@ import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.Batch
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.io.MsgspecDouble
+import lcsbmobile.core.io.Pool
+import lcsbmobile.core.io.add
 import lcsbmobile.core.io.copyFrom
 import lcsbmobile.core.io.directFloats
+import lcsbmobile.core.io.scale
 import lcsbmobile.core.runtime.StepRunner
 import java.nio.FloatBuffer
 
@@ -49,7 +52,7 @@ public data class StepOutcome(
 
 /** Trains `optimizer.state` in place, one step at a time. */
 internal class Trainer(private val runner: StepRunner, private val schedule: List<Subset>, private val optimizer: AdamW, private val config: TrainConfig) {
-    private val sums = mutableListOf<FloatBuffer>() // as many as a step has needed at once
+    private val sums = Pool(::directFloats)
 
     init {
         config.check()
@@ -86,8 +89,7 @@ internal class Trainer(private val runner: StepRunner, private val schedule: Lis
             val result = runner.step(subset, batches[0], optimizer.state.adapter)
             return result.loss.toDouble() to result.gradients
         }
-        while (sums.size < subset.train.size) sums += directFloats(optimizer.state.size)
-        val gradients = subset.train.zip(sums).toMap()
+        val gradients = subset.train.zip(sums.lend(subset.train.map { optimizer.layout.vectorSize(it) })).toMap()
         var loss = 0.0
         batches.forEachIndexed { index, batch ->
             val result = runner.step(subset, batch, optimizer.state.adapter)

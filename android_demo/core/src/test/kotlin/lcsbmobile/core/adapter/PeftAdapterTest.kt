@@ -3,6 +3,7 @@ package lcsbmobile.core.adapter
 import lcsbmobile.core.Fault
 import lcsbmobile.core.RunVectors
 import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.bundle.AdapterLayout
 import lcsbmobile.core.bundle.MANIFEST_FILE
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.io.directFloats
@@ -11,6 +12,7 @@ import lcsbmobile.core.refused
 import lcsbmobile.core.testBundle
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
@@ -24,15 +26,22 @@ class PeftAdapterTest {
 
     @Test
     fun `an adapter is written with python's bytes`() {
-        for (name in listOf("llama", "gemma3", "tiny")) {
+        for (name in listOf("llama", "gemma3", "tiny", "lfm2", "qwen3_5")) {
             val original = File(testBundle(name), ADAPTER_FILE)
             val layout = manifest(name).adapter
-            val adapter = directFloats(layout.numLayers * layout.size)
+            val adapter = directFloats(layout.size)
             readAdapter(original, layout, adapter)
             val file = File(folder.root, name)
             writeAdapter(file, layout, adapter)
             assertArrayEquals(original.readBytes(), file.readBytes())
         }
+    }
+
+    /** The manifest of a model with this adapter. */
+    private fun Manifest.with(layout: AdapterLayout): Manifest {
+        val kinds = layout.matrices.map { (name, matrices) -> kinds[0].copy(name = name, matrices = matrices) }
+        val layers = layout.kinds.map { layers[0].copy(kind = it) }
+        return copy(lora = layout.lora, kinds = kinds, layers = layers, model = model.copy(tensorPrefix = layout.prefix))
     }
 
     @Test
@@ -41,8 +50,8 @@ class PeftAdapterTest {
         for (case in RunVectors.read().peftConfigs) {
             val directory = File(folder.root, "peft")
             for (source in listOf("${case.base}: llama, 3 layers", case.base)) {
-                val adapter = directFloats(case.layout.numLayers * case.layout.size)
-                writePeft(manifest.copy(adapter = case.layout, source = source), adapter, directory)
+                val adapter = directFloats(case.layout.size)
+                writePeft(manifest.with(case.layout).copy(source = source), adapter, directory)
                 assertEquals(case.text, File(directory, PEFT_CONFIG_FILE).readText())
                 assertEquals(listOf(PEFT_CONFIG_FILE, PEFT_MODEL_FILE), directory.list().orEmpty().sorted())
             }
@@ -50,11 +59,24 @@ class PeftAdapterTest {
     }
 
     @Test
+    fun `layers of several kinds have the names of the checkpoint's own tensors`() {
+        val layout = manifest("lfm2").adapter
+        val names = layout.shapes().keys
+        assertEquals(layout.size, layout.shapes().values.sumOf { (rows, columns) -> (rows * columns).toInt() })
+        assertTrue("$names", "base_model.model.model.layers.0.conv.in_proj.lora_A.weight" in names)
+        assertTrue("$names", "base_model.model.model.layers.1.self_attn.out_proj.lora_B.weight" in names)
+        val directory = File(folder.root, "peft")
+        writePeft(manifest("lfm2"), directFloats(layout.size), directory)
+        val targets = layout.modules.map { it.substringAfterLast('.') }.toSortedSet()
+        assertTrue(targets.joinToString(",\n    ") { "\"$it\"" } in File(directory, PEFT_CONFIG_FILE).readText())
+    }
+
+    @Test
     fun `a directory that is not one of peft's is not replaced`() {
         val directory = File(folder.root, "mine").apply { mkdirs() }
         File(directory, "letter.txt").writeText("dear")
         val manifest = manifest("llama")
-        refused(Fault.OPTION) { writePeft(manifest, directFloats(manifest.adapter.numLayers * manifest.adapter.size), directory) }
+        refused(Fault.OPTION) { writePeft(manifest, directFloats(manifest.adapter.size), directory) }
         assertEquals("dear", File(directory, "letter.txt").readText())
     }
 }

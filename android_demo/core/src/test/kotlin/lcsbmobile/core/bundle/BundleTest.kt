@@ -7,8 +7,8 @@ import kotlinx.serialization.json.jsonObject
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.Fault
 import lcsbmobile.core.adapter.readAdapter
-import lcsbmobile.core.adapter.tensorName
 import lcsbmobile.core.bundleDirectories
+import lcsbmobile.core.field
 import lcsbmobile.core.inScratch
 import lcsbmobile.core.initialAdapter
 import lcsbmobile.core.io.directFloats
@@ -17,6 +17,7 @@ import lcsbmobile.core.io.toArray
 import lcsbmobile.core.openBundle
 import lcsbmobile.core.refusal
 import lcsbmobile.core.runtime.OnnxRuntimeRunner
+import lcsbmobile.core.varint
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
@@ -187,8 +188,8 @@ class BundleTest {
         val layout = openBundle("llama").manifest.adapter
         val content = File(bundle, ADAPTER_FILE).readBytes()
         val header = String(content, 8, content[0].toInt().and(255) + 256 * content[1].toInt().and(255))
-        val into = directFloats(layout.numLayers * layout.size)
-        val first = tensorName(0, layout.matrices[0].name)
+        val into = directFloats(layout.size)
+        val first = layout.tensorName(0, layout.matrices(0)[0].name)
         fun changed(old: String, new: String): ByteArray {
             val text = header.replaceFirst(old, new)
             check(text != header && text.length == header.length)
@@ -215,18 +216,6 @@ class BundleTest {
     }
 
     // Programs
-
-    private fun field(number: Int, content: ByteArray): ByteArray = varint(number.toLong() shl 3 or 2) + varint(content.size.toLong()) + content
-
-    private fun varint(value: Long): ByteArray {
-        val bytes = ArrayList<Byte>()
-        var left = value
-        do {
-            bytes += ((left and 0x7f) or (if (left ushr 7 != 0L) 0x80 else 0)).toByte()
-            left = left ushr 7
-        } while (left != 0L)
-        return bytes.toByteArray()
-    }
 
     /** A graph whose tensor has its data elsewhere. Protobuf merges a field that stands twice, so a program of its own is written. */
     private fun program(location: String, vararg more: Pair<String, String>): ByteArray {

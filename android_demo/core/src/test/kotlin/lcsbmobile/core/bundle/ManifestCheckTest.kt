@@ -75,12 +75,26 @@ class ManifestCheckTest {
             Triple("model.num_key_value_heads", "0", "model.num_key_value_heads: expected 1"),
             Triple("model.head_dim", "-1", "model.head_dim: expected 1"),
             Triple("model.rms_norm_eps", "2", "model.rms_norm_eps: expected 0 to 1, found 2.0"),
-            Triple("model.attention_kinds", "[]", "model.attention_kinds: expected 1 to 64, found 0"),
-            Triple("model.attention_kinds.0.window", "0", "model.attention_kinds: expected positive numbers"),
-            Triple("adapter.size", "0", "adapter.size: expected 1"),
-            Triple("adapter.lora.rank", "0", "adapter.lora.rank: expected 1 to 65536, found 0"),
-            Triple("adapter.matrices.0.shape", "[-4, 48]", "expected positive dimensions, found [-4, 48]"),
-            Triple("adapter.matrices.0.shape", "[4]", "expected positive dimensions, found [4]"),
+            Triple("model.attention_kinds", List(65) { "\"$it\": {\"rope_theta\": 1.0}" }.joinToString(",", "{", "}"), "expected at most 64, found 65"),
+            Triple("model.attention_kinds.full_attention.window", "0", "model.attention_kinds: expected positive numbers"),
+            Triple("model.rotary_dim", "0", "model.rotary_dim: expected 2 to 4096, found 0"),
+            Triple("model.conv_kernel", "-1", "model.conv_kernel: expected 0 to 256, found -1"),
+            Triple("model.tensor_prefix", "\"../\"", "model.tensor_prefix: expected words that end with dots, found '../'"),
+            Triple("model.tensor_prefix", "\"${"a.".repeat(100_000)}\"", "model.tensor_prefix: expected words that end with dots"),
+            Triple("lora.rank", "0", "lora.rank: expected 1 to 65536, found 0"),
+            Triple("kinds", "[]", "kinds: expected 1 to 64, found 0"),
+            Triple("kinds.0.name", "\"a_b\"", "kinds.'a_b': name: expected lower-case letters and digits"),
+            Triple("kinds.0.name", "\"../x\"", "kinds.'../x': name: expected lower-case letters and digits"),
+            Triple("kinds.0.reads.0", "\"adapter\"", "kinds.'block': 'adapter': expected the name of a table, a value or a state"),
+            Triple("kinds.0.takes", "[\"d_h\"]", "kinds.'block': 'd_h': expected the name of a table, a value or a state"),
+            Triple("kinds.0.size", "0", "kinds.'block': size: expected 1 or more, found 0"),
+            Triple("kinds.0.size", "3000000000", "Failed to parse int for input '3000000000' at path: \$.kinds[0].size"),
+            Triple("kinds.0.matrices.0.shape", "[-4, 48]", "expected positive dimensions, found [-4, 48]"),
+            Triple("kinds.0.matrices.0.shape", "[4]", "expected positive dimensions, found [4]"),
+            Triple("kinds.0.state.0.shape", "[31, 0, 12]", "kinds.'block': state: 'keys': expected positive dimensions, found [31, 0, 12]"),
+            Triple("kinds.0.attention_width", "-1", "kinds.'block': attention_width: expected 0 to 16777216, found -1"),
+            Triple("kinds.0.flops.forward", "-1", "kinds.'block': flops: expected 0 or more"),
+            Triple("layers.1.offset", "-1", "layers.1: expected 0 or more, found number 1 at -1"),
             Triple("quantization.group_size", "0", "quantization.group_size: expected 2 to 65536, found 0"),
             Triple("quantization.bits", "5", "quantization.bits: expected 4 or 8, found 5"),
             Triple("optimizer.betas", "[1.0, 0.999]", "optimizer.betas: expected two of 0 to less than 1, found [1.0, 0.999]"),
@@ -88,7 +102,6 @@ class ManifestCheckTest {
             Triple("optimizer.clip_norm", "0", "optimizer.clip_norm"),
             Triple("accuracy_level", "1", "accuracy_level: expected 0 or 4, found 1"),
             Triple("runtime.arena.initial_bytes", "-1", "runtime.arena.initial_bytes: expected 0 to 68719476736, found -1"),
-            Triple("block_flops.forward", "-1", "block_flops: expected 0 or more"),
             Triple("weights.1.offset", "12290", "found 'float16' [131, 6] at byte 12290"),
             Triple("weights.1.shape", "[]", "found 'float16' [] at byte"),
             Triple("weights.1.dtype", "\"float64\"", "found 'float64' [131, 6]"),
@@ -110,22 +123,34 @@ class ManifestCheckTest {
 
     @Test
     fun `tables that do not agree`() {
-        val size = openBundle("llama").manifest.adapter.size
+        val size = openBundle("llama").manifest.kinds[0].size
+        val chunks = """{"num_key_heads": 1, "num_value_heads": 1, "key_head_dim": 1, "value_head_dim": 1, "chunk": 16}"""
         assertRefused(
             listOf(
-                Triple("model.layer_kinds", "[0, 0]", "model.layer_kinds: expected one of 1 kinds for each of 3 layers, found [0, 0]"),
+                Triple("model.layer_types", "[\"full_attention\"]", "model.layer_types: expected one for each of 3 layers, found 1"),
+                Triple("model.attention_kinds.window", """{"rope_theta": 1.0}""", "model.attention_kinds: no layer is of type 'window'"),
+                Triple("model.rotary_dim", "14", "model.rotary_dim: expected an even number up to 12, found 14"),
+                Triple("model.rotary_dim", "11", "model.rotary_dim: expected an even number up to 12, found 11"),
                 Triple("model.num_key_value_heads", "4", "model: 6 heads are no multiple of 4 key-value heads"),
+                Triple("model.linear_attention", chunks, "seq_len: expected a multiple of 16, found 31"),
                 Triple("schedule", "[]", "schedule: expected at least one step, found none"),
                 Triple("schedule.0", """{"train": [3], "propagate": [3]}""", "schedule: step 1: train: expected ascending layers from 0 to 2, found [3]"),
                 Triple("schedule.1", """{"train": [], "propagate": [1]}""", "schedule: step 2: expected train to be non-empty"),
                 Triple("schedule.2.propagate", "[2, 1, 0]", "schedule: step 3: propagate: expected ascending layers"),
                 Triple("schedule.2.propagate", "[1, 2]", "schedule: step 3: expected train to be non-empty and within propagate"),
-                Triple("adapter.num_layers", "4000", "adapter.num_layers: expected 3, found 4000"),
-                Triple("adapter.size", "${size - 1}", "adapter.size: expected $size, where the last of 14 matrices ends, found ${size - 1}"),
-                Triple("adapter.size", "2147483647", "adapter: expected at most 1073741824 bytes of all layers"),
-                Triple("adapter.matrices.1.offset", "191", "adapter.matrices: expected a lora_B of rank 4 at 192, found AdapterMatrix("),
-                Triple("adapter.matrices.1.name", "\"x.lora_B\"", "expected both of one projection, found 'self_attn.q_proj.lora_A' and 'x.lora_B'"),
-                Triple("adapter.matrices.0.shape", "[2147483647, 2147483647]", "adapter.matrices: expected a lora_A of rank 4 at 0"),
+                Triple("kinds.1", at("kinds.0"), "kinds: 'block' stands twice"),
+                Triple("kinds.0.name", "\"gemm\"", "kinds.gemm: another program is called gemm_backward"),
+                Triple("kinds.0.state.0.shape", "[30, 2, 12]", "kinds.block: state: 'keys': expected 31 places, found [30, 2, 12]"),
+                Triple("kinds.0.size", "${size - 1}", "kinds.block: size: expected $size, where the last of 14 matrices ends, found ${size - 1}"),
+                Triple("kinds.0.size", "2147483647", "layers: expected at most 1073741824 bytes of adapter, found 25769803764"),
+                Triple("kinds.0.matrices.1.offset", "191", "kinds.block: matrices: expected a lora_B of rank 4 at 192, found AdapterMatrix("),
+                Triple("kinds.0.matrices.1.name", "\"x.lora_B\"", "expected both of one projection, found 'self_attn.q_proj.lora_A' and 'x.lora_B'"),
+                Triple("kinds.0.matrices.0.shape", "[2147483647, 2147483647]", "kinds.block: matrices: expected a lora_A of rank 4 at 0"),
+                Triple("layers.3", at("layers.2"), "layers: expected 3, found 4"),
+                Triple("layers.1.kind", "\"other\"", "layers.1: expected one of the kinds block, found 'other'"),
+                Triple("layers.1.number", "0", "layers.1: number: expected 1, found 0"),
+                Triple("layers.1.offset", "${size - 1}", "layers.1: offset: expected $size, found ${size - 1}"),
+                Triple("layers.1.reads.cos", "", "layers.1: reads: expected ['cos', 'sin', 'mask'], found ['sin', 'mask']"),
                 Triple("weights.${openBundle("llama").manifest.weights.size}", at("weights.0"), "'embed_tokens.weight.packed' stands twice"),
                 Triple("weights.0.offset", "${1L shl 40}", "weights: the tensors end at byte 10995116"),
                 Triple("weights.1.offset", "0", "weights: 'embed_tokens.weight.packed' and 'embed_tokens.weight.scale' overlap"),
@@ -155,6 +180,14 @@ class ManifestCheckTest {
             Triple("graphs.embed.inputs.0.weight", "\"norm.weight\"", "graphs.embed: inputs: 'input_ids': expected int64 [31], found none"),
             Triple("graphs.embed.outputs.0.weight", "\"norm.weight\"", "graphs.embed: the output 'h' cannot be a weight"),
             Triple("graphs.block_decode.inputs.4.shape.0", "33", "graphs.block_decode: inputs: 'past_keys': expected float32 [31, 2, 12]"),
+            Triple("graphs.block_forward.inputs.1.name", "\"other\"", "graphs.block_forward: inputs: 'other': expected none, found float32 [31, 12]"),
+            Triple("graphs.block_forward.inputs.1.shape.0", "30", "layers.0: block_forward: 'cos' is 'cos.full_attention': expected float32 [30, 12]"),
+            Triple("layers.2.reads.cos", "\"sin.x\"", "layers.2: block_decode: 'cos' is 'sin.x': expected float32 [1, 12], found none"),
+            Triple("graphs.embed.outputs.1.name", "\"other\"", "graphs.embed: outputs: 'other': expected none"),
+            Triple("graphs.adamw.inputs.0.shape.0", "7", "graphs.adamw: inputs: 'parameters': expected float32 [-1], found float32 [7]"),
+            Triple("graphs.block_forward.inputs.5.weight", "\"layers.other.x\"", "graphs.block_forward: 'layers.other.x': expected one of the kind block"),
+            Triple("graphs.block_forward.inputs.5.weight", "\"norm.weight\"", "graphs.block_forward: 'norm.weight': expected one of the kind block"),
+            Triple("graphs.head.inputs.2.weight", at("graphs.block_forward.inputs.5.weight"), "graphs.head: 'layers.block."),
             Triple("graphs.block_forward_keep.outputs.1.shape.0", "9", "graphs.block_forward_keep: what block_backward_kept reads: 'kept.0': expected"),
             Triple("graphs.head.inputs.0.name", "\"kept.0\"", "graphs.head: inputs: 'h': expected float32 [31, 48], found none"),
             Triple("graphs.head.initializers.0", at("graphs.head.inputs.2"), "expected the layers' weight that it is"),
@@ -163,15 +196,18 @@ class ManifestCheckTest {
 
     @Test
     fun `many faults are counted`() {
-        val message = refused(manifest.put("model.head_dim", "24").toString())
+        val message = refused(manifest.put("model.hidden_size", "96").toString())
         assertEquals(message, 8, Regex("expected").findAll(message).count())
         assertTrue(message, Regex("\\(and \\d+ more\\); export the bundle again$").containsMatchIn(message))
     }
 
     @Test
     fun `another version or target`() {
-        assertTrue("format version 3 is newer than 2" in refused("""{"format_version": 3, "anything": [1]}""", Fault.BUNDLE_NEWER_VERSION))
-        assertTrue("format version 1 is older than 2; export the bundle again" in refused("""{"format_version": 1}"""))
+        assertTrue("format version 4 is newer than 3" in refused("""{"format_version": 4, "anything": [1]}""", Fault.BUNDLE_NEWER_VERSION))
+        for (version in 1..2) {
+            val message = refused("""{"format_version": $version, "adapter": {}}""", Fault.BUNDLE_OLDER_VERSION)
+            assertTrue(message, "format version $version is older than 3; export the bundle again" in message)
+        }
         val other = manifest.put("target", "\"coreml\"").toString()
         assertTrue("expected a bundle of target onnxruntime, found coreml" in refused(other, Fault.BUNDLE_OTHER_TARGET))
     }
@@ -179,8 +215,8 @@ class ManifestCheckTest {
     @Test
     fun `malformed json`() {
         val cases = listOf(
-            "[".repeat(100_000), """{"format_version": 2, "target": "onnxruntime", "x": """ + "[".repeat(100_000) + "]".repeat(100_000) + "}",
-            """{"format_version": 2, "target": "onnxruntime"}""", """{"format_version": NaN}""", """{"format_version": 1e999}""",
+            "[".repeat(100_000), """{"format_version": 3, "target": "onnxruntime", "x": """ + "[".repeat(100_000) + "]".repeat(100_000) + "}",
+            """{"format_version": 3, "target": "onnxruntime"}""", """{"format_version": NaN}""", """{"format_version": 1e999}""",
             """{"format_version": ${"9".repeat(5000)}}""", "", "{", text.dropLast(5), text.replace("\"seq_len\": ", "\"seq_len\": \"x\", \"y\": "),
             text.replaceFirst("\"seed\":", "\"unknown\": 1, \"seed\":"),
         )

@@ -18,7 +18,7 @@ import java.nio.ByteOrder
 import java.util.Random
 
 private const val LAYERS = 3
-private const val SIZE = 7
+private const val SIZE = 21 // an odd number of elements: what follows is not aligned
 
 /** The run of tests/golden/run_checkpoint.safetensors, which Python wrote (tests/helpers/run_checkpoints.py). */
 internal val goldenIdentity = RunIdentity(
@@ -101,9 +101,9 @@ class RunCheckpointTest {
     @Test
     fun `a forged header is refused with what is wrong`() {
         val cases = listOf(
-            Triple("lcsb_mobile.checkpoint", "other", "expected lcsb_mobile.checkpoint version 1, found 'other' version '1'"),
-            Triple("\"version\":\"1\"", "\"version\":\"2\"", "found 'lcsb_mobile.checkpoint' version '2'"),
-            Triple("\"version\":\"1\"", "\"version\":\"1\",\"more\":\"x\"", "Encountered an unknown key 'more'"),
+            Triple("lcsb_mobile.checkpoint", "other", "expected lcsb_mobile.checkpoint version 2, found 'other' version '2'"),
+            Triple("\"version\":\"2\"", "\"version\":\"1\"", "found 'lcsb_mobile.checkpoint' version '1'"),
+            Triple("\"version\":\"2\"", "\"version\":\"2\",\"more\":\"x\"", "Encountered an unknown key 'more'"),
             Triple("\\\"step\\\":4", "\\\"step\\\":5", "malformed: step 5 after 8 sequences, expected 10"),
             Triple("\\\"step\\\":4,\\\"sequences\\\":8", "\\\"step\\\":-1,\\\"sequences\\\":-2", "malformed: step -1"),
             Triple("\\\"step\\\":4,", "\\\"step\\\":1000000000000,", "malformed: "),
@@ -112,9 +112,9 @@ class RunCheckpointTest {
             Triple("\\\"learning_rate\\\":0.001", "\\\"learning_rate\\\":-1", "malformed: lr: expected a positive number, found -1.0"),
             Triple("\"updates\":", "\"upd4tes\":", "Encountered an unknown key 'upd4tes'"),
             Triple(",\"steps\":{\"dtype\":\"F64\",\"shape\":[4,6],\"data_offsets\":[276,468]}", "", "steps is missing"),
-            Triple("\"adapter\":{\"dtype\":\"F32\"", "\"adapter\":{\"dtype\":\"F64\"", "adapter: expected F32 [3, 7] at byte 0, found F64"),
-            Triple("\"adapter\":{\"dtype\":\"F32\",\"shape\":[3,7]", "\"adapter\":{\"dtype\":\"F32\",\"shape\":[7,3]", "adapter: expected F32 [3, 7]"),
-            Triple("\"data_offsets\":[168,252]", "\"data_offsets\":[0,84]", "second_moment: expected F32 [3, 7] at byte 168"),
+            Triple("\"adapter\":{\"dtype\":\"F32\"", "\"adapter\":{\"dtype\":\"F64\"", "adapter: expected F32 [21] at byte 0, found F64"),
+            Triple("\"adapter\":{\"dtype\":\"F32\",\"shape\":[21]", "\"adapter\":{\"dtype\":\"F32\",\"shape\":[3,7]", "adapter: expected F32 [21]"),
+            Triple("\"data_offsets\":[168,252]", "\"data_offsets\":[0,84]", "second_moment: expected F32 [21] at byte 168"),
             Triple("\"shape\":[2,2]", "\"shape\":[1000000000000000,2]", "evaluations: expected F64 [2, 2]"),
             Triple("\"shape\":[4,6]", "\"shape\":[" + "4,".repeat(100_000) + "6]", "steps: expected F64 [4, 6]"),
         )
@@ -172,7 +172,8 @@ class RunCheckpointTest {
 
     @Test
     fun `another adapter is refused`() {
-        val message = refused(Fault.CHECKPOINT_DAMAGED) { readCheckpoint(golden, LAYERS, 8) }
-        assertTrue(message, "does not fit the bundle's adapter: adapter: expected F32 [3, 8]" in message)
+        val message = refused(Fault.CHECKPOINT_DAMAGED) { readCheckpoint(golden, LAYERS, 24) }
+        assertTrue(message, "does not fit the bundle's adapter: adapter: expected F32 [24]" in message)
+        assertTrue("updates: expected I64 [4]" in refused(Fault.CHECKPOINT_DAMAGED) { readCheckpoint(golden, 4, SIZE) })
     }
 }

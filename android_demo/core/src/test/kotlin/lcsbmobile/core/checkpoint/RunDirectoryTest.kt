@@ -20,7 +20,7 @@ class RunDirectoryTest {
     private fun names() = path.list().orEmpty().sorted()
 
     private fun RunDirectory.newestStep(warn: (String) -> Unit = { throw AssertionError(it) }) =
-        newest(3, 7, goldenIdentity, warn)?.place?.step
+        newest(3, 21, goldenIdentity, warn)?.place?.step
 
     @Test
     fun `the last two are kept and the newest is found`() =
@@ -88,7 +88,7 @@ class RunDirectoryTest {
             directory.write(checkpointAt(4))
             val golden = goldenIdentity
 
-            fun go(identity: RunIdentity) = directory.newest(3, 7, identity) { throw AssertionError(it) }!!.place.step
+            fun go(identity: RunIdentity) = directory.newest(3, 21, identity) { throw AssertionError(it) }!!.place.step
             assertEquals(4, go(golden.copy(train = golden.train.copy(steps = 80))))
             val other = "a".repeat(12) + "c".repeat(52)
             val cases = listOf(

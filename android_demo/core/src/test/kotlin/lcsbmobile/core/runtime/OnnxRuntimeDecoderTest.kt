@@ -7,18 +7,22 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-/** Generation with a cache: at every position the logits of the whole sequence, whatever was prefilled and whatever came before. */
+/** Generation with a state: at every position the logits of the whole sequence, whatever was prefilled and whatever came before. */
 class OnnxRuntimeDecoderTest {
-    /** One row's products and T rows' sum in another order. Python measured 8e-7 of the largest, Gemma 2.8e-6. */
+    /**
+     * One row's products and T rows' sum in another order: 8e-7 to 3.8e-6 of the largest were measured. Of Qwen3.5 1.9e-5: the delta rule goes
+     * token by token here, there by chunks, and the norm after it divides by what may be near zero.
+     */
     private fun assertClose(expected: FloatArray, found: FloatArray, what: String) {
+        val most = if (what.startsWith("qwen3_5")) 4e-5f else 8e-6f
         val largest = expected.maxOf { Math.abs(it) }
-        assertArrayEquals(what, expected, found, 8e-6f * largest)
+        assertArrayEquals(what, expected, found, most * largest)
     }
 
-    /** A prompt of a prefix is a pass over the whole sequence of which one row is read: what the cache is held to. */
+    /** A prompt of a prefix is a pass over the whole sequence of which one row is read: what the state is held to. */
     @Test
     fun `every position`() {
-        for (name in listOf("llama", "qwen2", "gemma3", "gemma3-untied-int8", "tiny")) {
+        for (name in listOf("llama", "qwen2", "qwen3", "gemma3", "gemma3-untied-int8", "tiny", "lfm2", "qwen3_5")) {
             val bundle = openBundle(name)
             val tokens = bundle.manifest.seqLen
             val ids = IntArray(tokens) { 4 + (it * 37) % (bundle.manifest.model.vocabSize - 4) }
@@ -37,8 +41,10 @@ class OnnxRuntimeDecoderTest {
     }
 
     @Test
-    fun `decoders and steps do not disturb each other`() {
-        val bundle = openBundle("gemma3")
+    fun `decoders and steps do not disturb each other`() = listOf("gemma3", "lfm2", "qwen3_5").forEach(::undisturbed)
+
+    private fun undisturbed(name: String) {
+        val bundle = openBundle(name)
         OnnxRuntimeRunner(bundle, 1).use { runner ->
             val adapter = initialAdapter(bundle)
             fun text(start: Int, between: () -> Unit) = runner.decoder(adapter).use { decoder ->

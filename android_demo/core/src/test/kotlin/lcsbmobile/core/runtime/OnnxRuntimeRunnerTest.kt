@@ -67,8 +67,8 @@ class OnnxRuntimeRunnerTest {
 
     @Test
     fun `kept layers give the same trace`() {
-        for (name in listOf("llama", "gemma3", "qwen2", "tiny-int8-activations")) {
-            for (keep in listOf(1, 100)) withRunner(name, keep) { bundle, runner, _ -> inScratch { verify(bundle, runner, it) } }
+        for (name in listOf("llama", "gemma3", "qwen2", "tiny-int8-activations", "lfm2", "qwen3_5")) {
+            for (keep in listOf(1, 3, 100)) withRunner(name, keep) { bundle, runner, _ -> inScratch { verify(bundle, runner, it) } }
         }
     }
 
@@ -87,14 +87,16 @@ class OnnxRuntimeRunnerTest {
     // Buffers
 
     @Test
-    fun `steps do not depend on each other`() {
+    fun `steps do not depend on each other`() = listOf("llama", "lfm2").forEach(::independent)
+
+    private fun independent(name: String) {
         for (keep in listOf(0, 2)) {
-            val subsets = openBundle("llama").golden.steps.map { it.subset }
-            val batches = openBundle("llama").golden.batches.map { it.batch() }
+            val subsets = openBundle(name).golden.steps.map { it.subset }
+            val batches = openBundle(name).golden.batches.map { it.batch() }
             val fresh = subsets.mapIndexed { n, subset ->
-                withRunner("llama", keep) { _, runner, adapter -> copied(runner.step(subset, batches[n % batches.size], adapter)) }
+                withRunner(name, keep) { _, runner, adapter -> copied(runner.step(subset, batches[n % batches.size], adapter)) }
             }
-            withRunner("llama", keep) { _, runner, adapter ->
+            withRunner(name, keep) { _, runner, adapter ->
                 for (n in subsets.indices + subsets.indices.reversed()) {
                     assertSame(fresh[n], copied(runner.step(subsets[n], batches[n % batches.size], adapter)))
                     runner.evaluate(batches[0], adapter)
@@ -113,9 +115,9 @@ class OnnxRuntimeRunnerTest {
         assertEquals(result.loss, runner.evaluate(batch, adapter), 1e-6f)
         runner.decoder(adapter).use { it.prefill(intArrayOf(5, 6, 7)) }
         inScratch { scratch ->
-            val state = mappedState(scratch, bundle.manifest.adapter.numLayers, bundle.manifest.adapter.size)
+            val state = mappedState(scratch, bundle.manifest.adapter.size)
             state.adapter.copyFrom(adapter)
-            AdamW(state, bundle.manifest.optimizer, runner).update(result.gradients, 1e-3)
+            AdamW(state, bundle.manifest.adapter, bundle.manifest.optimizer, runner).update(result.gradients, 1e-3)
             assertFalse(state.adapter.toArray().contentEquals(before))
         }
         assertSame(first, copied(result))
@@ -131,16 +133,17 @@ class OnnxRuntimeRunnerTest {
 
     @Test
     fun `weights are fed where they are mapped`() {
-        val bundle = openBundle("llama")
-        val table = bundle.manifest.weights.first { it.perLayer }
+        val bundle = openBundle("lfm2")
         val whole = java.io.File(bundle.directory, WEIGHTS_FILE).readBytes()
-        val size = (table.nbytes / table.shape[0]).toInt()
-        for (layer in 0 until bundle.manifest.model.numHiddenLayers) {
-            val slice = bundle.weights.bytes(table.name, layer)
-            assertTrue(slice.isDirect && slice.isReadOnly)
-            val content = ByteArray(size).also { slice.duplicate().get(it) }
-            val start = table.offset.toInt() + layer * size
-            assertArrayEquals(whole.copyOfRange(start, start + size), content)
+        for (table in bundle.manifest.weights.filter { it.perLayer }) {
+            val size = (table.nbytes / table.shape[0]).toInt()
+            for (layer in bundle.manifest.layers.filter { it.kind == table.kind }) {
+                val slice = bundle.weights.bytes(table.name, layer.number)
+                assertTrue(slice.isDirect && slice.isReadOnly)
+                val content = ByteArray(size).also { slice.duplicate().get(it) }
+                val start = table.offset.toInt() + layer.number * size
+                assertArrayEquals(whole.copyOfRange(start, start + size), content)
+            }
         }
     }
 

@@ -6,8 +6,8 @@ import lcsbmobile.core.bundle.AdamWConfig
 import lcsbmobile.core.bundle.makeSchedule
 import lcsbmobile.core.io.copyFrom
 import lcsbmobile.core.io.directFloats
-import lcsbmobile.core.io.row
 import lcsbmobile.core.io.sha256
+import lcsbmobile.core.layoutOf
 import lcsbmobile.core.littleEndian
 import lcsbmobile.core.runtime.StepRunner
 import org.junit.Assert.assertEquals
@@ -25,10 +25,11 @@ class OptimizerTest {
 
     /** 20 steps with clipping and the implicit update, whose last bits are Python's: parameters and both moments. */
     private fun train(expected: RunVectors.AdamWRun, runner: (AdamWConfig) -> StepRunner) {
-        val state = mappedState(folder.root, RunVectors.LAYERS, RunVectors.SIZE)
-        for (layer in 0 until state.layers) state.adapter.row(layer, state.size).copyFrom(RunVectors.gradient(100 + layer, 0))
+        val layout = layoutOf(*IntArray(RunVectors.LAYERS) { RunVectors.SIZE })
+        val state = mappedState(folder.root, layout.size)
+        for (layer in 0 until layout.numLayers) layout.vector(state.adapter, layer).copyFrom(RunVectors.gradient(100 + layer, 0))
         val config = AdamWConfig(implicitUpdates = expected.implicitUpdates)
-        val optimizer = AdamW(state, config, runner(config))
+        val optimizer = AdamW(state, layout, config, runner(config))
         expected.norms.forEachIndexed { step, wanted ->
             val gradients = RunVectors.gradients(step)
             val norm = gradientNorm(gradients)
@@ -86,11 +87,11 @@ class OptimizerTest {
 
     @Test
     fun `the state is zeros in a file that has no name`() {
-        val state = mappedState(File(folder.root, "new/run"), 2, 5)
+        val state = mappedState(File(folder.root, "new/run"), 10)
         state.adapter.put(9, 1f)
         state.firstMoment.put(0, 2f)
         assertEquals(0f, state.secondMoment.get(0))
-        assertEquals(2f, state.firstMoment.row(0, 5).get(0))
+        assertEquals(2f, state.firstMoment.get(0))
         assertEquals(emptyList<String>(), File(folder.root, "new/run").list().orEmpty().toList())
         assertTrue(state.adapter.isDirect)
     }

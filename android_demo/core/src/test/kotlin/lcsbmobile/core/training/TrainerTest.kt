@@ -7,7 +7,7 @@ import lcsbmobile.core.bundle.Batch
 import lcsbmobile.core.bundle.IGNORED_LABEL
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.io.directFloats
-import lcsbmobile.core.io.row
+import lcsbmobile.core.layoutOf
 import lcsbmobile.core.refused
 import lcsbmobile.core.runtime.StepResult
 import org.junit.Assert.assertEquals
@@ -20,7 +20,8 @@ import java.nio.FloatBuffer
 class TrainerTest {
     @get:Rule
     val folder = TemporaryFolder()
-    private val state by lazy { mappedState(folder.root, 2, 5000) }
+    private val layout = layoutOf(3000, 5000)
+    private val state by lazy { mappedState(folder.root, 3000 + 5000) }
     private val subset = Subset(listOf(1), listOf(1))
 
     /** A sequence whose first [counted] labels count. */
@@ -39,12 +40,12 @@ class TrainerTest {
             StepResult(batch.countedLabels.toFloat(), mapOf(1 to buffer))
         }
         val config = AdamWConfig(clipNorm = 1e9)
-        val optimizer = AdamW(state, config, runner)
+        val optimizer = AdamW(state, layout, config, runner)
         val outcome = Trainer(runner, listOf(subset), optimizer, TrainConfig(3, 1e-3, accumulation = 2)).step(0, listOf(batch(2), batch(6)))
         assertEquals(0.25 * 2 + 0.75 * 6, outcome.loss, 0.0)
         assertEquals(5.0 * Math.sqrt(5000.0), outcome.gradientNorm, 1e-9)
-        assertEquals((1 - 0.9).toFloat() * 5f, state.firstMoment.row(1, 5000).get(4999))
-        assertEquals(0f, state.firstMoment.row(0, 5000).get(0))
+        assertEquals((1 - 0.9).toFloat() * 5f, layout.vector(state.firstMoment, 1).get(4999))
+        assertEquals(0f, layout.vector(state.firstMoment, 0).get(0))
         assertEquals(listOf(1L, 1L), optimizer.updates.toList()) // layer 0 by a gradient of zero
     }
 
@@ -58,7 +59,7 @@ class TrainerTest {
     fun `a loss or gradient that is not finite is refused before anything is updated`() {
         for ((loss, gradient) in listOf(Float.NaN to 1f, 1f to Float.POSITIVE_INFINITY)) {
             val runner = NumpyRunner { StepResult(loss, mapOf(1 to floats(gradient))) }
-            val optimizer = AdamW(state, AdamWConfig(), runner)
+            val optimizer = AdamW(state, layout, AdamWConfig(), runner)
             val trainer = Trainer(runner, listOf(subset), optimizer, TrainConfig(3, 1e-3))
             val message = refused(Fault.LOSS_NOT_FINITE) { trainer.step(6, listOf(batch(1))) }
             assertTrue(message, message.startsWith("step 7: the loss is $loss and the gradient's norm ") && "try a lower learning rate" in message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -97,8 +98,8 @@ def test_base_is_named_after_the_bundles_source(model: TinyModel, bundle: Bundle
 
 
 def test_alpha_that_is_no_integer(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
-    layout = msgspec.structs.replace(model.layout, lora=LoraConfig(4, 5.5))
-    half = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, adapter=layout))
+    layout = dataclasses.replace(model.layout, lora=LoraConfig(4, 5.5))
+    half = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, lora=layout.lora))
     save_adapter(tmp_path / "a", layout, model.adapter())
     export_peft(tmp_path / "a", half, tmp_path / "peft")
     assert peft.PeftConfig.from_pretrained(str(tmp_path / "peft")).lora_alpha == 5.5
@@ -106,7 +107,7 @@ def test_alpha_that_is_no_integer(model: TinyModel, bundle: Bundle, tmp_path: Pa
 
 def run_checkpoint(model: TinyModel, step: int, seed: int) -> RunCheckpoint:
     layers = model.config.num_hidden_layers
-    state = AdapterState(model.adapter(seed), *(np.ones((layers, model.layout.size), np.float32) for _ in range(2)))
+    state = AdapterState(model.adapter(seed), *(np.ones(model.layout.size, np.float32) for _ in range(2)))
     identity = RunIdentity("", "", None, 0.1, "", (), TrainConfig(steps=9, learning_rate=1e-3), 0)
     place = RunPlace(identity, step, step, "eager", 0)
     return RunCheckpoint(place, state, np.full(layers, step, np.int64), np.zeros((step, 6)), np.zeros((0, 2)))
@@ -202,7 +203,7 @@ def test_import_is_the_same_function(case: str, model: TinyModel, bundle: Bundle
     initial = bundle.initial_adapter()
     for module, layers in result.initial.items():
         for layer in layers:
-            first, now = model.layout.views(initial[layer]), model.layout.views(adapter[layer])
+            first, now = (model.layout.views(layer, model.layout.vectors(array)[layer]) for array in (initial, adapter))
             assert np.array_equal(now[f"{module}.lora_A"], first[f"{module}.lora_A"])
             assert now[f"{module}.lora_A"].any() and not now[f"{module}.lora_B"].any()
 
@@ -213,7 +214,7 @@ def test_left_out_is_zero_even_where_the_bundles_is_not(model: TinyModel, bundle
     save_adapter(other.path / "adapter.safetensors", model.layout, model.adapter())
     saved_by_peft(model, tmp_path / "peft", target_modules=["q_proj"])
     import_peft(tmp_path / "peft", other, tmp_path / "adapter.safetensors")
-    views = model.layout.views(load_adapter(tmp_path / "adapter.safetensors", model.layout)[0])
+    views = model.layout.views(0, model.layout.vectors(load_adapter(tmp_path / "adapter.safetensors", model.layout))[0])
     assert not views["mlp.up_proj.lora_B"].any() and views["self_attn.q_proj.lora_B"].any()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -146,7 +146,7 @@ def test_rank_and_scaling(changes: dict[str, Any], faults: str, fitting: LoraCon
     edit_config(directory, **changes)
     rank, alpha = fitting.rank, int(fitting.alpha) if fitting.alpha.is_integer() else fitting.alpha
     refused(directory, bundle, f"{faults} (a bundle of lcsb export --rank {rank} --alpha {alpha} would fit)")
-    read_config(directory / CONFIG, msgspec.structs.replace(bundle.manifest.adapter, lora=fitting))
+    read_config(directory / CONFIG, dataclasses.replace(bundle.manifest.adapter, lora=fitting))
 
 
 def test_scaling_that_no_bundle_has(directory: Path, bundle: Bundle) -> None:

@@ -101,7 +101,8 @@ def reference(model: TinyModel, adapter: np.ndarray, name: str, base: torch.Tens
     """W + s B A in float64, and the bound of what float32 makes of it: rank 4 products, their sums, the scaling, the sum."""
     module = name.removeprefix("model.layers.").removesuffix(".weight")
     number, _, module = module.partition(".")
-    views = model.layout.views(torch.from_numpy(adapter[int(number)])) if number.isdigit() else {}
+    vectors = model.layout.vectors(torch.from_numpy(adapter))
+    views = model.layout.views(int(number), vectors[int(number)]) if number.isdigit() else {}
     if f"{module}.lora_A" not in views:
         return base, 0.0
     a, b = views[f"{module}.lora_A"].double(), views[f"{module}.lora_B"].double()

@@ -23,6 +23,7 @@ from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights
 from lcsb_mobile.config import QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.merge import merge
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.weights.compress import write_weights
 from lcsb_mobile.export.weights.layer_tensors import lora_layout
 
@@ -78,7 +79,7 @@ def bundle_of_gguf(path: Path, directory: Path) -> tuple[TinyModel, Bundle]:
         config, quantization = checkpoint.config, QuantizationConfig(group_size=8)
         table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, SEQ_LEN, lambda done, total: None)
     weights = MappedWeights(directory / WEIGHTS_FILE, table)
-    model = TinyModel(directory, config, quantization, lora_layout(config, LORA), table, weights, errors)
+    model = TinyModel(directory, config, quantization, lora_layout(model_of(config), LORA), table, weights, errors)
     return model, Bundle(directory, manifest_of(model, "onnxruntime", DEFAULTS, {}))
 
 

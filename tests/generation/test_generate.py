@@ -19,6 +19,7 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import OptionError, RunFailure
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.generation.generate import continue_prompt, generate
 from lcsb_mobile.generation.sampling import SamplingConfig, sample
@@ -177,7 +178,7 @@ def test_a_seed_repeats(random_bundle: RandomBundle) -> None:
     texts = ["".join(generate(random_bundle.bundle, None, "the ", config, threads=1)) for _ in range(2)]
     assert texts[0] == texts[1] != ""
     greedy = "".join(generate(random_bundle.bundle, None, "the ", SamplingConfig(max_tokens=8, temperature=0), threads=1))
-    eager = EagerRunner(bundle.manifest.model, bundle.manifest.adapter, bundle.weights)
+    eager = EagerRunner(model_of(bundle.manifest.model), bundle.manifest.adapter, bundle.weights)
     config = SamplingConfig(max_tokens=8, temperature=0)
     assert greedy == "".join(continue_prompt(eager, bundle.tokenizer, bundle.initial_adapter(), "the ", bundle.manifest.seq_len, config))
 

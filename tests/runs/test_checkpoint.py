@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers.run_checkpoints import LAYOUT, assert_equal, make_checkpoint
+from helpers.run_checkpoints import LAYOUT, MATRICES, assert_equal, make_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcsb_mobile.bundle.layers import AdapterMatrix
 from lcsb_mobile.errors import RunCheckpointError
 from lcsb_mobile.runs.checkpoint import FORMAT, UNKNOWN_DIGEST, newest_good, read_adapter, read_checkpoint, write_checkpoint
 
@@ -35,16 +36,16 @@ def test_another_reader_finds_what_the_page_says(tmp_path: Path) -> None:
     raw = path.read_bytes()
     tensors = safetensors.numpy.load(raw)
     assert {name: (str(array.dtype), array.shape) for name, array in tensors.items()} == {
-        "adapter": ("float32", (3, 7)),
-        "first_moment": ("float32", (3, 7)),
-        "second_moment": ("float32", (3, 7)),
+        "adapter": ("float32", (21,)),
+        "first_moment": ("float32", (21,)),
+        "second_moment": ("float32", (21,)),
         "updates": ("int64", (3,)),
         "steps": ("float64", (4, 6)),
         "evaluations": ("float64", (2, 2)),
     }
     size = int.from_bytes(raw[:8], "little")
     metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
-    assert (metadata["format"], metadata["version"]) == ("lcsb_mobile.checkpoint", "1")
+    assert (metadata["format"], metadata["version"]) == ("lcsb_mobile.checkpoint", "2")
     assert hashlib.sha256(raw.replace(metadata["sha256"].encode(), b"0" * 64)).hexdigest() == metadata["sha256"]
     run = json.loads(metadata["run"])
     assert (run["step"], run["sequences"]) == (4, 8)
@@ -104,8 +105,12 @@ def test_a_forgery_that_changes_nothing_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda header, run: header["__metadata__"].update(format="other"), f"expected {FORMAT} version 1, found 'other' version '1'"),
-        (lambda header, run: header["__metadata__"].update(version="2"), "found 'lcsb_mobile.checkpoint' version '2'"),
+        (lambda header, run: header["__metadata__"].update(format="other"), f"expected {FORMAT} version 2, found 'other' version '2'"),
+        (
+            lambda header, run: header["__metadata__"].update(version="1"),
+            "expected .* version 2, found 'lcsb_mobile.checkpoint' version '1'",
+        ),
+        (lambda header, run: header["__metadata__"].update(version="3"), "found 'lcsb_mobile.checkpoint' version '3'"),
         (lambda header, run: header["__metadata__"].update(more="x"), "unknown field `more`"),
         (lambda header, run: run.update(step=5), "malformed: step 5 after 8 sequences, expected 10"),
         (lambda header, run: run.update(step=10**12, sequences=2 * 10**12), r"steps: expected F64 \[1000000000000, 6\]"),
@@ -114,9 +119,9 @@ def test_a_forgery_that_changes_nothing_is_read(tmp_path: Path) -> None:
         (lambda header, run: run["identity"]["train"].update(accumulation=0), "accumulation: expected at least 1, found 0"),
         (lambda header, run: header.pop("updates"), "updates is missing"),
         (lambda header, run: header.update(extra=header["steps"]), "'extra' is unknown"),
-        (lambda header, run: header["adapter"].update(dtype="F64"), r"adapter: expected F32 \[3, 7\] at byte 0, found .*F64"),
-        (lambda header, run: header["adapter"].update(shape=[7, 3]), r"adapter: expected F32 \[3, 7\]"),
-        (lambda header, run: header["second_moment"].update(data_offsets=[0, 84]), r"second_moment: expected F32 \[3, 7\] at byte 168"),
+        (lambda header, run: header["adapter"].update(dtype="F64"), r"adapter: expected F32 \[21\] at byte 0, found .*F64"),
+        (lambda header, run: header["adapter"].update(shape=[3, 7]), r"adapter: expected F32 \[21\]"),
+        (lambda header, run: header["second_moment"].update(data_offsets=[0, 84]), r"second_moment: expected F32 \[21\] at byte 168"),
         (lambda header, run: header["evaluations"].update(shape=[-2, -2]), r"evaluations: expected F64 \[2, 2\]"),
         (lambda header, run: header["evaluations"].update(shape=[10**15, 2]), r"evaluations: expected F64 \[2, 2\]"),
         (lambda header, run: header.update(steps=7), r"steps: expected F64 \[4, 6\] at byte 276, found 7"),
@@ -146,7 +151,7 @@ def test_data_of_another_size(tmp_path: Path, extra: bytes | None, reason: str) 
 )
 def test_values_that_no_run_has(tmp_path: Path, name: str, value: float, reason: str) -> None:
     checkpoint = make_checkpoint()
-    getattr(checkpoint.state, name)[1, 2] = value
+    getattr(checkpoint.state, name)[9] = value
     write_checkpoint(tmp_path / "state", checkpoint)
     with pytest.raises(RunCheckpointError, match=reason):
         read_checkpoint(tmp_path / "state", LAYOUT)
@@ -154,8 +159,12 @@ def test_values_that_no_run_has(tmp_path: Path, name: str, value: float, reason:
 
 def test_another_adapter(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "state", make_checkpoint())
-    with pytest.raises(RunCheckpointError, match=r"does not fit the bundle's adapter: adapter: expected F32 \[3, 8\]"):
-        read_checkpoint(tmp_path / "state", msgspec.structs.replace(LAYOUT, size=8))
+    with pytest.raises(RunCheckpointError, match=r"does not fit the bundle's adapter: adapter: expected F32 \[24\]"):
+        read_checkpoint(
+            tmp_path / "state", dataclasses.replace(LAYOUT, matrices={"block": (*MATRICES[:1], AdapterMatrix("q.lora_B", (4, 1), 4))})
+        )
+    with pytest.raises(RunCheckpointError, match=r"adapter: expected F32 \[28\].*updates: expected I64 \[4\]"):
+        read_checkpoint(tmp_path / "state", dataclasses.replace(LAYOUT, kinds=("block",) * 4))
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_an_adapter_to_begin_with(options: SimulateOptions, tmp_path: Path, monk
     with pytest.raises(AdapterError, match="absent: no such file"):
         simulate(dataclasses.replace(begun, initial_adapter=tmp_path / "absent", force=True))
     layout = Bundle.open(options.bundle).manifest.adapter
-    save_adapter(tmp_path / "nan", layout, np.full((layout.num_layers, layout.size), np.nan, np.float32))
+    save_adapter(tmp_path / "nan", layout, np.full(layout.size, np.nan, np.float32))
     monkeypatch.setattr(run_setup_module, "make_runner", lambda *_: StubRunner())
     monkeypatch.setattr(simulate_module, "check_first_step", lambda *_: None)
     with pytest.raises(AdapterError, match="NaN"):

@@ -58,12 +58,16 @@ def test_default_learning_rate(method: Method, layers: int, subsets: int, expect
         assert default_learning_rate(shuffled, layers) == pytest.approx(expected)
 
 
+SIZES = (3, 4)
+SLICES = [slice(0, 3), slice(3, 7)]
+
+
 class ByBatch(StubRunner):
-    """Loss and gradient of a batch: its first token, and that times the layer's number plus one."""
+    """Loss and gradient of a batch: its first token, and that times the layer's number plus one; of layers with vectors of SIZES."""
 
     def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
         value = float(batch.input_ids[0])
-        return StepResult(value, {layer: np.full(adapter.shape[1], value * (layer + 1), np.float32) for layer in subset.train})
+        return StepResult(value, {layer: np.full(SIZES[layer], value * (layer + 1), np.float32) for layer in subset.train})
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
         return float(batch.input_ids[0])
@@ -76,7 +80,7 @@ def batch_of(value: int, counted: int) -> Batch:
 
 
 def trainer_of(runner: StepRunner, accumulation: int) -> Trainer:
-    optimizer = AdamW(np.zeros((2, 3), np.float32), AdamWConfig(clip_norm=1e9))
+    optimizer = AdamW(np.zeros(sum(SIZES), np.float32), SLICES, AdamWConfig(clip_norm=1e9))
     return Trainer(runner, [Subset((0, 1), (0, 1))], optimizer, TrainConfig(steps=1, learning_rate=0.1, accumulation=accumulation))
 
 
@@ -85,8 +89,8 @@ def test_accumulation_is_the_mean_over_counted_labels() -> None:
     trainer = trainer_of(ByBatch(), 2)
     outcome = trainer.step(0, [batch_of(8, 3), batch_of(2, 1)])
     assert outcome.loss == 6.5
-    assert outcome.gradient_norm == pytest.approx(math.sqrt(3 * 6.5**2 + 3 * 13**2))
-    np.testing.assert_allclose(trainer.optimizer.first_moment, 0.1 * np.array([[6.5] * 3, [13] * 3]), rtol=1e-6)
+    assert outcome.gradient_norm == pytest.approx(math.sqrt(3 * 6.5**2 + 4 * 13**2))
+    np.testing.assert_allclose(trainer.optimizer.first_moment, 0.1 * np.array([6.5] * 3 + [13] * 4), rtol=1e-6)
 
 
 def test_accumulation_on_the_runtime(random_bundle: RandomBundle) -> None:
@@ -103,12 +107,14 @@ def test_accumulation_on_the_runtime(random_bundle: RandomBundle) -> None:
         result = runner.step(everything, batch, adapter)
         losses.append(result.loss)
         gradients.append({layer: gradient.copy() for layer, gradient in result.gradients.items()})  # the runtime's buffer, used again
-    trainer = Trainer(runner, [everything], AdamW(adapter.copy(), AdamWConfig(clip_norm=1e9)), TrainConfig(1, 0.1, accumulation=2))
+    slices = bundle.manifest.adapter.slices
+    optimizer = AdamW(adapter.copy(), slices, AdamWConfig(clip_norm=1e9))
+    trainer = Trainer(runner, [everything], optimizer, TrainConfig(1, 0.1, accumulation=2))
     outcome = trainer.step(0, batches)
     assert outcome.loss == pytest.approx(sum(c * loss for c, loss in zip(counts, losses)) / sum(counts), rel=1e-6)
     for layer in range(3):
         mean = sum(c * part[layer].astype(np.float64) for c, part in zip(counts, gradients)) / sum(counts)
-        np.testing.assert_allclose(trainer.optimizer.first_moment[layer], 0.1 * mean, rtol=1e-4, atol=1e-6 * np.abs(mean).max())
+        np.testing.assert_allclose(trainer.optimizer.first_moment[slices[layer]], 0.1 * mean, rtol=1e-4, atol=1e-6 * np.abs(mean).max())
 
 
 def padded(batch: Batch, length: int) -> Batch:
@@ -123,7 +129,7 @@ def padded(batch: Batch, length: int) -> Batch:
 
 
 def test_evaluation_is_the_mean_over_counted_labels() -> None:
-    assert evaluate(ByBatch(), [batch_of(8, 3), batch_of(2, 1)], np.zeros((1, 1), np.float32)) == 6.5
+    assert evaluate(ByBatch(), [batch_of(8, 3), batch_of(2, 1)], np.zeros(1, np.float32)) == 6.5
 
 
 @pytest.mark.parametrize("stub", [StubRunner(loss=math.nan), StubRunner(loss=math.inf), StubRunner(gradient=math.nan)])

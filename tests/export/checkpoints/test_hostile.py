@@ -52,8 +52,25 @@ def test_weights_of_another_architecture(random_bundle: RandomBundle) -> None:
     """The eager runner goes by the architecture's own list."""
     opened = Bundle.open(random_bundle.bundle)
     other = msgspec.structs.replace(opened.manifest, weights=opened.manifest.weights[:-1])
-    with pytest.raises(BundleError, match="its weights are not those of a llama"):
+    with pytest.raises(BundleError, match="its layers are not those of a llama"):
         make_runner(Bundle(opened.path, other), "eager")
+
+
+def test_layers_of_another_architecture(random_bundle: RandomBundle) -> None:
+    """What each is, what it reads, and its adapter: that too is the architecture's, whatever the manifest says."""
+    opened = Bundle.open(random_bundle.bundle)
+    manifest = opened.manifest
+    (kind,), (first, *rest) = manifest.kinds, manifest.layers
+    renamed = msgspec.structs.replace(kind, matrices=(msgspec.structs.replace(kind.matrices[0], name="x.lora_A"), *kind.matrices[1:]))
+    for change in (
+        {"layers": (msgspec.structs.replace(first, reads=first.reads | {"sin": first.reads["cos"]}), *rest)},
+        {"layers": (msgspec.structs.replace(first, kind="other"), *rest)},
+        {"layers": (msgspec.structs.replace(first, gives={"keys": "keys"}), *rest)},
+        {"kinds": (renamed,)},
+    ):
+        other = msgspec.structs.replace(manifest, **change)
+        with pytest.raises(BundleError, match="its layers are not those of a llama"):
+            make_runner(Bundle(opened.path, other), "eager")
 
 
 def test_errors_do_not_change_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

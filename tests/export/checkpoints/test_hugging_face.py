@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
-from helpers.checkpoints import CHAT_TEMPLATE, VOCABULARY, random_model, write_checkpoint
+from helpers.checkpoints import CHAT_TEMPLATE, OWN_SIZES, VOCABULARY, random_model, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
-from lcsb_mobile.export.models import ARCHITECTURES, checkpoint_weights
+from lcsb_mobile.export.models import checkpoint_weights
 from lcsb_mobile.export.reference.float_model import model_logits
 
 
@@ -47,7 +47,7 @@ def sharded(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", OWN_SIZES)
 def test_every_tensor_reads_as_written(tmp_path: Path, model_type: str, shards: int, tied: bool) -> None:
     directory = write_checkpoint(tmp_path / "model", model_type, tied=tied, shards=shards)
     assert len(list(directory.glob("*.safetensors"))) >= shards
@@ -227,7 +227,9 @@ def test_quantised_weights(llama: Path) -> None:
 
 def test_unknown_model_type(llama: Path) -> None:
     edit_json(llama / "config.json", model_type="mamba")
-    with pytest.raises(UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, llama, qwen2, qwen3"):
+    with pytest.raises(
+        UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5, qwen3_5_text"
+    ):
         open_checkpoint(llama)
 
 

@@ -15,8 +15,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from lcsb_mobile.config import ModelConfig, RopeScaling
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
-from lcsb_mobile.export.models import ARCHITECTURES, architecture, checkpoint_weights
-from lcsb_mobile.export.models.layers import MASKED, attention_masks, attention_over, gelu_tanh, rope_tables
+from lcsb_mobile.export.models import ARCHITECTURES, architecture, checkpoint_weights, layer_sources, model_of
+from lcsb_mobile.export.models.layers import MASKED, gelu_tanh, rope_table
+from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.reference.float_model import float_linear, model_logits
 
 LENGTH = 40
@@ -24,6 +25,7 @@ LENGTH = 40
 # GELU written with a sigmoid. Each is as far from the same model in float64 as from the other (up to 5e-6 on logits up to 4;
 # Gemma, whose norms after attention and MLP scale rounding errors up, 2.5e-5 on logits up to 10; 6 seeds): rounding.
 TOLERANCE = {"llama": 2e-5, "qwen2": 2e-5, "qwen3": 2e-5, "gemma3_text": 6e-5}
+FAMILIES = tuple(TOLERANCE)  # whose layers are of one kind; of the others there are tests of their own beside this file
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -100,7 +102,7 @@ def test_options_matter(model_type: str, plain: dict[str, Any], changed: dict[st
     assert (first - second).abs().max() > 1e3 * TOLERANCE[model_type]
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_segments_equal_examples_apart(model_type: str) -> None:
     """Packed examples do not see each other: logits are those of the examples one by one."""
     model = random_model(model_type, tied=True)
@@ -113,14 +115,20 @@ def test_segments_equal_examples_apart(model_type: str) -> None:
     torch.testing.assert_close(packed, apart, rtol=0, atol=TOLERANCE[model_type])  # sums over masked zeros round differently
 
 
+def masks(config: ModelConfig, segment_ids: Tensor) -> dict[str, Tensor]:
+    """By layer type."""
+    made = step_tables(config, len(segment_ids))(position_ids=torch.zeros_like(segment_ids), segment_ids=segment_ids)
+    return {name: table for name, table in made.items() if name.startswith("mask.")}
+
+
 def test_masks() -> None:
     config = read_config(random_model("gemma3_text", tied=True, sliding_window=2))
-    sliding, full = (mask == 0 for mask in attention_masks(config, torch.tensor([4, 4, 4, 7])))
+    sliding, full = (masks(config, torch.tensor([4, 4, 4, 7]))[f"mask.{name}_attention"] == 0 for name in ("sliding", "full"))
     assert full.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
     assert sliding.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
-    masks = attention_masks(config, torch.zeros(3, dtype=torch.int64))
-    assert masks.dtype == torch.float32
-    assert set(masks.unique().tolist()) == {0.0, MASKED}
+    for mask in masks(config, torch.zeros(3, dtype=torch.int64)).values():
+        assert mask.dtype == torch.float32
+        assert set(mask.unique().tolist()) == {0.0, MASKED}
     assert (torch.softmax(torch.tensor([50.0, 1e4 + MASKED]), dim=0)[1]) == 0  # a masked key has no weight at all
 
 
@@ -128,9 +136,11 @@ def test_masks() -> None:
 def test_rope_tables_equal_transformers_bit_for_bit(rope: dict[str, Any]) -> None:
     model = random_model("llama", tied=True, rope_parameters=rope, max_position_embeddings=2048)
     expected = model.model.rotary_emb(torch.zeros(1), torch.arange(2048)[None])
-    for table, reference in zip(rope_tables(read_config(model), 2048), expected, strict=True):
-        assert table.shape == (1, 2048, 12)
-        torch.testing.assert_close(table[0], reference[0], rtol=0, atol=0)
+    config = read_config(model)
+    (kind,) = config.attention_kinds.values()
+    for table, reference in zip(rope_table(kind, config.rotary_dim, 2048), expected, strict=True):
+        assert table.shape == (2048, 12)
+        torch.testing.assert_close(table, reference[0], rtol=0, atol=0)
 
 
 def test_gelu_equals_torch() -> None:
@@ -157,7 +167,7 @@ def test_both_dialects_of_llama(scaling: dict[str, Any] | None, type_key: str) -
         classic["rope_scaling"] = {type_key: rope.pop("rope_type"), **rope}
     read = ARCHITECTURES["llama"].read_config
     assert read(classic) == read(new)
-    assert read(new).attention_kinds[0].rope_scaling == (
+    assert read(new).attention_kinds["full_attention"].rope_scaling == (
         None if scaling is None else RopeScaling(**{k: v for k, v in scaling.items() if k != "rope_theta"})
     )
 
@@ -168,8 +178,13 @@ def test_both_dialects_of_qwen(model_type: str) -> None:
     classic = {name: value for name, value in new.items() if name not in ("rope_parameters", "layer_types")} | {"rope_theta": 1_000_000}
     config = ARCHITECTURES[model_type].read_config(classic)
     assert config == ARCHITECTURES[model_type].read_config(new)
-    assert config.layer_kinds == (0, 0, 1)
-    assert [(kind.rope_theta, kind.window) for kind in config.attention_kinds] == [(1e6, None), (1e6, 7)]
+    assert config.layer_types == ("full_attention", "full_attention", "sliding_attention")
+    assert kinds_of(config) == {"full_attention": (1e6, None), "sliding_attention": (1e6, 7)}
+
+
+def kinds_of(config: ModelConfig) -> dict[str, tuple[float, int | None]]:
+    """Of each layer type its RoPE's base and window."""
+    return {name: (kind.rope_theta, kind.window) for name, kind in config.attention_kinds.items()}
 
 
 def test_both_dialects_of_gemma3() -> None:
@@ -179,15 +194,15 @@ def test_both_dialects_of_gemma3() -> None:
     classic |= {"sliding_window_pattern": 6}
     config = ARCHITECTURES["gemma3_text"].read_config(classic)
     assert config == ARCHITECTURES["gemma3_text"].read_config(new)
-    assert config.layer_kinds == (0, 0, 0, 0, 0, 1, 0, 0)
-    assert [(kind.rope_theta, kind.window) for kind in config.attention_kinds] == [(50.0, 5), (300.0, None)]
+    assert config.layer_types == (*["sliding_attention"] * 5, "full_attention", *["sliding_attention"] * 2)
+    assert kinds_of(config) == {"sliding_attention": (50.0, 5), "full_attention": (300.0, None)}
     assert (config.query_scale, config.embedding_scale) == (20**-0.5, 48**0.5)
 
 
 MINIMAL = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", [*FAMILIES, "lfm2", "qwen3_5_text"])
 def test_defaults_are_those_of_transformers(model_type: str) -> None:
     raw = MINIMAL | {"hidden_size": 128, "num_attention_heads": 64}  # a multiple of every default of num_key_value_heads
     full = transformers.AutoConfig.for_model(model_type, **raw).to_dict()
@@ -250,6 +265,8 @@ def test_malformed_fields_are_named(change: dict[str, Any], texts: list[str]) ->
 @pytest.mark.parametrize("field", MINIMAL)
 def test_missing_fields_are_named(field: str) -> None:
     for model_type in ARCHITECTURES:
+        if (model_type, field) == ("lfm2", "intermediate_size"):
+            continue  # which has another name there too
         with pytest.raises(CheckpointError, match=f"missing required field `{field}`"):
             ARCHITECTURES[model_type].read_config({name: value for name, value in MINIMAL.items() if name != field})
 
@@ -260,28 +277,29 @@ def test_layer_types_of_another_length() -> None:
 
 
 def test_unknown_architecture() -> None:
-    with pytest.raises(UnsupportedModelError, match="'mamba'.*gemma3_text, llama, qwen2, qwen3"):
+    with pytest.raises(UnsupportedModelError, match="'mamba'.*gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5, qwen3_5_text"):
         architecture("mamba")
 
 
 # What the capture of graphs needs
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_blocks_are_traceable(model_type: str) -> None:
     """A block and its vjp become small core ATen graphs, without the operations that ONNX lowers badly or not at all."""
     model = random_model(model_type, tied=True)
     config, state, prefix = read_config(model), model.state_dict(), "model.layers.0."
-    names = list(ARCHITECTURES[model_type].layer_weights(config))
-    cos, sin = (table[0] for table in rope_tables(config, 8))
-    mask = attention_masks(config, torch.zeros(8, dtype=torch.int64))[0]
+    (kind,), place = model_of(config).kinds.values(), model_of(config).places[0]
+    names = list(layer_sources(kind))
+    tables = step_tables(config, 8)(position_ids=torch.arange(8), segment_ids=torch.zeros(8, dtype=torch.int64))
+    cos, sin, mask = (tables[place.reads[name]] for name in ("cos", "sin", "mask"))
 
     def backward(h: Tensor, g: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *tensors: Tensor) -> Tensor:
         layer: Mapping[str, Tensor] = dict(zip((prefix + name for name in names), tensors, strict=True))
         vectors = {name: layer[prefix + name] for name in names if layer[prefix + name].dim() == 1}
         linear = float_linear(layer.__getitem__, prefix, vectors)
-        attend = attention_over(cos, sin, mask, config.query_scale)
-        _, pullback = torch.func.vjp(lambda h: ARCHITECTURES[model_type].block(h, vectors, linear, attend, config), h)
+        values = {"cos": cos, "sin": sin, "mask": mask}
+        _, pullback = torch.func.vjp(lambda h: kind.block({"h": h, **values}, vectors, linear)[0], h)
         gradient: Tensor = pullback(g)[0]
         return gradient
 

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from lcsb_mobile.bundle.batch import Batch, StepResult, StepRunner
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AttentionKind, ModelConfig
-from lcsb_mobile.export.models.layers import MASKED, attention_masks
+from lcsb_mobile.export.models import model_of
+from lcsb_mobile.export.models.layers import MASKED
+from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
@@ -69,7 +71,7 @@ def assert_equals_transformers(runner: StepRunner, model: TinyModel, name: str, 
 def test_eager_step(tiny: MakeTiny, expect: Expect, name: str, batch: str) -> None:
     """Loss, LoRA's gradients, and the gradient of every layer's input and of the top."""
     model = tiny(name)
-    runner = RecordingRunner(model.config, model.layout, model.weights)
+    runner = RecordingRunner(model_of(model.config), model.layout, model.weights)
     assert_equals_transformers(runner, model, name, batch, expect)
     for number, step in enumerate(steps(model.config.num_hidden_layers)):
         runner.step(step, BATCHES[batch], model.adapter())
@@ -110,7 +112,7 @@ def test_generation(programs: MakeExported, name: str) -> None:
 
 
 def with_window(config: ModelConfig, window: int | None) -> ModelConfig:
-    kinds = tuple(msgspec.structs.replace(kind, window=kind.window and window) for kind in config.attention_kinds)
+    kinds = {name: msgspec.structs.replace(kind, window=kind.window and window) for name, kind in config.attention_kinds.items()}
     return msgspec.structs.replace(config, attention_kinds=kinds)
 
 
@@ -119,7 +121,7 @@ def with_window(config: ModelConfig, window: int | None) -> ModelConfig:
 def test_windows_matter(tiny: MakeTiny, expect: Expect, name: str, window: int | None) -> None:
     """So that the tests above see them: with another window, loss and gradients are others by far more than the tolerance."""
     model = tiny(name)
-    runner = EagerRunner(with_window(model.config, window), model.layout, model.weights)
+    runner = EagerRunner(model_of(with_window(model.config, window)), model.layout, model.weights)
     for batch in BATCHES:
         found = runner.step(steps(model.config.num_hidden_layers)[0], BATCHES[batch], model.adapter())
         expected, _ = expect(name, batch, 0)
@@ -148,16 +150,20 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 @given(LENGTHS, st.lists(st.none() | st.integers(1, 25), min_size=1, max_size=3, unique=True))
 def test_masks(tiny: MakeTiny, lengths: list[int], windows: list[int | None]) -> None:
     segment_ids = np.repeat(np.arange(len(lengths)), lengths)
-    kinds = tuple(AttentionKind(rope_theta=1e4, window=window) for window in windows)
+    kinds = {str(number): AttentionKind(rope_theta=1e4, window=window) for number, window in enumerate(windows)}
     config = msgspec.structs.replace(tiny("qwen3").config, attention_kinds=kinds)
-    assert np.array_equal(attention_masks(config, torch.from_numpy(segment_ids)).numpy(), slow_masks(windows, segment_ids.tolist()))
+    ids = torch.from_numpy(segment_ids)
+    tables = step_tables(config, len(ids))(position_ids=torch.zeros_like(ids), segment_ids=ids)
+    masks = np.stack([tables[f"mask.{name}"].numpy() for name in kinds])
+    assert np.array_equal(masks, slow_masks(windows, segment_ids.tolist()))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_of_the_program(programs: MakeExported, name: str) -> None:
     """What `embed` gives the blocks, for any packing."""
     runner = OnnxRuntimeRunner(programs(name, tile=TILE).bundle, threads=1)
-    windows = [kind.window for kind in runner.model.attention_kinds]
+    kinds = runner.manifest.model.attention_kinds
+    windows = [kind.window for kind in kinds.values()]
 
     @settings(max_examples=30, deadline=None)
     @given(LENGTHS)
@@ -165,8 +171,8 @@ def test_masks_of_the_program(programs: MakeExported, name: str) -> None:
         segment_ids = np.repeat(np.arange(len(lengths) + 1), [*lengths, SEQ_LEN])[:SEQ_LEN]
         positions = np.concatenate([np.arange(length) for length in (*lengths, SEQ_LEN)])[:SEQ_LEN]
         zeros = np.zeros(SEQ_LEN, np.int64)
-        _, attention = runner.programs.embed(Batch(zeros, zeros, positions, segment_ids))
-        masks = np.stack([by_name["mask"].numpy() for by_name in attention])
+        _, tables = runner.programs.embed(Batch(zeros, zeros, positions, segment_ids))
+        masks = np.stack([tables[f"mask.{name}"].numpy() for name in kinds])
         assert np.array_equal(masks, slow_masks(windows, segment_ids.tolist()))
 
     check()

@@ -17,7 +17,7 @@ from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.config import QuantizationConfig
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
-from lcsb_mobile.export.models import architecture
+from lcsb_mobile.export.models import layer_sources, model_of
 from lcsb_mobile.export.models.layers import Linear, WholeLinear
 from lcsb_mobile.export.reference.float_model import Read, float_linear, model_logits
 from lcsb_mobile.export.weights import calibrate as calibrate_weights
@@ -102,7 +102,8 @@ def test_each_matrix_is_rounded_for_the_inputs_that_it_will_meet(model: Checkpoi
 
 
 def test_all_tensors_come_once_and_in_order(model: Checkpoint) -> None:
-    shapes = architecture(model.config.model_type).layer_weights(model.config)
+    (kind,) = model_of(model.config).kinds.values()
+    shapes = layer_sources(kind)
     found = list(calibrated_layers(model, QUANTIZATION, TOKENS))
     assert [layer for layer, _, _ in found] == sorted(layer for layer, _, _ in found)
     for layer in range(model.config.num_hidden_layers):

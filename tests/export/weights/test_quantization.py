@@ -272,8 +272,9 @@ QWEN2_5_0_5B = ModelConfig(
     head_dim=64,
     rms_norm_eps=1e-6,
     tie_word_embeddings=True,
-    attention_kinds=(AttentionKind(1e6),),
-    layer_kinds=(0,) * 24,
+    layer_types=("full_attention",) * 24,
+    attention_kinds={"full_attention": AttentionKind(1e6)},
+    rotary_dim=64,
     qkv_bias=True,
     query_scale=0.125,
 )

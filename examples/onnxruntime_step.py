@@ -17,16 +17,17 @@ manifest = json.loads((bundle / "manifest.json").read_text())
 golden = json.loads((bundle / "golden.json").read_text())
 weights = np.memmap(bundle / "weights.bin", np.uint8, "r")
 table = {tensor["name"]: tensor for tensor in manifest["weights"]}
-layers, kinds = manifest["model"]["num_hidden_layers"], manifest["model"]["layer_kinds"]
+layers, kinds = manifest["layers"], {kind["name"]: kind for kind in manifest["kinds"]}
+givers = {value: number for number, layer in enumerate(layers) for value in layer["gives"].values()}
 sessions = {}
 
 
 def weight(name, layer):
-    """A tensor of weights.bin in place; of a stacked one the layer's slice."""
+    """A tensor of weights.bin in place; of a stacked one the layer's slice, by its number in its kind."""
     tensor = table[name]
     size = int(np.prod(tensor["shape"])) * np.dtype(tensor["dtype"]).itemsize
     array = weights[tensor["offset"] : tensor["offset"] + size].view(tensor["dtype"]).reshape(tensor["shape"])
-    return array[layer] if name.startswith("layers.") else array
+    return array[layers[layer]["number"]] if name.startswith("layers.") else array
 
 
 def run(program, layer=None, **feeds):
@@ -43,23 +44,39 @@ def run(program, layer=None, **feeds):
     return dict(zip(outputs, (x.numpy() for x in sessions[program].run_with_ort_values(outputs, values)), strict=True))
 
 
+def run_layer(role, number, tables, crossing, **feeds):
+    """A layer's program, with what it reads and takes."""
+    layer = layers[number]
+    bound = {name: tables[table] for name, table in layer["reads"].items() if table in tables}
+    bound |= {name: crossing[value] for name, value in layer["takes"].items()}
+    return run(f"{layer['kind']}_{role}", number, **bound, **feeds)
+
+
 def step(train, propagate, batch, adapter):
-    """The loss, and layer -> gradient float32 [n] of the trained layers."""
-    embedded = run("embed", **batch)
-    attention = [{name: embedded[f"{name}.{kind}"] for name in ("cos", "sin", "mask")} for kind in range(max(kinds) + 1)]
-    h, saved, gradients = embedded["h"], {}, {}
-    for layer in range(layers):
-        if layer in propagate:
-            saved[layer] = h
-        h = run("block_forward", layer, h=h, adapter=adapter[layer], **attention[kinds[layer]])["h_next"]
+    """The loss, and layer -> gradient float32 [n] of the trained layers. `adapter`: each layer's vector."""
+    tables = run("embed", **batch)
+    h, saved, gradients, crossing, sums = tables["h"], {}, {}, {}, {}
+    for number, layer in enumerate(layers):
+        if number in propagate:
+            saved[number] = h
+        forward = run_layer("forward", number, tables, crossing, h=h, adapter=adapter[number])
+        h = forward["h_next"]
+        crossing |= {value: forward[name] for name, value in layer["gives"].items()}
     result = run("head", h=h, labels=batch["labels"])
     g = result["g"]
-    for layer in range(layers - 1, min(train) - 1, -1):
-        if layer in propagate:  # any other layer passes g on unchanged, and nothing of it is read
-            back = run("block_backward", layer, h=saved.pop(layer), g=g, adapter=adapter[layer], **attention[kinds[layer]])
+    for number in range(len(layers) - 1, min(train) - 1, -1):
+        if number in propagate:  # any other layer passes g on unchanged, and nothing of it is read
+            layer, kind = layers[number], kinds[layers[number]["kind"]]
+            shapes = {x["name"]: x["shape"] for x in manifest["graphs"][f"{layer['kind']}_forward"]["outputs"]}
+            owed = {name: sums.pop(layer["gives"].get(name), None) for name in kind["gives"]}
+            owed = {f"d_{name}": np.zeros(shapes[name], np.float32) if d is None else d for name, d in owed.items()}
+            back = run_layer("backward", number, tables, crossing, h=saved.pop(number), g=g, adapter=adapter[number], **owed)
             g = back["g_next"]
-            if layer in train:
-                gradients[layer] = back["d_adapter"]
+            for name, value in layer["takes"].items():
+                if givers[value] in propagate and givers[value] >= min(train):
+                    sums[value] = sums.get(value, 0) + back[f"d_{name}"]
+            if number in train:
+                gradients[number] = back["d_adapter"]
     return float(result["loss"]), gradients
 
 
@@ -69,11 +86,12 @@ if __name__ == "__main__":
     length = 8 + int.from_bytes((bundle / "adapter.safetensors").read_bytes()[:8], "little")  # safetensors: header, then the data
     header = json.loads((bundle / "adapter.safetensors").read_bytes()[8:length])
     data = (bundle / "adapter.safetensors").read_bytes()[length:]
-    adapter = np.zeros((layers, manifest["adapter"]["size"]), np.float32)
-    for layer in range(layers):
-        for matrix in manifest["adapter"]["matrices"]:
-            start, stop = header[f"base_model.model.model.layers.{layer}.{matrix['name']}.weight"]["data_offsets"]
-            adapter[layer, matrix["offset"] :][: (stop - start) // 4] = np.frombuffer(data[start:stop], np.float32)
+    prefix, adapter = manifest["model"]["tensor_prefix"], []
+    for number, layer in enumerate(layers):
+        adapter.append(np.zeros(kinds[layer["kind"]]["size"], np.float32))
+        for matrix in kinds[layer["kind"]]["matrices"]:
+            start, stop = header[f"base_model.model.{prefix}layers.{number}.{matrix['name']}.weight"]["data_offsets"]
+            adapter[number][matrix["offset"] :][: (stop - start) // 4] = np.frombuffer(data[start:stop], np.float32)
     batch = {name: np.array(x, np.int64) for name, x in golden["batches"][chosen["batch"]].items()}
     loss, gradients = step(set(chosen["subset"]["train"]), set(chosen["subset"]["propagate"]), batch, adapter)
     norms = {layer: float(np.linalg.norm(gradients[layer])) for layer in sorted(gradients)}

@@ -129,7 +129,8 @@ class _Bench:
             progress("measuring", done, total)
 
         speeds: list[float] = []
-        found: dict[StepsJob | TorchJob, list[StepsResult]] = defaultdict(list)
+        found = defaultdict[StepsJob, list[StepsResult]](list)
+        peers: list[StepsResult] = []
         for _ in range(self.options.rounds):
             if gemm:
                 speeds.append(run_job(self.options.python, WORKER, GemmJob(str(self.options.bundle), self.threads), GemmResult).gflops)
@@ -138,7 +139,7 @@ class _Bench:
                 found[job].append(run_job(self.options.python, WORKER, job, StepsResult))
                 step()
             if self.torch is not None:
-                found[self.torch].append(run_job(sys.executable, TORCH_PEER, self.torch, StepsResult))
+                peers.append(run_job(sys.executable, TORCH_PEER, self.torch, StepsResult))
                 step()
         speed = statistics.median(speeds) if speeds else None
         rows = []
@@ -147,7 +148,7 @@ class _Bench:
             if profiled:
                 step()
             rows.append(self.row(job, found[job], speed, profile))
-        return rows + ([self.torch_row(found[self.torch])] if self.torch is not None else [])
+        return rows + ([self.torch_row(peers)] if self.torch is not None else [])
 
     def row(self, job: StepsJob, results: list[StepsResult], speed: float | None, profile: ProfileResult | None) -> BenchRow:
         subsets = self.subsets(job)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from helpers.run_checkpoints import make_checkpoint
 
 from lcsb_mobile.adapters.peft_config import write_config
-from lcsb_mobile.bundle.adapter import adapter_layout
+from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.config import AdamWConfig, LoraConfig
 from lcsb_mobile.runs.checkpoint import write_checkpoint
@@ -48,8 +48,9 @@ def element(step: int, layer: int) -> Any:
 
 def adamw(implicit_updates: Any) -> dict[str, Any]:
     """From parameters that are layer 0's gradients of steps 100, 101, 102."""
-    adapter = np.stack([element(100 + layer, 0) for layer in range(LAYERS)])
-    optimizer = AdamW(adapter, AdamWConfig(implicit_updates=implicit_updates))
+    adapter = np.concatenate([element(100 + layer, 0) for layer in range(LAYERS)])
+    slices = [slice(layer * SIZE, (layer + 1) * SIZE) for layer in range(LAYERS)]
+    optimizer = AdamW(adapter, slices, AdamWConfig(implicit_updates=implicit_updates))
     norms = []
     for step in range(STEPS):
         gradients = {layer: element(step, layer) for layer in TRAINED[step % len(TRAINED)]}
@@ -88,7 +89,7 @@ def peft_configs() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "config.json"
         for rank, alpha, base in PEFT:
-            layout = adapter_layout(projections, 1, LoraConfig(rank, alpha))
+            layout = AdapterLayout(LoraConfig(rank, alpha), {"block": adapter_matrices(projections, rank)}, ("block",))
             write_config(path, layout, base)
             result.append({"layout": msgspec.to_builtins(layout), "base": base, "text": path.read_text("utf-8")})
     return result

@@ -27,7 +27,7 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 def source(random_bundle: RandomBundle, tmp_path: Path) -> Path:
     """An adapter with a B that is not zero. Rank 4, alpha 16."""
     layout = Bundle.open(random_bundle.bundle).manifest.adapter
-    values = np.random.default_rng(0).standard_normal((layout.num_layers, layout.size)).astype(np.float32)
+    values = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
     save_adapter(tmp_path / "adapter.safetensors", layout, 0.05 * values)
     return tmp_path / "adapter.safetensors"
 

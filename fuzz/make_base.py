@@ -1,4 +1,4 @@
-"""Writes `base/`, the smallest bundle of each target, and the first inputs into `corpus/`.
+"""Writes `base/`, the smallest bundle of each target and one of two kinds of layers, and the first inputs into `corpus/`.
 
 Needs both targets: `.venv-onnxruntime-training/bin/python fuzz/make_base.py`.
 """
@@ -17,8 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from helpers.bundles import export_random
+from helpers.crossing_bundle import export_crossing
 from helpers.run_checkpoints import IDENTITY
-from readers import BASE, CORPUS, SPLIT
+from readers import BASE, CORPUS, CROSSING, SPLIT
 
 from lcsb_mobile.adapters.peft import export_peft
 from lcsb_mobile.bundle.directory import Bundle
@@ -33,6 +34,7 @@ SIZES = {
     "num_key_value_heads": 1,
     "head_dim": 4,
 }
+ALIKE = ("tokenizer.json", "tokenizer_config.json")  # in every bundle
 KEPT = ("tokenizer.json", "tokenizer_config.json", "golden.json", "adapter.safetensors", "checkpoint")
 LINES = (
     {"text": "the boats"},
@@ -47,8 +49,9 @@ TEMPLATES = (
 
 
 def main() -> None:
-    for directory in (BASE, CORPUS):
-        shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(BASE, ignore_errors=True)
+    for path in CORPUS.rglob("seed-*"):  # what was found stays
+        path.unlink()
     with tempfile.TemporaryDirectory() as temporary:
         for target in ("onnxruntime-training", "onnxruntime"):
             bundle = export_random(Path(temporary) / target, target=target, **SIZES).bundle
@@ -61,6 +64,12 @@ def main() -> None:
                 if (bundle / f"{name}.onnx").exists():
                     seed("program", f"{name}.onnx", (bundle / f"{name}.onnx").read_bytes())
         seed_adapters(Bundle.open(bundle), Path(temporary))
+        crossing = export_crossing(Path(temporary) / CROSSING, **{name: size for name, size in SIZES.items() if "layers" not in name}).bundle
+        for name in KEPT:
+            if (crossing / name).exists() and name not in ALIKE:
+                write(BASE / CROSSING / name, (crossing / name).read_bytes())
+        write(BASE / f"{CROSSING}.json", stated(crossing))
+        seed("manifest", f"{CROSSING}.json", stated(crossing))
     for reader, name in (("golden", "golden.json"), ("tokenizer_config", "tokenizer_config.json"), ("training_checkpoint", "checkpoint")):
         seed(reader, name, (BASE / name).read_bytes())
     for number, line in enumerate(LINES):
@@ -86,7 +95,7 @@ def seed_adapters(bundle: Bundle, temporary: Path) -> None:
     export_peft(file, bundle, temporary / "peft")
     config, tensors = (temporary / "peft" / name for name in ("adapter_config.json", "adapter_model.safetensors"))
     seed("peft", "initial", config.stat().st_size.to_bytes(SPLIT, "little") + config.read_bytes() + tensors.read_bytes())
-    state, layers = AdapterState(adapter, adapter, np.abs(adapter)), len(adapter)
+    state, layers = AdapterState(adapter, adapter, np.abs(adapter)), len(bundle.manifest.layers)
     place = RunPlace(IDENTITY, 1, IDENTITY.train.accumulation, "onnxruntime 1.32.0", 0)
     updates, steps, evaluations = np.ones(layers, np.int64), np.ones((1, 6)), np.ones((1, 2))
     write_checkpoint(temporary / "step", RunCheckpoint(place, state, updates, steps, evaluations))

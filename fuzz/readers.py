@@ -27,6 +27,7 @@ from lcsb_mobile.text.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "base"
 CORPUS = Path(__file__).parent / "corpus"
+CROSSING = "crossing"  # the base of two kinds of layers, with files of its own in a directory of that name
 SPLIT = 8  # bytes of a number: how long the first of two files is
 
 
@@ -50,7 +51,8 @@ def bundle(target: str, name: str = "changed") -> Path:
     text = (BASE / f"{target}.json").read_bytes()
     (directory / MANIFEST_FILE).write_bytes(text)
     for name, entry in json.loads(text)["files"].items():
-        content = (BASE / name).read_bytes() if (BASE / name).exists() else bytes(entry["size"])
+        kept = [path for path in (BASE / target / name, BASE / name) if path.exists()]
+        content = kept[0].read_bytes() if kept else bytes(entry["size"])
         (directory / name).write_bytes(content)
     return directory
 
@@ -67,7 +69,8 @@ def tokenizer() -> Tokenizer:
 
 def read_manifest(data: bytes) -> None:
     """Of a bundle whose other files are as they were; and what `lcsb inspect` makes of one that is accepted."""
-    directory = bundle("onnxruntime-training" if b"onnxruntime-training" in data[:100] else "onnxruntime")
+    bases = ("onnxruntime-training", CROSSING)
+    directory = bundle(next((base for base in bases if base.encode() in data[:100]), "onnxruntime"))
     (directory / MANIFEST_FILE).write_bytes(data)
     opened = Bundle.open(directory)
     inspect_bundle(opened)

@@ -17,13 +17,14 @@ from lcsb_mobile.export.bundle import export_bundle
 from lcsb_mobile.export.models import ARCHITECTURES, checkpoint_weights
 
 
-def export_crossing(directory: Path) -> RandomBundle:
-    checkpoint = directory / "checkpoint"
+def export_crossing(directory: Path, **sizes: int) -> RandomBundle:
+    """`sizes`: instead of the architecture's own."""
+    checkpoint, raw = directory / "checkpoint", crossing_model.RAW | sizes
     with known_architecture():
-        shapes = checkpoint_weights(crossing_model.read_config(crossing_model.RAW))
+        shapes = checkpoint_weights(crossing_model.read_config(raw))
         read = crossing_model.random_tensors(shapes)
         checkpoint.mkdir(parents=True)
-        (checkpoint / "config.json").write_text(json.dumps(crossing_model.RAW))
+        (checkpoint / "config.json").write_text(json.dumps(raw))
         save_file({name: read(name) for name in shapes}, checkpoint / "model.safetensors")
         write_tokenizer(checkpoint)
         export_bundle(small_export(model=str(checkpoint), output=directory / "bundle"))

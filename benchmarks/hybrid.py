@@ -23,18 +23,16 @@ THREADS = 1
 def main(shape: str, layers: str | None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         size = ("--layers", layers) if layers else ()
-        arguments = ("bench", "--shape", shape, *size, "--bundle-dir", directory, "--methods", METHODS, "--threads", str(THREADS), "--rounds", "1")
-        rows: Any = lcsb(*arguments, program=LCSB)
+        setting = ("--methods", METHODS, "--threads", str(THREADS), "--rounds", "1")
+        rows: Any = lcsb("bench", "--shape", shape, *size, "--bundle-dir", directory, *setting, program=LCSB)
         (bundle,) = Path(directory).iterdir()
-        inspection = lcsb("inspect", bundle, "--calibrate", "--threads", str(THREADS), "--rounds", "1")
+        inspection = lcsb("inspect", bundle, "--calibrate", "--threads", str(THREADS))
         gflops = next(row["sgemm_gflops"] for row in rows if row["sgemm_gflops"])
         kinds = [kind_row(kind, inspection["calibration"]["seconds"], gflops, bundle) for kind in inspection["kinds"]]
-    header = ["kind", "layers", "M weights", *(f"{role.replace('_', ' ')}, ms (over its products)" for role in ROLES), "MB: forward, backward"]
+    programs = [f"{role.replace('_', ' ')}, ms (over its products)" for role in ROLES]
+    header = ["kind", "layers", "M weights", *programs, "MB: forward, backward"]
     table = markdown_table(header, [kind_cells(kind) for kind in kinds])
-    steps = [
-        [row["method"], f"{row['step_seconds_median']:.2f}", f"{row['time_over_gemm_bound']:.2f}x", f"{row['peak_anonymous_bytes'] / 1e6:.0f}"]
-        for row in rows
-    ]
+    steps = [step_cells(row) for row in rows]
     table += "\n" + markdown_table(["method", "seconds a step", "over its products", "MB anonymous, whole process"], steps)
     table += f"\n{rows[0]['shape']}, {rows[0]['seq_len']} tokens, rank {rows[0]['rank']}, {THREADS} thread, random weights.\n"
     arguments_text = " ".join(filter(None, [shape, layers]))
@@ -60,6 +58,11 @@ def kind_cells(kind: dict[str, Any]) -> list[str]:
     times = [f"{kind['seconds'][role] * 1e3:.0f} ({kind['seconds'][role] / kind['bounds'][role]:.1f}x)" for role in ROLES]
     memory = ", ".join(f"{kind['anonymous_bytes'][role] / 1e6:.0f}" for role in ("forward", "backward"))
     return [f"`{kind['name']}`", kind["layers"], f"{kind['parameters'] / 1e6:.1f}", *times, memory]
+
+
+def step_cells(row: dict[str, Any]) -> list[str]:
+    over = f"{row['time_over_gemm_bound']:.2f}x"
+    return [row["method"], f"{row['step_seconds_mean']:.2f}", over, f"{row['peak_anonymous_bytes'] / 1e6:.0f}"]
 
 
 def program_memory(bundle: Path, program: str) -> int:

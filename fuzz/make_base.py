@@ -64,7 +64,8 @@ def main() -> None:
                 if (bundle / f"{name}.onnx").exists():
                     seed("program", f"{name}.onnx", (bundle / f"{name}.onnx").read_bytes())
         seed_adapters(Bundle.open(bundle), Path(temporary))
-        crossing = export_crossing(Path(temporary) / CROSSING, **{name: size for name, size in SIZES.items() if "layers" not in name}).bundle
+        sizes = {name: size for name, size in SIZES.items() if "layers" not in name}
+        crossing = export_crossing(Path(temporary) / CROSSING, **sizes).bundle
         for name in KEPT:
             if (crossing / name).exists() and name not in ALIKE:
                 write(BASE / CROSSING / name, (crossing / name).read_bytes())

@@ -85,12 +85,15 @@ def test_bundles_are_of_every_kind(bundles: list[Path]) -> None:
     assert {manifest.target for manifest in manifests} == {"onnxruntime"}
     models = [manifest.model for manifest in manifests]
     kinds = {(model.model_type, model.tie_word_embeddings) for model in models}
-    assert kinds == {(name, tied) for name in ("llama", "qwen2", "qwen3", "gemma3_text") for tied in (True, False)}
+    one_kind = {(name, tied) for name in ("llama", "qwen2", "qwen3", "gemma3_text") for tied in (True, False)}
+    assert kinds == one_kind | {("lfm2", True), ("qwen3_5_text", True)}
+    assert all((len(manifest.kinds) == 1) == (manifest.model.model_type in dict(one_kind)) for manifest in manifests)
+    assert {state.by_position for manifest in manifests for kind in manifest.kinds for state in kind.state} == {True, False}
     assert all(model.num_key_value_heads < model.num_attention_heads for model in models)
     assert {manifest.quantization.bits for manifest in manifests} == {4, 8}
     assert {manifest.quantization.embedding_bits for manifest in manifests} == {4, 8}
     assert {manifest.accuracy_level for manifest in manifests} == {0, 4}
-    assert any(kind.window is not None for model in models for kind in model.attention_kinds)
+    assert any(kind.window is not None for model in models for kind in model.attention_kinds.values())
 
 
 def test_every_weight_that_a_program_wants_is_there(bundle: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 
 from lcsb_mobile.bundle.batch import Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.golden import read_trace
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.models import model_of
@@ -25,6 +29,7 @@ from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
 from lcsb_mobile.runners.onnxruntime_program import layer_weights
 from lcsb_mobile.training.optimizer import AdamW
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "onnxruntime_step.py"
 LAYERS = 6  # `full` and `shared` in turn; 0 gives to 1 and 5, 2 to 3, and 4 to nobody
 # Measured over all subsets below: 3.2e-6; with kept activations, which are float16, 8e-4 (tests/runners/test_onnxruntime.py).
 TOLERANCE, KEPT_TOLERANCE = 1e-5, 2e-3
@@ -205,6 +210,16 @@ def test_weights_are_those_of_the_layers_number_in_its_kind(crossing: Bundle) ->
                 if x.weight is not None:
                     stored = crossing.weights[x.weight] if layer is None else crossing.weights[x.weight][number]
                     assert fed[layer][x.name].data_ptr() == stored.ctypes.data and tuple(fed[layer][x.name].shape()) == stored.shape
+
+
+def test_the_example_gives_the_recorded_steps(crossing: Bundle) -> None:
+    """A host loop that shares no code with this one (tests_device/test_example.py runs it on models whose values do not cross layers)."""
+    trace = read_trace(crossing.golden_path)
+    for number in range(len(trace.steps)):
+        done = subprocess.run([sys.executable, EXAMPLE, crossing.path, str(number)], capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout)
+        assert found["loss"] == pytest.approx(trace.steps[number].loss, rel=trace.step_tolerance)
+        assert list(found["norms"].values()) == pytest.approx(trace.steps[number].gradient_norms, rel=trace.step_tolerance)
 
 
 def test_decoders_and_steps_do_not_disturb_each_other(crossing: Bundle) -> None:

@@ -25,7 +25,6 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.export.models import ARCHITECTURES
 from lcsb_mobile.export.random_bundle import write_byte_tokenizer
 from lcsb_mobile.measuring.machine import scratch_directory
 from lcsb_mobile.runners import make_runner
@@ -41,6 +40,7 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
+ARCHITECTURES = ("gemma3_text", "llama", "qwen2", "qwen3")  # of the others: tests/runs/test_hybrid_models.py
 DTYPES = ("float32", "float16", "bfloat16")
 SEQUENCE, SEQUENCES = 128, 24  # tokens of held-out text
 TRAINED_STEPS = 60

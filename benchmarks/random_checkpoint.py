@@ -18,9 +18,11 @@ from lcsb_mobile.export.random_bundle import write_byte_tokenizer
 
 CONFIGS = {
     "gemma3_text": transformers.Gemma3TextConfig,
+    "lfm2": transformers.Lfm2Config,
     "llama": transformers.LlamaConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
+    "qwen3_5_text": transformers.Qwen3_5TextConfig,
 }
 GEMMA3_270M: dict[str, Any] = {
     "model_type": "gemma3_text",

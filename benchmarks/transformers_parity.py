@@ -35,6 +35,7 @@ from lcsb_mobile.bundle.export_options import ExportOptions
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.export.bundle import export_bundle
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.float_model import model_logits
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.targets import Target
@@ -94,7 +95,7 @@ def decoding_difference(runner: StepRunner, reference: TransformersReference, ad
 
 def opened(bundle: Bundle, directory: Path) -> TinyModel:
     manifest = bundle.manifest
-    return TinyModel(directory, manifest.model, manifest.quantization, manifest.adapter, manifest.weights, bundle.weights, {})
+    return TinyModel(directory, manifest.model, manifest.quantization, manifest.adapter, manifest.weights, bundle.weights, {}, SEQ_LEN)
 
 
 def measure(directory: Path, model_type: str) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def measure(directory: Path, model_type: str) -> dict[str, Any]:
         bundles[target] = Bundle.open(directory / target)
     model = opened(bundles["onnxruntime"], directory)
     reference, adapter = TransformersReference.of(model), model.adapter()
-    eager, runners = RecordingRunner(model.config, model.layout, model.weights), {t: make_runner(b) for t, b in bundles.items()}
+    eager, runners = RecordingRunner(model_of(model.config), model.layout, model.weights), {t: make_runner(b) for t, b in bundles.items()}
     differences, hidden = {name: Differences() for name in ("eager", *TARGETS)}, 0.0
     for batch, step in cases():
         expected, gradients = reference.step(step, batch, adapter)
@@ -114,7 +115,7 @@ def measure(directory: Path, model_type: str) -> dict[str, Any]:
             hidden = max(hidden, float(np.abs(g - gradients[layer]).max() / np.abs(gradients[layer]).max()))
         for target, runner in runners.items():
             differences[target].add(runner.step(step, batch, adapter), expected)
-    windows = sorted({kind.window for kind in model.config.attention_kinds if kind.window is not None})
+    windows = sorted({kind.window for kind in model.config.attention_kinds.values() if kind.window is not None})
     found = {name: asdict(values) for name, values in differences.items()}
     logits = logits_difference(checkpoint, model_type)
     decoding = decoding_difference(runners["onnxruntime"], reference, adapter)

@@ -1,4 +1,4 @@
-"""A hybrid model's step by kinds of layers, at a published shape with random weights: `hybrid.py [SHAPE] [LAYERS]`.
+"""A hybrid model's step by kinds of layers, at a published shape with random weights: `hybrid.py [SHAPE [LAYERS|all [DIRECTORY]]]`.
 
 Seconds of each kind's programs on one layer, over those of their matrix products at the speed that the runtime's own product has at the
 model's shapes; the anonymous memory of each program, run alone in a fresh process; then whole steps of each method.
@@ -20,9 +20,11 @@ ROLES = ("forward", "backward", "backward_kept")
 THREADS = 1
 
 
-def main(shape: str, layers: str | None) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        size = ("--layers", layers) if layers else ()
+def main(shape: str, layers: str, kept: str | None) -> None:
+    """`kept`: where the bundle is left, or is already."""
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = kept or temporary
+        size = () if layers == "all" else ("--layers", layers)
         setting = ("--methods", METHODS, "--threads", str(THREADS), "--rounds", "1")
         rows: Any = lcsb("bench", "--shape", shape, *size, "--bundle-dir", directory, *setting, program=LCSB)
         (bundle,) = Path(directory).iterdir()
@@ -35,8 +37,7 @@ def main(shape: str, layers: str | None) -> None:
     steps = [step_cells(row) for row in rows]
     table += "\n" + markdown_table(["method", "seconds a step", "over its products", "MB anonymous, whole process"], steps)
     table += f"\n{rows[0]['shape']}, {rows[0]['seq_len']} tokens, rank {rows[0]['rank']}, {THREADS} thread, random weights.\n"
-    arguments_text = " ".join(filter(None, [shape, layers]))
-    write_results("hybrid", table, {"kinds": kinds, "steps": rows}, f"hybrid.py {arguments_text}")
+    write_results("hybrid", table, {"kinds": kinds, "steps": rows}, f"hybrid.py {shape} {layers}")
 
 
 def kind_row(kind: dict[str, Any], seconds: dict[str, float], gflops: float, bundle: Path) -> dict[str, Any]:
@@ -94,4 +95,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--program"]:
         run_program(Path(sys.argv[2]), sys.argv[3])
     else:
-        main(sys.argv[1] if len(sys.argv) > 1 else "qwen3.5-0.8b", sys.argv[2] if len(sys.argv) > 2 else None)
+        main(*sys.argv[1:], *("qwen3.5-0.8b", "all", None)[len(sys.argv) - 1 :])

@@ -237,19 +237,17 @@ def test_adapters_in_peft_and_back(name: str, exported: Exported, tmp_path: Path
 @pytest.mark.parametrize("name", FAMILIES)
 def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path: Path) -> None:
     """gptq walks the kinds, one sequence at a time where tokens mix: logits are nearer to the float model's than after plain rounding."""
+    arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3, "--quantizer", "gptq", "--calibration", TEXT)
+    lcsb("export", exported(name).checkpoint, "--output", tmp_path / "gptq", *arguments)
     errors = {}
     with open_checkpoint(exported(name).checkpoint) as checkpoint:
-        for quantizer in ("search", "gptq"):
-            arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3, "--quantizer", quantizer)
-            calibration = ("--calibration", TEXT) if quantizer == "gptq" else ()
-            lcsb("export", exported(name).checkpoint, "--output", tmp_path / quantizer, *arguments, *calibration)
-            bundle = Bundle.open(tmp_path / quantizer)
+        for quantizer, path in (("search", exported(name).bundle), ("gptq", tmp_path / "gptq")):
+            bundle = Bundle.open(path)
             runner, (batch,) = make_runner(bundle, "eager"), batches(bundle, 1)
-            exact = model_logits(
-                checkpoint.config, checkpoint.read, *(torch.from_numpy(x) for x in (batch.input_ids, batch.position_ids, batch.segment_ids))
-            )
+            ids = (torch.from_numpy(x) for x in (batch.input_ids, batch.position_ids, batch.segment_ids))
+            exact = model_logits(checkpoint.config, checkpoint.read, *ids)[8:].numpy()
             found = [runner.next_logits(batch, position, bundle.initial_adapter()) for position in range(8, SEQ_LEN)]
-            errors[quantizer] = float(np.square(np.stack(found) - exact[8:].numpy()).mean())
+            errors[quantizer] = float(np.square(np.stack(found) - exact).mean())
     assert errors["gptq"] < 0.9 * errors["search"], errors
 
 

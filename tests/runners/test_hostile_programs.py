@@ -24,7 +24,7 @@ from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import BundleError, LcsbError, MemoryBudgetError, RunFailure, RuntimeVersionError
 from lcsb_mobile.runners import sessions
 from lcsb_mobile.runners.decoding import whole_sequence
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 from lcsb_mobile.runners.sessions import program_path, session_options
 
@@ -47,9 +47,8 @@ def add_external(graph: onnx.GraphProto, location: str, name: str = "added") -> 
 def error_of(bundle: Path, batch: Batch = LABELLED) -> LcsbError:
     """Of a loss, by the runner of the bundle's target."""
     opened = Bundle.open(bundle)
-    runner: Any = OnnxRuntimeRunner if opened.manifest.target == "onnxruntime" else OnnxRuntimeTrainingRunner
     with pytest.raises(LcsbError) as error:
-        runner(opened, threads=1).evaluate(batch, opened.initial_adapter())
+        make_runner(opened, threads=1).evaluate(batch, opened.initial_adapter())
     assert str(error.value).isprintable()
     return error.value
 

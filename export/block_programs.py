@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lcsb_mobile.bundle.adapter import vector_size
 from lcsb_mobile.bundle.manifest import Graph, GraphTensor
-from lcsb_mobile.bundle.programs import ANY, GRADIENT, PAST, UPDATE, Role, program_name
+from lcsb_mobile.bundle.programs import ANY, GRADIENT, PAST, UPDATE, Role
 from lcsb_mobile.bundle.weights import layer_tensor
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, KindDecoding, KindGraphs, bound_shapes, given_shapes, state_shape
 from lcsb_mobile.export.graphs.captured import CapturedGraph

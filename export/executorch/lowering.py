@@ -43,18 +43,11 @@ class Captured(torch.nn.Module):
         self.held = {name: f"const_{number}" for number, name in enumerate(captured.inputs) if name in consts}
         for name, buffer in self.held.items():
             self.register_buffer(buffer, consts[name])
-        self.reduced = sorted({_width(node) for node in self.module.graph.nodes if _sums_rows(node)})
-        for width in self.reduced:
-            self.register_buffer(f"ones_{width}", torch.ones(width, 1))
 
     def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
         fed = dict(zip(self.inputs, args)) | {name: getattr(self, buffer) for name, buffer in self.held.items()}
-        result: tuple[Tensor, ...] = _Rewriting(self.module, self).run(*(fed[name] for name in self.names))
+        result: tuple[Tensor, ...] = _Rewriting(self.module).run(*(fed[name] for name in self.names))
         return result
-
-
-def _width(node: Node) -> int:
-    return int(node.args[0].meta["val"].shape[-1])  # type: ignore[union-attr]
 
 
 def _sums_rows(node: Node) -> bool:
@@ -71,9 +64,8 @@ def _is_transpose(node: Any) -> bool:
 class _Rewriting(Interpreter):
     """Runs the graph under a trace, node by node, with the rules below in place of operators."""
 
-    def __init__(self, module: GraphModule, owner: Captured) -> None:
+    def __init__(self, module: GraphModule) -> None:
         super().__init__(module, garbage_collect_values=False)
-        self.owner = owner
 
     def run_node(self, n: Node) -> Any:
         rule = RULES.get(op_name(n)) if n.op == "call_function" else None
@@ -106,7 +98,7 @@ class _Rewriting(Interpreter):
             return NotImplemented
         x = self.value(n.args[0])
         width = x.shape[-1]
-        total = (x.reshape(-1, width) @ getattr(self.owner, f"ones_{width}")).view(*x.shape[:-1], 1)
+        total = (x.reshape(-1, width) @ torch.ones(width, 1)).view(*x.shape[:-1], 1)
         return total * (1.0 / width) if op_name(n) == "mean" else total
 
     def power(self, n: Node) -> Any:

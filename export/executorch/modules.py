@@ -61,18 +61,18 @@ class Chunks(torch.nn.Module):
     def __init__(self, parts: StepParts) -> None:
         super().__init__()
         vocabulary = parts.config.vocab_size
-        rows = min(head_rows(parts.config.hidden_size), vocabulary)
-        self.whole, self.rest = divmod(vocabulary, rows)
-        self.register_buffer("numbers", torch.arange(rows))
-        self.register_buffer("starts", torch.arange(self.whole) * rows)
+        self.rows = min(head_rows(parts.config.hidden_size), vocabulary)
+        self.whole, self.rest = divmod(vocabulary, self.rows)
 
     def forward(self, visit: Visit, carry: list[Tensor], packed: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """`visit`: (carry, rows [R, D]) -> (carry, what each chunk gives). Returns the last carry, and what was given, of all chunks [V]."""
 
-        def step(carried: list[Tensor], start: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            return visit(carried, _rows(packed, scale, self.numbers + start))
+        numbers, starts = torch.arange(self.rows), torch.arange(self.whole) * self.rows
 
-        carry, given = scan(step, carry, self.starts)
+        def step(carried: list[Tensor], start: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            return visit(carried, _rows(packed, scale, numbers + start))
+
+        carry, given = scan(step, carry, starts)
         given = [x.view(-1) for x in given]
         if self.rest:
             carry, last = visit(carry, decompressed(packed[-self.rest :], scale[-self.rest :]))
@@ -89,7 +89,6 @@ class Head(torch.nn.Module):
         self.norm = Captured(parts.norm, {})
         self.norm_backward = Captured(parts.norm_backward, {}) if gradient else None
         self.chunks = Chunks(parts)
-        self.register_buffer("ones", torch.ones(max(parts.config.hidden_size, len(self.chunks.numbers)), 1))
 
     def forward(self, h: Tensor, labels: Tensor, weight: Tensor, packed: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         (x,) = self.norm(h, weight)
@@ -98,7 +97,8 @@ class Head(torch.nn.Module):
         share = counted.to(torch.float32).unsqueeze(-1)
         share = share / share.sum()  # [T, 1]
         nothing = x * 0.0
-        column = nothing @ self.ones[: x.shape[1]]  # [T, 1]
+        width, row = torch.ones(x.shape[1], 1), torch.ones(self.chunks.rows, 1)
+        column = nothing @ width  # [T, 1]
         carry = [column + LEAST, column] + ([nothing] if self.norm_backward is not None else [])
 
         def visit(carried: list[Tensor], rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,11 +107,11 @@ class Head(torch.nn.Module):
             logits = x @ rows.t()
             new_peak = torch.maximum(peak, logits.amax(-1, keepdim=True))
             exponentials, shrink = torch.exp(logits - new_peak), torch.exp(peak - new_peak)
-            sums = total * shrink + exponentials @ self.ones[: rows.shape[0]]
+            sums = total * shrink + exponentials @ row[: rows.shape[0]]
             return [new_peak, sums, *(w * shrink + exponentials @ rows for w in weighted)], []
 
         (peak, total, *weighted), _ = self.chunks(visit, carry, packed, scale)
-        losses = peak + torch.log(total) - (x * rows) @ self.ones[: x.shape[1]]  # [T, 1]
+        losses = peak + torch.log(total) - (x * rows) @ width  # [T, 1]
         loss = (share * losses).sum()
         if self.norm_backward is None:
             return (loss,)

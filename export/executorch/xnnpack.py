@@ -18,6 +18,19 @@ BYTES = (torch.uint8, torch.int8)
 HALF = (torch.float16, torch.float32)
 
 
+# Of the delegate's own passes those that find something in these programs. Each traces a program anew, so the others cost a third of the time;
+# and one of them takes a conversion of dtype for a copy that changes nothing.
+PASSES = (
+    "XNNPACKRemoveCloneOpsTransform",
+    "DimOrderOpsRevertPass",
+    "ConvertToLinearPass",
+    "ConstPropPass",
+    "DecomposeConcatenate",
+    "RemoveGetItemPass",
+    "ChannelsLastTaggedReshapePass",
+)
+
+
 def partitioner(entered: Callable[[], None]) -> Any:
     """`entered` is called once for each graph that is partitioned."""
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
@@ -54,7 +67,7 @@ def partitioner(entered: Callable[[], None]) -> Any:
                         node.meta["delegation_tag"] = tag
             return result
 
-    _teach_serializer()
+    _teach_backend()
     configs = [config for config in ALL_PARTITIONER_CONFIGS if config not in (DeQuantizedPerTensorConfig, ToDimOrderCopyConfig)]
     return Partitioner(
         configs=[*configs, BytesToFloat, HalfToFloat],
@@ -74,9 +87,9 @@ class _Inside:
 
 
 @functools.cache
-def _teach_serializer() -> None:
+def _teach_backend() -> None:
     """The serializer writes every tensor of bytes as signed, and no conversion of float16; the runtime's compiler reads both."""
-    from executorch.backends.xnnpack._passes.remove_redundant_copy_pass import RemoveRedundantCopyPass
+    from executorch.backends.xnnpack._passes import XNNPACKPassManager
     from executorch.backends.xnnpack.operators import node_visitor
     from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNConvert, XNNDatatype, XNode
     from executorch.backends.xnnpack.utils.utils import get_input_node
@@ -102,12 +115,11 @@ def _teach_serializer() -> None:
             converted = XNNConvert(input_id=vals_to_ids[source], output_id=vals_to_ids[node], flags=0)
             xnn_graph.xnodes.append(XNode(xnode_union=converted, debug_handle=debug_handle))
 
-    def remove_copy(self: Any, node: Node, graph: Graph) -> bool:
-        """The pass takes a conversion for a copy that changes nothing."""
-        source: Any = node.args[0]
-        return source.meta["val"].dtype == node.meta["val"].dtype and removed_copy(self, node, graph)
+    def select_passes(self: Any, exported_program: Any, passes: Any = None) -> None:
+        all_passes(self, exported_program, passes)
+        self.passes = [each for each in self.passes if each.__name__ in PASSES]
 
-    removed_copy = RemoveRedundantCopyPass._try_remove_regular_redundant_to_copy
-    RemoveRedundantCopyPass._try_remove_regular_redundant_to_copy = remove_copy
+    all_passes = XNNPACKPassManager.__init__
+    XNNPACKPassManager.__init__ = select_passes
     node_visitor.NodeVisitor.get_serialized_dtype = get_serialized_dtype
     node_visitor.register_node_visitor(Converts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.programs import PAST
-from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.runners.block_programs import BlockPrograms, StepValues
+from lcsb_mobile.runners.decoding import whole_sequence
 
 
 class BlockDecoder:

@@ -22,9 +22,8 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import Arena
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import BundleError, LcsbError, MemoryBudgetError, RunFailure, RuntimeVersionError
-from lcsb_mobile.runners import sessions
+from lcsb_mobile.runners import make_runner, sessions
 from lcsb_mobile.runners.decoding import whole_sequence
-from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 from lcsb_mobile.runners.sessions import program_path, session_options
 

@@ -8,8 +8,8 @@ from helpers.captured import TILE
 from helpers.onnxruntime_bundles import Exported, MakeExported
 from helpers.tiny_models import ARCHITECTURES, SEQ_LEN, packed_batch, subset
 
-from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 
 IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]

@@ -17,9 +17,9 @@ from helpers.tiny_models import ARCHITECTURES, packed_batch, subset
 from lcsb_mobile.bundle.batch import StepResult
 from lcsb_mobile.bundle.manifest import Arena
 from lcsb_mobile.errors import BundleError, RuntimeVersionError
+from lcsb_mobile.runners.block_programs import layer_weights
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.onnxruntime import OnnxRuntime, ort_values
-from lcsb_mobile.runners.block_programs import layer_weights
 from lcsb_mobile.runners.sessions import session_options
 from lcsb_mobile.training.optimizer import AdamW
 

@@ -25,9 +25,9 @@ from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
+from lcsb_mobile.runners.block_programs import layer_weights
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.onnxruntime import OnnxRuntime
-from lcsb_mobile.runners.block_programs import layer_weights
 from lcsb_mobile.training.optimizer import AdamW
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnxruntime_step.py"

@@ -36,6 +36,7 @@ using executorch::aten::ScalarType;
 using executorch::aten::SizesType;
 using executorch::extension::Module;
 using executorch::extension::TensorPtr;
+using executorch::runtime::Error;
 using executorch::runtime::EValue;
 
 using Layers = std::set<std::size_t>;
@@ -65,7 +66,8 @@ Layers layer_set(const Json& numbers) {
   return {layers.begin(), layers.end()};
 }
 
-// A file, mapped for reading: its pages are the system's to drop, and count as no memory of the process.
+// A file, mapped for reading: its pages are the system's to drop, and count as no memory of the process. A page of zeros follows it, since
+// XNNPACK may read some bytes beyond a tensor's end.
 class MappedFile {
  public:
   explicit MappedFile(const std::string& path) {
@@ -73,12 +75,14 @@ class MappedFile {
     struct stat status {};
     if (file < 0 || fstat(file, &status) != 0) fail(path + ": cannot be read");
     size_ = static_cast<std::size_t>(status.st_size);
-    void* start = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+    mapped_ = size_ + static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    void* start = mmap(nullptr, mapped_, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start != MAP_FAILED) start = mmap(start, size_, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, 0);
     close(file);
     if (start == MAP_FAILED) fail(path + ": cannot be mapped");
     start_ = static_cast<char*>(start);
   }
-  ~MappedFile() { munmap(start_, size_); }
+  ~MappedFile() { munmap(start_, mapped_); }
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
@@ -89,7 +93,7 @@ class MappedFile {
 
  private:
   char* start_ = nullptr;
-  std::size_t size_ = 0;
+  std::size_t size_ = 0, mapped_ = 0;
 };
 
 // The programs of a bundle: methods of one file, run on the weights where they lie.
@@ -105,6 +109,8 @@ class Programs {
       fail(bundle + ": expected format version " + std::to_string(kFormatVersion) + ", found " + std::to_string(version));
     const std::string& target = manifest["target"].string();
     if (target != "executorch") fail(bundle + ": expected a bundle of target executorch, found " + target);
+    const Error loaded = module_.load(executorch::runtime::Program::Verification::InternalConsistency);
+    if (loaded != Error::Ok) fail(bundle + "/programs.pte: " + executorch::runtime::to_string(loaded));
     for (const Json& tensor : manifest["weights"].array()) table_[tensor["name"].string()] = &tensor;
     for (const Json& kind : manifest["kinds"].array()) kinds_[kind["name"].string()] = &kind;
   }

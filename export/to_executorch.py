@@ -106,11 +106,10 @@ class _Writer(BlockProgramWriter):
         return GraphTensor(tensor.name, tensor.dtype, tensor.shape, "the whole tensor", tensor.name)
 
     def add(self, name: str, module: torch.nn.Module, inputs: Tensors, outputs: Tensors, dynamic: Any = None) -> None:
-        from lcsb_mobile.export.executorch.program import shared_provenance
+        from lcsb_mobile.export.executorch.program import exported
 
         examples = tuple(torch.zeros(x.shape, dtype=getattr(torch, x.dtype)) for x in inputs)
-        with torch.no_grad(), shared_provenance():
-            self.methods[name] = torch.export.export(module.eval(), examples, dynamic_shapes=dynamic, strict=False)
+        self.methods[name] = exported(module, examples, dynamic)
         self.described[name] = Graph(PTE_FILE, tuple(inputs), tuple(outputs))
 
     def finish(self) -> dict[str, Graph]:

@@ -25,9 +25,10 @@ PTE_FILE = "programs.pte"  # of target executorch: all programs, as methods
 @dataclass(frozen=True)
 class TargetRow:
     """`exporter`, `runner`: names of modules. `files`, `programs`: what a bundle has besides the files of every bundle and the programs of
-    its form. `shared_file`: the one file of all programs, where each has none of its own. `measures_products`: it has the programs `gemm` and
-    `gemm_backward`. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner takes
-    `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations (`accuracy_level`)."""
+    its form. `shared_file`: the one file of all programs, where each has none of its own. `measures_products`: it has the programs `gemm`
+    and `gemm_backward`. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner
+    takes `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations
+    (`accuracy_level`)."""
 
     name: Target
     exporter: str

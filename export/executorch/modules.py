@@ -27,7 +27,7 @@ class Block(torch.nn.Module):
 
     def __init__(
         self, captured: CapturedGraph, consts: Mapping[str, Tensor], inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]
-    ):
+    ) -> None:
         super().__init__()
         self.block = Captured(captured, consts)
         self.order = tuple([x.name for x in inputs].index(name) for name in self.block.inputs)
@@ -58,14 +58,13 @@ class Embedding(torch.nn.Module):
 class Chunks(torch.nn.Module):
     """The head's rows, a chunk at a time: the whole chunks in a loop of the program, then the shorter last one."""
 
-    def __init__(self, parts: StepParts) -> None:
+    def __init__(self, vocabulary: int, rows: int) -> None:
         super().__init__()
-        vocabulary = parts.config.vocab_size
-        self.rows = min(head_rows(parts.config.hidden_size), vocabulary)
+        self.rows = min(rows, vocabulary)
         self.whole, self.rest = divmod(vocabulary, self.rows)
 
     def forward(self, visit: Visit, carry: list[Tensor], packed: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """`visit`: (carry, rows [R, D]) -> (carry, what each chunk gives). Returns the last carry, and what was given, of all chunks [V]."""
+        """`visit`: (carry, rows [R, D]) -> (carry, what each chunk gives). Returns the last carry, and what all gave, [V]."""
 
         numbers, starts = torch.arange(self.rows), torch.arange(self.whole) * self.rows
 
@@ -88,7 +87,7 @@ class Head(torch.nn.Module):
         super().__init__()
         self.norm = Captured(parts.norm, {})
         self.norm_backward = Captured(parts.norm_backward, {}) if gradient else None
-        self.chunks = Chunks(parts)
+        self.chunks = Chunks(parts.config.vocab_size, head_rows(parts.config.hidden_size))
 
     def forward(self, h: Tensor, labels: Tensor, weight: Tensor, packed: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         (x,) = self.norm(h, weight)
@@ -123,7 +122,7 @@ class Logits(torch.nn.Module):
 
     def __init__(self, parts: StepParts) -> None:
         super().__init__()
-        self.norm, self.chunks = Captured(parts.norm, {}), Chunks(parts)
+        self.norm, self.chunks = Captured(parts.norm, {}), Chunks(parts.config.vocab_size, head_rows(parts.config.hidden_size))
 
     def forward(self, h: Tensor, weight: Tensor, packed: Tensor, scale: Tensor) -> tuple[Tensor]:
         (x,) = self.norm(h, weight)

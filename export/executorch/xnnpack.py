@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
 BYTES = (torch.uint8, torch.int8)
 HALF = (torch.float16, torch.float32)
 
 
-# Of the delegate's own passes those that find something in these programs. Each traces a program anew, so the others cost a third of the time;
-# and one of them takes a conversion of dtype for a copy that changes nothing.
+# Of the delegate's own passes those that find something in these programs. Each traces a program anew, so the others cost a third of the
+# time; and one of them takes a conversion of dtype for a copy that changes nothing.
 PASSES = (
     "XNNPACKRemoveCloneOpsTransform",
     "DimOrderOpsRevertPass",

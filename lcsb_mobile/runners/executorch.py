@@ -1,6 +1,6 @@
 """Steps on stock ExecuTorch: the methods of target `executorch`, whose weights are fed in place from the mapped `weights.bin`.
 
-The wheel's binding takes tensors of torch, so importing the runtime imports torch; nothing else here does.
+The wheel's binding takes tensors of torch and imports it; nothing here does.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ class ExecuTorch:
 
         check_target(bundle, TARGET)
         self.binding = import_runtime()
+        from torch import from_numpy
+
+        self.tensor = from_numpy  # over the array's own memory
         self.version = metadata.version("executorch")
         self._bundle = bundle
         self._path = bundle.path / PTE_FILE
@@ -73,14 +76,12 @@ class Method:
     """One program, and its weights by layer."""
 
     def __init__(self, runtime: ExecuTorch, bundle: Bundle, program: Any, name: str) -> None:
-        from torch import from_numpy
-
-        self._tensor = from_numpy
+        self._tensor = tensor = runtime.tensor
         self._where = f"{bundle.path / PTE_FILE}: {name}"
         graph = bundle.manifest.graphs[name]
         self._inputs, self._outputs = graph.inputs, tuple(x.name for x in graph.outputs)
         self._weights = {
-            layer: {key: from_numpy(x) for key, x in weights.items()} for layer, weights in layer_weights(bundle, graph.inputs).items()
+            layer: {key: tensor(x) for key, x in weights.items()} for layer, weights in layer_weights(bundle, graph.inputs).items()
         }
         with refused_as(RuntimeVersionError, f"{self._where}: executorch {runtime.version} cannot load it"):
             self._method = program.load_method(name)
@@ -95,7 +96,7 @@ class Method:
                 np.copyto(outputs[name], result.numpy())
 
     def _check(self, inputs: tuple[GraphTensor, ...], outputs: tuple[GraphTensor, ...]) -> None:
-        """Raises BundleError unless the method takes and returns what the manifest says: the runtime takes some wrong sizes in silence."""
+        """Raises BundleError unless the method takes and returns what the manifest says, by which buffers are made."""
         meta = self._method.method_meta()
         faults: list[str] = []
         for what, described, count, tensor in (

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
-from helpers.executorch_bundles import export_executorch
+from helpers.captured import MakeDecoding, MakeModelGraphs
+from helpers.executorch_bundles import export_executorch, export_methods
+from helpers.onnxruntime_bundles import Exported, MakeExported, small_head_chunks
+from helpers.tiny_models import MakeTiny
 
 
 @pytest.fixture(scope="session")
 def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny` for target executorch. Tests read it and do not change it."""
     return export_executorch(tmp_path_factory.mktemp("executorch-bundle"))
+
+
+@pytest.fixture(scope="session")
+def methods(
+    tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
+) -> MakeExported:
+    """As `programs`, for target executorch."""
+
+    @functools.cache
+    def export(name: str, bits: int, embedding_bits: int, tile: int | None) -> Exported:
+        model = tiny(name, bits, embedding_bits)
+        captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
+        with small_head_chunks():
+            return export_methods(tmp_path_factory.mktemp(name), model, *captured)
+
+    return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)

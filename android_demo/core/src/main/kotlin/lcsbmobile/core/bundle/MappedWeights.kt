@@ -27,7 +27,7 @@ internal class MappedWeights(private val file: File, table: List<WeightTensor>) 
     }
 
     /** Shape of what [bytes] gives. */
-    fun shape(name: String): LongArray = tensors.getValue(name).run { if (perLayer) shape.drop(1) else shape }.toLongArray()
+    fun shape(name: String): List<Long> = tensors.getValue(name).run { if (perLayer) shape.drop(1) else shape }
 
     fun dtype(name: String): String = tensors.getValue(name).dtype
 

@@ -36,9 +36,11 @@ internal class MappedWeights(private val file: File, table: List<WeightTensor>) 
 
     fun isPerLayer(name: String): Boolean = tensors.getValue(name).perLayer
 
-    /** With READ_BEYOND bytes after it. Where the file ends with the tensor and with a page, there are none to map, so it is a copy: of a norm's weights. */
+    /** With READ_BEYOND bytes after it: the file's next, or those of its last page. Where there are none it is a copy, which is of a norm's weights. */
     private fun map(tensor: WeightTensor): ByteBuffer {
-        if (tensor.nbytes > Int.MAX_VALUE - READ_BEYOND) throw unreadable("$file: ${quoted(tensor.name)} has ${tensor.nbytes} bytes, more than can be mapped at once")
+        if (tensor.nbytes > Int.MAX_VALUE - READ_BEYOND) {
+            throw unreadable("$file: ${quoted(tensor.name)} has ${tensor.nbytes} bytes, more than can be mapped at once")
+        }
         try {
             return FileChannel.open(file.toPath(), StandardOpenOption.READ).use { channel ->
                 val end = tensor.offset + tensor.nbytes

@@ -13,8 +13,12 @@ public class OnnxRuntimeRunner(bundle: Bundle, threads: Int, keep: Int = 0, betw
  * Steps on stock ExecuTorch, of target `executorch`: for apps that have `org.pytorch:executorch-android`. [threads]: of the whole process; 0:
  * half of its cores. Throws BUNDLE_OTHER_TARGET, RUNTIME_NOT_INCLUDED, RUNTIME_MISSING, RUNTIME_FAILED, BUNDLE_UNREADABLE.
  */
-public class ExecuTorchStepRunner internal constructor(bundle: Bundle, runtime: Runtime, keep: Int, betweenLayers: () -> Unit) :
-    BlockRunner(bundle, runtime, keep, betweenLayers) {
+public class ExecuTorchStepRunner internal constructor(
+    bundle: Bundle,
+    runtime: Runtime,
+    keep: Int,
+    betweenLayers: () -> Unit,
+) : BlockRunner(bundle, runtime, keep, betweenLayers) {
     public constructor(bundle: Bundle, threads: Int, keep: Int = 0, betweenLayers: () -> Unit = {}) :
         this(bundle, executorch(bundle, threads), keep, betweenLayers)
 }

@@ -3,7 +3,6 @@ package lcsbmobile.core.bundle
 import kotlinx.serialization.Serializable
 
 internal const val FORMAT_VERSION = 3L
-internal const val TARGET = "onnxruntime" // the one that runs here
 internal const val MANIFEST_FILE = "manifest.json"
 internal const val WEIGHTS_FILE = "weights.bin"
 internal const val ADAPTER_FILE = "adapter.safetensors"

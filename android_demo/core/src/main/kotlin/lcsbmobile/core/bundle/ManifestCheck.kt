@@ -15,7 +15,7 @@ import java.io.File
 // What a manifest must hold before anything of its bundle is read, however it came here. Specification: docs/hostile_input.md.
 
 internal const val BUFFER_BYTES = 1L shl 30 // of one tensor that a runner makes a buffer for; a mask [T, T] has them at 16,384 tokens
-private const val PAGE = 4096
+internal const val PAGE = 4096
 private const val MOST_DIMENSIONS = 8
 private const val MOST_WIDTH = 1L shl 24 // of attention: heads times a head's dimension
 private const val MOST_INTEGER = 1L shl 53 // what every reader of JSON has exactly

@@ -26,7 +26,8 @@ def decompressed(packed: Tensor, scale: Tensor) -> Tensor:
     to_float = torch.ops.quantized_decomposed.dequantize_per_tensor.default
     s = scale.float().unsqueeze(-1)
     if packed.dtype == torch.int8:
-        return (to_float(packed, 1.0, 0, -128, 127, torch.int8) * s).flatten(1)
+        floats: Tensor = to_float(packed, 1.0, 0, -128, 127, torch.int8)
+        return (floats * s).flatten(1)
     y = to_float(packed, 1 / 16, 128, 0, 255, torch.uint8)
     high = torch.floor(y)
     low = (y - high - 0.5) * (s * 16)

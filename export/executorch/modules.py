@@ -31,13 +31,13 @@ class Block(torch.nn.Module):
         super().__init__()
         self.block = Captured(captured, consts)
         self.order = tuple([x.name for x in inputs].index(name) for name in self.block.inputs)
-        self.wide = tuple(x.dtype == "float16" and x.weight is None for x in inputs)
-        self.half = tuple(x.dtype == "float16" for x in outputs)
+        self.widen = tuple(x.dtype == "float16" and x.weight is None for x in inputs)
+        self.narrow = tuple(x.dtype == "float16" for x in outputs)
 
     def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
-        fed = [x.float() if wide else x for x, wide in zip(args, self.wide)]
+        fed = [x.float() if wide else x for x, wide in zip(args, self.widen)]
         results = self.block(*(fed[number] for number in self.order))
-        return tuple(x.half() if half else x for x, half in zip(results, self.half))
+        return tuple(x.half() if half else x for x, half in zip(results, self.narrow))
 
 
 class Embedding(torch.nn.Module):

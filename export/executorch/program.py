@@ -33,7 +33,8 @@ def quick_tracing() -> Iterator[None]:
 def exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], dynamic_shapes: Any = None) -> ExportedProgram:
     """In core ATen operators."""
     with torch.no_grad(), quick_tracing():
-        return torch.export.export(module.eval(), examples, dynamic_shapes=dynamic_shapes, strict=False).run_decompositions()
+        program: ExportedProgram = torch.export.export(module.eval(), examples, dynamic_shapes=dynamic_shapes, strict=False)
+        return program.run_decompositions()
 
 
 def write_program(path: Path, methods: Mapping[str, ExportedProgram], entered: Callable[[], None]) -> dict[str, int]:

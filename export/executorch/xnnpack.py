@@ -24,10 +24,7 @@ PASSES = (
     "XNNPACKRemoveCloneOpsTransform",
     "DimOrderOpsRevertPass",
     "ConvertToLinearPass",
-    "ConstPropPass",
     "DecomposeConcatenate",
-    "RemoveGetItemPass",
-    "ChannelsLastTaggedReshapePass",
 )
 
 

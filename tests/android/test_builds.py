@@ -103,7 +103,10 @@ def test_what_stands_for_executorch_is_in_no_app() -> None:
     }
     assert scopes == {"core": "provided"}
     script = (DEMO / "core/build.gradle.kts").read_text()
-    assert '"../executorch/src/main/java"' in script and re.findall(r"(\w+)\(executorch\.output\)", script) == ["compileOnly", "testImplementation"]
+    assert '"../executorch/src/main/java"' in script and re.findall(r"(\w+)\(executorch\.output\)", script) == [
+        "compileOnly",
+        "testImplementation",
+    ]
 
 
 def test_the_apk_takes_the_runtime_of_android_and_core_neither() -> None:

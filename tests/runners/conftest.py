@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,13 @@ from helpers.tiny_models import MakeTiny
 
 @pytest.fixture(scope="session")
 def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny` for target executorch. Tests read it and do not change it."""
-    return export_executorch(tmp_path_factory.mktemp("executorch-bundle"))
+    """`tiny` for target executorch, made by the first process that asks. Tests read it and do not change it."""
+    root = tmp_path_factory.getbasetemp()
+    directory = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "executorch-bundle"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return directory / "bundle" if (directory / "bundle").exists() else export_executorch(directory)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,20 +15,18 @@ from helpers.tiny_models import SEQ_LEN, largest_difference, packed_batch, subse
 from torch import Tensor
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch
-from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.errors import BundleError, LcsbError, OptionError, RuntimeVersionError
+from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.executorch.modules import Chunks
 from lcsb_mobile.export.executorch.program import exported, write_program
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
-from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.runners.executorch import ExecuTorch, import_runtime
 from lcsb_mobile.targets import PTE_FILE
 
-# Model, bits of blocks, bits of embedding and head, tile: as of target onnxruntime, one of each.
-CASES = [("llama", 4, 8, TILE), ("qwen2", 4, 4, TILE), ("qwen3", 4, 8, TILE), ("gemma3", 4, 8, TILE), ("llama-untied", 8, 4, None)]
+# Model, bits of blocks, bits of embedding and head, tile: each architecture once, as an export takes half a minute.
+CASES = [("llama-untied", 8, 4, None), ("qwen2", 4, 4, TILE), ("qwen3", 4, 8, TILE), ("gemma3", 4, 8, TILE)]
 # With kept activations, which are float16 (tests/runners/test_onnxruntime.py).
 KEPT_TOLERANCE = {"llama": 1.5e-3, "qwen2": 1.5e-3, "qwen3": 2e-3, "gemma3_text": 3e-3}
 IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]
@@ -71,7 +67,7 @@ def test_evaluation_and_text(methods: MakeExported, name: str, bits: int, embedd
         np.testing.assert_allclose(found, expected, rtol=0, atol=8e-6 * float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", [case[0] for case in CASES[:4]])
+@pytest.mark.parametrize("name", [case[0] for case in CASES])
 def test_law_4(methods: MakeExported, name: str) -> None:
     """24 optimizer steps through eight cycles give the eager losses, momentum included, with the update by the method `adamw`."""
     case = methods(name, *next(rest for first, *rest in CASES if first == name))
@@ -90,7 +86,7 @@ def test_law_4(methods: MakeExported, name: str) -> None:
 
 def test_one_counted_label(methods: MakeExported) -> None:
     """Positions that are not counted weigh nothing, wherever they are."""
-    case = methods("llama", 4, 8, TILE)
+    case = methods(*CASES[0])
     runner, everything = open_runner(case), subset(range(3))
     for position in (0, 4, 19):
         labels = np.full(SEQ_LEN, IGNORED_LABEL)
@@ -103,26 +99,7 @@ def test_one_counted_label(methods: MakeExported) -> None:
         assert largest_difference(found, expected) <= TOLERANCE["llama"]
 
 
-# What the file is
-
-
-def test_where_values_lie(executorch_bundle: Path) -> None:
-    """Inputs in the host's memory, so that weights are fed in place; every result in the program's, without which C++ crashes."""
-    program = import_runtime()._load_program(str(executorch_bundle / PTE_FILE))
-    for name in Bundle.open(executorch_bundle).manifest.graphs:
-        meta = program.method_meta(name)
-        assert not any(meta.input_tensor_meta(number).is_memory_planned() for number in range(meta.num_inputs()))
-        assert all(meta.output_tensor_meta(number).is_memory_planned() for number in range(meta.num_outputs()))
-
-
-def test_no_weight_is_in_the_file(executorch_bundle: Path) -> None:
-    """Neither as it is stored nor as floats: the file would be another for other weights of the same shapes."""
-    bundle = Bundle.open(executorch_bundle)
-    content = (executorch_bundle / PTE_FILE).read_bytes()
-    for tensor in bundle.manifest.weights:
-        stored = bundle.weights[tensor.name]
-        for x in (stored, stored.astype(np.float32)):
-            assert x.tobytes()[:256] not in content, tensor.name
+# Memory
 
 
 class OverVocabulary(torch.nn.Module):
@@ -152,60 +129,6 @@ def test_the_vocabulary_is_not_planned(tmp_path: Path) -> None:
 # Refusals
 
 
-def refusal(bundle: Bundle) -> LcsbError:
-    with pytest.raises(LcsbError) as error:
-        make_runner(bundle, threads=1).evaluate(
-            Batch(*(np.zeros(bundle.manifest.seq_len, np.int64) for _ in range(4))), bundle.initial_adapter()
-        )
-    assert str(error.value).isprintable()
-    return error.value
-
-
-def with_program(source: Path, directory: Path, content: bytes, **graphs: Any) -> Bundle:
-    """A bundle with another program, or another description of it."""
-    path = directory / "bundle"
-    shutil.copytree(source, path)
-    (path / PTE_FILE).write_bytes(content)
-    manifest = Bundle.open(source).manifest
-    return Bundle(path, msgspec.structs.replace(manifest, graphs=manifest.graphs | graphs))
-
-
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_programs(executorch_bundle: Path, tmp_path: Path, part: float) -> None:
-    content = (executorch_bundle / PTE_FILE).read_bytes()
-    error = refusal(with_program(executorch_bundle, tmp_path, content[: int(part * len(content))]))
-    assert isinstance(error, BundleError) and PTE_FILE in str(error)
-
-
-@pytest.mark.parametrize("content", [bytes(5000), b"PK\x03\x04" + bytes(5000), b"text\n" * 1000])
-def test_foreign_files(executorch_bundle: Path, tmp_path: Path, content: bytes) -> None:
-    assert isinstance(refusal(with_program(executorch_bundle, tmp_path, content)), BundleError)
-
-
-def test_a_method_that_is_not_there(executorch_bundle: Path, tmp_path: Path) -> None:
-    """Named."""
-    content = (executorch_bundle / PTE_FILE).read_bytes().replace(b"head_eval", b"head_evil")
-    assert "head_eval" in str(refusal(with_program(executorch_bundle, tmp_path, content)))
-
-
-def test_an_operator_that_is_not_there(executorch_bundle: Path, tmp_path: Path) -> None:
-    """A runtime built without it."""
-    content = (executorch_bundle / PTE_FILE).read_bytes().replace(b"aten::index_select", b"aten::index_reject")
-    error = refusal(with_program(executorch_bundle, tmp_path, content))
-    assert isinstance(error, RuntimeVersionError) and "embed" in str(error)
-
-
-def test_another_description(executorch_bundle: Path, tmp_path: Path) -> None:
-    """Buffers are made by the manifest: a method of other shapes or types is refused before it is run."""
-    content = (executorch_bundle / PTE_FILE).read_bytes()
-    head = Bundle.open(executorch_bundle).manifest.graphs["head_eval"]
-    for number, change in enumerate(({"shape": (7,)}, {"dtype": "float16"})):
-        changed = msgspec.structs.replace(head.inputs[0], **change)  # type: ignore[arg-type]
-        other = msgspec.structs.replace(head, inputs=(changed, *head.inputs[1:]))
-        bundle = with_program(executorch_bundle, tmp_path / str(number), content, head_eval=other)
-        assert "head_eval: other than the manifest says: inputs: 'h'" in str(refusal(bundle))
-
-
 def test_bundle_of_another_target_is_refused(programs: MakeExported) -> None:
     bundle = programs("llama", tile=TILE).bundle
     with pytest.raises(BundleError, match="expected a bundle of target executorch, found onnxruntime; export one with --target executorch"):
@@ -214,4 +137,4 @@ def test_bundle_of_another_target_is_refused(programs: MakeExported) -> None:
 
 def test_bad_subset_is_refused(methods: MakeExported) -> None:
     with pytest.raises(OptionError, match="layers from 0 to 2"):
-        open_runner(methods("llama", 4, 8, TILE)).step(subset([3]), packed_batch(), methods("llama", 4, 8, TILE).adapter)
+        open_runner(methods(*CASES[0])).step(subset([3]), packed_batch(), methods(*CASES[0]).adapter)

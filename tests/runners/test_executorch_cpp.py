@@ -20,6 +20,8 @@ from lcsb_mobile.runners import layer_update, make_runner
 from lcsb_mobile.training.optimizer import AdamW
 from lcsb_mobile.training.trainer import StepOutcome, TrainConfig, Trainer
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the page builds the example on Linux")
+
 ROOT = Path(__file__).parents[2]
 # The same programs on the same values: the two differ in the sum of the gradient's norm alone, and by the number of threads.
 TOLERANCE = 1e-6

@@ -55,7 +55,7 @@ def test_steps_and_text(name: str, exported: MakeBundle) -> None:
         layout, model, layers = bundle.manifest.adapter, model_of(bundle.manifest.model), len(bundle.manifest.layers)
         noise = 0.05 * np.random.default_rng(0).standard_normal(layout.size)
         adapter = bundle.initial_adapter() + noise.astype(np.float32)
-        batch = pack([example(1, 19), example(2, 1), example(3, 24)], bundle.manifest.seq_len)
+        batch = pack([example(1, 9), example(2, 1), example(3, 14)], bundle.manifest.seq_len)
         runners = {keep: make_runner(bundle, threads=1, keep=keep) for keep in (0, 2, layers)}
         for step in (subset(range(layers)), subset([1, 2], range(layers)), subset([0, layers - 1]), subset([layers - 2], [layers - 1])):
             expected = reference_step(model, layout, bundle.weights, step, batch, adapter)

@@ -34,7 +34,8 @@ def exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], dynami
     """In core ATen operators."""
     with torch.no_grad(), quick_tracing():
         program: ExportedProgram = torch.export.export(module.eval(), examples, dynamic_shapes=dynamic_shapes, strict=False)
-        return program.run_decompositions()
+        decomposed: ExportedProgram = program.run_decompositions()
+        return decomposed
 
 
 def write_program(path: Path, methods: Mapping[str, ExportedProgram], entered: Callable[[], None]) -> dict[str, int]:

@@ -6,6 +6,7 @@ The wheel's binding takes tensors of torch and imports it; nothing here does.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,8 @@ from lcsb_mobile.bundle.manifest import GraphTensor
 from lcsb_mobile.bundle.programs import ANY, Tensors, differences
 from lcsb_mobile.errors import BundleError, MissingDependencyError, RunFailure, RuntimeVersionError
 from lcsb_mobile.installing import how_to_install
-from lcsb_mobile.io.bounded import refused_as, some
+from lcsb_mobile.io.bounded import one_line, refused_as, some
+from lcsb_mobile.io.native_log import captured_stderr
 from lcsb_mobile.runners.block_programs import Values, check_target, layer_weights
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.targets import PTE_FILE
@@ -29,7 +31,7 @@ DTYPES = {0: "uint8", 1: "int8", 4: "int64", 5: "float16", 6: "float32"}  # by E
 
 def import_runtime() -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), captured_stderr():  # what it says of processors it does not find
             warnings.simplefilter("ignore")  # that the binding is experimental
             from executorch.extension.pybindings import portable_lib
     except ImportError as error:
@@ -60,8 +62,9 @@ class ExecuTorch:
         if BACKEND not in self.binding._get_registered_backend_names():
             raise RuntimeVersionError(f"{self._path}: executorch {self.version} is built without {BACKEND}, which the programs need")
         if threads is not None and threads != self.binding._threadpool_get_thread_count():
-            self.binding._unsafe_reset_threadpool(threads)
-        with refused_as(BundleError, f"{self._path}: executorch {self.version} cannot read it; export the bundle again"):
+            with captured_stderr():
+                self.binding._unsafe_reset_threadpool(threads)
+        with captured_stderr(), refused_as(BundleError, f"{self._path}: executorch {self.version} cannot read it; export the bundle again"):
             verification = self.binding.Verification.InternalConsistency
             self._program = self.binding._load_program(os.fspath(self._path), program_verification=verification)
         self._methods: dict[str, Method] = {}
@@ -83,8 +86,13 @@ class Method:
         self._weights = {
             layer: {key: tensor(x) for key, x in weights.items()} for layer, weights in layer_weights(bundle, graph.inputs).items()
         }
-        with refused_as(RuntimeVersionError, f"{self._where}: executorch {runtime.version} cannot load it"):
-            self._method = program.load_method(name)
+        with captured_stderr() as log:
+            try:
+                self._method = program.load_method(name)
+            except Exception as error:  # the binding's exceptions share no class of their own
+                missing = re.findall(r"Missing operator: \[\d+\] (\S+)", log())
+                reason = f"it has no operator {', '.join(missing)}" if missing else one_line(error)
+                raise RuntimeVersionError(f"{self._where}: executorch {runtime.version} cannot load it: {reason}") from error
         self._check(graph.inputs, graph.outputs)
 
     def run(self, feeds: Values, outputs: Values, layer: int | None) -> None:

@@ -13,9 +13,13 @@ import pytest
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import BundleError, LcsbError, RuntimeVersionError
+from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.executorch import import_runtime
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import simulate
 from lcsb_mobile.targets import PTE_FILE
+from lcsb_mobile.tiny import tiny_checkpoint
 
 # What the file is
 
@@ -37,6 +41,37 @@ def test_no_weight_is_in_the_file(executorch_bundle: Path) -> None:
         stored = bundle.weights[tensor.name]
         for x in (stored, stored.astype(np.float32)):
             assert x.tobytes()[:256] not in content, tensor.name
+
+
+# A run on two runtimes
+
+
+def test_a_run_goes_on_with_the_bundle_of_another_target(executorch_bundle: Path, tmp_path: Path) -> None:
+    """From ONNX Runtime to ExecuTorch and back: the losses are those of a run on one (law 4); the run's checkpoints are one format."""
+    other = tmp_path / "onnxruntime"
+    export_bundle(ExportOptions(model="tiny", output=other, seq_len=Bundle.open(executorch_bundle).manifest.seq_len))
+    bundles = {"onnxruntime": Bundle.open(other), "executorch": Bundle.open(executorch_bundle)}
+    assert bundles["onnxruntime"].manifest.identity == bundles["executorch"].manifest.identity
+
+    def run(name: str, target: str, steps: int, resume: bool) -> tuple[float, ...]:
+        options = SimulateOptions(
+            bundles[target].path,
+            tiny_checkpoint() / "messages_eval.jsonl",
+            steps=steps,
+            adapter=tmp_path / f"{name}.safetensors",
+            learning_rate=2e-3,
+            lr_schedule="constant",
+            threads=1,
+            checkpoint_directory=tmp_path / name,
+            checkpoint_every=1,
+            resume=resume,
+        )
+        return simulate(options).result.losses
+
+    whole = run("whole", "onnxruntime", 12, resume=False)
+    for number, target in enumerate(("onnxruntime", "executorch", "onnxruntime")):
+        relay = run("relay", target, 4 * (number + 1), resume=number > 0)
+    assert relay == pytest.approx(whole, rel=1e-5)
 
 
 # Refusals
@@ -82,7 +117,8 @@ def test_an_operator_that_is_not_there(executorch_bundle: Path, tmp_path: Path) 
     """A runtime built without it."""
     content = (executorch_bundle / PTE_FILE).read_bytes().replace(b"aten::index_select", b"aten::index_reject")
     error = refusal(with_program(executorch_bundle, tmp_path, content))
-    assert isinstance(error, RuntimeVersionError) and "embed" in str(error)
+    assert isinstance(error, RuntimeVersionError) and "embed: executorch" in str(error)
+    assert "it has no operator aten::index_reject" in str(error)
 
 
 def test_another_description(executorch_bundle: Path, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ public data class Manifest(
     val reconstructionError: Map<String, Double>,
     val tools: Map<String, String>,
     val files: Map<String, FileEntry>,
+    val identity: String? = null,
 ) {
     /** Where each layer's vector lies in the adapter, and each LoRA matrix in it. */
     public val adapter: AdapterLayout by lazy {

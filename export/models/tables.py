@@ -54,10 +54,10 @@ def step_tables(config: ModelConfig, seq_len: int) -> Tables:
     """Of T = `seq_len` packed tokens: `position_ids`, `segment_ids`."""
     index = torch.arange(seq_len)
     # A window is looked up by its ends: as an array of which query sees which key it would be T² bytes of each program.
-    consts: dict[str, Tensor] = {"seen": torch.tensor(0.0), "masked": torch.tensor(MASKED), "query": index[:, None], "key": index[None, :]}
+    consts: dict[str, Tensor] = {"seen": torch.tensor(0.0), "masked": torch.tensor(MASKED), "after": index[:, None] + 1, "key": index[None, :]}
     for name, kind in config.attention_kinds.items():
         if kind.window is not None:
-            consts[f"first.{name}"] = index[:, None] - (kind.window - 1)
+            consts[f"before.{name}"] = index[:, None] - kind.window
     k, chunk = config.conv_kernel, 0 if config.linear_attention is None else config.linear_attention.chunk
     if k:
         before = index[:, None] - torch.arange(k)  # [T, k]
@@ -72,10 +72,10 @@ def step_tables(config: ModelConfig, seq_len: int) -> Tables:
         segments = x["segment_ids"]
         column, row = segments.reshape(-1, 1), segments.reshape(1, -1)
         tables: dict[str, Tensor] = {}
-        earlier = (column == row) & (x["key"] <= x["query"])
+        earlier = (column == row) & (x["key"] < x["after"])
         for name in config.attention_kinds:
             tables |= _angles(x, name)
-            visible = earlier & (x["key"] >= x[f"first.{name}"]) if f"first.{name}" in x else earlier
+            visible = earlier & (x["key"] > x[f"before.{name}"]) if f"before.{name}" in x else earlier
             tables[f"mask.{name}"] = torch.where(visible, x["seen"], x["masked"])
         if k:
             of_taps = torch.index_select(segments, 0, x["tap"]).reshape(-1, k)

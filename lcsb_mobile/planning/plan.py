@@ -80,7 +80,7 @@ def predicted_peak(manifest: Manifest, subsets: Sequence[Subset], keep: int, bas
     Raises OptionError for a target whose memory is not known.
     """
     if manifest.target not in TARGETS:
-        raise OptionError(f"a predicted peak is known of targets {' and '.join(TARGETS)}, found {manifest.target}")
+        raise OptionError(f"a predicted peak is known of targets {', '.join(TARGETS)}, found {manifest.target}")
     keeping = TARGETS[manifest.target].keeps_activations
     if not keeping:
         terms = training_peak_terms(manifest)

@@ -45,7 +45,7 @@ def test_weights_file(training_programs: MakeExported, name: str) -> None:
     """The table covers the file but for padding; a block's matrices take half a byte and a float16 to 8 weights."""
     case = training_programs(name)
     table = case.model.table
-    assert (case.bundle.path / "weights.bin").stat().st_size == table[-1].offset + table[-1].nbytes
+    assert (case.bundle.path / "weights.bin").stat().st_size == table[-1].offset + table[-1].nbytes + TAIL
     for before, after in pairwise(table):
         assert 0 <= after.offset - before.offset - before.nbytes < 4096
     for packed, scale in pairwise(table):

@@ -12,6 +12,7 @@ from helpers.onnxruntime_bundles import MakeExported
 from helpers.runners import TOLERANCE
 from helpers.tiny_models import ARCHITECTURES, WITH_BITS, assert_steps_equal, packed_batch, subset
 
+from lcsb_mobile.bundle.weights import TAIL
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 pytestmark = [pytest.mark.training_api, pytest.mark.usefixtures("small_chunks")]

@@ -1,7 +1,6 @@
-"""Whole steps of a published shape on ExecuTorch and on ONNX Runtime, in turn: `executorch.py [SHAPE [LAYERS|all [DIRECTORY]]]`.
+"""Steps of a published shape on ExecuTorch and on ONNX Runtime, in turn: `executorch.py [SHAPE [LAYERS|all [DIRECTORY]]]`.
 
-Both bundles have the same random weights. The table has the least and the median seconds of a full step on one and two threads, the phases
-of one, the anonymous memory beyond the process with its runtime, and `full` over `lcsb-identity`.
+Both bundles have the same random weights. Each measurement is a cycle of steps in a process of its own, after one to warm up.
 """
 
 from __future__ import annotations
@@ -11,55 +10,76 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from common import LCSB, lcsb, markdown_table, write_results
+import msgspec
+from common import markdown_table, write_results
 
-TARGETS = ("executorch", "onnxruntime")
-ROUNDS = 3
-PROGRAMS = "programs.pte"
+from lcsb_mobile.bench.jobs import WORKER, StepsJob, StepsResult, run_job
+from lcsb_mobile.bench.shapes import RandomBundleOptions
+from lcsb_mobile.bundle.schedule import Method
+from lcsb_mobile.export.random_bundle import random_bundle
+from lcsb_mobile.targets import PTE_FILE, Target
 
-Rows = dict[tuple[str, int, str], list[dict[str, Any]]]  # target, threads, method -> a row a round
+TARGETS: tuple[Target, ...] = ("executorch", "onnxruntime")
+SETTINGS: tuple[tuple[int, Method], ...] = ((1, "full"), (1, "lcsb-identity"), (2, "full"))  # threads, method
+ROUNDS, STEPS = 2, 4
+
+Found = dict[tuple[str, int, str], list[StepsResult]]  # target, threads, method -> a result a round
 
 
 def main(shape: str, layers: str, kept: str | None) -> None:
     """`kept`: where the bundles are left, or are already."""
-    size = () if layers == "all" else ("--layers", layers)
-    rows: Rows = defaultdict(list)
+    found: Found = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
-        directory = Path(kept or temporary)
+        depth = None if layers == "all" else int(layers)
+        bundles = {x: random_bundle(Path(kept or temporary), RandomBundleOptions(shape, x, depth)) for x in TARGETS}
         for _ in range(ROUNDS):
-            for threads, methods in ((1, "full,lcsb-identity"), (2, "full")):
+            for threads, method in SETTINGS:
                 for target in TARGETS:
-                    setting = ("--methods", methods, "--threads", str(threads), "--rounds", "1")
-                    found: Any = lcsb(
-                        "bench", "--shape", shape, "--target", target, *size, "--bundle-dir", directory, *setting, program=LCSB
-                    )
-                    for row in found:
-                        rows[target, threads, row["method"]].append(row)
-        sizes = {path.parent.name: path.stat().st_size for path in directory.glob(f"*/{PROGRAMS}")}
-    header = ["target", "threads", "method", "least, median seconds", "forward, head, backward", "MB anonymous, whole process"]
-    table = markdown_table(header, [cells(*key, found) for key, found in rows.items()])
-    table += f"\n{shape}, {found[0]['seq_len']} tokens, rank {found[0]['rank']}, random weights. {comparisons(rows)}"
-    table += f" `{PROGRAMS}`: {', '.join(f'{size / 1e3:.0f} kB' for size in sizes.values())}.\n"
-    write_results("executorch", table, {" ".join(map(str, key)): found for key, found in rows.items()}, f"executorch.py {shape} {layers}")
+                    job = StepsJob(str(bundles[target]), method, STEPS, 0, STEPS, threads, temporary)
+                    found[target, threads, method].append(run_job(sys.executable, WORKER, job, StepsResult))
+        size = (bundles["executorch"] / PTE_FILE).stat().st_size
+    header = ["target", "threads", "method", "least, median seconds", "forward, head, backward", "MB beyond the process"]
+    table = markdown_table(header, [cells(*key, results) for key, results in found.items()])
+    table += (
+        f"\n{shape}, random weights, a cycle of {STEPS} steps, {ROUNDS} rounds. {comparisons(found)} `{PTE_FILE}`: {size / 1e3:.0f} kB.\n"
+    )
+    rows = {" ".join(map(str, key)): msgspec.to_builtins(results) for key, results in found.items()}
+    write_results("executorch", table, rows, f"executorch.py {shape} {layers}")
 
 
-def cells(target: str, threads: int, method: str, rows: list[dict[str, Any]]) -> list[str]:
-    seconds = [row["step_seconds_mean"] for row in rows]
-    phases = ", ".join(f"{statistics.median(row['phase_seconds'][name] for row in rows):.2f}" for name in ("forward", "head", "backward"))
-    memory = statistics.median(row["peak_anonymous_bytes"] for row in rows) / 1e6
-    return [target, str(threads), f"`{method}`", f"{min(seconds):.2f}, {statistics.median(seconds):.2f}", phases, f"{memory:.0f}"]
+def seconds(results: list[StepsResult]) -> list[float]:
+    return [x for result in results for x in result.step_seconds]
 
 
-def comparisons(rows: Rows) -> str:
-    def median(target: str, threads: int, method: str = "full") -> float:
-        return statistics.median(row["step_seconds_mean"] for row in rows[target, threads, method])
+def beyond(results: list[StepsResult]) -> float:
+    """Bytes that the steps take beyond the process with its runtime imported."""
+    return statistics.median((result.peak_anonymous_bytes or 0) - (result.base_bytes or 0) for result in results)
 
-    over = [f"{median('executorch', threads) / median('onnxruntime', threads):.2f}x on {threads}" for threads in (1, 2)]
-    saved = median("executorch", 1) / median("executorch", 1, "lcsb-identity")
+
+def cells(target: str, threads: int, method: str, results: list[StepsResult]) -> list[str]:
+    phases = ", ".join(f"{statistics.median(x.phase_seconds[name] for x in results):.2f}" for name in ("forward", "head", "backward"))
+    taken = seconds(results)
+    return [
+        target,
+        str(threads),
+        f"`{method}`",
+        f"{min(taken):.2f}, {statistics.median(taken):.2f}",
+        phases,
+        f"{beyond(results) / 1e6:.0f}",
+    ]
+
+
+def comparisons(found: Found) -> str:
+    def over(threads: int) -> str:
+        ours, theirs = (seconds(found[target, threads, "full"]) for target in TARGETS)
+        return f"{min(ours) / min(theirs):.2f}x by the least and {statistics.median(ours) / statistics.median(theirs):.2f}x by the median"
+
+    saved = statistics.median(seconds(found["executorch", 1, "full"])) / statistics.median(seconds(found["executorch", 1, "lcsb-identity"]))
+    memory = beyond(found["executorch", 1, "full"]) / beyond(found["onnxruntime", 1, "full"])
     return (
-        f"ExecuTorch over ONNX Runtime, by medians: {' and '.join(over)} threads; `full` over `lcsb-identity` on ExecuTorch: {saved:.2f}x."
+        f"A full step on ExecuTorch over one on ONNX Runtime: on one thread {over(1)}, on two {over(2)}; its memory: {memory:.2f}x. "
+        f"`full` over `lcsb-identity` on ExecuTorch: {saved:.2f}x."
     )
 
 

@@ -32,7 +32,7 @@ def main(shape: str, layers: str, kept: str | None) -> None:
     found: Found = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
         depth = None if layers == "all" else int(layers)
-        bundles = {x: random_bundle(Path(kept or temporary), RandomBundleOptions(shape, x, depth)) for x in TARGETS}
+        bundles = {x: random_bundle(Path(kept or temporary) / x, RandomBundleOptions(shape, x, depth)) for x in TARGETS}
         for _ in range(ROUNDS):
             for threads, method in SETTINGS:
                 for target in TARGETS:

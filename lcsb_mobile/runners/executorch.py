@@ -31,7 +31,7 @@ DTYPES = {0: "uint8", 1: "int8", 4: "int64", 5: "float16", 6: "float32"}  # by E
 
 def import_runtime() -> Any:
     try:
-        with warnings.catch_warnings(), captured_stderr():  # what it says of processors it does not find
+        with warnings.catch_warnings(), captured_stderr():
             warnings.simplefilter("ignore")  # that the binding is experimental
             from executorch.extension.pybindings import portable_lib
     except ImportError as error:
@@ -61,8 +61,8 @@ class ExecuTorch:
         self._path = bundle.path / PTE_FILE
         if BACKEND not in self.binding._get_registered_backend_names():
             raise RuntimeVersionError(f"{self._path}: executorch {self.version} is built without {BACKEND}, which the programs need")
-        if threads is not None and threads != self.binding._threadpool_get_thread_count():
-            with captured_stderr():
+        with captured_stderr():  # here it looks at the processor, and says what it does not find
+            if threads not in (None, self.binding._threadpool_get_thread_count()):
                 self.binding._unsafe_reset_threadpool(threads)
         with captured_stderr(), refused_as(BundleError, f"{self._path}: executorch {self.version} cannot read it; export the bundle again"):
             verification = self.binding.Verification.InternalConsistency

@@ -90,7 +90,7 @@ class Method:
             try:
                 self._method = program.load_method(name)
             except Exception as error:  # the binding's exceptions share no class of their own
-                missing = re.findall(r"Missing operator: \[\d+\] (\S+)", log())
+                missing = dict.fromkeys(re.findall(r"Missing operator: \[\d+\] (\S+)", log()))
                 reason = f"it has no operator {', '.join(missing)}" if missing else one_line(error)
                 raise RuntimeVersionError(f"{self._where}: executorch {runtime.version} cannot load it: {reason}") from error
         self._check(graph.inputs, graph.outputs)

@@ -54,7 +54,8 @@ def step_tables(config: ModelConfig, seq_len: int) -> Tables:
     """Of T = `seq_len` packed tokens: `position_ids`, `segment_ids`."""
     index = torch.arange(seq_len)
     # A window is looked up by its ends: as an array of which query sees which key it would be T² bytes of each program.
-    consts: dict[str, Tensor] = {"seen": torch.tensor(0.0), "masked": torch.tensor(MASKED), "after": index[:, None] + 1, "key": index[None, :]}
+    consts: dict[str, Tensor] = {"seen": torch.tensor(0.0), "masked": torch.tensor(MASKED)}
+    consts |= {"after": index[:, None] + 1, "key": index[None, :]}
     for name, kind in config.attention_kinds.items():
         if kind.window is not None:
             consts[f"before.{name}"] = index[:, None] - kind.window

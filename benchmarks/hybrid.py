@@ -85,7 +85,7 @@ def run_program(path: Path, name: str) -> None:
     layer = next(number for number, place in enumerate(bundle.manifest.layers) if place.kind == name.partition("_")[0])
     with MemorySampler() as sampler:
         graph = bundle.manifest.graphs[name]
-        feeds = {x.name: programs.programs.value(np.full(x.shape, 0.01, x.dtype)) for x in graph.inputs if x.weight is None}
+        feeds = {x.name: np.full(x.shape, 0.01, x.dtype) for x in graph.inputs if x.weight is None}
         for _ in range(2):
             programs.programs.run(name, feeds, programs.programs.new_outputs(name), layer)
     print(json.dumps((sampler.peak_anonymous or 0) - (base or 0)))

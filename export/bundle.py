@@ -166,7 +166,7 @@ def _fill(
             directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
         )
         checkpoint.close()
-    graphs, kinds, runtime = _write_graphs(directory, model, options, layout, table, adapter, clock)
+    graphs, kinds, runtime = _write_graphs(directory, model, options, layout, table, adapter, clock, progress)
     save_adapter(directory / ADAPTER_FILE, layout, adapter)
     with clock("trace"):
         runner = EagerRunner(model, layout, MappedWeights(directory / WEIGHTS_FILE, table))
@@ -210,6 +210,7 @@ def _write_graphs(
     table: tuple[WeightTensor, ...],
     adapter: Float32Array,
     clock: _Clock,
+    progress: Progress,
 ) -> tuple[dict[str, Graph], tuple[Kind, ...], RuntimeSettings]:
     """A function of its own, so that the captured graphs are gone when the trace is recorded."""
     config, quantization = model.config, options.quantization
@@ -223,7 +224,9 @@ def _write_graphs(
         int8 = {name: graphs.forward for name, graphs in whole.items()}
         parts = StepParts(layout, quantization, blocks, *norms, table, int8)
         target = exporter(options.target)
-        request = ExportRequest(directory, parts, adapter, options.optimizer, partial(capture_decoding, setting))
+        request = ExportRequest(
+            directory, parts, adapter, options.optimizer, partial(capture_decoding, setting), partial(progress, "graphs")
+        )
         graphs = target.export_programs(request)
     kinds = tuple(_kind(kind, options.seq_len) for kind in blocks.kinds.values())
     return graphs, kinds, target.runtime_settings(graphs, options.accuracy_level)

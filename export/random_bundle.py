@@ -18,7 +18,7 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.export_options import ExportOptions
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.bundle.schedule import ScheduleConfig
-from lcsb_mobile.bundle.weights import LAYERS, WeightTensor
+from lcsb_mobile.bundle.weights import LAYERS, TAIL, WeightTensor
 from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.bundle import Content, Progress, export_model
@@ -152,6 +152,7 @@ def write_random_weights(
             for start in range(0, tensor.nbytes, CHUNK):
                 file.write(_random_bytes(generator, tensor, min(CHUNK, tensor.nbytes - start), scale, center))
             progress(number + 1, len(table))
+        file.truncate(table[-1].offset + table[-1].nbytes + TAIL)
     return table, {}
 
 

@@ -20,13 +20,14 @@ from lcsb_mobile.targets import target_row
 @dataclass(frozen=True)
 class ExportRequest:
     """What programs are written from. `directory`: the bundle's, with its `weights.bin`. `adapter`: the initial one, float32 [N].
-    `decoding`: captures the programs of generation, for a target that has them."""
+    `decoding`: captures the programs of generation, for a target that has them. `progress` of what takes long: (done, total)."""
 
     directory: Path
     parts: StepParts
     adapter: Float32Array
     optimizer: AdamWConfig
     decoding: Callable[[], DecodeGraphs]
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 class Exporter(Protocol):

@@ -12,20 +12,23 @@ from typing import Literal, get_args
 from lcsb_mobile.errors import OptionError
 
 # Every target that a bundle may name, those of other versions of the toolkit too: such a bundle can be opened, not run.
-Target = Literal["onnxruntime-training", "onnxruntime", "executorch", "coreml"]
+Target = Literal["onnxruntime", "executorch", "onnxruntime-training", "coreml"]
 
 # "block programs": small programs with weights as inputs, which a loop of the host runs over the layers. So a run may keep
 # activations, pause between two layers, and time each program. "whole step": one program computes a step.
 Form = Literal["block programs", "whole step"]
 
 CHECKPOINT_FILE = "checkpoint"  # of target onnxruntime-training
+PTE_FILE = "programs.pte"  # of target executorch: all programs, as methods
 
 
 @dataclass(frozen=True)
 class TargetRow:
     """`exporter`, `runner`: names of modules. `files`, `programs`: what a bundle has besides the files of every bundle and the programs of
-    its form. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner takes
-    `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations (`accuracy_level`)."""
+    its form. `shared_file`: the one file of all programs, where each has none of its own. `measures_products`: it has the programs `gemm`
+    and `gemm_backward`. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner
+    takes `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations
+    (`accuracy_level`)."""
 
     name: Target
     exporter: str
@@ -33,9 +36,14 @@ class TargetRow:
     form: Form
     files: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    shared_file: str | None = None
+    measures_products: bool = True
     imports_torch: bool = False
     profiles_operators: bool = False
     int8_activations: bool = False
+
+    def program_file(self, name: str) -> str:
+        return self.shared_file or f"{name}.onnx"
 
     @property
     def keeps_activations(self) -> bool:
@@ -54,6 +62,15 @@ TARGETS: dict[str, TargetRow] = {
             int8_activations=True,
         ),
         TargetRow(
+            "executorch",
+            exporter="lcsb_mobile.export.to_executorch",
+            runner="lcsb_mobile.runners.executorch",
+            form="block programs",
+            shared_file=PTE_FILE,
+            measures_products=False,
+            imports_torch=True,
+        ),
+        TargetRow(
             "onnxruntime-training",
             exporter="lcsb_mobile.export.to_onnxruntime_training",
             runner="lcsb_mobile.runners.onnxruntime_training",
@@ -66,7 +83,7 @@ TARGETS: dict[str, TargetRow] = {
 }
 
 # What a user may name; a test holds it to RUNNERS.
-RunnerName = Literal["onnxruntime-training", "onnxruntime", "eager"]
+RunnerName = Literal["onnxruntime", "executorch", "onnxruntime-training", "eager"]
 REFERENCE: RunnerName = "eager"
 RUNNERS = {name: row.runner for name, row in TARGETS.items()} | {REFERENCE: "lcsb_mobile.export.reference.eager"}
 

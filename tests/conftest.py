@@ -31,6 +31,14 @@ collect_ignore = (
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
 
 
+# Minutes each, with what they export: begun first, so that no process is left alone with them at the end.
+LONGEST = ("test_executorch_kinds.py", "test_executorch.py", "test_hybrid_models.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
     """`tiny(name, bits=4, embedding_bits=8, layers=None)`: a model of `helpers.tiny_models.MODELS`."""

@@ -12,6 +12,7 @@ from draw_modules import FLOW, MAIN, folder, folder_imports, imported_modules, i
 
 FORBIDDEN = {"torch", "transformers", "onnx", "onnx_ir", "networkx", "peft", "gguf"}  # the export half's
 RUNTIMES = {"onnxruntime", "executorch", "coremltools"}  # extras, imported inside a runner or an exporter
+WITH_TORCH = {"lcsb_mobile.runners.executorch"}  # its runtime imports torch by itself and takes torch's tensors, within a function
 DEVICE_HALF = sorted(name for name in modules() if not folder(name).startswith("export"))
 
 
@@ -26,7 +27,7 @@ def of_export_half(path: Path, lazy: bool = True) -> set[str]:
 
 @pytest.mark.parametrize("module", DEVICE_HALF)
 def test_nothing_in_lcsb_mobile_needs_torch(module: str) -> None:
-    assert not packages(modules()[module]) & FORBIDDEN
+    assert not packages(modules()[module], lazy=module not in WITH_TORCH) & FORBIDDEN
 
 
 @pytest.mark.parametrize("module", DEVICE_HALF)

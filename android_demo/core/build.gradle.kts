@@ -23,8 +23,13 @@ kotlin {
     }
 }
 
+// What core uses of org.pytorch:executorch-android, whose archive is Android's alone; an app that runs bundles of target executorch has that.
+val executorch = sourceSets.create("executorch") { java.setSrcDirs(listOf("../executorch/src/main/java")) }
+
 dependencies {
     implementation(libs.serialization.json)
+    compileOnly(executorch.output)
+    testImplementation(executorch.output)
     // an app takes ai.onnxruntime from core-android; on a desktop it is the JVM's
     compileOnly(libs.onnxruntime.jvm)
     testImplementation(libs.onnxruntime.jvm)

@@ -8,6 +8,7 @@ import org.gradle.api.Project
 import org.gradle.api.artifacts.dsl.DependencyHandler
 import org.gradle.api.plugins.JavaPluginExtension
 import org.gradle.api.publish.PublishingExtension
+import org.gradle.api.tasks.SourceSetContainer
 import org.gradle.api.tasks.TaskContainer
 import org.gradle.api.tasks.TaskProvider
 import org.gradle.api.tasks.testing.Test
@@ -109,6 +110,8 @@ fun Project.androidComponents(configure: ApplicationAndroidComponentsExtension.(
 fun Project.java(configure: JavaPluginExtension.() -> Unit) = extensions.getByType(JavaPluginExtension::class.java).configure()
 
 fun Project.kotlin(configure: KotlinJvmProjectExtension.() -> Unit) = extensions.getByType(KotlinJvmProjectExtension::class.java).configure()
+
+val Project.sourceSets: SourceSetContainer get() = extensions.getByType(SourceSetContainer::class.java)
 
 fun Project.publishing(configure: PublishingExtension.() -> Unit) = extensions.getByType(PublishingExtension::class.java).configure()
 

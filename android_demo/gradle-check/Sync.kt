@@ -6,6 +6,7 @@ import org.gradle.api.internal.project.ProjectInternal
 import org.gradle.api.plugins.JavaPluginExtension
 import org.gradle.api.publish.PublishingExtension
 import org.gradle.api.publish.maven.MavenPublication
+import org.gradle.api.tasks.SourceSetContainer
 import org.gradle.api.tasks.testing.Test
 import org.gradle.testfixtures.ProjectBuilder
 import java.io.File
@@ -58,6 +59,11 @@ private fun checkCore(core: Project) {
         val publication = core.publication("core")
         val name = "${publication.groupId}:${publication.artifactId}:${publication.version}"
         name == "lcsbmobile:core:1.0" && publication.artifacts.map { it.classifier }.toSet() == setOf(null, "sources", "javadoc")
+    }
+    check("core is compiled against what stands for ExecuTorch, and published without") {
+        val stand = core.rootDir.resolve("executorch/src/main/java/org/pytorch/executorch/Module.java")
+        stand in core.extensions.getByType(SourceSetContainer::class.java).getByName("executorch").java.files &&
+            core.extensions.getByType(SourceSetContainer::class.java).getByName("main").java.files.none { it == stand }
     }
     check("core's KDoc is Dokka's") { "dokkaGeneratePublicationHtml" in core.needs("kdocJar") }
 }

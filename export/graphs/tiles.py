@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import networkx
 from torch.fx import Graph, Node
 
-from lcsb_mobile.export.graphs.captured import op_name
+from lcsb_mobile.export.graphs.captured import ancestors, op_name
 
 DEQUANTIZE = ("dequantize_int4", "dequantize_int8")
 
@@ -72,6 +73,40 @@ def sweeps(graph: Graph, cuts: Cuts) -> list[Cuts]:
     behind = tiles_behind(graph, cuts)
     late = {cut for cut in cuts if all(len(behind[product]) > 1 for user in cut.users for product in products(user))}
     return [part for part in ({c: n for c, n in cuts.items() if c not in late}, {c: n for c, n in cuts.items() if c in late}) if part]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A tile's: the slices that cut it out, and the last products with it. Once they are there, nothing of the tile is needed any more but
+    themselves, and the next may be cut out."""
+
+    cuts: tuple[Node, ...]
+    last: tuple[Node, ...]
+
+
+def turns(graph: Graph) -> list[list[Turn]]:
+    """Of each stage, in the order in which the tiles are to be used up."""
+    position = {node: index for index, node in enumerate(graph.nodes)}
+    return [[turn for cuts in sweeps(graph, stage) for turn in _turns_of_sweep(graph, cuts, position)] for stage in stages(graph)]
+
+
+def _turns_of_sweep(graph: Graph, cuts: Cuts, position: Mapping[Node, int]) -> list[Turn]:
+    last = _last_products(graph, cuts)
+    # The forward uses the tiles upwards, autograd downwards.
+    order = sorted(last, key=lambda tile: max(position[product] for product in last[tile]))
+    return [Turn(tuple(node for node, number in cuts.items() if number == tile), tuple(last[tile])) for tile in order]
+
+
+def _last_products(graph: Graph, cuts: Cuts) -> dict[int, list[Node]]:
+    """Tile -> the matrix products that come of this tile alone, and that none of the same needs."""
+    behind = tiles_behind(graph, cuts)
+    last: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        if len(behind[node]) == 1 and op_name(node) == "mm":
+            (tile,) = behind[node]
+            needed = ancestors([node])
+            last[tile] = [product for product in last.get(tile, []) if product not in needed] + [node]
+    return last
 
 
 def decompress_for_each_sweep(graph: Graph) -> None:

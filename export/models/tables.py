@@ -53,10 +53,12 @@ def table_weights(config: ModelConfig, length: int) -> dict[str, Tensor]:
 def step_tables(config: ModelConfig, seq_len: int) -> Tables:
     """Of T = `seq_len` packed tokens: `position_ids`, `segment_ids`."""
     index = torch.arange(seq_len)
-    distance = index[:, None] - index[None, :]
+    # A window is looked up by its ends: as an array of which query sees which key it would be T² bytes of each program.
     consts: dict[str, Tensor] = {"seen": torch.tensor(0.0), "masked": torch.tensor(MASKED)}
+    consts |= {"after": index[:, None] + 1, "key": index[None, :]}
     for name, kind in config.attention_kinds.items():
-        consts[f"window.{name}"] = (distance >= 0) & (distance < (kind.window or seq_len))
+        if kind.window is not None:
+            consts[f"before.{name}"] = index[:, None] - kind.window
     k, chunk = config.conv_kernel, 0 if config.linear_attention is None else config.linear_attention.chunk
     if k:
         before = index[:, None] - torch.arange(k)  # [T, k]
@@ -71,9 +73,11 @@ def step_tables(config: ModelConfig, seq_len: int) -> Tables:
         segments = x["segment_ids"]
         column, row = segments.reshape(-1, 1), segments.reshape(1, -1)
         tables: dict[str, Tensor] = {}
+        earlier = (column == row) & (x["key"] < x["after"])
         for name in config.attention_kinds:
             tables |= _angles(x, name)
-            tables[f"mask.{name}"] = torch.where((column == row) & x[f"window.{name}"], x["seen"], x["masked"])
+            visible = earlier & (x["key"] > x[f"before.{name}"]) if f"before.{name}" in x else earlier
+            tables[f"mask.{name}"] = torch.where(visible, x["seen"], x["masked"])
         if k:
             of_taps = torch.index_select(segments, 0, x["tap"]).reshape(-1, k)
             tables["taps"] = ((of_taps == column) & x["tap_exists"]).float()
@@ -92,17 +96,21 @@ def step_tables(config: ModelConfig, seq_len: int) -> Tables:
 def token_tables(config: ModelConfig, seq_len: int) -> Tables:
     """Of one further token, by its `position_ids`: RoPE, and the mask [1, T + 1] of the places before it, then the token itself."""
     index = torch.arange(seq_len)
-    distance = index[:, None] - index[None, :]
+    # The token's own place is the last: before any token, and within any window.
     consts: dict[str, Tensor] = {"seen": torch.tensor(0.0), "masked": torch.tensor(MASKED)}
+    consts |= {"place": torch.cat((index, torch.tensor([-1])))[None, :], "recent": torch.cat((index, torch.tensor([seq_len])))[None, :]}
     for name, kind in config.attention_kinds.items():
-        places = (distance > 0) & (distance < (kind.window or seq_len))
-        consts[f"window.{name}"] = torch.cat((places, torch.ones(seq_len, 1, dtype=torch.bool)), 1)
+        if kind.window is not None:
+            consts[f"window.{name}"] = torch.tensor([[kind.window]])
 
     def make(x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tables: dict[str, Tensor] = {}
         for name in config.attention_kinds:
             tables |= _angles(x, name)
-            visible = torch.index_select(x[f"window.{name}"], 0, x["position_ids"])
+            position = x["position_ids"].reshape(-1, 1)
+            visible = x["place"] < position
+            if f"window.{name}" in x:
+                visible = visible & (x["recent"] > position - x[f"window.{name}"])
             tables[f"mask.{name}"] = torch.where(visible, x["seen"], x["masked"])
         return tables
 

@@ -145,6 +145,8 @@ SIMPLE = {
     "bmm": "MatMul",
     "sigmoid": "Sigmoid",
     "eq": "Equal",
+    "lt": "Less",
+    "gt": "Greater",
     "bitwise_and": "And",
     "logical_and": "And",
     "where": "Where",

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lcsb_mobile.bundle.weights import DType, WeightTensor, lay_out, layer_tensor
+from lcsb_mobile.bundle.weights import TAIL, DType, WeightTensor, lay_out, layer_tensor
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
 from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors, model_of
@@ -68,7 +68,7 @@ def write_weights(
                 writer.matrix(stack, tensor, number)
             else:
                 writer.tensor(stack, tensor, number)
-        file.truncate(table[-1].offset + table[-1].nbytes)
+        file.truncate(table[-1].offset + table[-1].nbytes + TAIL)
     return table, {name: sum(errors) / len(errors) for name, errors in writer.errors.items()}
 
 

@@ -28,6 +28,7 @@ from lcsb_mobile.measuring.memory import MemorySampler, process_memory
 from lcsb_mobile.measuring.phases import PhaseClock
 from lcsb_mobile.planning.cost import backward_layers
 from lcsb_mobile.runners import import_runtime, layer_update, make_runner
+from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.targets import Target, target_row
 from lcsb_mobile.training.optimizer import AdamW
 from lcsb_mobile.training.state import mapped_state
@@ -112,21 +113,22 @@ def random_batch(manifest: Manifest) -> Batch:
 
 def profile_steps(job: StepsJob, bundle: Bundle) -> ProfileResult:
     """Targets that `profiles_operators` alone. Steps without a profile come first, to warm up the memory that all sessions share."""
-    from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+    from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 
-    def run(runner: OnnxRuntimeRunner, steps: int) -> None:
+    def run(runtime: OnnxRuntime, steps: int) -> None:
+        runner = BlockRunner(bundle, runtime, job.keep)
         trainer, batch = make_trainer(runner, bundle, job), random_batch(bundle.manifest)
         for number in range(steps):
             trainer.step(number, [batch])
 
     load_seconds = sum(load(bundle, name, job.threads) for name in step_programs(bundle.manifest, job))
-    run(OnnxRuntimeRunner(bundle, job.threads, job.keep), 1)
+    run(OnnxRuntime(bundle, job.threads), 1)
     phases = program_phases(bundle.manifest)
     programs, decompression = defaultdict[str, float](float), defaultdict[str, float](float)
     with tempfile.TemporaryDirectory(dir=job.scratch) as directory:
-        runner = OnnxRuntimeRunner(bundle, job.threads, job.keep, profile=Path(directory))
-        run(runner, job.steps)
-        runner.programs.end_profiling()
+        runtime = OnnxRuntime(bundle, job.threads, profile=Path(directory))
+        run(runtime, job.steps)
+        runtime.end_profiling()
         for path in sorted(Path(directory).iterdir()):
             events, phase = read_profile(path), phases[path.name.partition(".")[0]]
             programs[phase] += run_seconds(events) / job.steps
@@ -152,8 +154,7 @@ def step_programs(manifest: Manifest, job: StepsJob) -> list[str]:
 
 def load(bundle: Bundle, name: str, threads: int) -> float:
     """Seconds until a program can run."""
-    from lcsb_mobile.runners.onnxruntime import import_runtime
-    from lcsb_mobile.runners.onnxruntime_program import Program
+    from lcsb_mobile.runners.onnxruntime import Program, import_runtime
 
     ort = import_runtime()
     start = time.perf_counter()
@@ -162,17 +163,16 @@ def load(bundle: Bundle, name: str, threads: int) -> float:
 
 
 def measure_gemm(job: GemmJob, bundle: Bundle) -> GemmResult:
-    from lcsb_mobile.runners.onnxruntime import import_runtime
-    from lcsb_mobile.runners.onnxruntime_program import Program
+    from lcsb_mobile.runners.onnxruntime import Program, import_runtime
 
     ort = import_runtime()
     programs = {name: Program(ort, bundle, name, job.threads) for name in ("gemm", "gemm_backward")}
-    value, generator = ort.OrtValue.ortvalue_from_numpy, np.random.default_rng(SEED)
+    generator = np.random.default_rng(SEED)
     flops, seconds = 0.0, 0.0
     for (name, m, n, k), count in products(bundle.manifest).items():
         left, right, result = ((m, k), (n, k), (m, n)) if name == "gemm" else ((m, n), (n, k), (m, k))
-        feeds = {x: value(generator.standard_normal(shape, np.float32)) for x, shape in (("a", left), ("b", right))}
-        outputs = {"y": value(np.empty(result, np.float32))}
+        feeds = {x: generator.standard_normal(shape, np.float32) for x, shape in (("a", left), ("b", right))}
+        outputs = {"y": np.empty(result, np.float32)}
         flops += 2.0 * m * n * k * count
         seconds += count * median_seconds(partial(programs[name].run, feeds, outputs, None))
     return GemmResult(os.getpid(), flops / seconds / 1e9)

@@ -31,6 +31,7 @@ MOST_FAULTS = 1000  # that are looked for
 MOST_KINDS = 64  # of layers, and of attention; a model has one to four
 DTYPES = ("bool", "int64", "uint8", "int8", "float16", "float32")
 FLOAT = 4
+DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 KIND_NAME = re.compile(r"[a-z][a-z0-9]{0,30}", re.ASCII)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters with which a text could change what a terminal shows
 
@@ -95,6 +96,8 @@ def _value_faults(manifest: Manifest) -> Iterator[str]:
     if heads is not None and not all(1 <= value <= 2**12 for value in msgspec.structs.astuple(heads)):
         yield f"model.linear_attention: expected 1 to 4096, found {heads}"
     yield from _kind_faults(manifest)
+    if manifest.identity is not None and not DIGEST.fullmatch(manifest.identity):
+        yield f"identity: expected a SHA-256, found {manifest.identity[:80]!r}"
     for key, value in manifest.runtime.session_config.items():
         if key not in SESSION_CONFIG or value not in ("0", "1"):
             yield f"runtime.session_config: {key!r} = {value[:80]!r} is none of the entries that an export writes"

@@ -5,8 +5,9 @@ Specification: docs/bundle.md.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,11 @@ from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights
 from lcsb_mobile.errors import BundleError, BundleVersionError, OutputExistsError
 from lcsb_mobile.io.bounded import one_line, read_bounded
 from lcsb_mobile.io.files import replace_directory, sha256
+from lcsb_mobile.targets import TARGETS
 from lcsb_mobile.text.tokenizer import Tokenizer
+
+# Fields of a manifest that do not decide what a run computes.
+NOT_OF_A_RUN = ("target", "graphs", "runtime", "tools", "files", "identity")
 
 
 class _Version(msgspec.Struct):
@@ -111,13 +116,22 @@ def write_bundle(path: Path, force: bool) -> Iterator[Path]:
             raise AssertionError("write_bundle: the bundle was not sealed")
 
 
+def training_identity(manifest: Manifest, files: Mapping[str, FileEntry]) -> str:
+    """SHA-256, hex, of the manifest without what follows from its target, and of the digests of the files that no target has alone. The
+    golden trace decides nothing."""
+    of_target = {*(graph.file for graph in manifest.graphs.values()), *TARGETS[manifest.target].files, GOLDEN_FILE}
+    digests = {name: entry.sha256 for name, entry in files.items() if name not in of_target}
+    values = {name: value for name, value in msgspec.to_builtins(manifest).items() if name not in NOT_OF_A_RUN}
+    return hashlib.sha256(msgspec.json.encode({**values, "files": digests}, order="sorted")).hexdigest()
+
+
 def seal(directory: Path, manifest: Manifest) -> Manifest:
-    """Adds the size and SHA-256 of every file to the manifest, writes and returns it."""
+    """Adds the size and SHA-256 of every file to the manifest, and the identity; writes and returns it."""
     files = {
         file.relative_to(directory).as_posix(): FileEntry(file.stat().st_size, sha256(file))
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST_FILE
     }
-    sealed = msgspec.structs.replace(manifest, files=files)
+    sealed = msgspec.structs.replace(manifest, files=files, identity=training_identity(manifest, files))
     (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed

@@ -66,7 +66,9 @@ class RuntimeSettings(Record, frozen=True):
 class Manifest(Record, frozen=True):
     """`files` lists every file of the bundle but the manifest. `accuracy_level`: of the forward's products with the blocks' matrices (see
     AccuracyLevel). `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ of each matrix, the
-    layers' matrices averaged over the layers. `schedule`: the steps of one cycle."""
+    layers' matrices averaged over the layers. `schedule`: the steps of one cycle. `identity`: SHA-256 of all that decides what a run on
+    the bundle computes, its target aside (`training_identity`); exports of one model for several targets have one, so that a run may go
+    on with another of them. Bundles of before it have None."""
 
     format_version: int
     target: Target
@@ -88,6 +90,7 @@ class Manifest(Record, frozen=True):
     reconstruction_error: dict[str, float]
     tools: dict[str, str]
     files: dict[str, FileEntry]
+    identity: str | None = None
 
     @property
     def adapter(self) -> AdapterLayout:

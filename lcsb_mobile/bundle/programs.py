@@ -37,10 +37,11 @@ def program_name(kind: str, role: Role) -> str:
 def signatures(manifest: Manifest) -> dict[str, Signature]:
     """Of the programs that every bundle of the target has. No other target's programs are known here."""
     free = (ANY, ANY)
-    products = dict.fromkeys(PRODUCTS, Signature(_floats(a=free, b=free), _floats(y=free)))
     if manifest.target not in TARGETS:
         return {}
-    if TARGETS[manifest.target].form == "block programs":
+    row = TARGETS[manifest.target]
+    products = dict.fromkeys(PRODUCTS if row.measures_products else (), Signature(_floats(a=free, b=free), _floats(y=free)))
+    if row.form == "block programs":
         return _common_programs(manifest) | _kind_programs(manifest) | products
     return _training_programs(manifest) | products
 

@@ -174,11 +174,13 @@ def _expected_weights(manifest: Manifest) -> Tensors:
 
 def _program_faults(manifest: Manifest, known: Mapping[str, Signature]) -> Iterator[str]:
     graphs, table = manifest.graphs, _table(manifest)
-    needed = {*known, *(TARGETS[manifest.target].programs if manifest.target in TARGETS else ())}
+    row = TARGETS[manifest.target]
+    needed = {*known, *row.programs}
     if missing := sorted(needed - graphs.keys()):
         yield f"graphs: {', '.join(missing)} missing"
     for name, graph in graphs.items():
-        faults = [] if graph.file == f"{name}.onnx" else [f"expected the file {name}.onnx, found {graph.file!r}"]
+        file = row.program_file(name)
+        faults = [] if graph.file == file else [f"expected the file {file}, found {graph.file!r}"]
         faults += [*_repeated("inputs", (x.name for x in (*graph.inputs, *graph.initializers)))]
         faults += [*_repeated("outputs", (x.name for x in graph.outputs)), *_weights_of_program(manifest, name, graph, table)]
         if name in known:

@@ -18,6 +18,7 @@ from lcsb_mobile.config import Record
 
 PAGE = 4096
 WEIGHTS_FILE = "weights.bin"
+TAIL = 64  # bytes after the last tensor: vector kernels may read beyond the end of an input (XNNPACK's XNN_EXTRA_BYTES is 16)
 LAYERS = "layers."
 HEAD_CHUNK_BYTES = 8 * 2**20  # of float rows of the head that are decompressed at once
 TILE_BYTES = 4_500_000  # of one float tile of an MLP's matrix, about what a core's second-level cache holds,

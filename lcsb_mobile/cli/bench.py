@@ -37,7 +37,8 @@ def bench(
     bundle: Annotated[Path | None, typer.Argument(help="A TrainingBundle; or give --shape.", show_default=False)] = None,
     shape: Annotated[str | None, Option(help=f"Measure random weights in this shape: {', '.join(SHAPES)}.", show_default=False)] = None,
     target: Annotated[
-        Literal["onnxruntime", "onnxruntime-training"] | None, Option(help="The runtime.", show_default="the bundle's, or onnxruntime")
+        Literal["onnxruntime", "executorch", "onnxruntime-training"] | None,
+        Option(help="The runtime.", show_default="the bundle's, or onnxruntime"),
     ] = None,
     methods: Annotated[str, Option(help="Which methods, separated by commas.")] = ",".join(DEFAULTS.methods),
     subsets: Annotated[int, Option(help="K: into how many subsets the layers are parted.")] = DEFAULTS.subsets,

@@ -18,7 +18,9 @@ from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.planning.cost import backward_layers
-from lcsb_mobile.runners import BlockProgramRunner, BlockPrograms, make_runner
+from lcsb_mobile.runners import make_runner
+from lcsb_mobile.runners.block_programs import BlockPrograms
+from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.targets import targets_of
 
 LAYER_PROGRAMS: tuple[Role, ...] = ("forward", "backward", "forward_keep", "backward_kept")
@@ -42,7 +44,7 @@ def calibrate_bundle(bundle: Bundle, threads: int | None = None) -> Calibration:
             f"calibrate: needs a bundle of target {' or '.join(timed)}, whose programs can be timed one by one, found "
             f"{bundle.manifest.target}"
         )
-    return calibrate(cast(BlockProgramRunner, make_runner(bundle, threads=threads)).programs)
+    return calibrate(cast(BlockRunner, make_runner(bundle, threads=threads)).programs)
 
 
 def calibrate(programs: BlockPrograms) -> Calibration:
@@ -93,7 +95,7 @@ def _head_seconds(manifest: Manifest, calibration: Calibration, counted_labels: 
 def _median_seconds(programs: BlockPrograms, program: str, labels: int, layer: int = 0, free: int = 1) -> float:
     """`free`: the size of the dimensions that the program leaves open."""
     graph = programs.manifest.graphs[program]
-    feeds = {x.name: programs.value(_any_input(x, labels, free)) for x in graph.inputs if x.weight is None}
+    feeds = {x.name: _any_input(x, labels, free) for x in graph.inputs if x.weight is None}
     outputs = programs.new_outputs(program, free)
     programs.run(program, feeds, outputs, layer)
     seconds: list[float] = []

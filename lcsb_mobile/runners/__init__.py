@@ -3,43 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol, cast
-
-import numpy as np
 
 from lcsb_mobile.bundle.batch import StepRunner
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import REFERENCE, RUNNERS, TARGETS, RunnerName
 from lcsb_mobile.training.optimizer import UpdateLayer, update_layer
-
-
-class BlockPrograms(Protocol):
-    """A bundle's block programs, each of which can be run by itself. Values are the runtime's own."""
-
-    manifest: Manifest
-
-    def value(self, array: np.ndarray) -> Any:
-        """The array as the runtime takes it, in place where it can."""
-        ...
-
-    def new_outputs(self, program: str, free: int = 1) -> dict[str, Any]:
-        """Buffers for what a program returns, by name; `free`: the size of dimensions that it leaves open."""
-        ...
-
-    def run(self, name: str, feeds: Mapping[str, Any], outputs: Mapping[str, Any], layer: int | None = None) -> None:
-        """Runs a program on a layer's weights; its results go into `outputs`."""
-        ...
-
-
-class BlockProgramRunner(StepRunner, Protocol):
-    """What the runner of a target in the form of block programs offers besides."""
-
-    @property
-    def programs(self) -> BlockPrograms: ...
 
 
 class RunnerModule(Protocol):

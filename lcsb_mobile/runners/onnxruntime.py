@@ -1,185 +1,118 @@
-"""Steps on stock ONNX Runtime: the block programs of target `onnxruntime` and a loop over the layers.
-
-Every large result goes into a buffer of this runner's: what the runtime allocates is the working set of one program. Imports no torch.
+"""Steps on stock ONNX Runtime: the block programs of target `onnxruntime`, a session each; weights are fed in place from the mapped
+`weights.bin`. Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+import re
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.batch import Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.programs import KEPT, UPDATE, Role
-from lcsb_mobile.bundle.schedule import Subset
-from lcsb_mobile.config import AdamWConfig
-from lcsb_mobile.runners.crossing import CrossingGradients
-from lcsb_mobile.runners.onnxruntime_blocks import TARGET, OnnxRuntimePrograms, StepValues, import_runtime
-from lcsb_mobile.runners.onnxruntime_decoder import OnnxRuntimeDecoder
-from lcsb_mobile.runners.onnxruntime_program import Values
-from lcsb_mobile.training.optimizer import LayerUpdate
+from lcsb_mobile.errors import MissingDependencyError, RunFailure, RuntimeVersionError
+from lcsb_mobile.installing import how_to_install
+from lcsb_mobile.io.bounded import one_line, refused_as
+from lcsb_mobile.runners.block_programs import Values, check_target, layer_weights
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
 
-__all__ = ["OnnxRuntimeRunner", "import_runtime", "make_runner"]
-
-
-def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> OnnxRuntimeRunner:
-    return OnnxRuntimeRunner(bundle, threads, keep, between_layers)
+TARGET = "onnxruntime"
+OLDEST_RUNTIME = "1.18"  # the first with operator set 21 and IR version 10, in which all programs are written
 
 
-class OnnxRuntimeRunner:
-    """A StepRunner over block programs.
+def import_runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(f"target {TARGET} needs onnxruntime 1.19 or newer ({error}); {how_to_install(TARGET)}") from error
+    return onnxruntime
 
-    `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them.
-    `between_layers` is called before each layer of a step: it may wait, to pause, or raise, to cancel; then nothing has changed.
-    `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which `end_profiling` completes.
-    """
+
+def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> BlockRunner:
+    return BlockRunner(bundle, OnnxRuntime(bundle, threads), keep, between_layers)
+
+
+class OnnxRuntime:
+    """A Runtime. `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which `end_profiling` completes."""
 
     name = TARGET
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        threads: int | None = None,
-        keep: int = 0,
-        between_layers: Callable[[], None] = lambda: None,
-        profile: Path | None = None,
-    ) -> None:
-        self.programs = OnnxRuntimePrograms(bundle, threads, between_layers, profile)
-        self.version = str(self.programs.ort.__version__)
-        self.manifest, self.layers = bundle.manifest, self.programs.layers
-        self.keep = min(keep, self.layers)
-        self.clock = self.programs.clock
-        self._saved: list[Any] = []  # OrtValues [T, D]: as many layers' inputs as a step has needed at once
-        self._kept: dict[int, dict[str, Any]] = {}  # layer -> what its forward kept
-        self._gradients: dict[int, list[Float32Array]] = {}  # size -> as many as a step has needed at once
-        self._updated: dict[int, dict[str, Float32Array]] = {}  # size -> what `adamw` returns
-        self._layout = bundle.manifest.adapter
-        self._g = self.programs.new(self.programs.hidden)
+    def __init__(self, bundle: Bundle, threads: int | None = None, profile: Path | None = None) -> None:
+        check_target(bundle, TARGET)
+        self.ort = import_runtime()
+        self.version = str(self.ort.__version__)
+        self._bundle, self._threads, self._profile = bundle, threads, profile
+        self._programs: dict[str, Program] = {}
 
-    # The step
+    def run(self, program: str, feeds: Values, outputs: Values, layer: int | None) -> None:
+        if program not in self._programs:
+            self._programs[program] = Program(self.ort, self._bundle, program, self._threads, self._profile)
+        self._programs[program].run(feeds, outputs, layer)
 
-    def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
-        subset.check(self.layers)
-        propagate = [layer for layer in subset.propagate if layer >= subset.train[0]]
-        saved = dict(zip(propagate, self._saved_buffers(len(propagate))))
-        kept = {layer: self._kept_buffers(layer) for layer in propagate if layer >= self.layers - self.keep}
-        h, tables = self.programs.embed(batch, saved.get(0))
-        values, vectors = StepValues(tables), self._layout.vectors(adapter)
-        loss = self._head(self._forward(h, values, vectors, saved, kept), batch)
-        gradients = self._gradient_buffers(subset.train, propagate)
-        crossing, g = CrossingGradients(self.manifest, propagate), self._g
-        for turn, layer in enumerate(reversed(propagate)):
-            arrays = {"adapter": vectors[layer], **crossing.given(layer)}
-            results = {"d_adapter": gradients[layer], **crossing.taken(layer)}
-            feeds = {"h": saved[layer], "g": g, **self.programs.values(arrays), **kept.get(layer, {})}
-            outputs = {"g_next": self.programs.turns[turn % 2], **self.programs.values(results)}
-            self.programs.enter(layer - 1)
-            with self.clock("backward"):
-                self.programs.run_layer("backward_kept" if layer in kept else "backward", layer, values, feeds, outputs)
-            crossing.add(layer)
-            g = outputs["g_next"]
-        return StepResult(loss, {layer: gradients[layer] for layer in subset.train})
+    def end_profiling(self) -> None:
+        """Writes the profiles that `profile` asked for."""
+        for program in self._programs.values():
+            program.end_profiling()
 
-    def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
-        h = self._forward_alone(batch, adapter)
-        loss = self.programs.new(())
-        with self.clock("head"):
-            self.programs.run("head_eval", {"h": h, "labels": self.programs.value(batch.labels)}, {"loss": loss})
-        return float(loss.numpy())
 
-    def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        return self.programs.logits(self._forward_alone(batch, adapter).numpy()[position : position + 1])
+class Program:
+    """One program: its weights by layer, and its session, or a session a layer where the weights are its constants."""
 
-    def decoder(self, adapter: Float32Array) -> OnnxRuntimeDecoder:
-        return OnnxRuntimeDecoder(self.programs, adapter)
+    def __init__(self, ort: Any, bundle: Bundle, name: str, threads: int | None, profile: Path | None = None) -> None:
+        self._ort, self._bundle, self._name, self._threads, self._profile = ort, bundle, name, threads, profile
+        self._graph = bundle.manifest.graphs[name]
+        self._feeds, self._constants = (
+            {layer: ort_values(ort, weights) for layer, weights in layer_weights(bundle, tensors).items()}
+            for tensors in (self._graph.inputs, self._graph.initializers)
+        )
+        self._sessions: dict[int | None, Any] = {}
+        self._session(next(iter(self._constants)))
 
-    def update_layer(
-        self,
-        theta: Float32Array,
-        m: Float32Array,
-        v: Float32Array,
-        gradient: Float32Array | None,
-        scalars: LayerUpdate,
-        config: AdamWConfig,
-    ) -> None:
-        """`optimizer.update_layer` by the program `adamw`, which has the manifest's constants."""
-        state = {"parameters": theta, "first_moment": m, "second_moment": v}
-        feeds = state | {"gradient": self._zeros[: theta.size] if gradient is None else gradient, **vars(scalars)}
-        updated = self._update_buffers(theta.size)
-        with self.clock("optimizer"):
-            self.programs.run(UPDATE, self.programs.values({n: np.asarray(x) for n, x in feeds.items()}), self.programs.values(updated))
-            for name, x in state.items():
-                np.copyto(x, updated[f"{name}_next"])
+    def run(self, feeds: Values, outputs: Values, layer: int | None) -> None:
+        session = self._session(layer)
+        with refused_as(RunFailure, f"{self._graph.file}: onnxruntime {self._ort.__version__} cannot run it"):
+            binding = session.io_binding()
+            for name, x in {**ort_values(self._ort, feeds), **self._feeds[layer if layer in self._feeds else None]}.items():
+                binding.bind_ortvalue_input(name, x)
+            for name, x in ort_values(self._ort, outputs).items():
+                binding.bind_ortvalue_output(name, x)
+            session.run_with_iobinding(binding)
 
-    def _forward_alone(self, batch: Batch, adapter: Float32Array) -> Any:
-        h, tables = self.programs.embed(batch)
-        return self._forward(h, StepValues(tables), self._layout.vectors(adapter))
+    def end_profiling(self) -> None:
+        for session in self._sessions.values():
+            session.end_profiling()
 
-    def _forward(
-        self,
-        h: Any,
-        values: StepValues,
-        vectors: Sequence[Float32Array],
-        saved: Mapping[int, Any] = MappingProxyType({}),
-        kept: Mapping[int, Values] = MappingProxyType({}),
-    ) -> Any:
-        """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it."""
-        for layer, vector in enumerate(vectors):
-            role: Role = "forward_keep" if layer in kept else "forward"
-            h = self.programs.forward_layer(role, layer, h, values, vector, kept.get(layer, {}), saved.get(layer + 1))
-        return h
+    def _session(self, layer: int | None) -> Any:
+        number = layer if layer in self._constants else None
+        if number not in self._sessions:
+            options = session_options(self._ort, self._bundle.manifest.runtime, self._threads)
+            if self._profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(self._profile / f"{self._name}.{number or 0}")
+            if constants := self._constants[number]:
+                options.add_external_initializers(list(constants), list(constants.values()))
+            path = program_path(self._bundle, self._name, [x.name for x in self._graph.initializers])
+            try:
+                session = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # the runtime's exceptions share no class of their own
+                raise _load_error(self._ort, path, error) from error
+            check_signature(session, self._graph, path)
+            self._sessions[number] = session
+        return self._sessions[number]
 
-    def _head(self, h: Any, batch: Batch) -> float:
-        """The loss; its gradient goes to `self._g`."""
-        loss = self.programs.new(())
-        self.programs.between_layers()
-        with self.clock("head"):
-            self.programs.run("head", {"h": h, "labels": self.programs.value(batch.labels)}, {"loss": loss, "g": self._g})
-        return float(loss.numpy())
 
-    # Buffers
+def ort_values(ort: Any, arrays: Values) -> dict[str, Any]:
+    """OrtValues over the arrays' own memory."""
+    return {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
-    def _saved_buffers(self, count: int) -> list[Any]:
-        self._saved += [self.programs.new(self.programs.hidden) for _ in range(count - len(self._saved))]
-        return self._saved[:count]
 
-    def _gradient_buffers(self, train: Sequence[int], propagate: Sequence[int]) -> dict[int, Float32Array]:
-        """For each layer that runs backward. One that is not trained writes where a trained one of its size below it will write later."""
-        sizes = self._layout.sizes
-        shared = {
-            layer: next((t for t in train if t < layer and sizes[t] == sizes[layer]), None) for layer in propagate if layer not in train
-        }
-        own = [*train, *{sizes[layer]: layer for layer, below in shared.items() if below is None}.values()]
-        used = Counter[int]()
-        buffers: dict[int, Float32Array] = {}
-        for layer in own:
-            size = sizes[layer]
-            pool = self._gradients.setdefault(size, [])
-            if used[size] == len(pool):
-                pool.append(np.empty(size, np.float32))
-            buffers[layer] = pool[used[size]]
-            used[size] += 1
-        unread = {sizes[layer]: buffers[layer] for layer in own if layer not in train}
-        return buffers | {layer: unread[sizes[layer]] if below is None else buffers[below] for layer, below in shared.items()}
-
-    def _kept_buffers(self, layer: int) -> dict[str, Any]:
-        if layer not in self._kept:
-            outputs = self.programs.outputs(self.programs.program(layer, "forward_keep")).values()
-            self._kept[layer] = {x.name: self.programs.new(x.shape, x.dtype) for x in outputs if x.name.startswith(KEPT)}
-        return self._kept[layer]
-
-    def _update_buffers(self, size: int) -> dict[str, Float32Array]:
-        if size not in self._updated:
-            self._updated[size] = {x.name: np.empty(size, np.float32) for x in self.manifest.graphs[UPDATE].outputs}
-        return self._updated[size]
-
-    @cached_property
-    def _zeros(self) -> Float32Array:
-        return np.zeros(max(self._layout.sizes), np.float32)
+def _load_error(ort: Any, path: Path, error: Exception) -> RuntimeVersionError:
+    """Names the operator that the runtime lacks, where that is the reason."""
+    text = str(error)
+    missing = re.search(r"Could not find an implementation for (\w+)|([\w.:]+)\([-\d]+\) is not a registered function/op", text)
+    version = re.search(r"Unsupported model IR version: \d+|ONNX Runtime only \*guarantees\* support .*?opset \d+", text)
+    what = f"it has no operator {missing[1] or missing[2]}" if missing else version[0] if version else one_line(text)
+    return RuntimeVersionError(
+        f"{path}: onnxruntime {ort.__version__} cannot load it: {what}; expected onnxruntime {OLDEST_RUNTIME} or newer, with all of its "
+        "operators (a reduced build lacks some)"
+    )

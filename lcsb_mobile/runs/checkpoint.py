@@ -37,9 +37,9 @@ DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
 
 
 class RunIdentity(Record, frozen=True):
-    """What decides a run's result, the runtime and its threads aside. `bundle`: SHA-256 of its manifest, which states those of all its
-    files; `data`, `evaluation_data`, `initial_adapter` (None: the bundle's): of the files' bytes. `hold_out`: the share of the examples
-    that is evaluated instead, where there is no evaluation data. `seed`: of the data's order."""
+    """What decides a run's result, the runtime and its threads aside. `bundle`: its identity (`Manifest.identity`), or the SHA-256 of its
+    manifest where it has none; `data`, `evaluation_data`, `initial_adapter` (None: the bundle's): of the files' bytes. `hold_out`: the
+    share of the examples that is evaluated instead, where there is no evaluation data. `seed`: of the data's order."""
 
     bundle: str
     data: str

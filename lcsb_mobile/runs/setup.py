@@ -160,7 +160,7 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
     observer.data(examples.report, len(held_out))
     evaluation = list(itertools.islice(pack(held_out, manifest.seq_len, bundle.tokenizer.pad_id), EVALUATION_SEQUENCES))
     identity = RunIdentity(
-        bundle=sha256(options.bundle / MANIFEST_FILE),
+        bundle=manifest.identity or sha256(options.bundle / MANIFEST_FILE),
         data=examples.sha256,
         evaluation_data=held_out.sha256 if options.evaluation_data is not None else None,
         hold_out=options.hold_out,

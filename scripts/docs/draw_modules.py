@@ -22,7 +22,16 @@ FLOW = (
     *("errors", "config", "arrays", "formatting", "installing", "targets"),
     *("measuring", "io", "text", "bundle", "data", "training", "runners", "generation", "planning", "runs", "adapters", "report"),
     *("devices", "tiny", "bench"),
-    *("export/models", "export/checkpoints", "export/weights", "export/graphs", "export/reference", "export/onnx", "export"),
+    *(
+        "export/models",
+        "export/checkpoints",
+        "export/weights",
+        "export/graphs",
+        "export/reference",
+        "export/onnx",
+        "export/executorch",
+        "export",
+    ),
     *("api", "cli", "__main__"),
 )
 API = "api"  # lcsb_mobile/__init__.py, which offers functions of all folders

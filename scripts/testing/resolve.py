@@ -32,7 +32,7 @@ class Case:
     lacks: str = ""
 
 
-EVERYTHING, DEVICE, TRAINING = ("export", "onnxruntime", "gguf"), ("onnxruntime",), ("onnxruntime-training",)
+EVERYTHING, DEVICE, TRAINING = ("export", "onnxruntime", "executorch", "gguf"), ("onnxruntime",), ("onnxruntime-training",)
 CASES = (
     *(Case(platform, python, EVERYTHING, "torch") for platform in (LINUX, ARM_LINUX, MAC) for python in ("3.10", "3.14")),
     Case(LINUX, "3.12", EVERYTHING, "transformers"),

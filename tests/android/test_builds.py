@@ -27,6 +27,7 @@ MAVEN_ALONE = {
     "org.jetbrains.kotlin:kotlin-stdlib",  # Gradle's Kotlin plugin adds it
     "org.robolectric:android-all",  # AGP compiles against the SDK's android.jar
     "lcsbmobile:shim",  # stands for androidx.test, which Google's repository has
+    "lcsbmobile:executorch",  # Gradle's core compiles the same sources as a source set
 }
 # What Gradle alone needs: the tests on a device.
 GRADLE_ALONE = {"androidx.test:runner"}
@@ -90,6 +91,22 @@ def test_dependencies_agree(module: str) -> None:
         gradle = gradle - {"lcsbmobile:core-android"} | set[str]().union(*gradle_dependencies("core-android").values())
     maven = maven_dependencies(module) - MAVEN_ALONE
     assert {ON_ANDROID.get(name, name) for name in maven} == {ON_ANDROID.get(name, name) for name in gradle}
+
+
+def test_what_stands_for_executorch_is_in_no_app() -> None:
+    """The app looks for its classes to say whether it has the library."""
+    scopes = {
+        module: node.findtext(f"{MAVEN}scope")
+        for module in ("core", "app", "cli")
+        for node in pom(module).iter(f"{MAVEN}dependency")
+        if node.findtext(f"{MAVEN}artifactId") == "executorch"
+    }
+    assert scopes == {"core": "provided"}
+    script = (DEMO / "core/build.gradle.kts").read_text()
+    assert '"../executorch/src/main/java"' in script and re.findall(r"(\w+)\(executorch\.output\)", script) == [
+        "compileOnly",
+        "testImplementation",
+    ]
 
 
 def test_the_apk_takes_the_runtime_of_android_and_core_neither() -> None:

@@ -31,7 +31,8 @@ from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError, RunFailure
 from lcsb_mobile.measuring import memory_watch
 from lcsb_mobile.planning.cost import step_cost
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 
 SUBSETS, ROUNDS = 3, 2
 
@@ -149,9 +150,9 @@ def test_the_products_are_those_of_a_full_step(bundle: Path) -> None:
 def test_a_profile_finds_every_decompression(bundle: Path, tmp_path: Path) -> None:
     """By name, those in the head's loop too: what the profile does not show would pass for arithmetic."""
     opened = Bundle.open(bundle)
-    runner = OnnxRuntimeRunner(opened, threads=1, keep=1, profile=tmp_path)
-    runner.step(Subset((0, 1, 2), (0, 1, 2)), random_batch(opened.manifest), opened.initial_adapter())
-    runner.programs.end_profiling()
+    runtime = OnnxRuntime(opened, 1, tmp_path)
+    BlockRunner(opened, runtime, keep=1).step(Subset((0, 1, 2), (0, 1, 2)), random_batch(opened.manifest), opened.initial_adapter())
+    runtime.end_profiling()
     profiles = {path.name.partition(".")[0]: read_profile(path) for path in tmp_path.iterdir()}
     assert set(profiles) == {"embed", "block_forward", "block_forward_keep", "head", "block_backward", "block_backward_kept"}
     for name, events in profiles.items():

@@ -12,6 +12,7 @@ from helpers.onnxruntime_bundles import MakeExported
 from helpers.runners import TOLERANCE
 from helpers.tiny_models import ARCHITECTURES, WITH_BITS, assert_steps_equal, packed_batch, subset
 
+from lcsb_mobile.bundle.weights import TAIL
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 pytestmark = [pytest.mark.training_api, pytest.mark.usefixtures("small_chunks")]
@@ -45,7 +46,7 @@ def test_weights_file(training_programs: MakeExported, name: str) -> None:
     """The table covers the file but for padding; a block's matrices take half a byte and a float16 to 8 weights."""
     case = training_programs(name)
     table = case.model.table
-    assert (case.bundle.path / "weights.bin").stat().st_size == table[-1].offset + table[-1].nbytes
+    assert (case.bundle.path / "weights.bin").stat().st_size == table[-1].offset + table[-1].nbytes + TAIL
     for before, after in pairwise(table):
         assert 0 <= after.offset - before.offset - before.nbytes < 4096
     for packed, scale in pairwise(table):

@@ -19,6 +19,7 @@ from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export import to_onnxruntime, to_onnxruntime_training
+from lcsb_mobile.export.executorch import modules
 from lcsb_mobile.export.graphs import head
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs
 from lcsb_mobile.export.graphs.head import capture_final_norm
@@ -50,7 +51,7 @@ MakeExported = Callable[..., Exported]  # as the fixtures `programs` and `traini
 def small_head_chunks() -> Iterator[None]:
     """Chunks of the head so small that the tiny vocabulary has several."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (head, step_graph):
+        for module in (head, step_graph, modules):
             patch.setattr(module, "head_rows", lambda hidden_size: CHUNK_ROWS)
         yield
 

@@ -139,7 +139,7 @@ def test_only_target_onnxruntime_keeps(manifest: Manifest) -> None:
         plan_run(training, training.schedule, BASE, None, 1)
     with pytest.raises(OptionError, match="keep: expected 0 or more layers, found -1"):
         plan_run(manifest, manifest.schedule, BASE, None, -1)
-    with pytest.raises(OptionError, match="onnxruntime and onnxruntime-training, found coreml"):
+    with pytest.raises(OptionError, match="onnxruntime, executorch, onnxruntime-training, found coreml"):
         plan_run(msgspec.structs.replace(manifest, target="coreml"), manifest.schedule, BASE, None, None)
 
 

@@ -20,7 +20,8 @@ from lcsb_mobile.bundle.schedule import Method, Subset
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 from lcsb_mobile.training.optimizer import AdamW, LayerUpdate, update_layer
 
 # ONNX Runtime 1.19.2 rounds `Sqrt` wrongly by a bit or two, on x86-64 at least; 1.24.2 and 1.32.0 do not.
@@ -47,8 +48,8 @@ KEPT_TOLERANCE = {"llama": 1.5e-3, "qwen2": 1.5e-3, "qwen3": 2e-3, "gemma3_text"
 KEPT_LOSS_TOLERANCE = {"llama": 4e-5, "qwen2": 4e-5, "qwen3": 5e-4, "gemma3_text": 1e-3}
 
 
-def open_runner(case: Exported, keep: int = 0) -> OnnxRuntimeRunner:
-    return OnnxRuntimeRunner(case.bundle, threads=1, keep=keep)
+def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
+    return BlockRunner(case.bundle, OnnxRuntime(case.bundle, 1), keep)
 
 
 def reference(case: Exported, step: Subset, seed: int) -> StepResult:
@@ -239,4 +240,4 @@ def test_bundle_of_another_target_is_refused(programs: MakeExported) -> None:
     bundle = programs("llama", tile=TILE).bundle
     other = type(bundle)(bundle.path, msgspec.structs.replace(bundle.manifest, target="onnxruntime-training"))
     with pytest.raises(BundleError, match="expected a bundle of target onnxruntime, found onnxruntime-training"):
-        OnnxRuntimeRunner(other)
+        OnnxRuntime(other)

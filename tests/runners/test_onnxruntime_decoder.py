@@ -8,17 +8,18 @@ from helpers.captured import TILE
 from helpers.onnxruntime_bundles import Exported, MakeExported
 from helpers.tiny_models import ARCHITECTURES, SEQ_LEN, packed_batch, subset
 
+from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.decoding import whole_sequence
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 
 IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]
 
 
-def open_runner(case: Exported) -> OnnxRuntimeRunner:
-    return OnnxRuntimeRunner(case.bundle, threads=1)
+def open_runner(case: Exported) -> BlockRunner:
+    return BlockRunner(case.bundle, OnnxRuntime(case.bundle, 1))
 
 
-def whole(runner: OnnxRuntimeRunner, adapter: np.ndarray, ids: list[int] = IDS) -> list[np.ndarray]:
+def whole(runner: BlockRunner, adapter: np.ndarray, ids: list[int] = IDS) -> list[np.ndarray]:
     """Logits after each token by passes over the whole sequence."""
     return [runner.next_logits(whole_sequence(ids, SEQ_LEN), position, adapter) for position in range(SEQ_LEN)]
 

@@ -17,16 +17,17 @@ from helpers.tiny_models import ARCHITECTURES, packed_batch, subset
 from lcsb_mobile.bundle.batch import StepResult
 from lcsb_mobile.bundle.manifest import Arena
 from lcsb_mobile.errors import BundleError, RuntimeVersionError
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
-from lcsb_mobile.runners.onnxruntime_program import layer_weights
+from lcsb_mobile.runners.block_programs import layer_weights
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.onnxruntime import OnnxRuntime, ort_values
 from lcsb_mobile.runners.sessions import session_options
 from lcsb_mobile.training.optimizer import AdamW
 
 STEPS = [subset([0, 1, 2]), subset([1]), subset([0], [1]), subset([2]), subset([0, 2]), subset([1], [2])]
 
 
-def open_runner(case: Exported, keep: int = 0) -> OnnxRuntimeRunner:
-    return OnnxRuntimeRunner(case.bundle, threads=1, keep=keep)
+def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
+    return BlockRunner(case.bundle, OnnxRuntime(case.bundle, 1), keep)
 
 
 def copied(result: StepResult) -> StepResult:
@@ -144,24 +145,24 @@ def test_weights_are_fed_in_place(programs: MakeExported, name: str) -> None:
     base = bundle.weights[first.name].ctypes.data - first.offset
     seen = set()
     for graph in bundle.manifest.graphs.values():
-        for layer, feeds in layer_weights(onnxruntime, bundle, graph.inputs).items():
+        for layer, feeds in layer_weights(bundle, graph.inputs).items():
             described = {x.name: x for x in graph.inputs if x.weight is not None}
             assert feeds.keys() == described.keys()
             for name_of_input, fed in feeds.items():
                 tensor = table[described[name_of_input].weight]
                 size = tensor.nbytes // (tensor.shape[0] if tensor.per_layer else 1)
                 assert tensor.per_layer == (layer is not None)
-                assert fed.data_ptr() == base + tensor.offset + (0 if layer is None else bundle.manifest.layers[layer].number * size)
-                assert tuple(fed.shape()) == described[name_of_input].shape
+                assert fed.ctypes.data == base + tensor.offset + (0 if layer is None else bundle.manifest.layers[layer].number * size)
+                assert fed.shape == described[name_of_input].shape
                 seen.add((tensor.name, layer))
     layers = case.model.config.num_hidden_layers
     assert seen >= {(t.name, layer) for t in case.model.table if t.per_layer for layer in range(layers)}
 
 
-def test_inputs_are_fed_in_place(programs: MakeExported) -> None:
+def test_inputs_are_fed_in_place() -> None:
     """Adapter, labels and buffers: an OrtValue over an array is the array."""
     array = np.zeros((3, 4), np.float32)
-    assert open_runner(programs("llama", tile=TILE)).programs.value(array).data_ptr() == array.ctypes.data
+    assert ort_values(onnxruntime, {"a": array})["a"].data_ptr() == array.ctypes.data
 
 
 class Runtime:
@@ -225,7 +226,7 @@ def test_a_broken_program_is_named(programs: MakeExported, tmp_path: Path) -> No
     ):
         (tmp_path / "embed.onnx").write_bytes(content)
         with pytest.raises(error, match=rf"embed\.onnx: {reason}"):
-            OnnxRuntimeRunner(bundle, threads=1).evaluate(packed_batch(), case.adapter)
+            BlockRunner(bundle, OnnxRuntime(bundle, 1)).evaluate(packed_batch(), case.adapter)
 
 
 def test_the_head_computes_counted_positions_alone(programs: MakeExported, tmp_path: Path) -> None:

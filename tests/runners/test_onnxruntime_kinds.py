@@ -25,8 +25,9 @@ from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
-from lcsb_mobile.runners.onnxruntime_program import layer_weights
+from lcsb_mobile.runners.block_programs import layer_weights
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 from lcsb_mobile.training.optimizer import AdamW
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnxruntime_step.py"
@@ -47,13 +48,13 @@ def crossing(random_crossing_bundle: RandomBundle) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def runners(crossing: Bundle) -> dict[int, OnnxRuntimeRunner]:
+def runners(crossing: Bundle) -> dict[int, BlockRunner]:
     """By how many layers they keep."""
     return {keep: open_runner(crossing, keep) for keep in (0, 1, 4, LAYERS)}
 
 
-def open_runner(bundle: Bundle, keep: int = 0) -> OnnxRuntimeRunner:
-    return OnnxRuntimeRunner(bundle, threads=1, keep=keep)
+def open_runner(bundle: Bundle, keep: int = 0) -> BlockRunner:
+    return BlockRunner(bundle, OnnxRuntime(bundle, 1), keep)
 
 
 def batch_of(seed: int) -> Batch:
@@ -80,7 +81,7 @@ def any_subset() -> st.SearchStrategy[Subset]:
     return st.builds(subset, numbers.filter(bool).map(sorted), numbers.map(sorted))
 
 
-def test_any_subset_equals_autograd_of_the_whole_model(crossing: Bundle, runners: dict[int, OnnxRuntimeRunner]) -> None:
+def test_any_subset_equals_autograd_of_the_whole_model(crossing: Bundle, runners: dict[int, BlockRunner]) -> None:
     """Law 2, one step after another on each runner: givers and takers trained, passed through, and left out."""
     model, layout = model_of(crossing.manifest.model), crossing.manifest.adapter
 
@@ -201,7 +202,7 @@ def test_only_the_programs_of_kinds_that_run_are_loaded(crossing: Bundle, monkey
 def test_weights_are_those_of_the_layers_number_in_its_kind(crossing: Bundle) -> None:
     """Fed in place."""
     for name, graph in crossing.manifest.graphs.items():
-        fed = layer_weights(onnxruntime, crossing, graph.inputs)
+        fed = layer_weights(crossing, graph.inputs)
         kind = name.partition("_")[0]
         layers = [number for number, layer in enumerate(crossing.manifest.layers) if layer.kind == kind]
         assert list(fed) == (layers or [None])
@@ -209,7 +210,7 @@ def test_weights_are_those_of_the_layers_number_in_its_kind(crossing: Bundle) ->
             for x in graph.inputs:
                 if x.weight is not None:
                     stored = crossing.weights[x.weight] if layer is None else crossing.weights[x.weight][number]
-                    assert fed[layer][x.name].data_ptr() == stored.ctypes.data and tuple(fed[layer][x.name].shape()) == stored.shape
+                    assert fed[layer][x.name].ctypes.data == stored.ctypes.data and fed[layer][x.name].shape == stored.shape
 
 
 def test_the_example_gives_the_recorded_steps(crossing: Bundle) -> None:

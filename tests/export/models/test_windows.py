@@ -25,7 +25,8 @@ from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.models.layers import MASKED
 from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.reference.eager import EagerRunner
-from lcsb_mobile.runners.onnxruntime import OnnxRuntimeRunner
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 WINDOW = 5
@@ -86,7 +87,7 @@ def test_eager_step(tiny: MakeTiny, expect: Expect, name: str, batch: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_programs(programs: MakeExported, expect: Expect, name: str, batch: str) -> None:
     case = programs(name, tile=TILE)
-    assert_equals_transformers(OnnxRuntimeRunner(case.bundle, threads=1), case.model, name, batch, expect)
+    assert_equals_transformers(BlockRunner(case.bundle, OnnxRuntime(case.bundle, 1)), case.model, name, batch, expect)
 
 
 @pytest.mark.training_api
@@ -104,7 +105,7 @@ def test_generation(programs: MakeExported, name: str) -> None:
     case = programs(name, tile=TILE)
     ids = BATCHES["one example four windows long"].input_ids
     expected = TransformersReference.of(case.model).logits(torch.from_numpy(ids), case.adapter).numpy()
-    decoder = OnnxRuntimeRunner(case.bundle, threads=1).decoder(case.adapter)
+    decoder = BlockRunner(case.bundle, OnnxRuntime(case.bundle, 1)).decoder(case.adapter)
     for prompt in (1, WINDOW, WINDOW + 1, 13):
         logits = [decoder.start(ids[:prompt].tolist()), *(decoder.extend(int(token)) for token in ids[prompt:])]
         # float32 on both sides; measured 8e-7 of the largest, Gemma 3e-6 (tests/runners/test_onnxruntime_decoder.py)
@@ -154,14 +155,15 @@ def test_masks(tiny: MakeTiny, lengths: list[int], windows: list[int | None]) ->
     config = msgspec.structs.replace(tiny("qwen3").config, attention_kinds=kinds)
     ids = torch.from_numpy(segment_ids)
     tables = step_tables(config, len(ids))(position_ids=torch.zeros_like(ids), segment_ids=ids)
-    masks = np.stack([tables[f"mask.{name}"].numpy() for name in kinds])
+    masks = np.stack([tables[f"mask.{name}"] for name in kinds])
     assert np.array_equal(masks, slow_masks(windows, segment_ids.tolist()))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_of_the_program(programs: MakeExported, name: str) -> None:
     """What `embed` gives the blocks, for any packing."""
-    runner = OnnxRuntimeRunner(programs(name, tile=TILE).bundle, threads=1)
+    bundle = programs(name, tile=TILE).bundle
+    runner = BlockRunner(bundle, OnnxRuntime(bundle, 1))
     kinds = runner.manifest.model.attention_kinds
     windows = [kind.window for kind in kinds.values()]
 
@@ -172,7 +174,7 @@ def test_masks_of_the_program(programs: MakeExported, name: str) -> None:
         positions = np.concatenate([np.arange(length) for length in (*lengths, SEQ_LEN)])[:SEQ_LEN]
         zeros = np.zeros(SEQ_LEN, np.int64)
         _, tables = runner.programs.embed(Batch(zeros, zeros, positions, segment_ids))
-        masks = np.stack([tables[f"mask.{name}"].numpy() for name in kinds])
+        masks = np.stack([tables[f"mask.{name}"] for name in kinds])
         assert np.array_equal(masks, slow_masks(windows, segment_ids.tolist()))
 
     check()

@@ -18,7 +18,8 @@ import lcsbmobile.core.generate
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.processAnonymousBytes
 import lcsbmobile.core.runs.verify
-import lcsbmobile.core.runtime.OnnxRuntimeRunner
+import lcsbmobile.core.runtime.checkIncluded
+import lcsbmobile.core.runtime.makeRunner
 import lcsbmobile.core.training.planRun
 import lcsbmobile.core.training.stepCost
 import java.io.File
@@ -46,6 +47,7 @@ class Engine(private val scratch: File) {
     fun inspect(directory: File, name: String, progress: (Progress) -> Unit): BundleInfo {
         val bundle = Bundle.open(directory) { done, total -> progress(Progress(Progress.Kind.VERIFYING, name, done, total)) }
         val manifest = bundle.manifest
+        checkIncluded(manifest.target)
         bundle.tokenizer
         bundle.chat
         progress(Progress(Progress.Kind.TESTING, name))
@@ -68,7 +70,7 @@ class Engine(private val scratch: File) {
         val batch = bundle.sampleBatch ?: return null
         val adapter = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
         val subset = manifest.schedule.first()
-        return OnnxRuntimeRunner(bundle, threads()).use { runner ->
+        return makeRunner(bundle, threads()).use { runner ->
             runner.step(subset, batch, adapter)
             val started = System.nanoTime()
             runner.step(subset, batch, adapter)
@@ -80,7 +82,7 @@ class Engine(private val scratch: File) {
     /** Holds this phone to the bundle's golden trace; throws GOLDEN_TRACE. [goOn] may throw to stop. */
     fun check(directory: File, threads: Int, goOn: () -> Unit) {
         val bundle = open(directory)
-        OnnxRuntimeRunner(bundle, threads, betweenLayers = goOn).use { verify(bundle, it, scratch) }
+        makeRunner(bundle, threads, betweenLayers = goOn).use { verify(bundle, it, scratch) }
     }
 
     /** [progress]: bytes read of all; it may throw to stop. */
@@ -136,7 +138,7 @@ class Engine(private val scratch: File) {
         val manifest = bundle.manifest
         val initial = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
         val learned = newest(state, manifest)?.state?.adapter
-        OnnxRuntimeRunner(bundle, threads()).use { runner ->
+        makeRunner(bundle, threads()).use { runner ->
             val texts = listOfNotNull(initial, learned).map { generate(runner, bundle, it, prompt, SamplingConfig()) }
             try {
                 val pieces = texts.map { it.iterator() }

@@ -72,6 +72,7 @@ class Problem private constructor(
             Fault.BUNDLE_OLDER_VERSION -> R.string.fault_bundle_older_version to R.string.fault_bundle_older_version_todo
             Fault.BUNDLE_DAMAGED -> R.string.fault_bundle_damaged to R.string.fault_bundle_damaged_todo
             Fault.GOLDEN_TRACE -> R.string.fault_golden_trace to R.string.fault_golden_trace_todo
+            Fault.RUNTIME_NOT_INCLUDED -> R.string.fault_runtime_not_included to R.string.fault_runtime_not_included_todo
             Fault.RUNTIME_MISSING -> R.string.fault_runtime_missing to R.string.fault_runtime_missing_todo
             Fault.RUNTIME_FAILED -> R.string.fault_runtime_failed to R.string.fault_runtime_failed_todo
             Fault.TOKENIZER_UNSUPPORTED -> R.string.fault_tokenizer_unsupported to R.string.fault_tokenizer_unsupported_todo

@@ -55,6 +55,19 @@ class BadInputTest : AppTest() {
     private fun manifest(directory: File, from: Regex, to: String) =
         File(directory, "manifest.json").run { writeText(readText().replace(from, to)) }
 
+    /** As an export of target executorch is described. */
+    private fun forExecuTorch(directory: File) {
+        val path = File(directory, "manifest.json")
+        val manifest = Json.parseToJsonElement(path.readText()).jsonObject
+        val (graphs, files) = listOf("graphs", "files").map { manifest.getValue(it).jsonObject }
+        val pte = "programs.pte"
+        File(directory, "embed.onnx").renameTo(File(directory, pte))
+        val methods = (graphs - "gemm" - "gemm_backward").mapValues { JsonObject(it.value.jsonObject + ("file" to JsonPrimitive(pte))) }
+        val kept = files.filterKeys { !it.endsWith(".onnx") } + (pte to files.getValue("embed.onnx"))
+        val changes = mapOf("target" to JsonPrimitive("executorch"), "graphs" to JsonObject(methods), "files" to JsonObject(kept))
+        path.writeText(JsonObject(manifest + changes).toString())
+    }
+
     private fun assertStillOnlyTiny() {
         assertEquals(listOf("tiny"), state.bundles.map { it.name })
         assertEquals(setOf("tiny", "tiny.json"), File(app.filesDir, "bundles").list()!!.toSet())
@@ -66,6 +79,12 @@ class BadInputTest : AppTest() {
             "This model was exported for something else than this app.",
             "Dieses Modell wurde nicht für diese App exportiert.",
             Fault.BUNDLE_OTHER_TARGET,
+        )
+        app.bundles.add(changed(::forExecuTorch))
+        assertSaid(
+            "This model is for ExecuTorch, which this app was built without.",
+            "Dieses Modell ist für ExecuTorch, das in dieser App nicht enthalten ist.",
+            Fault.RUNTIME_NOT_INCLUDED,
         )
         assertStillOnlyTiny()
     }

@@ -12,15 +12,15 @@ import lcsbmobile.core.bundle.MANIFEST_BYTES
 import lcsbmobile.core.bundle.MANIFEST_FILE
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.bundle.MappedWeights
-import lcsbmobile.core.bundle.TARGET
+import lcsbmobile.core.bundle.TARGETS
 import lcsbmobile.core.bundle.WEIGHTS_FILE
 import lcsbmobile.core.bundle.checkFiles
 import lcsbmobile.core.bundle.checkManifest
 import lcsbmobile.core.bundle.isInside
+import lcsbmobile.core.bundle.otherTarget
 import lcsbmobile.core.bundle.unreadable
 import lcsbmobile.core.io.ioReason
 import lcsbmobile.core.io.jsonFault
-import lcsbmobile.core.io.oneLine
 import lcsbmobile.core.io.readBounded
 import lcsbmobile.core.io.recordJson
 import lcsbmobile.core.io.sha256
@@ -102,11 +102,7 @@ private fun decode(path: File, text: String): Manifest {
             val message = "$path: format version $version is older than $FORMAT_VERSION; export the bundle again"
             throw LcsbException(Fault.BUNDLE_OLDER_VERSION, message)
         }
-        if (stated.target != TARGET) {
-            val found = oneLine(stated.target, 40)
-            val message = "$path: expected a bundle of target $TARGET, found $found; export one with --target $TARGET"
-            throw LcsbException(Fault.BUNDLE_OTHER_TARGET, message, listOf(found))
-        }
+        if (stated.target !in TARGETS) throw otherTarget("$path", stated.target, TARGETS.keys)
         return recordJson.decodeFromString<Manifest>(text)
     } catch (error: IllegalArgumentException) {
         // kotlinx.serialization's

@@ -15,8 +15,9 @@ import lcsbmobile.core.runs.RunSetup
 import lcsbmobile.core.runs.Running
 import lcsbmobile.core.runs.Session
 import lcsbmobile.core.runs.readData
-import lcsbmobile.core.runtime.OnnxRuntimeRunner
+import lcsbmobile.core.runtime.BlockRunner
 import lcsbmobile.core.runtime.StepRunner
+import lcsbmobile.core.runtime.makeRunner
 import lcsbmobile.core.training.Plan
 import lcsbmobile.core.training.mappedState
 import lcsbmobile.core.training.planRun
@@ -73,8 +74,8 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
         val kept = plan?.keep ?: options.keep ?: 0
         val memory = MemoryWatch(options.memoryBudget)
         lateinit var session: Session
-        lateinit var runner: OnnxRuntimeRunner
-        runner = OnnxRuntimeRunner(bundle, options.threads, kept) {
+        lateinit var runner: BlockRunner
+        runner = makeRunner(bundle, options.threads, kept) {
             control.rest()
             memory.look(session.outcomes.size + 1)
             if (runner.layer < layout.numLayers) observer.layer(runner.layer, runner.backward)

@@ -3,7 +3,6 @@ package lcsbmobile.core.bundle
 import kotlinx.serialization.Serializable
 
 internal const val FORMAT_VERSION = 3L
-internal const val TARGET = "onnxruntime" // the one that runs here
 internal const val MANIFEST_FILE = "manifest.json"
 internal const val WEIGHTS_FILE = "weights.bin"
 internal const val ADAPTER_FILE = "adapter.safetensors"
@@ -75,6 +74,7 @@ public data class Manifest(
     val reconstructionError: Map<String, Double>,
     val tools: Map<String, String>,
     val files: Map<String, FileEntry>,
+    val identity: String? = null,
 ) {
     /** Where each layer's vector lies in the adapter, and each LoRA matrix in it. */
     public val adapter: AdapterLayout by lazy {

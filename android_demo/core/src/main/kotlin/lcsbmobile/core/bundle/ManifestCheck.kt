@@ -15,12 +15,13 @@ import java.io.File
 // What a manifest must hold before anything of its bundle is read, however it came here. Specification: docs/hostile_input.md.
 
 internal const val BUFFER_BYTES = 1L shl 30 // of one tensor that a runner makes a buffer for; a mask [T, T] has them at 16,384 tokens
-private const val PAGE = 4096
+internal const val PAGE = 4096
 private const val MOST_DIMENSIONS = 8
 private const val MOST_WIDTH = 1L shl 24 // of attention: heads times a head's dimension
 private const val MOST_INTEGER = 1L shl 53 // what every reader of JSON has exactly
 internal const val MOST_FAULTS_SOUGHT = 1000
 private const val MOST_KINDS = 64 // of attention, and of layers; a model has one or two
+private val DIGEST = Regex("[0-9a-f]{64}")
 private val KIND = Regex("[a-z][a-z0-9]{0,30}") // no underscore: the first one in a program's name ends its kind
 private val NAME = Regex("[a-z][a-z0-9_]*") // of what a kind reads, takes, gives and remembers
 private const val MOST_PREFIX = 200
@@ -88,6 +89,8 @@ private fun valueFaults(manifest: Manifest, read: JsonElement): Sequence<String>
     for (kind in manifest.model.attentionKinds.values) {
         if (!numbers(kind).all { it > 0 && it <= 1e12 }) yield("model.attention_kinds: expected positive numbers, found $kind")
     }
+    val identity = manifest.identity
+    if (identity != null && !DIGEST.matches(identity)) yield("identity: expected a SHA-256, found ${quoted(identity, 80)}")
     for ((key, value) in manifest.runtime.sessionConfig) {
         if (key !in SESSION_CONFIG || value !in setOf("0", "1")) {
             yield("runtime.session_config: ${quoted(key)} = ${quoted(value, 80)} is none of the entries that an export writes")

@@ -92,11 +92,12 @@ private fun matrix(name: String, stack: List<Long>, rows: Int, columns: Int, bit
 private fun programFaults(manifest: Manifest, known: Map<String, Signature>): Sequence<String> = sequence {
     val graphs = manifest.graphs
     val table = table(manifest)
+    val target = TARGETS.getValue(manifest.target)
     val missing = (known.keys - graphs.keys).sorted()
     if (missing.isNotEmpty()) yield("graphs: ${missing.joinToString()} missing")
     val kinds = manifest.kinds.flatMap { kind -> ROLES.map { program(kind.name, it) to kind.name } }.toMap()
     for ((name, graph) in graphs) {
-        yieldAll((fileFaults(name, graph) + weightsOfProgram(graph, table, kinds[name])).map { "graphs.$name: $it" })
+        yieldAll((fileFaults(target.programFile(name), graph) + weightsOfProgram(graph, table, kinds[name])).map { "graphs.$name: $it" })
         known[name]?.let { signature -> yieldAll(signatureFaults(graph, signature).map { "graphs.$name: $it" }) }
     }
     for (kind in manifest.kinds) {
@@ -107,8 +108,8 @@ private fun programFaults(manifest: Manifest, known: Map<String, Signature>): Se
     }
 }
 
-private fun fileFaults(name: String, graph: Graph): Sequence<String> = sequence {
-    if (graph.file != "$name.onnx") yield("expected the file $name.onnx, found ${quoted(graph.file)}")
+private fun fileFaults(file: String, graph: Graph): Sequence<String> = sequence {
+    if (graph.file != file) yield("expected the file $file, found ${quoted(graph.file)}")
     yieldAll(repeated("inputs", (graph.inputs + graph.initializers).map { it.name }))
     yieldAll(repeated("outputs", graph.outputs.map { it.name }))
 }

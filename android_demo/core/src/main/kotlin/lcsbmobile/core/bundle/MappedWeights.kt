@@ -1,8 +1,11 @@
 package lcsbmobile.core.bundle
 
+import lcsbmobile.core.io.READ_BEYOND
+import lcsbmobile.core.io.directBytes
 import lcsbmobile.core.io.ioReason
 import lcsbmobile.core.io.part
 import lcsbmobile.core.io.quoted
+import java.io.EOFException
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer
@@ -27,20 +30,32 @@ internal class MappedWeights(private val file: File, table: List<WeightTensor>) 
     }
 
     /** Shape of what [bytes] gives. */
-    fun shape(name: String): LongArray = tensors.getValue(name).run { if (perLayer) shape.drop(1) else shape }.toLongArray()
+    fun shape(name: String): List<Long> = tensors.getValue(name).run { if (perLayer) shape.drop(1) else shape }
 
     fun dtype(name: String): String = tensors.getValue(name).dtype
 
     fun isPerLayer(name: String): Boolean = tensors.getValue(name).perLayer
 
+    /** With READ_BEYOND bytes after it: the file's next, or those of its last page. Where there are none it is a copy, which is of a norm's weights. */
     private fun map(tensor: WeightTensor): ByteBuffer {
-        if (tensor.nbytes > Int.MAX_VALUE) throw unreadable("$file: ${quoted(tensor.name)} has ${tensor.nbytes} bytes, more than can be mapped at once")
+        if (tensor.nbytes > Int.MAX_VALUE - READ_BEYOND) {
+            throw unreadable("$file: ${quoted(tensor.name)} has ${tensor.nbytes} bytes, more than can be mapped at once")
+        }
         try {
-            return FileChannel.open(file.toPath(), StandardOpenOption.READ).use {
-                it.map(FileChannel.MapMode.READ_ONLY, tensor.offset, tensor.nbytes).part(0, tensor.nbytes.toInt())
+            return FileChannel.open(file.toPath(), StandardOpenOption.READ).use { channel ->
+                val end = tensor.offset + tensor.nbytes
+                val beyond = minOf(channel.size() - end, READ_BEYOND.toLong())
+                if (beyond < READ_BEYOND && PAGE - end % PAGE !in READ_BEYOND until PAGE) return@use copy(channel, tensor)
+                channel.map(FileChannel.MapMode.READ_ONLY, tensor.offset, tensor.nbytes + beyond).part(0, tensor.nbytes.toInt())
             }
         } catch (error: IOException) {
             throw unreadable("$file: cannot be mapped: ${ioReason(error)}", error)
         }
+    }
+
+    private fun copy(channel: FileChannel, tensor: WeightTensor): ByteBuffer {
+        val copy = directBytes(tensor.nbytes.toInt())
+        while (copy.hasRemaining()) if (channel.read(copy, tensor.offset + copy.position()) < 0) throw EOFException("it ends at ${channel.size()}")
+        return copy.asReadOnlyBuffer().part(0, copy.capacity())
     }
 }

@@ -13,7 +13,8 @@ internal const val ANY = -1L
 internal const val KEPT = "kept." // what the names of the tensors begin with that a forward keeps for the backward
 internal const val PAST = "past_" // and of the state that a program reads while a text is written
 internal const val GRADIENT = "d_" // and of the gradients of what crosses between layers
-internal val FREE = listOf("gemm", "gemm_backward", "adamw") // the programs that have free dimensions
+internal val PRODUCTS = listOf("gemm", "gemm_backward")
+internal val FREE = PRODUCTS + "adamw" // the programs that have free dimensions
 internal val TOKENS = listOf("input_ids", "position_ids", "segment_ids")
 
 // The programs of a kind: KIND_ROLE.
@@ -64,7 +65,8 @@ private fun commonPrograms(manifest: Manifest): Map<String, Signature> {
     val tables = manifest.layers.flatMapTo(HashSet()) { it.reads.values } - "h"
     val moments = listOf("parameters", "first_moment", "second_moment")
     val product = Signature(floats(listOf("a", "b"), ANY, ANY), floats("y", ANY, ANY))
-    return mapOf(
+    val products = if (TARGETS.getValue(manifest.target).measuresProducts) PRODUCTS.associateWith { product } else emptyMap()
+    return products + mapOf(
         "embed" to Signature(integers(t, TOKENS), h, boundOutputs = tables),
         "decode_embed" to Signature(integers(1, listOf("input_ids", "position_ids")), floats("h", 1, d), boundOutputs = tables),
         "head" to Signature(labelled, floats("loss") + floats("g", t, d)),
@@ -72,13 +74,11 @@ private fun commonPrograms(manifest: Manifest): Map<String, Signature> {
         "logits" to Signature(floats("h", 1, d), floats("logits", manifest.model.vocabSize.toLong())),
         "adamw" to
             Signature(floats(moments + "gradient", ANY) + floats(listOf("decay", "rate", "root")), floats(moments.map { "${it}_next" }, ANY)),
-        "gemm" to product,
-        "gemm_backward" to product,
     )
 }
 
 /** The names of the programs that are no kind's. */
-internal val COMMON = listOf("embed", "decode_embed", "head", "head_eval", "logits", "adamw", "gemm", "gemm_backward")
+internal val COMMON = listOf("embed", "decode_embed", "head", "head_eval", "logits", "adamw") + PRODUCTS
 
 private fun signature(manifest: Manifest, kind: Kind, role: String): Signature {
     val hidden = longArrayOf(if (role == DECODE) 1 else manifest.seqLen.toLong(), manifest.model.hiddenSize.toLong())

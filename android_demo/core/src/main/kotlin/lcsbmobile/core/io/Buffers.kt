@@ -8,6 +8,7 @@ import java.nio.ByteOrder
 import java.nio.FloatBuffer
 
 internal const val FLOAT_BYTES = 4
+internal const val READ_BEYOND = 16 // bytes after an input that XNNPACK may read (its XNN_EXTRA_BYTES): they have to be there
 
 // Positions and limits are set through Buffer: the narrower return types of its subclasses are newer than API 26.
 
@@ -36,7 +37,7 @@ private fun place(view: Buffer, start: Int, count: Int) {
  * `android:largeHeap` raises. Throws MEMORY_TOO_SMALL.
  */
 internal fun directBytes(count: Int): ByteBuffer = try {
-    ByteBuffer.allocateDirect(count).order(ByteOrder.nativeOrder())
+    ByteBuffer.allocateDirect(minOf(count.toLong() + READ_BEYOND, Int.MAX_VALUE.toLong()).toInt()).part(0, count)
 } catch (error: OutOfMemoryError) {
     val message = "$count bytes cannot be reserved (${oneLine(error.message ?: "")}); close other apps, or keep fewer layers"
     throw LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(count.toString()), error)

@@ -57,7 +57,7 @@ internal class RunSetup(val options: RunOptions, val bundle: Bundle) {
 
     fun identity(data: RunData) =
         RunIdentity(
-            bundle = bundle.digest,
+            bundle = bundle.manifest.identity ?: bundle.digest,
             data = data.training.sha256,
             evaluationData = data.heldOut.sha256.takeIf { options.evaluationData != null },
             holdOut = options.holdOut,

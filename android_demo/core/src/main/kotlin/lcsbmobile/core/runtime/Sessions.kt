@@ -35,17 +35,9 @@ internal val JAVA_TYPES = mapOf(
     "bool" to OnnxJavaType.BOOL,
 )
 
-/** The runtime, loaded. Throws RUNTIME_MISSING where its native library is not there, or not for this processor. */
-internal fun importRuntime(): OrtEnvironment = orMissing { OrtEnvironment.getEnvironment() }
-
-internal fun <T> orMissing(load: () -> T): T = try {
-    load()
-} catch (error: LinkageError) {
-    // no library, none for the ABI, or its initialisation failed before
-    val what = oneLine("${error.javaClass.simpleName}: ${error.message}")
-    val message = "ONNX Runtime's native library cannot be loaded ($what); install a build with ai.onnxruntime for this processor"
-    throw LcsbException(Fault.RUNTIME_MISSING, message, listOf(System.getProperty("os.arch") ?: ""), error)
-}
+/** The runtime, loaded. Throws RUNTIME_MISSING. */
+internal fun importRuntime(): OrtEnvironment =
+    orMissing("ONNX Runtime", "install a build with ai.onnxruntime for this processor") { OrtEnvironment.getEnvironment() }
 
 /**
  * How each session is made: the manifest's settings, and what suits arenas that cannot be shared, as the Java binding has no call for it: each

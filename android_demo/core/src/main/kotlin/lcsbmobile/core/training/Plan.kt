@@ -5,6 +5,7 @@ import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.AdapterLayout
 import lcsbmobile.core.bundle.BACKWARD
 import lcsbmobile.core.bundle.BACKWARD_KEPT
+import lcsbmobile.core.bundle.EXECUTORCH
 import lcsbmobile.core.bundle.FORWARD
 import lcsbmobile.core.bundle.FORWARD_KEEP
 import lcsbmobile.core.bundle.GraphTensor
@@ -90,16 +91,17 @@ internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, acc
     val programs = programs(manifest, manifest.layers.indices, FORWARD) + // of the evaluation, if nothing else
         programs(manifest, backward.flatMap { it.first }, BACKWARD) +
         programs(manifest, kept, FORWARD_KEEP) + programs(manifest, kept, BACKWARD_KEPT)
-    val working = (programs + listOf("embed", "adamw")).maxOf { manifest.graphs.getValue(it).workingBytes ?: 0 }
+    val used = programs + listOf("embed", "adamw")
+    val working = used.map { manifest.graphs.getValue(it).workingBytes ?: 0 }
     return linkedMapOf(
         "runtime" to RUNTIME_BYTES,
-        "sessions" to programs.sumOf { sessionBytes(manifest, it) },
+        "sessions" to if (manifest.target == EXECUTORCH) methodBytes(manifest, used) else programs.sumOf { sessionBytes(manifest, it) },
         "saved layer inputs" to backward.maxOf { it.first.size + it.second.size } * hiddenBytes(manifest),
         "kept activations" to kept.sumOf { keptBytes(manifest, it) },
         "crossing values" to crossingBytes(manifest),
         "gradients" to gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers" to fixedBuffers(manifest),
-        "working set" to maxOf(headSet(manifest), working),
+        "working set" to if (manifest.target == EXECUTORCH) headSet(manifest) else maxOf(headSet(manifest), working.max()),
     )
 }
 
@@ -151,6 +153,10 @@ private fun sessionBytes(manifest: Manifest, name: String): Long {
     val scales = bytesOf(graph.initializers.filter { it.name.endsWith(".scale") })
     return manifest.layers.count { it.kind == name.substringBefore('_') } * (session + values + 6 * scales)
 }
+
+/** Of target executorch: the Java binding makes an arena for each method, where Python's makes one for all. */
+private fun methodBytes(manifest: Manifest, used: List<String>): Long =
+    (used + listOf("head", "head_eval")).sumOf { manifest.graphs.getValue(it).workingBytes ?: 0 }
 
 /** Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero. */
 private fun fixedBuffers(manifest: Manifest): Long {

@@ -2,12 +2,13 @@ package lcsbmobile.core.training
 
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
+import lcsbmobile.core.io.READ_BEYOND
+import lcsbmobile.core.io.part
 import lcsbmobile.core.io.storing
 import java.io.File
 import java.io.IOException
 import java.nio.Buffer
 import java.nio.ByteBuffer
-import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import java.nio.channels.FileChannel
 import java.nio.file.Files
@@ -33,14 +34,14 @@ internal const val STATE_PREFIX = ".state."
  */
 internal fun mappedState(directory: File, size: Int): AdapterState {
     val bytes = size.toLong() * Float.SIZE_BYTES
-    if (bytes > Int.MAX_VALUE) throw LcsbException(Fault.OPTION, "an adapter of $bytes bytes: expected at most ${Int.MAX_VALUE}")
+    if (bytes > Int.MAX_VALUE - READ_BEYOND) throw LcsbException(Fault.OPTION, "an adapter of $bytes bytes: expected at most ${Int.MAX_VALUE - READ_BEYOND}")
     val file = File(directory, "$STATE_PREFIX${UUID.randomUUID().toString().take(8)}")
     return storing(directory) {
         Files.createDirectories(directory.toPath())
         FileChannel.open(file.toPath(), CREATE_NEW, READ, WRITE, DELETE_ON_CLOSE).use { channel ->
-            reserve(channel, 3 * bytes)
+            reserve(channel, 3 * bytes + READ_BEYOND)
             val (adapter, first, second) = List(3) {
-                channel.map(FileChannel.MapMode.READ_WRITE, it * bytes, bytes).order(ByteOrder.nativeOrder()).asFloatBuffer()
+                channel.map(FileChannel.MapMode.READ_WRITE, it * bytes, bytes + READ_BEYOND).part(0, bytes.toInt()).asFloatBuffer()
             }
             AdapterState(adapter, first, second)
         }

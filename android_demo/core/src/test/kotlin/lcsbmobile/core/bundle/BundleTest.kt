@@ -215,6 +215,22 @@ class BundleTest {
         assertArrayEquals(initialAdapter(openBundle("llama")).toArray(), into.toArray(), 0f)
     }
 
+    // Weights
+
+    @Test
+    fun `weights have room after them, at the file's end too`() = inScratch { scratch ->
+        for (size in listOf(2 * PAGE + 4, 2 * PAGE + PAGE - 4, 3 * PAGE)) {
+            val content = ByteArray(size) { (it % 251).toByte() }
+            val file = File(scratch, "$size").apply { writeBytes(content) }
+            val table = listOf(WeightTensor("a", "uint8", listOf(PAGE.toLong()), 0), WeightTensor("b", "uint8", listOf(size - 2L * PAGE), 2L * PAGE))
+            for ((tensor, weights) in table.map { it to MappedWeights(file, table).bytes(it.name, 0) }) {
+                assertTrue(weights.isDirect && weights.isReadOnly && weights.capacity().toLong() == tensor.nbytes)
+                val found = ByteArray(weights.capacity()).also { weights.duplicate().get(it) }
+                assertArrayEquals(content.copyOfRange(tensor.offset.toInt(), (tensor.offset + tensor.nbytes).toInt()), found)
+            }
+        }
+    }
+
     // Programs
 
     /** A graph whose tensor has its data elsewhere. Protobuf merges a field that stands twice, so a program of its own is written. */

@@ -209,7 +209,7 @@ class ManifestCheckTest {
             assertTrue(message, "format version $version is older than 3; export the bundle again" in message)
         }
         val other = manifest.put("target", "\"coreml\"").toString()
-        assertTrue("expected a bundle of target onnxruntime, found coreml" in refused(other, Fault.BUNDLE_OTHER_TARGET))
+        assertTrue("expected a bundle of target onnxruntime or executorch, found coreml" in refused(other, Fault.BUNDLE_OTHER_TARGET))
     }
 
     @Test

@@ -188,7 +188,7 @@ class OnnxRuntimeRunnerTest {
     fun `a runtime that cannot be loaded`() {
         val missing = listOf(UnsatisfiedLinkError("no onnxruntime4j_jni\nin path"), NoClassDefFoundError("ai/onnxruntime/OnnxRuntime"))
         for (error in missing + ExceptionInInitializerError("x")) {
-            val message = refusal(Fault.RUNTIME_MISSING) { orMissing { throw error } }
+            val message = refusal(Fault.RUNTIME_MISSING) { orMissing("ONNX Runtime", "x") { throw error } }
             assertTrue(message, message.startsWith("ONNX Runtime's native library cannot be loaded (${error.javaClass.simpleName}: "))
         }
     }

@@ -8,7 +8,7 @@ import org.junit.Assert.assertTrue
 import org.junit.Test
 
 /** Generation with a state: at every position the logits of the whole sequence, whatever was prefilled and whatever came before. */
-class OnnxRuntimeDecoderTest {
+class BlockDecoderTest {
     /**
      * One row's products and T rows' sum in another order: 8e-7 to 3.8e-6 of the largest were measured. Of Qwen3.5 1.9e-5: the delta rule goes
      * token by token here, there by chunks, and the norm after it divides by what may be near zero.

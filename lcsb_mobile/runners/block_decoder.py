@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.programs import PAST
+from lcsb_mobile.runners.block_programs import BlockPrograms, StepValues
 from lcsb_mobile.runners.decoding import whole_sequence
-from lcsb_mobile.runners.onnxruntime_blocks import OnnxRuntimePrograms, StepValues
 
 
-class OnnxRuntimeDecoder:
+class BlockDecoder:
     """A Decoder. A layer's state is its kind's: keys and values with a place for each of the bundle's T positions, or what each token
     replaces as a whole."""
 
-    def __init__(self, programs: OnnxRuntimePrograms, adapter: Float32Array) -> None:
+    def __init__(self, programs: BlockPrograms, adapter: Float32Array) -> None:
         self._programs, self._vectors = programs, programs.manifest.adapter.vectors(adapter)
         self._kinds = programs.manifest.kinds_of_layers()
         self._state = [{state.name: np.zeros(state.shape, np.float32) for state in kind.state} for kind in self._kinds]
@@ -33,23 +32,23 @@ class OnnxRuntimeDecoder:
         h, tables = programs.embed(whole_sequence(ids, programs.manifest.seq_len))
         step = StepValues(tables)
         for layer, vector in enumerate(self._vectors):
-            h = programs.forward_layer("prefill", layer, h, step, vector, programs.values(self._state[layer]))
-        return programs.logits(h.numpy()[self._position - 1 : self._position])
+            h = programs.forward_layer("prefill", layer, h, step, vector, self._state[layer])
+        return programs.logits(h[self._position - 1 : self._position])
 
     def extend(self, token: int) -> Float32Array:
         programs = self._programs
         feeds = {"input_ids": np.array([token], np.int64), "position_ids": np.array([self._position], np.int64)}
-        programs.run("decode_embed", programs.values(feeds), self._embedded)
+        programs.run("decode_embed", feeds, self._embedded)
         step = StepValues(self._embedded)
-        h: Any = self._embedded["h"]
+        h: Float32Array = self._embedded["h"]
         for layer, vector in enumerate(self._vectors):
             outputs, state = self._turns[programs.program(layer, "decode")][layer % 2], self._state[layer]
             past = {PAST + name: array for name, array in state.items()}
-            values = {"h": h, **programs.values({"adapter": vector, **past})}
+            values = {"h": h, "adapter": vector, **past}
             programs.run_layer("decode", layer, step, values, {**outputs, **programs.given("decode", layer, step)})
             for kept in self._kinds[layer].state:
                 place = state[kept.name][self._position : self._position + 1] if kept.by_position else state[kept.name]
-                np.copyto(place, outputs[kept.name].numpy())
+                np.copyto(place, outputs[kept.name])
             h = outputs["h_next"]
         self._position += 1
-        return programs.logits(h.numpy())
+        return programs.logits(h)

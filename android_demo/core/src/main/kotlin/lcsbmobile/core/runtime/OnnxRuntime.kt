@@ -7,41 +7,33 @@ import ai.onnxruntime.OrtSession
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.bundle.GraphTensor
-import lcsbmobile.core.bundle.MappedWeights
-import lcsbmobile.core.bundle.tensorBytes
-import lcsbmobile.core.io.directBytes
+import lcsbmobile.core.bundle.ONNXRUNTIME
 import lcsbmobile.core.io.oneLine
-import java.nio.ByteBuffer
 
-internal typealias Values = Map<String, OnnxTensor> // by the names of a program's inputs or outputs
-
-/** A tensor in memory of our own, direct, which programs write to and read from in place. */
-internal class OwnTensor(environment: OrtEnvironment, dtype: String, shape: List<Long>) : AutoCloseable {
-    val bytes: ByteBuffer = directBytes(tensorBytes(dtype, shape).toInt())
-    val floats = bytes.asFloatBuffer()
-    val tensor: OnnxTensor = OnnxTensor.createTensor(environment, bytes, shape.toLongArray(), JAVA_TYPES.getValue(dtype))
-
-    override fun close() = tensor.close()
-}
-
-/** The tensors of `weights.bin` in place, one for each layer of a stacked one, made when they are first asked for. */
-internal class WeightTensors(private val environment: OrtEnvironment, private val weights: MappedWeights) : AutoCloseable {
-    private val made = HashMap<Pair<String, Int>, OnnxTensor>()
-
-    /** Those among a program's tensors, by their names there, of the layer that is [number] of its kind. */
-    fun of(tensors: List<GraphTensor>, number: Int): Values {
-        val fed = HashMap<String, OnnxTensor>()
-        for (x in tensors) if (x.weight != null) fed[x.name] = get(x.weight, number)
-        return fed
+/** The programs of target `onnxruntime` on stock ONNX Runtime. [threads]: of each program. Throws BUNDLE_OTHER_TARGET, RUNTIME_MISSING. */
+internal class OnnxRuntime(private val bundle: Bundle, private val threads: Int) : Runtime {
+    init {
+        checkTarget(bundle, ONNXRUNTIME)
     }
 
-    private fun get(weight: String, number: Int) = made.getOrPut(weight to if (weights.isPerLayer(weight)) number else 0) {
-        val type = JAVA_TYPES.getValue(weights.dtype(weight))
-        OnnxTensor.createTensor(environment, weights.bytes(weight, number), weights.shape(weight), type)
-    }
+    private val environment = importRuntime()
+    private val weights = WeightTensors(bundle.weights)
+    private val programs = HashMap<String, Program>()
 
-    override fun close() = made.values.forEach { it.close() }
+    override val name: String = ONNXRUNTIME
+    override val version: String = environment.version
+
+    override fun run(program: String, feeds: Values, outputs: Values, layer: Int, last: Boolean) =
+        programs.getOrPut(program) { Program(environment, bundle, program, threads, weights) }
+            .run(feeds, outputs, bundle.manifest.layers[layer].number, last)
+
+    /** Those that a decoder runs hold on to their memory from token to token. */
+    override fun release(programs: List<String>) = programs.forEach { this.programs.remove(it)?.close() }
+
+    override fun close() {
+        programs.values.forEach { it.close() }
+        weights.close()
+    }
 }
 
 /** One program: its weights by layer of its kind, and its session, or a session a layer where the weights are its constants. */
@@ -71,7 +63,7 @@ internal class Program(
         val session = session(number)
         val options = if (last || graph.initializers.isNotEmpty()) shrinking else keeping
         try {
-            session.run(feeds.filterKeys { it in inputs } + weights.of(graph.inputs, number), emptySet(), outputs, options).close()
+            session.run(tensors(feeds.filterKeys { it in inputs } + weights.of(graph.inputs, number)), emptySet(), tensors(outputs), options).close()
         } catch (error: OrtException) {
             val message = "${graph.file}: onnxruntime ${environment.version} cannot run it: ${oneLine(error.message ?: "")}"
             throw LcsbException(Fault.RUNTIME_FAILED, message, cause = error)
@@ -85,7 +77,7 @@ internal class Program(
         val session = sessionOptions(bundle.manifest.runtime, threads).use { options ->
             try {
                 val constants = weights.of(graph.initializers, number)
-                if (constants.isNotEmpty()) options.addExternalInitializers(constants)
+                if (constants.isNotEmpty()) options.addExternalInitializers(tensors(constants))
                 environment.createSession(file.path, options)
             } catch (error: OrtException) {
                 throw loadError(environment.version, file, error)
@@ -93,6 +85,19 @@ internal class Program(
         }
         checkSignature(session, graph, file)
         return session
+    }
+
+    private fun tensors(values: Values): Map<String, OnnxTensor> = values.mapValues { (_, x) ->
+        (x.made ?: tensor(x).also { x.made = it }) as OnnxTensor
+    }
+
+    private fun tensor(x: HostTensor): OnnxTensor {
+        val shape = x.shape.toLongArray()
+        return if (x.dtype == "float32") {
+            OnnxTensor.createTensor(environment, x.floats, shape)
+        } else {
+            OnnxTensor.createTensor(environment, x.bytes, shape, JAVA_TYPES.getValue(x.dtype))
+        }
     }
 
     override fun close() {

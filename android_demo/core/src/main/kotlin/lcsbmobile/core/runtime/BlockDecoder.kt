@@ -15,11 +15,11 @@ import java.nio.FloatBuffer
  * Generation with a state a layer, on the programs `KIND_prefill` and `KIND_decode`. Of a state by position, such as keys and values, a program
  * returns the token's place, which is written among those of the bundle's T positions; any other it returns whole, in place of the old one.
  */
-internal class OnnxRuntimeDecoder(private val runner: OnnxRuntimeRunner, private val adapter: FloatBuffer) : Decoder {
+internal class BlockDecoder(private val runner: BlockRunner, private val adapter: FloatBuffer) : Decoder {
     private val manifest = runner.manifest
     private val graphs = manifest.graphs
     private val seqLen = manifest.seqLen
-    private val own = ArrayList<OwnTensor>()
+    private val own = ArrayList<HostTensor>()
     private val states = List(runner.layers) { layer -> manifest.kind(layer).state.map(::State) }
     private val places = manifest.kinds.associate { kind ->
         kind.name to kind.state.filter { it.byPosition }.associate { it.name to new(program(kind.name, DECODE), it.name) }
@@ -42,7 +42,7 @@ internal class OnnxRuntimeDecoder(private val runner: OnnxRuntimeRunner, private
         val values = Crossing(manifest, crossing, PREFILL)
         var h = runner.embed(wholeSequence(ids, seqLen))
         for (layer in 0 until runner.layers) {
-            h = runner.forwardLayer(prefills, layer, h, adapter, values, states[layer].associate { it.name to it.now.tensor })
+            h = runner.forwardLayer(prefills, layer, h, adapter, values, states[layer].associate { it.name to it.now })
         }
         position = ids.size
         val width = top.floats.capacity()
@@ -53,19 +53,19 @@ internal class OnnxRuntimeDecoder(private val runner: OnnxRuntimeRunner, private
         require(position in 1 until seqLen) { "no room for a token at $position of $seqLen" }
         token.bytes.putLong(0, id.toLong())
         place.bytes.putLong(0, position.toLong())
-        runner.run("decode_embed", mapOf("input_ids" to token.tensor, "position_ids" to place.tensor), tensors(embedded), last = false)
+        runner.run("decode_embed", mapOf("input_ids" to token, "position_ids" to place), embedded, last = false)
         val values = Crossing(manifest, crossing, DECODE)
         val top = (0 until runner.layers).fold(embedded.getValue("h")) { h, layer -> decodeLayer(layer, h, values) }
         position++
         return logits(top.floats)
     }
 
-    private fun decodeLayer(layer: Int, h: OwnTensor, values: Crossing): OwnTensor {
+    private fun decodeLayer(layer: Int, h: HostTensor, values: Crossing): HostTensor {
         val next = turns[layer % 2]
         val places = places.getValue(manifest.layers[layer].kind)
-        val past = states[layer].associate { "$PAST${it.name}" to it.now.tensor }
-        val feeds = mapOf("h" to h.tensor) + past + runner.read(layer, embedded) + values.taken(layer)
-        val outputs = values.given(layer) + ("h_next" to next.tensor) + states[layer].associate { it.name to (places[it.name] ?: it.then).tensor }
+        val past = states[layer].associate { "$PAST${it.name}" to it.now }
+        val feeds = mapOf("h" to h) + past + runner.read(layer, embedded) + values.taken(layer)
+        val outputs = values.given(layer) + ("h_next" to next) + states[layer].associate { it.name to (places[it.name] ?: it.then) }
         runner.withVector(adapter, layer) { runner.run(decodes[layer], feeds + ("adapter" to it), outputs, layer, last = false) }
         for (state in states[layer]) state.follow(places[state.name])
         return next
@@ -80,7 +80,7 @@ internal class OnnxRuntimeDecoder(private val runner: OnnxRuntimeRunner, private
             private set
 
         /** To the state after the token at [position], which a state by position has in [written]. */
-        fun follow(written: OwnTensor?) {
+        fun follow(written: HostTensor?) {
             written?.floats?.let { now.floats.part(position * it.capacity(), it.capacity()).copyFrom(it) }
             now = then.also { then = now }
         }
@@ -89,14 +89,14 @@ internal class OnnxRuntimeDecoder(private val runner: OnnxRuntimeRunner, private
     /** h[L] of one token -> [V]. */
     private fun logits(h: FloatBuffer): FloatArray {
         top.floats.copyFrom(h)
-        runner.run("logits", mapOf("h" to top.tensor), mapOf("logits" to logits.tensor), last = false)
+        runner.run("logits", mapOf("h" to top), mapOf("logits" to logits), last = false)
         return logits.floats.toArray()
     }
 
-    private fun new(program: String, name: String): OwnTensor =
+    private fun new(program: String, name: String): HostTensor =
         graphs.getValue(program).run { inputs + outputs }.first { it.name == name }.let { new(it.dtype, it.shape) }
 
-    private fun new(dtype: String, shape: List<Long>): OwnTensor = runner.new(dtype, shape).also { own += it }
+    private fun new(dtype: String, shape: List<Long>): HostTensor = runner.new(dtype, shape).also { own += it }
 
     /** Again and again without harm: a text that ended is closed by its reader too. */
     override fun close() {

@@ -1,6 +1,5 @@
 package lcsbmobile.core.runtime
 
-import ai.onnxruntime.OnnxTensor
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.bundle.BACKWARD
 import lcsbmobile.core.bundle.BACKWARD_KEPT
@@ -9,55 +8,50 @@ import lcsbmobile.core.bundle.FORWARD
 import lcsbmobile.core.bundle.FORWARD_KEEP
 import lcsbmobile.core.bundle.KEPT
 import lcsbmobile.core.bundle.Subset
-import lcsbmobile.core.bundle.TARGET
+import lcsbmobile.core.bundle.TOKENS
 import lcsbmobile.core.bundle.program
 import lcsbmobile.core.io.Pool
 import lcsbmobile.core.io.copyFrom
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.part
 import java.nio.FloatBuffer
-import java.nio.LongBuffer
 
 /**
- * Steps on stock ONNX Runtime: the block programs of target `onnxruntime`, by kind of layer, and a loop over the layers. Weights are fed in
- * place from the mapped `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working
- * set of one program.
+ * Steps by block programs, by kind of layer, and a loop over the layers, whatever [runtime] runs them. Weights are fed in place from the mapped
+ * `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working set of a program.
  *
- * [threads]: of each program. [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not
- * recompute them. [betweenLayers] is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel;
- * then nothing has changed. Meanwhile [layer] and [backward] say what comes next.
- *
- * Throws RUNTIME_MISSING.
+ * [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them. [betweenLayers]
+ * is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel; then nothing has changed.
+ * Meanwhile [layer] and [backward] say what comes next.
  */
-public class OnnxRuntimeRunner(
-    private val bundle: Bundle,
-    private val threads: Int,
-    keep: Int = 0,
-    private val betweenLayers: () -> Unit = {},
+public abstract class BlockRunner internal constructor(
+    bundle: Bundle,
+    private val runtime: Runtime,
+    keep: Int,
+    private val betweenLayers: () -> Unit,
 ) : StepRunner {
-    private val environment = importRuntime()
     internal val manifest = bundle.manifest
     internal val layers = manifest.model.numHiddenLayers
     private val keep = minOf(keep, layers)
     private val layout = manifest.adapter
-    private val weights = WeightTensors(environment, bundle.weights)
-    private val programs = HashMap<String, Program>()
-    private val own = ArrayList<OwnTensor>() // all there are, to be closed
+    private val own = ArrayList<HostTensor>() // all there are, to be closed
     private val hidden = listOf(manifest.seqLen.toLong(), manifest.model.hiddenSize.toLong())
-    private val saved = Pool<List<Long>, OwnTensor> { new("float32", it) } // the layers' inputs
+    private val saved = Pool<List<Long>, HostTensor> { new("float32", it) } // the layers' inputs
     private val kept = HashMap<Int, Values>() // layer -> what its forward kept
     private val crossing = CrossingBuffers { new(it.dtype, it.shape) }
-    private val gradients = Pool<Int, OwnTensor> { new("float32", listOf(it.toLong())) }
+    private val gradients = Pool<Int, HostTensor> { new("float32", listOf(it.toLong())) }
     private val turns = List(2) { new("float32", hidden) } // for results that the next program reads and none after it
     private val g = new("float32", hidden)
     private val loss = new("float32", emptyList())
+    private val tokens = (TOKENS + LABELS).associateWith { new("int64", listOf(manifest.seqLen.toLong())) }
+    private val scalars = listOf("decay", "rate", "root").associateWith { new("float32", emptyList()) } // of an update
     private val embedded by lazy { newOutputs("embed") }
     private val largest = manifest.kinds.maxOf { it.size }
     private val updated by lazy { List(3) { directFloats(largest) } }
     private val zeros by lazy { directFloats(largest) }
 
-    override val name: String = TARGET
-    override val version: String = environment.version
+    override val name: String = runtime.name
+    override val version: String = runtime.version
 
     /** The layer whose program runs next, [layers] for the head. */
     @Volatile
@@ -89,9 +83,9 @@ public class OnnxRuntimeRunner(
         propagate: List<Int>,
         adapter: FloatBuffer,
         values: Crossing,
-        saved: Map<Int, OwnTensor>,
+        saved: Map<Int, HostTensor>,
         kept: Map<Int, Values>,
-        gradients: Map<Int, OwnTensor>,
+        gradients: Map<Int, HostTensor>,
     ) {
         val owed = CrossingGradients(manifest, crossing, propagate)
         val ran = propagate.asReversed()
@@ -99,10 +93,10 @@ public class OnnxRuntimeRunner(
         var g = g
         for ((turn, layer) in ran.withIndex()) {
             enter(layer, true)
-            val feeds = mapOf("h" to saved.getValue(layer).tensor, "g" to g.tensor) + read(layer, embedded) + values.taken(layer) +
+            val feeds = mapOf("h" to saved.getValue(layer), "g" to g) + read(layer, embedded) + values.taken(layer) +
                 owed.owed(layer) + (kept[layer] ?: emptyMap())
-            val gradient = gradients[layer]?.let { mapOf("d_adapter" to it.tensor) } ?: emptyMap() // not asked for where no one trains
-            val outputs = mapOf("g_next" to turns[turn % 2].tensor) + gradient + owed.taken(layer)
+            val gradient = gradients[layer]?.let { mapOf("d_adapter" to it) } ?: emptyMap() // not asked for where no one trains
+            val outputs = mapOf("g_next" to turns[turn % 2]) + gradient + owed.taken(layer)
             withVector(adapter, layer) { run(names[turn], feeds + ("adapter" to it), outputs, layer, last = names[turn] != names.getOrNull(turn + 1)) }
             owed.settle()
             g = turns[turn % 2]
@@ -112,11 +106,11 @@ public class OnnxRuntimeRunner(
     override fun evaluate(batch: Batch, adapter: FloatBuffer): Float {
         val top = forward(embed(batch), adapter, Crossing(manifest, crossing, FORWARD))
         enter(layers, false)
-        withIds(batch.labels) { run("head_eval", mapOf("h" to top.tensor, "labels" to it), mapOf("loss" to loss.tensor)) }
+        run("head_eval", mapOf("h" to top, LABELS to ids(LABELS, batch.labels)), mapOf("loss" to loss))
         return loss.floats.get(0)
     }
 
-    override fun decoder(adapter: FloatBuffer): Decoder = OnnxRuntimeDecoder(this, adapter)
+    override fun decoder(adapter: FloatBuffer): Decoder = BlockDecoder(this, adapter)
 
     override fun updateLayer(
         parameters: FloatBuffer,
@@ -128,40 +122,35 @@ public class OnnxRuntimeRunner(
         val state = mapOf("parameters" to parameters, "first_moment" to firstMoment, "second_moment" to secondMoment)
         val size = parameters.capacity()
         val results = state.keys.zip(updated.map { it.part(0, size) }).toMap()
-        val vectors = (state + ("gradient" to (gradient ?: zeros.part(0, size)))).mapValues { tensor(it.value) }
-        val scalarTensors = mapOf("decay" to scalars.decay, "rate" to scalars.rate, "root" to scalars.root).mapValues { (_, value) ->
-            OnnxTensor.createTensor(environment, directFloats(1).also { it.put(0, value) }, longArrayOf())
+        val vectors = (state + ("gradient" to (gradient ?: zeros.part(0, size)))).mapValues { HostTensor(it.value) }
+        for ((name, value) in listOf("decay" to scalars.decay, "rate" to scalars.rate, "root" to scalars.root)) {
+            this.scalars.getValue(name).floats.put(0, value)
         }
-        val outputs = results.entries.associate { (name, floats) -> "${name}_next" to tensor(floats) }
+        val outputs = results.entries.associate { (name, floats) -> "${name}_next" to HostTensor(floats) }
         try {
-            run("adamw", vectors + scalarTensors, outputs, last = false) // little, and used at once for the next layer
+            run("adamw", vectors + this.scalars, outputs, last = false) // little, and used at once for the next layer
         } finally {
-            (vectors.values + scalarTensors.values + outputs.values).forEach { it.close() }
+            (vectors.values + outputs.values).forEach { it.close() }
         }
         for ((name, target) in state) target.copyFrom(results.getValue(name))
     }
 
     /** h[0], in [target] if given; the tables that layers read stay in `embedded`. */
-    internal fun embed(batch: Batch, target: OwnTensor? = null): OwnTensor {
+    internal fun embed(batch: Batch, target: HostTensor? = null): HostTensor {
         val h = target ?: embedded.getValue("h")
-        val feeds = mapOf("input_ids" to batch.inputIds, "position_ids" to batch.positionIds, "segment_ids" to batch.segmentIds)
-            .mapValues { OnnxTensor.createTensor(environment, LongBuffer.wrap(it.value), longArrayOf(it.value.size.toLong())) }
-        try {
-            run("embed", feeds, tensors(embedded) + ("h" to h.tensor))
-        } finally {
-            feeds.values.forEach { it.close() }
-        }
+        val feeds = TOKENS.zip(listOf(batch.inputIds, batch.positionIds, batch.segmentIds)).associate { (name, values) -> name to ids(name, values) }
+        run("embed", feeds, embedded + ("h" to h))
         return h
     }
 
     /** h[0] -> h[L]. A layer's input is written to [saved], and what it keeps to [kept], where they have a buffer for it. */
     private fun forward(
-        h: OwnTensor,
+        h: HostTensor,
         adapter: FloatBuffer,
         values: Crossing,
-        saved: Map<Int, OwnTensor> = emptyMap(),
+        saved: Map<Int, HostTensor> = emptyMap(),
         kept: Map<Int, Values> = emptyMap(),
-    ): OwnTensor {
+    ): HostTensor {
         val names = manifest.layers.mapIndexed { layer, it -> program(it.kind, if (layer in kept) FORWARD_KEEP else FORWARD) }
         return names.indices.fold(h) { input, layer -> forwardLayer(names, layer, input, adapter, values, kept[layer] ?: emptyMap(), saved[layer + 1]) }
     }
@@ -170,28 +159,26 @@ public class OnnxRuntimeRunner(
     internal fun forwardLayer(
         names: List<String>,
         layer: Int,
-        h: OwnTensor,
+        h: HostTensor,
         adapter: FloatBuffer,
         values: Crossing,
         outputs: Values,
-        target: OwnTensor? = null,
-    ): OwnTensor {
+        target: HostTensor? = null,
+    ): HostTensor {
         val next = target ?: turns[layer % 2]
         enter(layer, false)
-        val feeds = mapOf("h" to h.tensor) + read(layer, embedded) + values.taken(layer)
+        val feeds = mapOf("h" to h) + read(layer, embedded) + values.taken(layer)
         withVector(adapter, layer) {
-            val results = outputs + values.given(layer) + ("h_next" to next.tensor)
+            val results = outputs + values.given(layer) + ("h_next" to next)
             run(names[layer], feeds + ("adapter" to it), results, layer, last = names[layer] != names.getOrNull(layer + 1))
         }
         return next
     }
 
     /** The loss; its gradient goes to `g`. */
-    private fun head(top: OwnTensor, batch: Batch): Float {
+    private fun head(top: HostTensor, batch: Batch): Float {
         enter(layers, false)
-        withIds(batch.labels) {
-            run("head", mapOf("h" to top.tensor, "labels" to it), mapOf("loss" to loss.tensor, "g" to g.tensor))
-        }
+        run("head", mapOf("h" to top, LABELS to ids(LABELS, batch.labels)), mapOf("loss" to loss, "g" to g))
         return loss.floats.get(0)
     }
 
@@ -203,51 +190,49 @@ public class OnnxRuntimeRunner(
 
     // Programs and buffers
 
-    /** [feeds] may be more than the program takes. [layer]: whose weights. [last]: another program runs next. */
-    internal fun run(name: String, feeds: Values, outputs: Values, layer: Int = 0, last: Boolean = true) =
-        programs.getOrPut(name) { Program(environment, bundle, name, threads, weights) }.run(feeds, outputs, manifest.layers[layer].number, last)
+    internal fun run(program: String, feeds: Values, outputs: Values, layer: Int = 0, last: Boolean = true): Unit =
+        runtime.run(program, feeds, outputs, layer, last)
 
     /** The [tables] that [layer] reads, by its kind's names. One that no program takes need not be there. */
-    internal fun read(layer: Int, tables: Map<String, OwnTensor>): Values {
-        val found = HashMap<String, OnnxTensor>()
-        for ((name, table) in manifest.layers[layer].reads) tables[table]?.let { found[name] = it.tensor }
+    internal fun read(layer: Int, tables: Values): Values {
+        val found = HashMap<String, HostTensor>()
+        for ((name, table) in manifest.layers[layer].reads) tables[table]?.let { found[name] = it }
         return found
     }
 
     /** [use] with a tensor over [layer]'s vector. */
-    internal fun withVector(adapter: FloatBuffer, layer: Int, use: (OnnxTensor) -> Unit) = tensor(layout.vector(adapter, layer)).use(use)
+    internal fun withVector(adapter: FloatBuffer, layer: Int, use: (HostTensor) -> Unit) = HostTensor(layout.vector(adapter, layer)).use(use)
 
-    internal fun withIds(ids: LongArray, use: (OnnxTensor) -> Unit) =
-        OnnxTensor.createTensor(environment, LongBuffer.wrap(ids), longArrayOf(ids.size.toLong())).use(use)
-
-    private fun tensor(floats: FloatBuffer): OnnxTensor {
-        require(floats.isDirect) { "a buffer of the heap would be copied" }
-        return OnnxTensor.createTensor(environment, floats, longArrayOf(floats.capacity().toLong()))
+    /** [values] in the buffer for the input of that name. */
+    private fun ids(name: String, values: LongArray): HostTensor {
+        require(values.size == manifest.seqLen) { "$name: expected ${manifest.seqLen}, found ${values.size}" }
+        return tokens.getValue(name).also { it.bytes.asLongBuffer().put(values) }
     }
 
-    internal fun new(dtype: String, shape: List<Long>) = OwnTensor(environment, dtype, shape).also { own += it }
+    internal fun new(dtype: String, shape: List<Long>) = HostTensor(dtype, shape).also { own += it }
 
     /** Gives back what a decoder held: its tensors, and the programs that hold on to their memory from token to token. */
-    internal fun release(tensors: List<OwnTensor>, names: List<String>) {
+    internal fun release(tensors: List<HostTensor>, names: List<String>) {
         own.removeAll(tensors.toSet())
         tensors.forEach { it.close() }
-        names.forEach { programs.remove(it)?.close() }
+        runtime.release(names)
     }
 
     /** A buffer for each of a program's outputs. */
-    internal fun newOutputs(program: String): Map<String, OwnTensor> =
+    private fun newOutputs(program: String): Values =
         manifest.graphs.getValue(program).outputs.associate { it.name to new(it.dtype, it.shape) }
 
     private fun keptBuffers(layer: Int): Values = kept.getOrPut(layer) {
         manifest.graphs.getValue(program(manifest.layers[layer].kind, FORWARD_KEEP)).outputs.filter { it.name.startsWith(KEPT) }
-            .associate { it.name to new(it.dtype, it.shape).tensor }
+            .associate { it.name to new(it.dtype, it.shape) }
     }
 
     override fun close() {
-        programs.values.forEach { it.close() }
-        weights.close()
+        runtime.close()
         own.forEach { it.close() }
     }
-}
 
-internal fun tensors(own: Map<String, OwnTensor>): Values = own.mapValues { it.value.tensor }
+    private companion object {
+        const val LABELS = "labels"
+    }
+}

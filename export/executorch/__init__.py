@@ -1,0 +1,1 @@
+"""From captured graphs to one ExecuTorch program of many methods."""

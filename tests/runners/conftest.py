@@ -1,0 +1,41 @@
+"""Fixtures that the tests of several runners share."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+from pathlib import Path
+
+import pytest
+from helpers.captured import MakeDecoding, MakeModelGraphs
+from helpers.executorch_bundles import export_executorch, export_methods
+from helpers.onnxruntime_bundles import Exported, MakeExported, small_head_chunks
+from helpers.tiny_models import MakeTiny
+
+
+@pytest.fixture(scope="session")
+def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny` for target executorch, made by the first process that asks. Tests read it and do not change it."""
+    root = tmp_path_factory.getbasetemp()
+    directory = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "executorch-bundle"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return directory / "bundle" if (directory / "bundle").exists() else export_executorch(directory)
+
+
+@pytest.fixture(scope="session")
+def methods(
+    tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
+) -> MakeExported:
+    """As `programs`, for target executorch."""
+
+    @functools.cache
+    def export(name: str, bits: int, embedding_bits: int, tile: int | None) -> Exported:
+        model = tiny(name, bits, embedding_bits)
+        captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
+        with small_head_chunks():
+            return export_methods(tmp_path_factory.mktemp(name), model, *captured)
+
+    return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)

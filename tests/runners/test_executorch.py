@@ -1,0 +1,141 @@
+"""Target `executorch` against the reference and the eager runner: laws 1, 2 and 4, evaluation, text; where values lie; refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from helpers.captured import TILE
+from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
+from helpers.runners import LOSS_TOLERANCE, TOLERANCE, cycles, run_losses, some_subsets
+from helpers.tiny_models import SEQ_LEN, largest_difference, packed_batch, subset
+from torch import Tensor
+
+from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch
+from lcsb_mobile.errors import BundleError, OptionError
+from lcsb_mobile.export.executorch.modules import Chunks
+from lcsb_mobile.export.executorch.program import exported, write_program
+from lcsb_mobile.export.models import model_of
+from lcsb_mobile.export.reference.autograd import reference_step
+from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.decoding import whole_sequence
+from lcsb_mobile.runners.executorch import ExecuTorch, import_runtime
+from lcsb_mobile.targets import PTE_FILE
+
+# Model, bits of blocks, bits of embedding and head, tile. An export takes half a minute, so each architecture is here once; Qwen 2 is the
+# bundle of test_executorch_bundle.py.
+CASES = [("llama-untied", 8, 4, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE)]
+# With kept activations, which are float16 (tests/runners/test_onnxruntime.py).
+KEPT_TOLERANCE = {"llama": 1.5e-3, "qwen2": 1.5e-3, "qwen3": 2e-3, "gemma3_text": 3e-3}
+IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]
+
+
+def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
+    return BlockRunner(case.bundle, ExecuTorch(case.bundle, 1), keep)
+
+
+@pytest.mark.parametrize(("name", "bits", "embedding_bits", "tile"), CASES)
+def test_steps_equal_the_reference(methods: MakeExported, name: str, bits: int, embedding_bits: int, tile: int | None) -> None:
+    """Laws 1 and 2, with no layer kept, the top one, and all."""
+    case = methods(name, bits, embedding_bits, tile)
+    model, layers = case.model, case.model.config.num_hidden_layers
+    kind = model.config.model_type
+    runners = {keep: open_runner(case, keep) for keep in (0, 1, layers)}
+    for seed, step in enumerate(some_subsets(layers)):
+        batch, adapter = packed_batch(seed), model.adapter(seed)
+        expected = reference_step(model_of(model.config), model.layout, model.weights, step, batch, adapter)
+        for keep, runner in runners.items():
+            found = runner.step(step, batch, adapter)
+            assert list(found.gradients) == list(step.train)
+            assert abs(found.loss - expected.loss) <= TOLERANCE[kind] * expected.loss
+            assert largest_difference(found, expected) <= (KEPT_TOLERANCE if keep else TOLERANCE)[kind]
+
+
+@pytest.mark.parametrize(("name", "bits", "embedding_bits", "tile"), CASES)
+def test_evaluation_and_text(methods: MakeExported, name: str, bits: int, embedding_bits: int, tile: int | None) -> None:
+    """The loss, logits anywhere, and a text token by token beyond the windows of 5."""
+    case = methods(name, bits, embedding_bits, tile)
+    runner, eager = open_runner(case), case.model.runner()
+    batch, adapter = packed_batch(5), case.model.adapter(5)
+    assert runner.evaluate(batch, adapter) == pytest.approx(eager.evaluate(batch, adapter), rel=1e-6)
+    decoder = runner.decoder(adapter)
+    for position in range(3, SEQ_LEN):
+        found = decoder.start(IDS[:4]) if position == 3 else decoder.extend(IDS[position])
+        expected = eager.next_logits(whole_sequence(IDS, SEQ_LEN), position, adapter)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=8e-6 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", [case[0] for case in CASES])
+def test_law_4(methods: MakeExported, name: str) -> None:
+    """24 optimizer steps through eight cycles give the eager losses, momentum included, with the update by the method `adamw`."""
+    case = methods(name, *next(rest for first, *rest in CASES if first == name))
+    kind, layers = case.model.config.model_type, case.model.config.num_hidden_layers
+    steps, batches = cycles(layers, "lcsb-identity")
+    layout, runner = case.model.layout, open_runner(case)
+    expected, _ = run_losses(case.model.runner(), layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
+    found, adapter = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS, runner.update_layer)
+    _, by_numpy = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
+    np.testing.assert_allclose(found, expected, rtol=LOSS_TOLERANCE[kind], atol=0)
+    np.testing.assert_allclose(adapter, by_numpy, rtol=0, atol=1e-5)  # a hundredth of a step of the rate
+    still = msgspec.structs.replace(DEFAULTS, implicit_updates="none")
+    without, _ = run_losses(case.model.runner(), layout, case.adapter, steps, batches, 1e-3, still)
+    assert np.abs(np.array(without) / expected - 1).max() > 100 * LOSS_TOLERANCE[kind]
+
+
+def test_one_counted_label(methods: MakeExported) -> None:
+    """Positions that are not counted weigh nothing, wherever they are."""
+    case = methods(*CASES[0])
+    runner, everything = open_runner(case), subset(range(3))
+    for position in (0, 4, 19):
+        labels = np.full(SEQ_LEN, IGNORED_LABEL)
+        labels[position] = 7
+        batch = packed_batch()
+        batch = Batch(batch.input_ids, labels, batch.position_ids, batch.segment_ids)
+        expected = case.model.runner().step(everything, batch, case.adapter)
+        found = runner.step(everything, batch, case.adapter)
+        assert found.loss == pytest.approx(expected.loss, rel=2e-6)
+        assert largest_difference(found, expected) <= TOLERANCE["llama"]
+
+
+# Memory
+
+
+class OverVocabulary(torch.nn.Module):
+    """Nothing but a loop over the rows of a head."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.chunks = Chunks(vocabulary, rows=100)
+
+    def forward(self, x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+        (total,), _ = self.chunks(lambda carried, rows: ([carried[0] + x @ rows.sum(0)], []), [x[:, 0] * 0.0], packed, scale)
+        return total
+
+
+def test_the_vocabulary_is_not_planned(tmp_path: Path) -> None:
+    """A loop's operands get no memory of their own, and the last rows count, which are less than a chunk."""
+    vocabulary, width = 20_030, 32
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randint(-127, 128, (vocabulary, 1, width), dtype=torch.int8, generator=generator)
+    args = torch.ones(1, width), packed, torch.full((vocabulary, 1), 0.5, dtype=torch.float16)
+    planned = write_program(tmp_path / PTE_FILE, {"sum": exported(OverVocabulary(vocabulary), args)}, lambda: None)
+    assert 0 < planned["sum"] < packed.nbytes / 10
+    (found,) = import_runtime()._load_program(str(tmp_path / PTE_FILE)).load_method("sum")(args)
+    assert float(found) == pytest.approx(0.5 * float(packed.sum()), rel=1e-4)
+
+
+# Refusals
+
+
+def test_bundle_of_another_target_is_refused(programs: MakeExported) -> None:
+    bundle = programs("llama", tile=TILE).bundle
+    with pytest.raises(BundleError, match="expected a bundle of target executorch, found onnxruntime; export one with --target executorch"):
+        ExecuTorch(bundle)
+
+
+def test_bad_subset_is_refused(methods: MakeExported) -> None:
+    with pytest.raises(OptionError, match="layers from 0 to 2"):
+        open_runner(methods(*CASES[0])).step(subset([3]), packed_batch(), methods(*CASES[0]).adapter)

@@ -1,0 +1,132 @@
+"""A bundle of target `executorch` as a file: where its programs' values lie, and what is refused of a stranger's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from lcsb_mobile.bundle.batch import Batch
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.errors import BundleError, LcsbError, RuntimeVersionError
+from lcsb_mobile.export.bundle import ExportOptions, export_bundle
+from lcsb_mobile.runners import make_runner
+from lcsb_mobile.runners.executorch import import_runtime
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import simulate
+from lcsb_mobile.targets import PTE_FILE
+from lcsb_mobile.tiny import tiny_checkpoint
+
+# What the file is
+
+
+def test_where_values_lie(executorch_bundle: Path) -> None:
+    """Inputs in the host's memory, so that weights are fed in place; every result in the program's, without which C++ crashes."""
+    program = import_runtime()._load_program(str(executorch_bundle / PTE_FILE))
+    for name in Bundle.open(executorch_bundle).manifest.graphs:
+        meta = program.method_meta(name)
+        assert not any(meta.input_tensor_meta(number).is_memory_planned() for number in range(meta.num_inputs()))
+        assert all(meta.output_tensor_meta(number).is_memory_planned() for number in range(meta.num_outputs()))
+
+
+def test_no_weight_is_in_the_file(executorch_bundle: Path) -> None:
+    """Neither as it is stored nor as floats: the file would be another for other weights of the same shapes."""
+    bundle = Bundle.open(executorch_bundle)
+    content = (executorch_bundle / PTE_FILE).read_bytes()
+    for tensor in bundle.manifest.weights:
+        stored = bundle.weights[tensor.name]
+        for x in (stored, stored.astype(np.float32)):
+            assert x.tobytes()[:256] not in content, tensor.name
+
+
+# A run on two runtimes
+
+
+def test_a_run_goes_on_with_the_bundle_of_another_target(executorch_bundle: Path, tmp_path: Path) -> None:
+    """From ONNX Runtime to ExecuTorch and back: the losses are those of a run on one (law 4); the run's checkpoints are one format."""
+    other = tmp_path / "onnxruntime"
+    export_bundle(ExportOptions(model="tiny", output=other, seq_len=Bundle.open(executorch_bundle).manifest.seq_len))
+    bundles = {"onnxruntime": Bundle.open(other), "executorch": Bundle.open(executorch_bundle)}
+    assert bundles["onnxruntime"].manifest.identity == bundles["executorch"].manifest.identity
+
+    def run(name: str, target: str, steps: int, resume: bool) -> tuple[float, ...]:
+        options = SimulateOptions(
+            bundles[target].path,
+            tiny_checkpoint() / "messages_eval.jsonl",
+            steps=steps,
+            adapter=tmp_path / f"{name}.safetensors",
+            learning_rate=2e-3,
+            lr_schedule="constant",
+            threads=1,
+            checkpoint_directory=tmp_path / name,
+            checkpoint_every=1,
+            resume=resume,
+        )
+        return simulate(options).result.losses
+
+    whole = run("whole", "onnxruntime", 12, resume=False)
+    for number, target in enumerate(("onnxruntime", "executorch", "onnxruntime")):
+        relay = run("relay", target, 4 * (number + 1), resume=number > 0)
+    assert relay == pytest.approx(whole, rel=1e-5)
+
+
+# Refusals
+
+
+def refusal(bundle: Bundle) -> LcsbError:
+    with pytest.raises(LcsbError) as error:
+        make_runner(bundle, threads=1).evaluate(
+            Batch(*(np.zeros(bundle.manifest.seq_len, np.int64) for _ in range(4))), bundle.initial_adapter()
+        )
+    assert str(error.value).isprintable()
+    return error.value
+
+
+def with_program(source: Path, directory: Path, content: bytes, **graphs: Any) -> Bundle:
+    """A bundle with another program, or another description of it."""
+    path = directory / "bundle"
+    shutil.copytree(source, path)
+    (path / PTE_FILE).write_bytes(content)
+    manifest = Bundle.open(source).manifest
+    return Bundle(path, msgspec.structs.replace(manifest, graphs=manifest.graphs | graphs))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_programs(executorch_bundle: Path, tmp_path: Path, part: float) -> None:
+    content = (executorch_bundle / PTE_FILE).read_bytes()
+    error = refusal(with_program(executorch_bundle, tmp_path, content[: int(part * len(content))]))
+    assert isinstance(error, BundleError) and PTE_FILE in str(error)
+
+
+@pytest.mark.parametrize("content", [bytes(5000), b"PK\x03\x04" + bytes(5000), b"text\n" * 1000])
+def test_foreign_files(executorch_bundle: Path, tmp_path: Path, content: bytes) -> None:
+    assert isinstance(refusal(with_program(executorch_bundle, tmp_path, content)), BundleError)
+
+
+def test_a_method_that_is_not_there(executorch_bundle: Path, tmp_path: Path) -> None:
+    """Named."""
+    content = (executorch_bundle / PTE_FILE).read_bytes().replace(b"head_eval", b"head_evil")
+    assert "head_eval" in str(refusal(with_program(executorch_bundle, tmp_path, content)))
+
+
+def test_an_operator_that_is_not_there(executorch_bundle: Path, tmp_path: Path) -> None:
+    """A runtime built without it."""
+    content = (executorch_bundle / PTE_FILE).read_bytes().replace(b"aten::index_select", b"aten::index_reject")
+    error = refusal(with_program(executorch_bundle, tmp_path, content))
+    assert isinstance(error, RuntimeVersionError) and "embed: executorch" in str(error)
+    assert "it has no operator aten::index_reject" in str(error)
+
+
+def test_another_description(executorch_bundle: Path, tmp_path: Path) -> None:
+    """Buffers are made by the manifest: a method of other shapes or types is refused before it is run."""
+    content = (executorch_bundle / PTE_FILE).read_bytes()
+    head = Bundle.open(executorch_bundle).manifest.graphs["head_eval"]
+    for number, change in enumerate(({"shape": (7,)}, {"dtype": "float16"})):
+        changed = msgspec.structs.replace(head.inputs[0], **change)  # type: ignore[arg-type]
+        other = msgspec.structs.replace(head, inputs=(changed, *head.inputs[1:]))
+        bundle = with_program(executorch_bundle, tmp_path / str(number), content, head_eval=other)
+        assert "head_eval: other than the manifest says: inputs: 'h'" in str(refusal(bundle))

@@ -18,6 +18,8 @@ from lcsb_mobile.bundle.programs import ANY, Role, program_name
 from lcsb_mobile.config import AccuracyLevel
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export.block_programs import BlockProgramWriter, Tensors
+from lcsb_mobile.export.executorch.modules import Block, Embedding, Head, Logits, Update
+from lcsb_mobile.export.executorch.program import exported, write_program
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.tables import TableGraph
 from lcsb_mobile.export.models import Model
@@ -59,33 +61,23 @@ class _Writer(BlockProgramWriter):
         self.methods: dict[str, torch.export.ExportedProgram] = {}
 
     def embedding(self, name: str, inputs: Tensors, outputs: Tensors, graph: TableGraph) -> None:
-        from lcsb_mobile.export.executorch.modules import Embedding
-
         integers = [x.name for x in inputs]
         module = Embedding(self.parts, graph, integers)
         stored = [self.whole(x) for x in module.tables.inputs if x not in integers]
         self.add(name, module, [*inputs, *self.rows("embed_tokens.weight"), *stored], outputs)
 
     def block(self, kind: BlockKind, role: Role, captured: CapturedGraph, inputs: Tensors, outputs: Tensors) -> None:
-        from lcsb_mobile.export.executorch.modules import Block
-
         consts = {name: x for name, x in kind.consts.items() if name in captured.inputs}
         self.add(program_name(kind.name, role), Block(captured, consts, inputs, outputs), inputs, outputs)
 
     def head(self, name: str, inputs: Tensors, outputs: Tensors, gradient: bool) -> None:
-        from lcsb_mobile.export.executorch.modules import Head
-
         self.add(name, Head(self.parts, gradient), [*inputs, *self.head_weights()], outputs)
 
     def logits(self, name: str, inputs: Tensors, outputs: Tensors) -> None:
-        from lcsb_mobile.export.executorch.modules import Logits
-
         self.add(name, Logits(self.parts), [*inputs, *self.head_weights()], outputs)
 
     def update(self, name: str, inputs: Tensors, outputs: Tensors) -> None:
         """Of vectors of any size up to the largest, where the kinds have several."""
-        from lcsb_mobile.export.executorch.modules import Update
-
         sizes = {vector_size(matrices) for matrices in self.parts.layout.matrices.values()}
         size = torch.export.Dim("n", min=min(sizes), max=max(sizes)) if len(sizes) > 1 else None
         dynamic = {0: size} if size is not None else None
@@ -106,15 +98,11 @@ class _Writer(BlockProgramWriter):
         return GraphTensor(tensor.name, tensor.dtype, tensor.shape, "the whole tensor", tensor.name)
 
     def add(self, name: str, module: torch.nn.Module, inputs: Tensors, outputs: Tensors, dynamic: Any = None) -> None:
-        from lcsb_mobile.export.executorch.program import exported
-
         examples = tuple(torch.zeros(x.shape, dtype=getattr(torch, x.dtype)) for x in inputs)
         self.methods[name] = exported(module, examples, dynamic)
         self.described[name] = Graph(PTE_FILE, tuple(inputs), tuple(outputs))
 
     def finish(self) -> dict[str, Graph]:
-        from lcsb_mobile.export.executorch.program import write_program
-
         done = 0
 
         def entered() -> None:

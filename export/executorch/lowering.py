@@ -62,6 +62,11 @@ def _is_transpose(node: Any) -> bool:
     return isinstance(node, Node) and op_name(node) == "permute" and list(node.args[1]) == [1, 0]  # type: ignore[arg-type]
 
 
+def _has_whole_operand(node: Node) -> bool:
+    whole = [x for x in node.all_input_nodes if op_name(x) != "expand" and x.meta["val"].shape == node.meta["val"].shape]
+    return op_name(node) in BROADCASTING and bool(whole)
+
+
 class _Rewriting(Interpreter):
     """Runs the graph under a trace, node by node, with the rules below in place of operators."""
 
@@ -114,7 +119,8 @@ class _Rewriting(Interpreter):
         return x * (y if op_name(n) == "mul" else 1.0 / y)
 
     def expand(self, n: Node) -> Any:
-        return self.value(n.args[0]) if all(op_name(user) in BROADCASTING for user in n.users) else NotImplemented
+        """Left out where every user broadcasts it against an operand that has the whole shape."""
+        return self.value(n.args[0]) if all(_has_whole_operand(user) for user in n.users) else NotImplemented
 
     def split(self, n: Node) -> list[Tensor]:
         x, sizes, axis = self.value(n.args[0]), n.args[1], n.args[2] if len(n.args) > 2 else 0

@@ -29,6 +29,7 @@ VALUES = [
     (put("seq_len", -5), "seq_len: expected 1 to 1048576, found -5"),
     (put("seq_len", 10**18), "seq_len: expected 1 to 1048576, found 1000000000000000000"),
     (put("seed", -1), "seed: expected 0 to 9007199254740992, found -1"),
+    (put("identity", "f" * 63), "identity: expected a SHA-256, found 'fff"),
     (put("model.vocab_size", 2**40), "model.vocab_size: expected 1 to 16777216"),
     (put("model.hidden_size", 0), "model.hidden_size: expected 1 to 262144, found 0"),
     (put("model.intermediate_size", 0), "model.intermediate_size: expected 1"),

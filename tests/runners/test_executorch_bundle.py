@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from helpers.bundles import lcsb, lcsb_json
 
 from lcsb_mobile.bundle.batch import Batch
-from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.directory import Bundle, training_identity
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.errors import BundleError, LcsbError, RuntimeVersionError
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.runners import make_runner
@@ -43,6 +45,15 @@ def test_no_weight_is_in_the_file(executorch_bundle: Path) -> None:
             assert x.tobytes()[:256] not in content, tensor.name
 
 
+def test_commands(executorch_bundle: Path) -> None:
+    """Held to its trace and the eager reference; its programs timed one by one; a text."""
+    lcsb("verify", executorch_bundle, "--eager")
+    found = lcsb_json("inspect", executorch_bundle, "--calibrate")
+    assert found["full"]["seconds"] > found["steps"][0]["seconds"] > 0
+    assert {"block_backward", "adamw, block"} <= found["calibration"]["seconds"].keys()
+    assert lcsb("generate", executorch_bundle, "--prompt", "the train", "--max-tokens", "5")
+
+
 # A run on two runtimes
 
 
@@ -51,7 +62,12 @@ def test_a_run_goes_on_with_the_bundle_of_another_target(executorch_bundle: Path
     other = tmp_path / "onnxruntime"
     export_bundle(ExportOptions(model="tiny", output=other, seq_len=Bundle.open(executorch_bundle).manifest.seq_len))
     bundles = {"onnxruntime": Bundle.open(other), "executorch": Bundle.open(executorch_bundle)}
-    assert bundles["onnxruntime"].manifest.identity == bundles["executorch"].manifest.identity
+    manifest = bundles["onnxruntime"].manifest
+    assert manifest.identity == bundles["executorch"].manifest.identity
+    other_seed = msgspec.structs.replace(manifest, seed=manifest.seed + 1)
+    assert training_identity(manifest, manifest.files) == manifest.identity != training_identity(other_seed, manifest.files)
+    changed = manifest.files | {WEIGHTS_FILE: msgspec.structs.replace(manifest.files[WEIGHTS_FILE], sha256="0" * 64)}
+    assert training_identity(manifest, changed) != manifest.identity
 
     def run(name: str, target: str, steps: int, resume: bool) -> tuple[float, ...]:
         options = SimulateOptions(

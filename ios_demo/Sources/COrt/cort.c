@@ -1,0 +1,1 @@
+#include "COrt.h"  // a target needs a source file

@@ -140,8 +140,10 @@ final class RunDirectoryTest: XCTestCase {
         refusal(.runBusy) { _ = try RunDirectory(path) }
         directory.close()
         try RunDirectory(path).close()
-        try makeDirectories(root.appendingPathComponent("b/lock"))
-        for _ in 0..<2 { refusal(.storageFailed) { _ = try RunDirectory(root.appendingPathComponent("b")) } }  // not held by what failed
+        for (name, broken) in [("b", "lock"), ("c", ".step-00000001")] {
+            try makeDirectories(root.appendingPathComponent(name).appendingPathComponent(broken))
+            for _ in 0..<2 { refusal(.storageFailed) { _ = try RunDirectory(root.appendingPathComponent(name)) } }  // what failed holds nothing
+        }
     }
 
     #if os(Linux) || os(macOS)

@@ -125,6 +125,31 @@ final class DatasetTest: XCTestCase {
         try line("found '1000000', '950001', '950002',", many)
     }
 
+    /// The fuzzer's findings, and lines with some bytes changed: Swift would end the process where a reader goes too far.
+    func testChangedLinesAreReadOrRefused() throws {
+        let corpus = Repository.root.appendingPathComponent("fuzz/corpus/data_line")
+        var lines = try listed(corpus).map { try readBounded(corpus.appendingPathComponent($0), 1 << 20) }
+        XCTAssertFalse(lines.isEmpty)
+        lines.append(Array(#"{"messages": [{"role": "user", "content": "\ud83d\ude42"}, {"role": "assistant", "content": "é"}]}"#.utf8))
+        lines.append(Array(#"{"prompt": "a\n", "completion": "🙂", "text": [null, 1.5e3, {"x": true}]}"#.utf8))
+        for (number, line) in lines.enumerated() {
+            for round in 0..<2000 as Range<UInt64> {
+                var changed = line
+                for change in 0..<round % 4 where !line.isEmpty {
+                    let hash = splitmix64(UInt64(number) << 32 | round, change)
+                    changed[Int(hash % UInt64(line.count))] = UInt8(truncatingIfNeeded: hash >> 32)
+                }
+                let raw = try Bytes(count: changed.count)
+                UnsafeMutableRawBufferPointer(start: raw.pointer, count: raw.count).copyBytes(from: changed)
+                do {
+                    _ = try readLine(raw, tokenizer, chat)
+                } catch let error as LineFault {
+                    XCTAssertEqual(printable(error.reason.unicodeScalars), error.reason)
+                }
+            }
+        }
+    }
+
     func testWhatIsTaken() throws {
         let text = #"{"text": "no", "text": "\u0041\ud83d\ude42\n\/"}"#
         let turns = #" {"messages": 1, "messages": [{"role": "assistant", "content": "é"}]} "#

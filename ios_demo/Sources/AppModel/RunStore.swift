@@ -86,12 +86,6 @@ struct RunStore: Sendable {
 
     func all() -> [RunRecord] { listed(directory).compactMap(read) }
 
-    /// A run of one of `bundles` that goes on without being asked for, of the bundle `first` if there is one.
-    func unfinished(_ bundles: [String], first: String?) -> RunRecord? {
-        let open = all().filter { bundles.contains($0.bundle) && $0.unfinished }
-        return open.first { $0.bundle == first } ?? open.first
-    }
-
     func write(_ record: RunRecord) throws { try AppModel.write(record, to: file(record.bundle)) }
 
     /// Begins anew, with a copy of `initial` if there is one. What the bundle's last run saved goes, but not before `record` is written.

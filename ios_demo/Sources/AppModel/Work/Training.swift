@@ -121,14 +121,14 @@ import LCSBKit
             atNight = false
             return wake()
         }
-        guard let record = unfinished(), record.wanted == .waiting else { return }
+        guard let record = unfinished({ $0.wanted == .waiting }) else { return }
         begin { [self] in await train(record) }
         continueInBackground(record.bundle)
     }
 
     /// The system started the app at night. Whether nothing is left to do.
     func trainAtNight() async -> Bool {
-        guard !running, waitsForNight, let record = unfinished() else { return true }
+        guard !running, let record = nightly else { return true }
         begin(atNight: true) { [self] in await train(record) }
         await withTaskCancellationHandler {
             await turn?.value
@@ -234,14 +234,16 @@ import LCSBKit
         guard let bundle = core.state.bundle, let record = core.runs.read(bundle.name), record.resumable else { return }
         (core.state.run.phase, core.state.problem) = (.pausing, nil)
         begin { [self] in
+            guard core.runs.begun(bundle.name) else {
+                core.runs.remove(bundle.name)
+                return await showAgain()
+            }
             var result: RunResult?
-            if core.runs.begun(bundle.name) {
-                do {
-                    let control = RunControl()
-                    result = try await run(record, bundle, control) { control.stop() }
-                } catch {
-                    core.tell(error)  // whatever it is, the run ends, and what it has learned stays
-                }
+            do {
+                let control = RunControl()
+                result = try await run(record, bundle, control) { control.stop() }
+            } catch {
+                core.tell(error)  // whatever it is, the run ends, and what it has learned stays
             }
             await end(record, .cancelled, result)
         }
@@ -503,10 +505,16 @@ import LCSBKit
 
     // The night
 
-    /// The run that goes on without being asked for, of the chosen bundle first.
-    private func unfinished() -> RunRecord? { core.runs.unfinished(core.state.bundles.map(\.name), first: core.state.chosen) }
+    /// A run that goes on without being asked for, of the chosen bundle first.
+    private func unfinished(_ isWanted: (RunRecord) -> Bool) -> RunRecord? {
+        let bundles = Set(core.state.bundles.map(\.name))
+        let open = core.runs.all().filter { bundles.contains($0.bundle) && $0.unfinished && isWanted($0) }
+        return open.first { $0.bundle == core.state.chosen } ?? open.first
+    }
 
-    var waitsForNight: Bool { unfinished().map { $0.wanted == .night || core.settings[\.trainsAtNight] } ?? false }
+    private var nightly: RunRecord? { unfinished { $0.wanted == .night || core.settings[\.trainsAtNight] } }
+
+    var waitsForNight: Bool { nightly != nil }
 
     /// While a run waits to go on and the person wants it so, the system is asked for a turn at night.
     func schedule() {

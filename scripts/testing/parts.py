@@ -166,13 +166,13 @@ PARTS = (
     ),
     Part(
         "parity",
-        (command(DEVICE_PYTHON, "scripts/android/parity.py", *PARITY_BUNDLES, "--data", DATA, can_be_unavailable=True),),
+        (command(DEVICE_PYTHON, "scripts/cores/parity.py", *PARITY_BUNDLES, "--data", DATA, can_be_unavailable=True),),
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
     ),
     Part(
         "kills",
-        (command(DEVICE_PYTHON, "scripts/android/kill_test.py", f"{BUNDLES}/llama", "--data", DATA, "--kills", "50"),),
+        (command(DEVICE_PYTHON, "scripts/cores/kill_test.py", f"{BUNDLES}/llama", "--data", DATA, "--kills", "50"),),
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
     ),

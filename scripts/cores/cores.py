@@ -20,7 +20,7 @@ JVM_FLAGS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
 
 @dataclass(frozen=True)
 class Core:
-    """`words`: its command line begins with them. `train`: what it calls a run. `starting`: seconds in which a process does nothing yet that
+    """`words`: its command line begins with them. `train`: what it calls a run. `starting`: seconds in which a process does nothing that
     could be broken."""
 
     name: str

@@ -182,5 +182,23 @@ PARTS = (
         needs=("packages", "device-bundles", "android-core"),
         counted="closing line",
     ),
+    Part(
+        "ios-core",
+        (Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
+        needs=("device-bundles",),
+        counted="closing line",
+    ),
+    Part(
+        "ios-parity",
+        (command(DEVICE_PYTHON, "scripts/cores/parity.py", *PARITY_BUNDLES, "--core", "swift", "--with-kotlin", "--data", DATA),),
+        needs=("device-packages", "device-bundles", "android-core", "ios-core"),
+        counted="closing line",
+    ),
+    Part(
+        "ios-kills",
+        (command(DEVICE_PYTHON, "scripts/cores/kill_test.py", f"{BUNDLES}/llama", "--core", "swift", "--data", DATA, "--kills", "50"),),
+        needs=("device-packages", "device-bundles", "ios-core"),
+        counted="closing line",
+    ),
     Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),
 )

@@ -2,8 +2,8 @@ import Foundation
 
 // Text from the base or the adapted model, a token at a time.
 
-/// `temperature` 0 takes the likeliest token. `topP`: sample from the smallest set of that probability (nucleus sampling, arXiv 1904.09751).
-/// `stop`: texts; the one that is complete first ends the text, and nothing of it is given out.
+/// `temperature` 0 takes the likeliest token. `topP`: sample from the smallest set of that probability (nucleus sampling, arXiv
+/// 1904.09751). `stop`: texts; the one that is complete first ends the text, and nothing of it is given out.
 public struct SamplingConfig: Sendable, Hashable {
     public var temperature: Double
     public var topP: Double
@@ -63,7 +63,8 @@ public func generate(
     return try Continuation(runner.decoder(adapter), tokenizer, ids, seqLen, config)
 }
 
-/// The pieces of a text as it is written. A piece ends where the text so far is whole characters and cannot be the beginning of a stop text.
+/// The pieces of a text as it is written. A piece ends where the text so far is whole characters and cannot be the beginning of a stop
+/// text.
 public final class Continuation {
     private let tokenizer: Tokenizer
     private let prompt: [Int]
@@ -124,15 +125,15 @@ public final class Continuation {
     }
 
     private func nextToken() throws -> Int {
-        let started = uptime()
+        let started = nanoseconds()
         let decoder = decoder!
         let logits = try written.last.map { try decoder.next($0) } ?? decoder.prefill(prompt)
         let token = try sample(logits, config, &random)
-        let seconds = uptime() - started
+        let took = seconds(started, nanoseconds())
         if written.isEmpty {
-            prefillSeconds = seconds
+            prefillSeconds = took
         } else {
-            decodeSeconds += seconds
+            decodeSeconds += took
             decoded += 1
         }
         return token
@@ -182,8 +183,8 @@ final class StopTexts {
     }
 }
 
-/// The tokens and the texts that end a text. A special token has no text: given as a stop text it is one of the former. Throws OPTION for a stop
-/// text that has such a token within it, as it could not be met.
+/// The tokens and the texts that end a text. A special token has no text: given as a stop text it is one of the former. Throws OPTION for a
+/// stop text that has such a token within it, as it could not be met.
 private func endings(_ tokenizer: Tokenizer, _ stop: [String]) throws -> (tokens: Set<Int>, texts: [String]) {
     var (tokens, texts) = (tokenizer.endIds, [String]())
     for text in stop {

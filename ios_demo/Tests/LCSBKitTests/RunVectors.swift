@@ -40,21 +40,21 @@ struct RunVectors {
             learningRates: try fields.list("learning_rates") { value, place in
                 var fields = try Fields(value, place)
                 return Rates(
-                    schedule: try Fields.one(fields.required("schedule"), place), steps: try fields.int("steps"), warmup: try fields.int("warmup"),
+                    schedule: try fields.value("schedule", Fields.one), steps: try fields.int("steps"), warmup: try fields.int("warmup"),
                     rates: try fields.list("rates", Fields.double)
                 )
             },
             schedules: try fields.list("schedules") { value, place in
                 var fields = try Fields(value, place)
                 return Scheduled(
-                    method: try Fields.one(fields.required("method"), place), subsets: try fields.int("subsets"), layers: try fields.int("layers"),
+                    method: try fields.value("method", Fields.one), subsets: try fields.int("subsets"), layers: try fields.int("layers"),
                     schedule: try fields.list("schedule", Subset.init), learningRate: try fields.double("learning_rate")
                 )
             },
             adamw: try fields.list("adamw") { value, place in
                 var fields = try Fields(value, place)
                 return AdamWRun(
-                    implicitUpdates: try Fields.one(fields.required("implicit_updates"), place), norms: try fields.list("norms", Fields.double),
+                    implicitUpdates: try fields.value("implicit_updates", Fields.one), norms: try fields.list("norms", Fields.double),
                     updates: try fields.ints("updates").map(Int64.init), sha256: try fields.strings("sha256")
                 )
             }

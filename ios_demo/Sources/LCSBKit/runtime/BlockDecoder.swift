@@ -1,8 +1,9 @@
-/// Generation with a state a layer, on the programs `KIND_prefill` and `KIND_decode`. Of a state by position, such as keys and values, a program
-/// returns the token's place, which is written among those of the bundle's T positions; any other it returns whole, in place of the old one.
+/// Generation with a state a layer, on the programs `KIND_prefill` and `KIND_decode`. Of a state by position, such as keys and values, a
+/// program returns the token's place, which is written among those of the bundle's T positions; any other it returns whole, in place of the
+/// old one.
 final class BlockDecoder: SequenceDecoder {
-    /// What a layer remembers under one name. `then`: where the next token's is written, as a program must not write what it reads: of a state
-    /// by position its place alone, in a buffer of the kind's.
+    /// What a layer remembers under one name. `then`: where the next token's is written, as a program must not write what it reads: of a
+    /// state by position its place alone, in a buffer of the kind's.
     private struct State {
         let name: String
         let byPosition: Bool

@@ -1,9 +1,10 @@
-/// Called before each layer of a step, an evaluation or a prompt, `layer` the number of layers for the head: it may wait, to pause, or throw, to
-/// cancel; then nothing has changed.
+/// Called before each layer of a step, an evaluation or a prompt, `layer` the number of layers for the head: it may wait, to pause, or
+/// throw, to cancel; then nothing has changed.
 public typealias BetweenLayers = (_ layer: Int, _ backward: Bool) throws -> Void
 
-/// Steps by block programs, by kind of layer, and a loop over the layers, whatever runtime runs them. Weights are fed in place from the mapped
-/// `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working set of a program.
+/// Steps by block programs, by kind of layer, and a loop over the layers, whatever runtime runs them. Weights are fed in place from the
+/// mapped `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working set of a
+/// program.
 public final class BlockRunner: StepRunner {
     let manifest: Manifest
     let layers: Int
@@ -67,7 +68,8 @@ public final class BlockRunner: StepRunner {
 
     /// From `g` down through `propagate`. A layer's gradient is written to `gradients` where they have a buffer for it.
     private func backward(
-        _ propagate: [Int], _ adapter: Floats, _ values: Crossing, _ saved: [Int: HostTensor], _ kept: [Int: Values], _ gradients: [Int: HostTensor]
+        _ propagate: [Int], _ adapter: Floats, _ values: Crossing, _ saved: [Int: HostTensor], _ kept: [Int: Values],
+        _ gradients: [Int: HostTensor]
     ) throws {
         let owed = CrossingGradients(manifest, crossing, propagate)
         var g = g
@@ -124,7 +126,8 @@ public final class BlockRunner: StepRunner {
         _ h: HostTensor, _ adapter: Floats, _ values: Crossing, _ saved: [Int: HostTensor] = [:], _ kept: [Int: Values] = [:]
     ) throws -> HostTensor {
         try (0..<layers).reduce(h) { input, layer in
-            try forwardLayer(kept[layer] == nil ? .forward : .forwardKeep, layer, input, adapter, values, kept[layer] ?? [:], saved[layer + 1])
+            let role = kept[layer] == nil ? Role.forward : .forwardKeep
+            return try forwardLayer(role, layer, input, adapter, values, kept[layer] ?? [:], saved[layer + 1])
         }
     }
 
@@ -154,7 +157,9 @@ public final class BlockRunner: StepRunner {
 
     // Programs and buffers
 
-    func run(_ program: String, _ feeds: Values, _ outputs: Values, layer: Int = 0) throws { try runtime.run(program, feeds, outputs, layer: layer) }
+    func run(_ program: String, _ feeds: Values, _ outputs: Values, layer: Int = 0) throws {
+        try runtime.run(program, feeds, outputs, layer: layer)
+    }
 
     /// The `tables` that `layer` reads, by its kind's names. One that no program takes need not be there.
     func read(_ layer: Int, _ tables: Values) -> Values {
@@ -197,4 +202,6 @@ private func named(_ names: [String], _ make: (String) throws -> HostTensor) ret
 
 private func byLayer<Value>(_ layers: [Int], _ values: [Value]) -> [Int: Value] { Dictionary(uniqueKeysWithValues: zip(layers, values)) }
 
-private func byLayer<Value>(_ layers: [Int], _ value: (Int) throws -> Value) rethrows -> [Int: Value] { try byLayer(layers, layers.map(value)) }
+private func byLayer<Value>(_ layers: [Int], _ value: (Int) throws -> Value) rethrows -> [Int: Value] {
+    try byLayer(layers, layers.map(value))
+}

@@ -25,7 +25,9 @@ final class Crossing {
     private let role: Role
     private var given: Values = [:]
 
-    init(_ manifest: Manifest, _ buffers: CrossingBuffers, _ role: Role) { (self.manifest, self.buffers, self.role) = (manifest, buffers, role) }
+    init(_ manifest: Manifest, _ buffers: CrossingBuffers, _ role: Role) {
+        (self.manifest, self.buffers, self.role) = (manifest, buffers, role)
+    }
 
     /// What `layer` takes, by its kind's names.
     func taken(_ layer: Int) -> Values { Values(uniqueKeysWithValues: manifest.layers[layer].takes.map { ($0.key, given[$0.value]!) }) }

@@ -42,8 +42,8 @@ private final class Program {
         _ = try session(0)
     }
 
-    /// `feeds`: those that the program takes, and perhaps others. `outputs`: where each result that is wanted goes. `number`: the layer's in its
-    /// kind.
+    /// `feeds`: those that the program takes, and perhaps others. `outputs`: where each result that is wanted goes. `number`: the layer's
+    /// in its kind.
     func run(_ feeds: Values, _ outputs: Values, number: Int) throws {
         let session = try session(number)
         do {

@@ -1,7 +1,8 @@
 import COrt
 import Foundation
 
-// ONNX Runtime's C API as far as it is used here: its table of functions, called as it stands, and what it makes, given back with its last user.
+// ONNX Runtime's C API as far as it is used here: its table of functions, called as it stands, and what it makes, given back with its last
+// user.
 
 /// What ONNX Runtime refused, in its words.
 struct OrtFailure: Error {
@@ -26,7 +27,7 @@ final class Ort: @unchecked Sendable {
         let base = OrtGetApiBase()!.pointee
         version = String(cString: base.GetVersionString()!)
         guard let functions = base.GetApi(apiVersion) else {
-            let message = "ONNX Runtime \(version) has no version \(apiVersion) of its C API; build the app with the library that its headers are of"
+            let message = "ONNX Runtime \(version) has no version \(apiVersion) of its C API; build the app with the library of its headers"
             throw LcsbError(.runtimeMissing, message, [version])
         }
         let api = functions.pointee
@@ -35,7 +36,8 @@ final class Ort: @unchecked Sendable {
             environment = try api.made { api.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "lcsb", $0) }
             memory = try api.made { api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, $0) }
         } catch let failure as OrtFailure {
-            throw LcsbError(.runtimeMissing, "ONNX Runtime \(version) cannot be started: \(oneLine(failure.text)); install another build", [version])
+            let message = "ONNX Runtime \(version) cannot be started: \(oneLine(failure.text)); build the app with another library"
+            throw LcsbError(.runtimeMissing, message, [version])
         }
     }
 
@@ -136,15 +138,18 @@ final class OrtSession {
         return try tensors(api.got(0) { api.SessionGetOutputCount(pointer, $0) }, api.SessionGetOutputName, api.SessionGetOutputTypeInfo)
     }
 
-    private typealias NameOf = (OpaquePointer?, Int, UnsafeMutablePointer<OrtAllocator>?, UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> OrtStatusPtr?
-    private typealias TypeOf = (OpaquePointer?, Int, UnsafeMutablePointer<OpaquePointer?>?) -> OrtStatusPtr?
+    private typealias Allocator = UnsafeMutablePointer<OrtAllocator>
+    private typealias Text = UnsafeMutablePointer<CChar>
 
-    private func tensors(_ count: Int, _ name: NameOf, _ type: TypeOf) throws -> Tensors {
+    private func tensors(
+        _ count: Int, _ name: (OpaquePointer?, Int, Allocator?, UnsafeMutablePointer<Text?>?) -> OrtStatusPtr?,
+        _ type: (OpaquePointer?, Int, UnsafeMutablePointer<OpaquePointer?>?) -> OrtStatusPtr?
+    ) throws -> Tensors {
         let api = ort.api
-        let allocator = try api.got(nil as UnsafeMutablePointer<OrtAllocator>?) { api.GetAllocatorWithDefaultOptions($0) }
+        let allocator = try api.got(nil as Allocator?) { api.GetAllocatorWithDefaultOptions($0) }
         var found: Tensors = [:]
         for index in 0..<count {
-            let text = try api.got(nil as UnsafeMutablePointer<CChar>?) { name(pointer, index, allocator, $0) }!
+            let text = try api.got(nil as Text?) { name(pointer, index, allocator, $0) }!
             defer { allocator!.pointee.Free(allocator, text) }
             let info = try api.made { type(pointer, index, $0) }
             defer { api.ReleaseTypeInfo(info) }

@@ -1,5 +1,5 @@
-/// The runner of the bundle's target. `threads`: of each program, 0: the runtime's choice. `keep`: the activations of that many of the top layers
-/// are kept in the forward, and their backward does not recompute them.
+/// The runner of the bundle's target. `threads`: of each program, 0: the runtime's choice. `keep`: the activations of that many of the top
+/// layers are kept in the forward, and their backward does not recompute them.
 ///
 /// Throws BUNDLE_OTHER_TARGET, RUNTIME_NOT_INCLUDED, RUNTIME_MISSING, MEMORY_TOO_SMALL, BUNDLE_UNREADABLE.
 public func makeRunner(
@@ -12,6 +12,7 @@ public func makeRunner(
 /// Throws RUNTIME_NOT_INCLUDED where the app is built without the library that runs bundles of `target`. Nothing is loaded.
 public func checkIncluded(_ target: String) throws {
     if target != executorchTarget { return }
-    let message = "this app is built without ExecuTorch, which bundles of target \(target) need; export the bundle with --target \(onnxruntimeTarget)"
+    let message = "this app is built without ExecuTorch, which bundles of target \(target) need; "
+        + "export the bundle with --target \(onnxruntimeTarget)"
     throw LcsbError(.runtimeNotIncluded, message)
 }

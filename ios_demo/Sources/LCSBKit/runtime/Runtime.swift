@@ -50,9 +50,9 @@ protocol Runtime: AnyObject {
     var name: String { get }
     var version: String { get }
 
-    /// Runs a program with the weights that it takes, those of `layer` where it is a layer's. `feeds`: what else it takes, and perhaps more.
-    /// `outputs`: where each result that is wanted goes. Throws RUNTIME_FAILED where the runtime refuses, BUNDLE_UNREADABLE for a program that
-    /// is other than the manifest says.
+    /// Runs a program with the weights that it takes, those of `layer` where it is a layer's. `feeds`: what else it takes, and perhaps
+    /// more. `outputs`: where each result that is wanted goes. Throws RUNTIME_FAILED where the runtime refuses, BUNDLE_UNREADABLE for a
+    /// program that is other than the manifest says.
     func run(_ program: String, _ feeds: Values, _ outputs: Values, layer: Int) throws
 }
 

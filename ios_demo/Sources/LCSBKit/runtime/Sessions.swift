@@ -5,8 +5,8 @@ import Foundation
 
 private let oldestRuntime = "1.18"  // the first with operator set 21 and IR version 10, in which all programs are written
 
-/// Options of a session: the manifest's settings, and the arena that all sessions share. The caller gives them back. Throws MEMORY_TOO_SMALL,
-/// RUNTIME_FAILED.
+/// Options of a session: the manifest's settings, and the arena that all sessions share. The caller gives them back. Throws
+/// MEMORY_TOO_SMALL, RUNTIME_FAILED.
 func sessionOptions(_ ort: Ort, _ settings: RuntimeSettings, threads: Int) throws -> OpaquePointer {
     try ort.shareArena(settings.arena.initialBytes)
     let api = ort.api
@@ -46,10 +46,9 @@ func checkSignature(_ session: OrtSession, _ graph: ProgramGraph, _ file: URL) t
 
 /// Names the operator that the runtime lacks, where that is the reason.
 func loadError(_ version: String, _ file: URL, _ text: String) -> LcsbError {
-    let what: String
-    if let operation = missingOperator(text) { what = "it has no operator \(operation)" } else { what = newerFormat(text) ?? oneLine(text) }
-    let message = "\(file.path): onnxruntime \(version) cannot load it: \(what); expected onnxruntime \(oldestRuntime) or newer, with all of its "
-        + "operators (a reduced build lacks some)"
+    let what = missingOperator(text).map { "it has no operator \($0)" } ?? newerFormat(text) ?? oneLine(text)
+    let message = "\(file.path): onnxruntime \(version) cannot load it: \(what); expected onnxruntime \(oldestRuntime) or newer, "
+        + "with all of its operators (a reduced build lacks some)"
     return LcsbError(.runtimeFailed, message)
 }
 
@@ -60,5 +59,6 @@ private func missingOperator(_ text: String) -> String? {
 
 /// That the file is written in.
 private func newerFormat(_ text: String) -> String? {
-    text.firstMatch(of: /Unsupported model IR version: [0-9]+|ONNX Runtime only \*guarantees\* support .*?opset [0-9]+/).map { String($0.0) }
+    let reasons = /Unsupported model IR version: [0-9]+|ONNX Runtime only \*guarantees\* support .*?opset [0-9]+/
+    return text.firstMatch(of: reasons).map { String($0.0) }
 }

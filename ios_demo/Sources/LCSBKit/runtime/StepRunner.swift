@@ -1,5 +1,5 @@
-/// `loss`: mean over the counted labels. `gradients`: layer -> float32 of the size of its vector, for the trained layers only: memory of the
-/// runner's, which its next step overwrites; whoever asked for the step may change it.
+/// `loss`: mean over the counted labels. `gradients`: layer -> float32 of the size of its vector, for the trained layers only: memory of
+/// the runner's, which its next step overwrites; whoever asked for the step may change it.
 public struct StepResult {
     public let loss: Float
     public let gradients: [Int: Floats]
@@ -37,7 +37,9 @@ public protocol StepRunner: AnyObject {
     func evaluate(_ batch: Batch, _ adapter: Floats) throws -> Float
 
     /// AdamW for one layer, float32 of the size of its vector each: the first three are updated in place. `gradient` nil: zero.
-    func updateLayer(_ parameters: Floats, _ firstMoment: Floats, _ secondMoment: Floats, _ gradient: Floats?, _ scalars: LayerUpdate) throws
+    func updateLayer(
+        _ parameters: Floats, _ firstMoment: Floats, _ secondMoment: Floats, _ gradient: Floats?, _ scalars: LayerUpdate
+    ) throws
 
     /// For one sequence of tokens; the adapter must not change meanwhile.
     func decoder(_ adapter: Floats) throws -> any SequenceDecoder

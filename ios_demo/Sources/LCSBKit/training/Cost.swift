@@ -3,8 +3,8 @@
 
 let floatBytes = MemoryLayout<Float>.size
 
-// What decompressing one byte of float weights costs, in floating-point operations that a matrix product makes in the same time. Measured on
-// a desktop (lcsb_mobile/planning/cost.py).
+// What decompressing one byte of float weights costs, in floating-point operations that a matrix product makes in the same time. Measured
+// on a desktop (lcsb_mobile/planning/cost.py).
 private let flopsPerDecompressedByte = (2.4e-3 / 17.4e6) / (4.6e-3 / 2.23e9)
 
 /// One step. FLOPs of the matrix products; bytes of float32 weights decompressed (written, not read).
@@ -47,7 +47,8 @@ func fullSubset(_ manifest: Manifest) -> Subset {
     return Subset(train: layers, propagate: layers)
 }
 
-/// Predicted time of a step relative to a full one that keeps nothing. It promises a partial step too little (lcsb_mobile/planning/cost.py).
+/// Predicted time of a step relative to a full one that keeps nothing. It promises a partial step too little
+/// (lcsb_mobile/planning/cost.py).
 func timeShare(_ manifest: Manifest, _ subset: Subset, keep: Int = 0) throws -> Double {
     try stepCost(manifest, subset, keep: keep).timeUnits / stepCost(manifest, fullSubset(manifest)).timeUnits
 }

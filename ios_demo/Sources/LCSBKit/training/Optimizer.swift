@@ -1,8 +1,8 @@
 import Foundation
 
-/// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`, over `state`, layer by layer as
-/// `layout` says. A layer that a step does not train gets a zero gradient, or rests (`ImplicitUpdates`). `runner` computes a layer's update by
-/// the program `adamw`.
+/// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`, over `state`, layer by
+/// layer as `layout` says. A layer that a step does not train gets a zero gradient, or rests (`ImplicitUpdates`). `runner` computes a
+/// layer's update by the program `adamw`.
 final class AdamW {
     let state: AdapterState
     let layout: AdapterLayout
@@ -37,8 +37,8 @@ final class AdamW {
     }
 }
 
-/// The Euclidean norm over all trained layers, summed in double precision, from the first layer up: so it is the same on every processor to some
-/// 1e-15, and the float32 factor that clipping makes of it the same bits but once in many million steps.
+/// The Euclidean norm over all trained layers, summed in double precision, from the first layer up: so it is the same on every processor to
+/// some 1e-15, and the float32 factor that clipping makes of it the same bits but once in many million steps.
 func gradientNorm(_ gradients: [Int: Floats]) -> Double {
     gradients.sorted { $0.key < $1.key }.reduce(0) { $0 + sumOfSquares($1.value) }.squareRoot()
 }

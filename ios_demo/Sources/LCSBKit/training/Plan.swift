@@ -10,10 +10,11 @@ public struct Plan: Sendable, Hashable {
     public let leastBytes: Int
 }
 
-/// What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported; `budget`: the most bytes allowed, nil for
-/// no limit; `keep` nil: as many layers as the budget allows, none without one; `accumulation`: sequences a step.
+/// What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported; `budget`: the most bytes allowed, nil
+/// for no limit; `keep` nil: as many layers as the budget allows, none without one; `accumulation`: sequences a step.
 ///
-/// Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; RUNTIME_NOT_INCLUDED, OPTION.
+/// Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments;
+/// RUNTIME_NOT_INCLUDED, OPTION.
 public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget: Int?, keep: Int?, accumulation: Int = 1) throws -> Plan {
     let layers = manifest.model.numHiddenLayers
     if let keep, keep < 0 { throw LcsbError(.option, "keep: expected 0 or more layers, found \(keep)", ["keep"]) }
@@ -23,16 +24,16 @@ public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget
         let chosen = min(keep ?? 0, layers)
         return Plan(keep: chosen, predictedPeakBytes: peaks[chosen], leastBytes: least)
     }
-    let now = "\(megabytes(base)) of it this process as it is now"
+    let allowed = "\(megabytes(base)) of it this process as it is now; more than the \(megabytes(budget)) allowed; nothing was run"
     guard let fitting = peaks.lastIndex(where: { $0 <= budget }) else {
-        let message = "the run is predicted to need at least \(megabytes(least)), \(now); more than the \(megabytes(budget)) allowed; nothing was run; "
+        let message = "the run is predicted to need at least \(megabytes(least)), \(allowed); "
             + "allow more, or export with a --seq-len shorter than \(manifest.seqLen) or a --rank below \(manifest.lora.rank)"
         throw LcsbError(.memoryTooSmall, message, ["\(least)", "\(budget)"])
     }
     let chosen = min(keep ?? fitting, layers)
     if peaks[chosen] > budget {
-        let message = "keeping \(chosen) layers is predicted to take \(megabytes(peaks[chosen])), \(now); more than the \(megabytes(budget)) allowed; "
-            + "nothing was run; keeping \(fitting) fits, and the least for this run is \(megabytes(least)); allow more, or keep that many"
+        let message = "keeping \(chosen) layers is predicted to take \(megabytes(peaks[chosen])), \(allowed); "
+            + "keeping \(fitting) fits, and the least for this run is \(megabytes(least)); allow more, or keep that many"
         throw LcsbError(.memoryTooSmall, message, ["\(peaks[chosen])", "\(budget)"])
     }
     return Plan(keep: chosen, predictedPeakBytes: peaks[chosen], leastBytes: least)
@@ -45,8 +46,8 @@ func predictedPeak(_ manifest: Manifest, _ subsets: [Subset], keep: Int, base: I
     return try base + peakTerms(manifest, subsets, keep: keep, accumulation: accumulation).values.reduce(0, +)
 }
 
-// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py), all sessions on one arena: the runtime's own, and the parsed graphs and kernels
-// of a block program's session by its file's size.
+// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py), all sessions on one arena: the runtime's own, and the parsed graphs and
+// kernels of a block program's session by its file's size.
 private let runtimeBytes = 5_500_000
 private let sessionShare = 45
 private let updateOutputs = 3  // of AdamW: parameters and moments
@@ -54,8 +55,8 @@ private let updateOutputs = 3  // of AdamW: parameters and moments
 // Of what a chunk of the head holds: the arena's blocks that were split badly.
 private let headHoles = 2.9
 
-/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a mapped file.
-/// Buffers are exact; the rest was fitted.
+/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a
+/// mapped file. Buffers are exact; the rest was fitted.
 func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulation: Int) throws -> [String: Int] {
     let backward = try subsets.map { try backwardLayers(manifest, $0, keep: keep) }
     let kept = Set(backward.flatMap(\.kept))
@@ -80,8 +81,8 @@ func keptBytes(_ manifest: Manifest, _ layer: Int) -> Int {
     bytesOf(manifest.graphs[program(manifest.layers[layer].kind, .forwardKeep)]!.outputs.filter { $0.name.hasPrefix(keptPrefix) })
 }
 
-/// Of each size as many buffers as a step needs at most: a trained layer has its own, and so have, in Python's runner, the untrained ones of a
-/// size that no trained layer below them has, one for all. What is accumulated is a copy.
+/// Of each size as many buffers as a step needs at most: a trained layer has its own, and so have, in Python's runner, the untrained ones
+/// of a size that no trained layer below them has, one for all. What is accumulated is a copy.
 private func gradientBytes(_ layout: AdapterLayout, _ subsets: [Subset], _ accumulation: Int) -> Int {
     var needed: [Int: Int] = [:]  // size -> buffers
     for subset in subsets {
@@ -139,7 +140,9 @@ private func headSet(_ manifest: Manifest) -> Int {
 }
 
 /// Rows of the head in a chunk: a power of two.
-private func headRows(_ hiddenSize: Int) -> Int { Int(exp2(log2(max(256, Double(headChunkBytes) / Double(4 * hiddenSize))).rounded(.down))) }
+private func headRows(_ hiddenSize: Int) -> Int {
+    Int(exp2(log2(max(256, Double(headChunkBytes) / Double(4 * hiddenSize))).rounded(.down)))
+}
 
 private func bytesOf(_ tensors: [GraphTensor]) -> Int { tensors.map { tensorBytes($0.dtype, $0.shape) }.reduce(0, +) }
 

@@ -16,8 +16,8 @@ public struct AdapterState: Sendable {
 let statePrefix = ".state."  // what the name of its file begins with, as long as it has one
 private let readBeyond = 64  // bytes after the last value, which a runtime's vector instructions may read
 
-/// A state of zeros, `size` elements a buffer, in a mapped file in `directory`: the system may write its pages out, so it takes no anonymous
-/// memory. The file has no name and goes with the process.
+/// A state of zeros, `size` elements a buffer, in a mapped file in `directory`: the system may write its pages out, so it takes no
+/// anonymous memory. The file has no name and goes with the state.
 ///
 /// Its space is taken at once, by writing it: storing to a mapped file on a full disk would end the process. Throws STORAGE_FULL or
 /// STORAGE_FAILED.

@@ -11,7 +11,8 @@ public struct TrainConfig: Sendable, Hashable {
     public var accumulation: Int
 
     public init(steps: Int, learningRate: Double, lrSchedule: LearningRateSchedule = .constant, warmup: Int = 0, accumulation: Int = 1) {
-        (self.steps, self.learningRate, self.lrSchedule, self.warmup, self.accumulation) = (steps, learningRate, lrSchedule, warmup, accumulation)
+        (self.steps, self.learningRate, self.lrSchedule) = (steps, learningRate, lrSchedule)
+        (self.warmup, self.accumulation) = (warmup, accumulation)
     }
 
     /// Throws OPTION.
@@ -19,7 +20,9 @@ public struct TrainConfig: Sendable, Hashable {
         for (name, value, least) in [("steps", steps, 1), ("accumulation", accumulation, 1), ("warmup", warmup, 0)] where value < least {
             throw LcsbError(.option, "\(name): expected at least \(least), found \(value)", [name])
         }
-        if !learningRate.isFinite || learningRate <= 0 { throw LcsbError(.option, "lr: expected a positive number, found \(learningRate)", ["lr"]) }
+        if !learningRate.isFinite || learningRate <= 0 {
+            throw LcsbError(.option, "lr: expected a positive number, found \(learningRate)", ["lr"])
+        }
     }
 }
 
@@ -35,7 +38,8 @@ public struct StepOutcome: Sendable, Hashable {
     public let optimizerSeconds: Double
 
     public init(
-        step: Int, subset: Subset, loss: Double, learningRate: Double, gradientNorm: Double, gradientSeconds: Double, optimizerSeconds: Double
+        step: Int, subset: Subset, loss: Double, learningRate: Double, gradientNorm: Double, gradientSeconds: Double,
+        optimizerSeconds: Double
     ) {
         (self.step, self.subset, self.loss, self.learningRate) = (step, subset, loss, learningRate)
         (self.gradientNorm, self.gradientSeconds, self.optimizerSeconds) = (gradientNorm, gradientSeconds, optimizerSeconds)
@@ -60,7 +64,7 @@ final class Trainer {
     /// gradient is NaN or infinite.
     func step(_ number: Int, _ batches: [Batch]) throws -> StepOutcome {
         let subset = schedule[number % schedule.count]
-        let started = uptime()
+        let started = nanoseconds()
         let (loss, gradients) = try gradients(subset, batches)
         let norm = gradientNorm(gradients)
         if !loss.isFinite || !norm.isFinite {
@@ -68,13 +72,13 @@ final class Trainer {
                 + "try a lower learning rate"
             throw LcsbError(.lossNotFinite, message, ["\(number + 1)"])
         }
-        let computed = uptime()
+        let computed = nanoseconds()
         let rate = learningRate(config.learningRate, config.lrSchedule, step: number, steps: config.steps, warmup: config.warmup)
         clipGradients(gradients, norm: norm, clipNorm: optimizer.config.clipNorm)
         try optimizer.update(gradients, rate)
         return StepOutcome(
-            step: number + 1, subset: subset, loss: loss, learningRate: rate, gradientNorm: norm, gradientSeconds: computed - started,
-            optimizerSeconds: uptime() - computed
+            step: number + 1, subset: subset, loss: loss, learningRate: rate, gradientNorm: norm,
+            gradientSeconds: seconds(started, computed), optimizerSeconds: seconds(computed, nanoseconds())
         )
     }
 
@@ -107,6 +111,3 @@ func evaluate(_ runner: any StepRunner, _ batches: [Batch], _ adapter: Floats) t
     let sum = try batches.reduce(0.0) { try $0 + Double($1.countedLabels) * Double(runner.evaluate($1, adapter)) }
     return sum / Double(batches.map(\.countedLabels).reduce(0, +))
 }
-
-/// Seconds of a clock that only goes forward.
-func uptime() -> Double { ProcessInfo.processInfo.systemUptime }

@@ -3,8 +3,8 @@ import XCTest
 
 /// Generation with a state: at every position the logits of the whole sequence, whatever was prefilled and whatever came before.
 final class BlockDecoderTest: XCTestCase {
-    /// One row's products and T rows' sum in another order: 8e-7 to 3.8e-6 of the largest were measured. Of Qwen3.5 1.9e-5: the delta rule goes
-    /// token by token here, there by chunks, and the norm after it divides by what may be near zero.
+    /// One row's products and T rows' sum in another order: 8e-7 to 3.8e-6 of the largest were measured. Of Qwen3.5 1.9e-5: the delta rule
+    /// goes token by token here, there by chunks, and the norm after it divides by what may be near zero.
     private func assertClose(_ found: [Float], _ expected: [Float], _ what: String) {
         let most: Float = what.hasPrefix("qwen3_5") ? 4e-5 : 8e-6
         let largest = expected.map(abs).max()!

@@ -33,8 +33,10 @@ final class CrossingTest: XCTestCase {
                     XCTAssertEqual(found.gradients.keys.sorted(), subset.train)
                     for (layer, gradient) in found.gradients {
                         XCTAssertEqual(gradient.count, bundle.manifest.kind(layer).size)
-                        // float32's rounding; what is summed may cancel
-                        for value in gradient.array { XCTAssertEqual(Double(value), expected[layer]!, accuracy: 1e-5 * loss, "\(keep) \(subset) \(layer)") }
+                        for value in gradient.array {
+                            // float32's rounding; what is summed may cancel
+                            XCTAssertEqual(Double(value), expected[layer]!, accuracy: 1e-5 * loss, "\(keep) \(subset) \(layer)")
+                        }
                     }
                 }
                 XCTAssertEqual(Double(try runner.evaluate(CrossingBundle.batch, adapter)), loss, accuracy: 1e-5 * loss)
@@ -70,8 +72,8 @@ final class CrossingTest: XCTestCase {
         }
     }
 
-    /// h[L] of a token in a text that this bundle's decode programs write: they add to h what they remember, by place, all tokens' places; whole, the
-    /// sum of the tokens before. `past`: what each layer's inputs were before, padding of the prompt included.
+    /// h[L] of a token in a text that this bundle's decode programs write: they add to h what they remember, by place, all tokens' places;
+    /// whole, the sum of the tokens before. `past`: what each layer's inputs were before, padding of the prompt included.
     private func through(_ id: Int, _ place: Int, _ past: inout [[[Float]]], prompt: Bool) -> [Float] {
         let width = CrossingBundle.width
         var h = embedded(id)
@@ -92,10 +94,15 @@ final class CrossingTest: XCTestCase {
         return h
     }
 
-    private func embedded(_ id: Int) -> [Float] { Array(CrossingBundle.embedding[id * CrossingBundle.width..<(id + 1) * CrossingBundle.width]) }
+    private func embedded(_ id: Int) -> [Float] {
+        let width = CrossingBundle.width
+        return Array(CrossingBundle.embedding[id * width..<(id + 1) * width])
+    }
 
     private func assertLogits(_ found: [Float], of h: [Float], _ accuracy: Float) {
-        for (id, value) in found.enumerated() { XCTAssertEqual(value, zip(h, embedded(id)).reduce(0) { $0 + $1.0 * $1.1 }, accuracy: accuracy) }
+        for (id, value) in found.enumerated() {
+            XCTAssertEqual(value, zip(h, embedded(id)).reduce(0) { $0 + $1.0 * $1.1 }, accuracy: accuracy)
+        }
         XCTAssertEqual(found.count, CrossingBundle.vocabulary)
     }
 

@@ -15,7 +15,8 @@ final class OnnxRuntimeRunnerTest: XCTestCase {
     }
 
     private func withRunner(
-        _ name: String, _ keep: Int = 0, between: @escaping BetweenLayers = { _, _ in }, _ use: (TrainingBundle, BlockRunner, Floats) throws -> Void
+        _ name: String, _ keep: Int = 0, between: @escaping BetweenLayers = { _, _ in },
+        _ use: (TrainingBundle, BlockRunner, Floats) throws -> Void
     ) throws {
         let bundle = try openBundle(name)
         try use(bundle, makeRunner(bundle, threads: 1, keep: keep, betweenLayers: between), initialAdapter(bundle))
@@ -205,18 +206,18 @@ final class OnnxRuntimeRunnerTest: XCTestCase {
 
     func testWhatCannotBeLoaded() throws {
         let file = URL(fileURLWithPath: "/bundle/head.onnx")
+        let opset = "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 21"
         let texts = [
             "Could not find an implementation for MatMulNBits(1) node with name ''": "it has no operator MatMulNBits",
             "Fatal error: com.microsoft:MatMulNBits(-1) is not a registered function/op": "it has no operator com.microsoft:MatMulNBits",
             "Load model failed: Unsupported model IR version: 10, max supported IR version: 9": "Unsupported model IR version: 10",
-            "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 21 is under development":
-                "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 21 is",
+            "\(opset) is under development and support for this is limited, till opset 20": "\(opset) is under development",
             "something\n else": "something else",
         ]
         for (text, what) in texts {
             let message = loadError("1.17.0", file, text).message
             XCTAssertTrue(message.hasPrefix("/bundle/head.onnx: onnxruntime 1.17.0 cannot load it: "), message)
-            XCTAssertTrue(message.contains(String(what.prefix(60))) && message.contains("expected onnxruntime 1.18 or newer"), message)
+            XCTAssertTrue(message.contains(what) && message.contains("expected onnxruntime 1.18 or newer"), message)
         }
     }
 

@@ -14,7 +14,8 @@ final class OptimizerTest: XCTestCase {
         for (step, wanted) in expected.norms.enumerated() {
             let gradients = RunVectors.gradients(step)
             let norm = gradientNorm(gradients)
-            XCTAssertEqual(norm, wanted, accuracy: 1e-14 * wanted)  // double sums in another order: some 3,072 roundings of 1e-16, most of which cancel
+            // double sums in another order: some 3,072 roundings of 1e-16, most of which cancel
+            XCTAssertEqual(norm, wanted, accuracy: 1e-14 * wanted)
             clipGradients(gradients, norm: norm, clipNorm: config.clipNorm)
             try optimizer.update(gradients, learningRate(1e-3, .cosine, step: step, steps: expected.norms.count, warmup: 3))
         }
@@ -32,7 +33,8 @@ final class OptimizerTest: XCTestCase {
         gradients[0]!.fill(1e-4)
         gradients[3]!.fill(1e4)
         let small = Double(Float(1e-4))
-        XCTAssertEqual(gradientNorm(gradients), (5000 * small * small + 1e8).squareRoot(), accuracy: 1e-9)  // in float32 the small ones would be lost
+        // in float32 the small ones would be lost
+        XCTAssertEqual(gradientNorm(gradients), (5000 * small * small + 1e8).squareRoot(), accuracy: 1e-9)
     }
 
     func testANormBelowTheLimitLeavesTheGradientsAsTheyAre() throws {

@@ -142,7 +142,7 @@ final class Engine: Sendable {
             threads: job.threads,
             initialAdapter: job.initial
         )
-        return try TrainingRun(open(job.bundle), job.data, job.state, options).run(control, observer)
+        return try TrainingRun(open(job.bundle), data: job.data, directory: job.state, options).run(control, observer)
     }
 
     /// What the run has saved, as the screens show it; nothing where nothing is saved or all is damaged, which going on with it says.

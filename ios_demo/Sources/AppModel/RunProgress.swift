@@ -36,7 +36,7 @@ final class RunProgress: RunObserver, @unchecked Sendable {
         }
     }
 
-    func resumed(_ step: Int, _ history: RunHistory) {
+    func resumed(step: Int, _ history: RunHistory) {
         show { run in
             run.step = step
             run.training = history.outcomes.map { LossPoint($0.step, $0.loss) }
@@ -44,14 +44,14 @@ final class RunProgress: RunObserver, @unchecked Sendable {
         }
     }
 
-    func evaluated(_ step: Int, _ loss: Double) {
+    func evaluated(step: Int, loss: Double) {
         show { run in
             run.evaluation.removeAll { $0.step == step }
             run.evaluation.append(LossPoint(step, loss))
         }
     }
 
-    func stepped(_ outcome: StepOutcome, _ memory: Int) {
+    func stepped(_ outcome: StepOutcome, memory: Int) {
         recent.append(outcome.gradientSeconds + outcome.optimizerSeconds)
         if recent.count > 2 * info.schedule.count { recent.removeFirst() }
         show { run in
@@ -63,7 +63,7 @@ final class RunProgress: RunObserver, @unchecked Sendable {
         }
     }
 
-    func layer(_ index: Int, _ backward: Bool) {
+    func layer(_ index: Int, backward: Bool) {
         show { run in (run.layer, run.backward) = (index, backward) }
     }
 }

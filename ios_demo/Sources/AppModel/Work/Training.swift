@@ -376,7 +376,7 @@ import LCSBKit
     private func trainOnce(_ record: RunRecord, _ first: Decision) async throws -> RunResult {
         let control = RunControl()
         self.control = control
-        control.delayMillisBetweenLayers = first.delayMillisBetweenLayers
+        control.delayMillisecondsBetweenLayers = first.delayMillisBetweenLayers
         if asked == .cancel { control.stop() }
         core.state.run.decision = first
         let watcher = Task { await watch(control, first) }
@@ -393,7 +393,7 @@ import LCSBKit
         var decision = first
         while !Task.isCancelled {
             decision = TrainingPolicy.decide(vitals(), before: decision, night: atNight)
-            control.delayMillisBetweenLayers = decision.delayMillisBetweenLayers
+            control.delayMillisecondsBetweenLayers = decision.delayMillisBetweenLayers
             core.state.run.decision = decision
             if decision.waits { control.pause() }
             await core.services.time.sleep(seconds: Self.watchSeconds)

@@ -13,12 +13,12 @@ private let fixedWires = [1: 8, 5: 4]  // wire types with their bytes
 private let keys = ["location", "offset", "length", "checksum"]
 
 /// The messages that lead to a tensor, and what is read of one.
-private enum Message: String {
+private enum OnnxMessage: String {
     case model, training, function, graph, node, attribute, sparse, tensor, entry
     case name, number, key, value
 
     /// By field number, the message that each such field holds. `once`: it is single.
-    var fields: [UInt64: (inner: Message, once: Bool)] {
+    var fields: [UInt64: (inner: OnnxMessage, once: Bool)] {
         switch self {
         case .model: [7: (.graph, true), 20: (.training, false), 25: (.function, false)]
         case .training: [1: (.graph, true), 2: (.graph, true)]
@@ -108,7 +108,7 @@ private struct OnnxWalk {
 
     init(_ data: UnsafeBufferPointer<UInt8>) { self.data = data }
 
-    mutating func message(_ kind: Message, _ start: Int, _ end: Int, _ depth: Int) throws {
+    mutating func message(_ kind: OnnxMessage, _ start: Int, _ end: Int, _ depth: Int) throws {
         if depth > mostDepth { throw MalformedProgram("more than \(mostDepth) messages within each other") }
         try known(kind, start, end) { walk, inner, field in
             if inner == .tensor { try walk.tensor(field.first, field.last) } else { try walk.message(inner, field.first, field.last, depth + 1) }
@@ -140,8 +140,8 @@ private struct OnnxWalk {
         return (key, value)
     }
 
-    /// The fields of `Message.fields`, one after the other.
-    private mutating func known(_ kind: Message, _ start: Int, _ end: Int, _ take: (inout OnnxWalk, Message, Field) throws -> Void) throws {
+    /// The fields of `OnnxMessage.fields`, one after the other.
+    private mutating func known(_ kind: OnnxMessage, _ start: Int, _ end: Int, _ take: (inout OnnxWalk, OnnxMessage, Field) throws -> Void) throws {
         let wanted = kind.fields
         var seen: Set<UInt64> = []
         var next = start

@@ -19,6 +19,7 @@ DECLARED = re.compile(
     r"(?:class|struct|enum|protocol|typealias|func|let|var) (\w+)",
     re.MULTILINE,
 )
+LOCAL = (r"\b(?:let|var|func|case|enum|struct|class|typealias) (\w+)", r"[(,] ?(?:_ )?(\w+):")  # names that may mean something of their own
 # In whose tests a golden file has to be read, and what those are written in.
 READERS = {
     "Python": (ROOT / "tests", ROOT / "tests_device", ROOT / "scripts/golden", "*.py"),
@@ -44,7 +45,7 @@ def test_folders_of_the_core_stand_in_an_order() -> None:
     assert len(places) > 150  # the pattern finds what there is
     faults = set[str]()
     for path, source in sources.items():
-        local = set(re.findall(r"\b(?:let|var|func|case|enum|struct|class|typealias) (\w+)", source)) | set(re.findall(r"[(,] ?(?:_ )?(\w+):", source))
+        local = {name for pattern in LOCAL for name in re.findall(pattern, source)}
         for name in set(re.findall(r"(?<![.\w])[A-Za-z]\w+", source)) & places.keys() - local:
             if all(ORDER.index(other) > ORDER.index(part[path]) for other in places[name]):
                 faults.add(f"{path} uses {name} of {', '.join(sorted(places[name]))}, which stands after {part[path]}")
@@ -54,7 +55,9 @@ def test_folders_of_the_core_stand_in_an_order() -> None:
 @pytest.mark.parametrize("language", READERS)
 def test_every_golden_file_is_read_in_every_language(language: str) -> None:
     *folders, pattern = READERS[language]
-    tests = "".join(path.read_text("utf-8") for folder in folders for path in sorted(Path(folder).rglob(str(pattern))) if path != Path(__file__))
+    tests = "".join(
+        path.read_text("utf-8") for folder in folders for path in sorted(Path(folder).rglob(str(pattern))) if path != Path(__file__)
+    )
     files = [path.name for path in sorted((ROOT / "tests/golden").iterdir())]
     assert len(files) > 4
     assert [name for name in [*files, "runtime.json"] if name not in tests] == []

@@ -14,7 +14,7 @@ public struct TrainingRun: Sendable {
         (self.bundle, self.data, self.directory, self.options) = (bundle, data, directory, options)
     }
 
-    public var adapterFile: URL { directory.appendingPathComponent(adapterFileName) }
+    public var adapterFile: URL { directory.appendingPathComponent(LCSBKit.adapterFile) }
 
     /// Runs until the last step, or until `control` interrupts; blocks. Every check that needs no training is made before the first step.
     ///
@@ -32,7 +32,7 @@ public struct TrainingRun: Sendable {
             // Of a run that was begun, a stop comes at the first layer, when its steps are known.
             let check = try checkpointFiles(directory).isEmpty ? control.check : control.checkPaused
             let examples = try RunData(setup, data, spool: directory, check: check)
-            observer.data(examples.training.report, heldOut: examples.heldOut.size)
+            observer.data(examples.training.report, heldOut: examples.heldOut.count)
             return try train(setup, examples, checkpoints, clock, control, observer)
         } catch let interrupted as RunInterrupted {
             // Nothing was begun, and what there was is still there.
@@ -72,7 +72,7 @@ public struct TrainingRun: Sendable {
         let kept = plan?.keep ?? options.keep ?? 0
         let memory = MemoryWatch(options.memoryBudget)
         let steps = Counter()
-        let runner = try makeRunner(bundle, options.threads, kept) { layer, backward in
+        let runner = try makeRunner(bundle, threads: options.threads, keep: kept) { layer, backward in
             try control.rest()
             try memory.look(steps.done + 1)
             if layer < layout.numLayers { observer.layer(layer, backward: backward) }
@@ -137,8 +137,8 @@ public struct TrainingRun: Sendable {
     /// The share of the first epoch's tokens that are not padding.
     private func packingFill(_ training: Dataset) throws -> Double {
         let seqLen = bundle.manifest.seqLen
-        let tokens = (0..<training.size).reduce(0) { $0 + training.length($1) }
-        return Double(tokens) / Double(try countSequences(training, seqLen, options.seed) * seqLen)
+        let tokens = (0..<training.count).reduce(0) { $0 + training.length($1) }
+        return Double(tokens) / Double(try countSequences(training, seqLen, seed: options.seed) * seqLen)
     }
 }
 

@@ -10,7 +10,7 @@ private let usage = """
 @main
 enum Main {
     static func main() {
-        setvbuf(stdout, nil, _IOLBF, 0)
+        signal(SIGXFSZ, SIG_IGN)  // a file that may not grow is an error like a full disk
         do {
             try command(Array(CommandLine.arguments.dropFirst()))
         } catch let error as LcsbError {
@@ -46,12 +46,12 @@ private func simulate(_ arguments: Arguments) throws {
     let control = RunControl()
     control.delayMillisecondsBetweenLayers = try arguments.int("delay") ?? 0
     let run = try TrainingRun(.open(places[0]), data: places[1], directory: places[2], arguments.runOptions())
-    print(try run.run(control, Lines()).toJson())
+    write(try run.run(control, Lines()).toJson())
 }
 
 private func verify(_ arguments: Arguments) throws {
     let bundle = try TrainingBundle.open(places(arguments.positional, 1)[0])
-    let runner = try makeRunner(bundle, arguments.int("threads") ?? 0)
+    let runner = try makeRunner(bundle, threads: arguments.int("threads") ?? 0)
     let found = try LCSBKit.verify(bundle, runner, scratch: FileManager.default.temporaryDirectory)
     line([
         ("runtime", .string("\(found.runtime) \(found.runtimeVersion)")), ("steps", .integer(found.difference.steps)),
@@ -65,16 +65,16 @@ private func generate(_ arguments: Arguments) throws {
     let bundle = try TrainingBundle.open(URL(fileURLWithPath: arguments.positional[0]))
     let adapter = try Floats(count: bundle.manifest.adapter.size)
     if let file = arguments.all("adapter").last {
-        try readAdapter(URL(fileURLWithPath: file), bundle.manifest.adapter, into: adapter)
+        try readAdapter(URL(fileURLWithPath: file), bundle.manifest.adapter, adapter)
     }
-    let runner = try makeRunner(bundle, arguments.int("threads") ?? 0)
+    let runner = try makeRunner(bundle, threads: arguments.int("threads") ?? 0)
     var chat: Chat?
     if arguments.flag("chat") {
         guard let format = try bundle.chat else { throw bad("chat: the bundle says nothing of how messages become text") }
         chat = Chat(format)
     }
     let sampling = try arguments.sampling(seed: arguments.int("seed") ?? 0)
-    let pieces = try LCSBKit.generate(runner, bundle, adapter, arguments.positional[1], sampling, chat)
+    let pieces = try LCSBKit.generate(runner, bundle, adapter, arguments.positional[1], sampling, chat: chat)
     while let piece = try pieces.next() { line([("text", .string(piece))]) }
     line([
         ("tokens", .integer(pieces.tokens)), ("prefill_seconds", .double(pieces.prefillSeconds)),
@@ -87,7 +87,7 @@ private func peft(_ positional: [String]) throws {
     let bundle = try TrainingBundle.open(places[0])
     let layout = bundle.manifest.adapter
     let adapter = try Floats(count: layout.size)
-    try readAdapter(places[1], layout, into: adapter)
+    try readAdapter(places[1], layout, adapter)
     try writePeft(bundle.manifest, adapter, places[2])
     line([("directory", .string(places[2].path))])
 }
@@ -116,4 +116,7 @@ private final class Lines: RunObserver {
     }
 }
 
-private func line(_ fields: [(key: String, value: Json)]) { print(Json.object(fields).text) }
+private func line(_ fields: [(key: String, value: Json)]) { write(Json.object(fields).text) }
+
+/// At once, since whoever reads may be waiting for it.
+private func write(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }

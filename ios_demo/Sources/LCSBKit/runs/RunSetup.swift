@@ -82,11 +82,8 @@ struct RunData {
         if let file = options.evaluationData {
             (training, heldOut) = (examples, try read(file))
         } else {
-            (training, heldOut) = try LCSBKit.holdOut(examples, options.holdOut, options.seed)
+            (training, heldOut) = try LCSBKit.holdOut(examples, options.holdOut, seed: options.seed)
         }
-        var batches: [Batch] = []
-        let packed = try pack(heldOut, seqLen, tokenizer.padId)
-        while batches.count < evaluationSequences, let batch = try packed.next() { batches.append(batch) }
-        evaluation = batches
+        evaluation = Array(pack(heldOut, seqLen, tokenizer.padId).prefix(evaluationSequences))
     }
 }

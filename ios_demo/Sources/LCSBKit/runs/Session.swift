@@ -73,11 +73,11 @@ final class Session {
 
     private func steps() throws {
         let start = outcomes.count * options.accumulation
-        let batches = try epochs(running.data.training, bundle.manifest.seqLen, bundle.tokenizer.padId, options.seed, start)
+        var batches = try epochs(running.data.training, bundle.manifest.seqLen, bundle.tokenizer.padId, seed: options.seed, start: start)
         for number in outcomes.count..<max(outcomes.count, options.steps) {
             running.clock.enter(.steps)
             try running.control.check()
-            let outcome = try trainer.step(number, (0..<options.accumulation).map { _ in try batches.next()! })
+            let outcome = try trainer.step(number, (0..<options.accumulation).map { _ in try batches.next() })
             outcomes.append(outcome)
             memory.append(running.memory.sample())
             running.observer.stepped(outcome, memory: memory.last!)
@@ -103,7 +103,7 @@ final class Session {
         if options.prompts.isEmpty { return [] }
         running.clock.enter(.writing)
         return try options.prompts.map { prompt in
-            let pieces = try generate(running.runner, bundle, running.state.adapter, prompt, options.sampling, running.setup.chat)
+            let pieces = try generate(running.runner, bundle, running.state.adapter, prompt, options.sampling, chat: running.setup.chat)
             var text = ""
             while let piece = try pieces.next() {
                 try running.control.check()

@@ -67,7 +67,7 @@ private func runLosses(_ runner: any StepRunner, _ trace: GoldenTrace, _ optimiz
     var largest = 0.0
     for (number, step) in trace.run.enumerated() {
         do {
-            let outcome = try trainer.step(number, [trace.batches[step.batch].batch()])
+            let outcome = try trainer.step(number, [trace.batches[step.batch]])
             largest = max(largest, relative(outcome.loss, step.loss))
         } catch let error as LcsbError where error.fault == .lossNotFinite {
             return .infinity  // it is the runtime that is at fault, not a learning rate
@@ -79,7 +79,7 @@ private func runLosses(_ runner: any StepRunner, _ trace: GoldenTrace, _ optimiz
 
 /// The relative differences of a single step's loss and, at most, of its gradients' norms.
 private func compare(_ runner: any StepRunner, _ trace: GoldenTrace, _ step: GoldenStep, _ adapter: Floats) throws -> (Double, Double) {
-    let found = try runner.step(step.subset, trace.batches[step.batch].batch(), adapter)
+    let found = try runner.step(step.subset, trace.batches[step.batch], adapter)
     let norms = zip(step.subset.train, step.gradientNorms).map { layer, expected in
         relative(gradientNorm([layer: found.gradients[layer]!]), expected)
     }

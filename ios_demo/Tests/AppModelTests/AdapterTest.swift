@@ -4,8 +4,8 @@ import XCTest
 @testable import AppModel
 
 /// Several adapters: kept, named, brought in, continued, compared, deleted; and a conversation with them and without.
-@MainActor final class AdapterTest: XCTestCase {
-    private func train(_ phone: Phone, steps: Int = 4) async throws -> AdapterInfo {
+final class AdapterTest: XCTestCase {
+    @MainActor private static func train(_ phone: Phone, steps: Int = 4) async throws -> AdapterInfo {
         if phone.state.data == nil { try await phone.useSample() }
         phone.begin(steps: steps)
         try await phone.waitForEnd()
@@ -13,7 +13,7 @@ import XCTest
         return phone.state.adapters[0]
     }
 
-    private func values(_ phone: Phone, _ id: String) throws -> [Float] {
+    @MainActor private static func values(_ phone: Phone, _ id: String) throws -> [Float] {
         let layout = try TrainingBundle.open(phone.core.library.directory(phone.state.bundle!)).manifest.adapter
         let values = try Floats(count: layout.size)
         try readAdapter(phone.core.adapters.file(id), layout, values)
@@ -22,11 +22,11 @@ import XCTest
 
     func testEachRunLeavesAnAdapterThatCanBeNamedAndDeleted() async throws {
         try await onPhone { phone in
-            let first = try await self.train(phone)
-            let second = try await self.train(phone, steps: 8)
+            let first = try await Self.train(phone)
+            let second = try await Self.train(phone, steps: 8)
             let share = phone.app.share
             XCTAssertEqual(share.rows.map(\.id), [second.id, first.id])
-            XCTAssertNotEqual(try self.values(phone, first.id), try self.values(phone, second.id))
+            XCTAssertNotEqual(try Self.values(phone, first.id), try Self.values(phone, second.id))
             share.rename(first.id, to: "  short  ")
             share.rename(second.id, to: " ")
             XCTAssertEqual(share.rows.map(\.name), ["Sample messages 2", "short"])
@@ -50,7 +50,7 @@ import XCTest
 
     func testWhatIsSharedIsReadByAnotherPhone() async throws {
         try await onPhone { phone in
-            let learned = try await self.train(phone)
+            let learned = try await Self.train(phone)
             phone.app.share.share(learned.id)
             try await phone.wait("the file") { phone.app.share.shared != nil }
             let directory = phone.root.appendingPathComponent("received")
@@ -63,7 +63,7 @@ import XCTest
                     other.app.share.add(source)
                     try await other.settle()
                     XCTAssertNil(other.state.problem)
-                    XCTAssertEqual(try self.values(other, other.state.adapters[0].id), try self.values(phone, learned.id))
+                    XCTAssertEqual(try Self.values(other, other.state.adapters[0].id), try Self.values(phone, learned.id))
                 }
                 XCTAssertEqual(other.app.share.rows.map(\.name), ["adapter_model", "received"])
                 XCTAssertTrue(other.app.share.rows[0].detail.hasSuffix(" · imported"))
@@ -76,8 +76,8 @@ import XCTest
 
     func testTrainingContinuesAnAdapterWhichStaysAsItIs() async throws {
         try await onPhone { phone in
-            let first = try await self.train(phone, steps: 8)
-            let before = try self.values(phone, first.id)
+            let first = try await Self.train(phone, steps: 8)
+            let before = try Self.values(phone, first.id)
             phone.app.share.continueTraining(first.id)
             XCTAssertEqual(phone.app.shown, .train)
             XCTAssertEqual(phone.app.train.beginning, first.id)
@@ -94,14 +94,14 @@ import XCTest
             XCTAssertEqual(second.continued, "Sample messages")
             XCTAssertTrue(phone.app.share.rows[0].detail.hasSuffix("continues “Sample messages”"), phone.app.share.rows[0].detail)
             XCTAssertEqual(second.before!, first.after!, accuracy: 1e-6, "it begins where the first ended")
-            XCTAssertNotEqual(try self.values(phone, second.id), before)
+            XCTAssertNotEqual(try Self.values(phone, second.id), before)
             XCTAssertNil(phone.app.train.beginning, "what is gone is not begun with")
         }
     }
 
     func testAdaptersAreOfTheirModelWhateverItIsCalled() async throws {
         try await onPhone { phone in
-            _ = try await self.train(phone)
+            _ = try await Self.train(phone)
             try await phone.add("llama")
             XCTAssertEqual(phone.app.share.rows, [])
             XCTAssertEqual(phone.app.share.sentence, "Nothing yet. When a run is finished, the adapter can be shared from here.")
@@ -124,7 +124,7 @@ import XCTest
 
     func testTheSamePromptWithAndWithoutWhatWasLearned() async throws {
         try await onPhone { phone in
-            let learned = try await self.train(phone, steps: 40)
+            let learned = try await Self.train(phone, steps: 40)
             let tryIt = phone.app.tryIt
             XCTAssertFalse(tryIt.canCompare)
             tryIt.asChat = false
@@ -149,9 +149,9 @@ import XCTest
 
     func testAConversationWithTheAdapterSwitchedOnAndOff() async throws {
         try await onPhone { phone in
-            let learned = try await self.train(phone, steps: 40)
+            let learned = try await Self.train(phone, steps: 40)
             let tryIt = phone.app.tryIt
-            func answer(_ text: String, on: Bool) async throws -> ChatMessage {
+            @MainActor func answer(_ text: String, on: Bool) async throws -> ChatMessage {
                 tryIt.adapterOn = on
                 tryIt.draft = text
                 tryIt.send()
@@ -174,11 +174,16 @@ import XCTest
             XCTAssertEqual(tryIt.messages.map(\.mine), [true, false, true, false, true, false])
             XCTAssertEqual(Set(tryIt.messages.map(\.id)).count, 6)
 
+            tryIt.clear()
             tryIt.asChat = true
-            tryIt.system = "be kind"
-            _ = try await answer("hi", on: true)
-            _ = try await answer("hi again", on: true)
+            _ = try await answer("a", on: true)
+            let second = try await answer("b", on: true)
             XCTAssertNil(phone.state.problem, "what no longer fits of the conversation is forgotten")
+            XCTAssertEqual(second.id, 10, "numbers are not given twice")
+            tryIt.system = "be kind"
+            tryIt.draft = "and longer than the model reads at once"
+            tryIt.send()
+            try await phone.assertSaid("The message is too long for this model.", "Die Nachricht ist zu lang für dieses Modell.", nil)
             tryIt.clear()
             try await phone.settle()
             XCTAssertEqual(tryIt.messages, [])
@@ -226,6 +231,7 @@ import XCTest
             XCTAssertEqual(phone.app.tryIt.messages.last?.voice, .run)
             phone.app.memoryIsShort()  // gives back what writing takes
             try await phone.settle()
+            phone.time.advance(61)
             phone.app.train.start()
             try await phone.waitForSteps(phone.state.run.step + 1)
         }

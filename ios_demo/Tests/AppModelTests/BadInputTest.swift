@@ -1,12 +1,12 @@
 import Foundation
-import LCSBKit
+@testable import LCSBKit
 import XCTest
 @testable import AppModel
 
 /// What goes wrong is said in a sentence that a person understands, in both languages; and what was there is still there.
-@MainActor final class BadInputTest: XCTestCase {
+final class BadInputTest: XCTestCase {
     /// The tiny bundle with its manifest or another file changed.
-    private func changed(_ phone: Phone, _ change: (URL) throws -> Void) throws -> URL {
+    @MainActor private static func changed(_ phone: Phone, _ change: (URL) throws -> Void) throws -> URL {
         let directory = phone.root.appendingPathComponent("changed-\(UUID().uuidString)/smollm")
         try FileManager.default.createDirectory(at: directory.deletingLastPathComponent(), withIntermediateDirectories: true)
         try FileManager.default.copyItem(at: testBundles.appendingPathComponent("tiny"), to: directory)
@@ -14,7 +14,7 @@ import XCTest
         return directory
     }
 
-    private func manifest(_ directory: URL, _ change: (inout [String: Any]) throws -> Void) throws {
+    @MainActor private static func manifest(_ directory: URL, _ change: (inout [String: Any]) throws -> Void) throws {
         let file = directory.appendingPathComponent("manifest.json")
         var fields = try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as! [String: Any]
         try change(&fields)
@@ -22,7 +22,7 @@ import XCTest
     }
 
     /// Whoever changes a file can state its new digest.
-    private func restate(_ directory: URL, _ name: String) throws {
+    @MainActor private static func restate(_ directory: URL, _ name: String) throws {
         let bytes = [UInt8](try Data(contentsOf: directory.appendingPathComponent(name)))
         var digest = Sha256()
         bytes.withUnsafeBytes { digest.update($0) }
@@ -34,11 +34,11 @@ import XCTest
         }
     }
 
-    private func refuse(
-        _ english: String, _ german: String, _ fault: Fault, file: StaticString = #filePath, line: UInt = #line, _ change: (URL) throws -> Void
+    @MainActor private static func refuse(
+        _ english: String, _ german: String, _ fault: Fault, file: StaticString = #filePath, line: UInt = #line, _ change: @MainActor (URL) throws -> Void
     ) async throws {
         try await onPhone { phone in
-            phone.app.model.add(folder: try self.changed(phone, change))
+            phone.app.model.add(folder: try Self.changed(phone, change))
             try await phone.assertSaid(english, german, fault, file: file, line: line)
             XCTAssertEqual(phone.state.bundles.map(\.name), ["tiny"], file: file, line: line)
             XCTAssertEqual(phone.names(phone.places.bundles), ["tiny.json"], "what was copied is gone", file: file, line: line)
@@ -47,26 +47,26 @@ import XCTest
     }
 
     func testABundleOfAnotherTarget() async throws {
-        try await refuse(
+        try await Self.refuse(
             "This model was exported for something else than this app.", "Dieses Modell wurde nicht für diese App exportiert.", .bundleOtherTarget
-        ) { try self.manifest($0) { $0["target"] = "coreml" } }
+        ) { try Self.manifest($0) { $0["target"] = "coreml" } }
     }
 
     func testABundleOfANewerVersion() async throws {
-        try await refuse("This model needs a newer version of the app.", "Dieses Modell braucht eine neuere Version der App.", .bundleNewerVersion) {
-            try self.manifest($0) { $0["format_version"] = 99 }
+        try await Self.refuse("This model needs a newer version of the app.", "Dieses Modell braucht eine neuere Version der App.", .bundleNewerVersion) {
+            try Self.manifest($0) { $0["format_version"] = 99 }
         }
     }
 
     func testABundleOfAnOlderVersion() async throws {
-        try await refuse(
+        try await Self.refuse(
             "This model was exported by an older version of “lcsb export” than the app reads.",
             "Dieses Modell wurde mit einer älteren Version von „lcsb export“ erzeugt, als die App sie liest.", .bundleOlderVersion
-        ) { try self.manifest($0) { $0["format_version"] = 1 } }
+        ) { try Self.manifest($0) { $0["format_version"] = 1 } }
     }
 
     func testAChangedByte() async throws {
-        try await refuse("A file of the model is damaged.", "Eine Datei des Modells ist beschädigt.", .bundleDamaged) { directory in
+        try await Self.refuse("A file of the model is damaged.", "Eine Datei des Modells ist beschädigt.", .bundleDamaged) { directory in
             let file = directory.appendingPathComponent("weights.bin")
             var bytes = [UInt8](try Data(contentsOf: file))
             bytes[100_000] ^= 1
@@ -75,18 +75,18 @@ import XCTest
     }
 
     func testAFolderThatIsNoBundle() async throws {
-        try await refuse("The model could not be read.", "Das Modell war nicht lesbar.", .bundleUnreadable) { directory in
+        try await Self.refuse("The model could not be read.", "Das Modell war nicht lesbar.", .bundleUnreadable) { directory in
             try FileManager.default.removeItem(at: directory)
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         }
     }
 
     func testAFolderThatIsGone() async throws {
-        try await refuse("The model could not be read.", "Das Modell war nicht lesbar.", .bundleUnreadable) { try FileManager.default.removeItem(at: $0) }
+        try await Self.refuse("The model could not be read.", "Das Modell war nicht lesbar.", .bundleUnreadable) { try FileManager.default.removeItem(at: $0) }
     }
 
     func testATokenizerOfAKindThatTheAppLacks() async throws {
-        try await refuse(
+        try await Self.refuse(
             "This model splits text in a way that the app does not know.", "Dieses Modell zerlegt Text auf eine Art, die die App nicht kennt.",
             .tokenizerUnsupported
         ) { directory in
@@ -96,7 +96,7 @@ import XCTest
                 .replacingOccurrences(of: "\"type\": \"BPE\"", with: "\"type\": \"WordPiece\"")
             XCTAssertNotEqual(text, other)
             try other.write(to: file, atomically: true, encoding: .utf8)
-            try self.restate(directory, "tokenizer.json")
+            try Self.restate(directory, "tokenizer.json")
         }
     }
 
@@ -115,7 +115,7 @@ import XCTest
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
             try Data("{}".utf8).write(to: folder.appendingPathComponent("manifest.json"))
             let weights = folder.appendingPathComponent("weights.bin")
-            FileManager.default.createFile(atPath: weights.path, contents: nil)
+            _ = FileManager.default.createFile(atPath: weights.path, contents: nil)
             XCTAssertEqual(truncate(weights.path, 8 << 40), 0, "a file of 8 TB that takes no room")
             phone.app.model.add(folder: folder)
             try await phone.wait("the refusal") { phone.state.problem != nil }
@@ -127,7 +127,7 @@ import XCTest
 
     // Data
 
-    private func refuseData(
+    @MainActor private static func refuseData(
         _ english: String, _ german: String, _ fault: Fault, _ contents: [[UInt8]], file: StaticString = #filePath, line: UInt = #line
     ) async throws {
         try await onPhone { phone in
@@ -143,7 +143,7 @@ import XCTest
 
     func testATextInAWrongEncoding() async throws {
         let latin = Array("Grüße".unicodeScalars.map { UInt8($0.value) })
-        try await refuseData(
+        try await Self.refuseData(
             "The file is not text in UTF-8.", "Die Datei ist kein Text in UTF-8.", .dataEncoding,
             [latin, Array("{\"text\": \"".utf8) + latin + Array("\"}\n".utf8), [0xFF, 0xFE, 0x61, 0x00]])
     }
@@ -151,13 +151,13 @@ import XCTest
     func testAnEmptyFileAndOneWithNothingToLearnFrom() async throws {
         let long = "{\"prompt\": \"so long that nothing of the completion is left over, for the model reads thirty-two tokens at once and this has more of them\", "
             + "\"completion\": \"x\"}"
-        try await refuseData(
+        try await Self.refuseData(
             "There is nothing in this data to learn from.", "In diesen Daten ist nichts, woraus gelernt werden kann.", .dataEmpty,
             [[], Array("\n \n".utf8), Array(long.utf8)])
     }
 
     func testAMalformedLineIsNamedByItsNumber() async throws {
-        try await refuseData(
+        try await Self.refuseData(
             "Line 2 of the file is not an example that can be learned from.", "Zeile 2 der Datei ist kein Beispiel, aus dem gelernt werden kann.",
             .dataLine, [Array("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n".utf8), Array("{\"text\": \"a\"}\n{\"text\": \"b\n".utf8)])
     }

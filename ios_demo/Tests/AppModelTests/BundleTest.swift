@@ -4,9 +4,9 @@ import XCTest
 @testable import AppModel
 
 /// Bundles: copied, broken off and gone on with, found where they were pushed, brought back and removed.
-@MainActor final class BundleTest: XCTestCase {
+final class BundleTest: XCTestCase {
     /// A bundle beside the tiny one that is large enough to be caught while it is copied: a file that the manifest does not name is copied too.
-    private func large(_ phone: Phone, megabytes: Int = 60) throws -> URL {
+    @MainActor private static func large(_ phone: Phone, megabytes: Int = 60) throws -> URL {
         let folder = phone.root.appendingPathComponent("pushed/llama")
         try FileManager.default.createDirectory(at: folder.deletingLastPathComponent(), withIntermediateDirectories: true)
         try FileManager.default.copyItem(at: testBundles.appendingPathComponent("llama"), to: folder)
@@ -66,7 +66,7 @@ import XCTest
 
     func testACopyThatIsCancelledLeavesNothing() async throws {
         try await onPhone { phone in
-            phone.app.model.add(folder: try self.large(phone))
+            phone.app.model.add(folder: try Self.large(phone))
             try await phone.wait("the copy") { (phone.state.transfer?.done ?? 0) > 1_000_000 }
             XCTAssertEqual(phone.app.model.transfer?.title, "Copying llama")
             XCTAssertTrue(phone.app.model.transfer!.detail.contains(" MB of 63 MB"), phone.app.model.transfer!.detail)
@@ -84,7 +84,7 @@ import XCTest
     /// The copy of a process that was killed: what was copied is not read again.
     func testACopyThatWasBrokenOffGoesOnWhereItStopped() async throws {
         try await onPhone { phone in
-            let folder = try self.large(phone, megabytes: 1)
+            let folder = try Self.large(phone, megabytes: 1)
             let library = phone.core.library
             let stop = Stop()
             let copied = Locked(0)
@@ -111,7 +111,7 @@ import XCTest
 
     func testACopyWhoseFolderIsOutOfReachIsOfferedAndCanBeDiscarded() async throws {
         try await onPhone { phone in
-            let folder = try self.large(phone, megabytes: 1)
+            let folder = try Self.large(phone, megabytes: 1)
             let stop = Stop()
             XCTAssertThrowsError(try phone.core.library.add(folder, bookmark: phone.files.remember(folder), stop: stop) { if $0.done > 0 { stop.ask() } })
             phone.files.lost.with { $0 = [folder.path] }
@@ -130,7 +130,7 @@ import XCTest
 
     func testAnotherFolderDoesNotGoOnWithTheCopyOfOne() async throws {
         try await onPhone { phone in
-            let folder = try self.large(phone, megabytes: 1)
+            let folder = try Self.large(phone, megabytes: 1)
             let stop = Stop()
             XCTAssertThrowsError(try phone.core.library.add(folder, bookmark: nil, stop: stop) { if $0.done > 0 { stop.ask() } })
             try await phone.add("qwen2")

@@ -3,8 +3,8 @@ import XCTest
 @testable import AppModel
 
 /// Training that nobody looks at, and a phone that is not well.
-@MainActor final class NightTest: XCTestCase {
-    private func begin(_ phone: Phone, steps: Int = 200, untilStep: Int = 1) async throws {
+final class NightTest: XCTestCase {
+    @MainActor private static func begin(_ phone: Phone, steps: Int = 200, untilStep: Int = 1) async throws {
         try await phone.useSample()
         phone.begin(steps: steps)
         try await phone.waitForSteps(untilStep)
@@ -13,27 +13,27 @@ import XCTest
     func testARunThatTheSystemLetsGoOnTrainsUnseenAndSaysWhereItIs() async throws {
         try await onPhone { phone in
             phone.background.continues = true
-            try await self.begin(phone, steps: 40)
+            try await Self.begin(phone, steps: 40)
             XCTAssertTrue(phone.background.awake)
             phone.app.wentToBack()
             try await phone.waitForEnd()
             XCTAssertEqual(phone.background.ended, true)
             XCTAssertTrue(phone.background.shown.contains("Training tiny: Step 20 of 40"), "\(phone.background.shown)")
-            XCTAssertEqual(phone.notifier.posted, ["Training tiny: Finished after 40 steps"])
+            try await phone.wait("the note") { phone.notifier.posted == ["Training tiny: Finished after 40 steps"] }
             XCTAssertFalse(phone.background.night, "nothing is left to do")
         }
     }
 
     func testWhereItMayNotGoOnItIsSavedAndGoesOnByItself() async throws {
         try await onPhone { phone in
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.wentToBack()
             XCTAssertEqual(phone.background.grace, 1)
             try await phone.waitForEnd(.interrupted)
             let step = phone.state.run.step
             try await phone.wait("the end of the grace") { phone.background.grace == 0 }
             XCTAssertEqual(phone.app.train.sentence, "Step \(step) of 200. Training goes on by itself when you open the app.")
-            XCTAssertEqual(phone.notifier.posted, ["Training tiny: Saved at step \(step) of 200. Open the app to go on."])
+            try await phone.wait("the note") { phone.notifier.posted == ["Training tiny: Saved at step \(step) of 200. Open the app to go on."] }
             XCTAssertNil(phone.state.problem)
             phone.app.cameToFront()
             try await phone.waitForSteps(step + 1)
@@ -42,7 +42,7 @@ import XCTest
 
     func testTheProcessDiedWhileItWaitedAndTheNextGoesOnByItself() async throws {
         try await onPhone { phone in
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.wentToBack()
             try await phone.waitForEnd(.interrupted)
             let step = phone.state.run.step
@@ -58,7 +58,7 @@ import XCTest
     func testTheSystemEndsWhatItLetGoOn() async throws {
         try await onPhone { phone in
             phone.background.continues = true
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.wentToBack()
             phone.background.expired?()
             try await phone.waitForEnd(.interrupted)
@@ -71,7 +71,7 @@ import XCTest
     func testARunThatIsSeenStaysWhereTheSystemEndsWhatItLetGoOn() async throws {
         try await onPhone { phone in
             phone.background.continues = true
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.background.expired?()
             let step = phone.state.run.step
             try await phone.waitForSteps(step + 2)
@@ -82,7 +82,7 @@ import XCTest
 
     func testAnInterruptedRunGoesOnAtNightAndAPausedOneDoesNot() async throws {
         try await onPhone { phone in
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.wentToBack()
             try await phone.waitForEnd(.interrupted)
             XCTAssertTrue(phone.background.night)
@@ -96,6 +96,7 @@ import XCTest
             phone.device.set { $0.charging = true }
             let step = phone.state.run.step
             let night = Task { await phone.app.trainAtNight() }
+            try await phone.wait("the night") { phone.core.training.running }
             try await phone.waitForSteps(step + 2)
             XCTAssertFalse(phone.background.awake, "the screen stays off")
             night.cancel()  // the system's time is over
@@ -135,7 +136,7 @@ import XCTest
             let done = await phone.app.trainAtNight()
             XCTAssertTrue(done)
             XCTAssertEqual(phone.state.run.phase, .finished)
-            XCTAssertEqual(phone.notifier.posted, ["Training tiny: Finished after 8 steps"])
+            try await phone.wait("the note") { phone.notifier.posted == ["Training tiny: Finished after 8 steps"] }
             XCTAssertEqual(phone.app.share.rows.count, 1)
         }
     }
@@ -175,8 +176,8 @@ import XCTest
 
     func testAHotPhoneIsLeftToCoolAWarmOneGoesSlowerAndTheRunGoesOnByItself() async throws {
         try await onPhone { phone in
+            try await Self.begin(phone)
             phone.device.set { $0.thermal = .fair }
-            try await self.begin(phone)
             try await phone.wait("a slow step") { phone.state.run.decision.reason == .warm }
             XCTAssertTrue(phone.app.train.sentence.hasSuffix("Slower, because the device is warm."), phone.app.train.sentence)
             phone.device.set { $0.thermal = .serious }
@@ -205,15 +206,15 @@ import XCTest
 
     func testLowPowerModeMakesItSlower() async throws {
         try await onPhone { phone in
+            try await Self.begin(phone)
             phone.device.set { $0.lowPower = true }
-            try await self.begin(phone)
             try await phone.wait("a slow step") { phone.app.train.sentence.hasSuffix("Slower, because Low Power Mode is on.") }
         }
     }
 
     func testAWarningOfMemorySavesTheRunWhichWaitsAndGoesOn() async throws {
         try await onPhone { phone in
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.memoryIsShort()
             try await phone.wait("the wait") { phone.state.run.phase == .waiting }
             XCTAssertEqual(phone.state.run.decision.reason, .memory)
@@ -225,7 +226,7 @@ import XCTest
 
     func testARunThatIsLeftTooLittleMemoryWaitsAndGoesOnByItself() async throws {
         try await onPhone { phone in
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.train.pause()
             try await phone.waitForEnd(.paused)
             phone.device.setMemory(1_000_000)
@@ -243,7 +244,7 @@ import XCTest
     func testWaitingUnseenEndsTheTurn() async throws {
         try await onPhone { phone in
             phone.background.continues = true
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.app.wentToBack()
             phone.device.set { $0.thermal = .critical }
             try await phone.waitForEnd(.interrupted)
@@ -254,7 +255,7 @@ import XCTest
 
     func testPauseAndStopWhileItWaits() async throws {
         try await onPhone { phone in
-            try await self.begin(phone)
+            try await Self.begin(phone)
             phone.device.set { $0.thermal = .serious }
             try await phone.wait("the wait") { phone.state.run.phase == .waiting }
             phone.app.train.pause()
@@ -270,7 +271,7 @@ import XCTest
     func testNotificationsThatAreRefusedDoNotKeepItFromTraining() async throws {
         try await onPhone { phone in
             phone.notifier.allowed.with { $0 = false }
-            try await self.begin(phone, steps: 20)
+            try await Self.begin(phone, steps: 20)
             XCTAssertEqual(phone.app.problem?.action, .openSettings)
             XCTAssertEqual(phone.app.problem?.what, "Notifications are off, so you are not told when training ends. It goes on all the same.")
             phone.app.dismissProblem()

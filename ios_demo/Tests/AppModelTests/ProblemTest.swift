@@ -1,4 +1,4 @@
-import LCSBKit
+@testable import LCSBKit
 import XCTest
 @testable import AppModel
 

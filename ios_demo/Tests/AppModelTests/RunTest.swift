@@ -4,7 +4,7 @@ import XCTest
 @testable import AppModel
 
 /// From the tiny bundle to an adapter, by what a person does.
-@MainActor final class RunTest: XCTestCase {
+final class RunTest: XCTestCase {
     func testTwoCyclesFromTheFirstStartToASharedAdapter() async throws {
         try await onPhone { phone in
             let (app, state) = (phone.app!, phone.state)
@@ -83,7 +83,7 @@ import XCTest
             let unbroken = try phone.adapter()
             phone.begin(steps: 60)
             try await phone.waitForSteps(6)
-            let killed = try self.snapshot(phone)
+            let killed = try Self.snapshot(phone)
             XCTAssertTrue(phone.state.run.active)
             phone.app.train.pause()
             await phone.core.training.finish()
@@ -105,7 +105,7 @@ import XCTest
         }
     }
 
-    private func snapshot(_ phone: Phone) throws -> URL {
+    @MainActor private static func snapshot(_ phone: Phone) throws -> URL {
         while true {
             let copy = phone.root.appendingPathComponent("copy-\(UUID().uuidString)")
             do {
@@ -165,7 +165,7 @@ import XCTest
     func testOneExampleDoesNotSufficeAndARunThatWasRefusedForItsDataBeginsWithOtherData() async throws {
         try await onPhone { phone in
             let app = phone.app!
-            try await self.type(phone, "ok so the bread rose, x")
+            try await Self.type(phone, "ok so the bread rose, x")
             XCTAssertFalse(app.train.canStart)
             XCTAssertEqual(app.train.sentence, "Add data with at least two examples first.")
             XCTAssertEqual(app.data.sentence, "Training needs at least two examples: one is held out to measure with.")
@@ -173,8 +173,8 @@ import XCTest
             try await phone.waitForEnd(.failed)
             XCTAssertEqual(phone.state.problem?.fault, .dataEmpty)
             XCTAssertFalse(phone.state.run.resumable)
-            try await self.type(phone, "right then, tea, x")
-            try await self.type(phone, "two things: no gloves, x")
+            try await Self.type(phone, "right then, tea, x")
+            try await Self.type(phone, "two things: no gloves, x")
             XCTAssertEqual(app.train.startTitle, "Start")
             phone.begin(steps: 2)
             try await phone.waitForEnd()
@@ -182,7 +182,7 @@ import XCTest
         }
     }
 
-    private func type(_ phone: Phone, _ message: String) async throws {
+    @MainActor private static func type(_ phone: Phone, _ message: String) async throws {
         phone.app.data.draft = message
         phone.app.data.addDraft()
         try await phone.wait("the message") { phone.state.data?.typed?.last == message && phone.state.reading == nil }

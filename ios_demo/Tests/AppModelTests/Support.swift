@@ -108,7 +108,8 @@ final class FakeTime: Timekeeper {
     var core: Core { app.core }
 
     init(demo: Bool = true) throws {
-        root = FileManager.default.temporaryDirectory.appendingPathComponent("lcsb-app-\(UUID().uuidString)")
+        let root = FileManager.default.temporaryDirectory.appendingPathComponent("lcsb-app-\(UUID().uuidString)")
+        self.root = root
         func made(_ name: String) throws -> URL {
             let directory = root.appendingPathComponent(name)
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)

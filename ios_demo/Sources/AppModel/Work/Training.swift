@@ -68,7 +68,7 @@ import LCSBKit
         run.secondsAStep = core.state.run.secondsAStep
         if record.wanted == .waiting { run.decision = Decision(waits: true, reason: .background) }
         (core.state.run, core.state.report) = (run, record.report)
-        core.trial.chooseAnother()
+        if core.trial.voices.first == .run { core.trial.choose(.run) } else { core.trial.chooseAnother() }
     }
 
     private func phase(_ wanted: RunRecord.Wanted) -> RunPhase {
@@ -99,6 +99,7 @@ import LCSBKit
     func start(atNight: Bool = false) {
         guard !running, let bundle = core.state.bundle else { return }
         let data = core.state.data
+        if !core.state.run.resumable { core.state.run = RunState(steps: core.settings[\.steps]) }
         (core.state.run.phase, core.state.problem) = (.opening, nil)
         begin { [self] in
             do {

@@ -39,8 +39,8 @@ final class RunCheckpointTest: XCTestCase {
 
     @discardableResult
     private func read(_ bytes: [UInt8]) throws -> RunCheckpoint {
-        unlink(file.path)  // to write over one waits for the disk
-        try Data(bytes).write(to: file)
+        unlink(file.path)
+        try bytes.withUnsafeBytes(OpenFile(file, O_WRONLY | O_CREAT).write)  // Foundation would wait for the disk
         return try readCheckpoint(file, layers, size)
     }
 

@@ -29,7 +29,7 @@ final class OpenFile {
     /// Throws IoError.
     init(_ file: URL, _ flags: Int32, mode: mode_t = 0o600) throws {
         let opened = open(file.path, flags | O_CLOEXEC, mode)
-        if opened < 0 { throw IoError(errno) }  // `deinit` would change it
+        if opened < 0 { throw IoError(errno) }  // before `deinit` has anything to close, which sets errno
         descriptor = opened
     }
 

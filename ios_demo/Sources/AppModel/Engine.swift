@@ -181,7 +181,13 @@ final class Engine: Sendable {
     }
 
     /// PEFT's directory, or an adapter's file, as an adapter's file of the bundle.
-    func importAdapter(_ directory: URL, _ source: URL, to file: URL) throws { try importPeft(source, open(directory), to: file) }
+    func importAdapter(_ directory: URL, _ source: URL, to file: URL) throws {
+        let bundle = try open(directory)
+        let values = try Floats(count: bundle.manifest.adapter.size)
+        try bundle.readInitialAdapter(into: values)
+        try readPeft(source, bundle.manifest.adapter, values)
+        try writeAdapter(file, bundle.manifest.adapter, values)
+    }
 
     // Writing
 

@@ -18,27 +18,23 @@ public struct ImportedAdapter: Sendable, Equatable {
     public let initial: [String: [Int]]
 }
 
-/// Writes PEFT's directory, or an adapter's file alone, as an adapter file of the bundle, which training goes on from. Throws ADAPTER for whatever is
-/// wrong with `source`, STORAGE_FULL, STORAGE_FAILED.
+/// Reads PEFT's directory, or an adapter's file alone, into all of `into`, float32 [N], which holds the bundle's initial adapter. Throws ADAPTER
+/// for whatever is wrong with `source`; then `into` may be half written.
 @discardableResult
-public func importPeft(_ source: URL, _ bundle: TrainingBundle, to output: URL) throws -> ImportedAdapter {
-    let layout = bundle.manifest.adapter
+public func readPeft(_ source: URL, _ layout: AdapterLayout, _ into: Floats) throws -> ImportedAdapter {
     let config = isDirectory(source) ? try PeftConfig(source.appendingPathComponent(peftConfigFile), layout) : nil
     let stored = try openModel(source)
     if config == nil { try checkMetadata(stored, layout) }
     let named = asTheFileCalls(layout, stored)
     let initial = try check(stored, config, named)
-    let adapter = try Floats(count: layout.size)
-    try bundle.readInitialAdapter(into: adapter)
-    for (name, _, values) in named.named(adapter) {
+    for (name, _, values) in named.named(into) {
         if stored.tensors[name] != nil {
             try stored.readWidened(name, into: values)
         } else if name.contains(".lora_B.") {
             values.fill(0)
         }
     }
-    for at in 0..<adapter.count where !adapter[at].isFinite { throw refused(stored.file, "holds NaN or infinite values") }
-    try writeAdapter(output, layout, adapter)
+    for at in 0..<into.count where !into[at].isFinite { throw refused(stored.file, "holds NaN or infinite values") }
     return ImportedAdapter(baseModel: config?.baseModel, matrices: stored.names.count, initial: initial)
 }
 
@@ -178,13 +174,25 @@ private struct PeftConfig {
         let isRoot = field("use_rslora").bool == true
         let scaling = alpha / (isRoot ? Double(rank).squareRoot() : Double(rank))
         let wanted = layout.lora.alpha / Double(layout.lora.rank)
+        let others = faults.count
         if rank != layout.lora.rank { faults.append("r: expected \(layout.lora.rank), found \(rank)") }
         if abs(scaling - wanted) > scalingTolerance * max(abs(scaling), abs(wanted)) {
-            faults.append("\(isRoot ? "lora_alpha/sqrt(r)" : "lora_alpha/r"): expected \(pythonRepr(wanted)), found \(pythonRepr(scaling))")
+            faults.append("\(isRoot ? "lora_alpha/sqrt(r)" : "lora_alpha/r"): expected \(number(wanted)), found \(number(scaling))")
+        }
+        let fitting = scaling * Double(rank)
+        if faults.count > others && fitting > 0 {
+            faults[faults.count - 1] += " (a bundle of lcsb export --rank \(rank) --alpha \(number(fitting)) would fit)"
         }
         if !faults.isEmpty { throw refused(file, "does not fit the bundle's plain LoRA: \(faults.joined(separator: "; "))") }
         baseModel = field("base_model_name_or_path").string
         (targets, excluded, layers) = (field("target_modules"), field("exclude_modules"), field("layers_to_transform"))
+        for (name, value) in [("target_modules", targets), ("exclude_modules", excluded)] {
+            if value.isNull || value.string != nil || value.array?.allSatisfy({ $0.string != nil }) == true { continue }
+            throw refused(file, "malformed: \(name): expected names, found \(spelled(value))")
+        }
+        if !layers.isNull && layers.int == nil && layers.array?.allSatisfy({ $0.int != nil }) != true {
+            throw refused(file, "malformed: layers_to_transform: expected whole numbers, found \(spelled(layers))")
+        }
     }
 
     private static func read(_ file: URL) throws -> Json {
@@ -219,6 +227,8 @@ private struct PeftConfig {
         list.contains { $0.string.map { name == $0 || name.hasSuffix("." + $0) } ?? false }
     }
 }
+
+private func number(_ value: Double) -> String { Int(exactly: value).map(String.init) ?? pythonRepr(value) }
 
 /// For an error: short.
 private func spelled(_ value: Json) -> String {

@@ -9,10 +9,13 @@ struct AdapterShelf: Sendable {
     private func info(_ id: String) -> URL { directory(id).appendingPathComponent("info.json") }
     func file(_ id: String) -> URL { directory(id).appendingPathComponent("adapter.safetensors") }
 
+    /// Also while the phone is locked, and what is in it cannot be read.
+    func has(_ id: String) -> Bool { isFile(file(id)) }
+
     /// The newest first.
     func list() -> [AdapterInfo] {
         let found = listed(directory).compactMap { id in AppModel.read(AdapterInfo.self, from: info(id)).flatMap { $0.id == id ? $0 : nil } }
-        return found.filter { isFile(file($0.id)) }.sorted { ($0.date, $0.id) > ($1.date, $1.id) }
+        return found.filter { has($0.id) }.sorted { ($0.date, $0.id) > ($1.date, $1.id) }
     }
 
     /// `make` writes the adapter's file, and says what is to be known of it but id, name and size. Nothing is left where it throws. Throws

@@ -12,7 +12,22 @@ import Observation
     public internal(set) var unfinishedImport: String?
     public internal(set) var data: DataInfo?
     public internal(set) var reading: Transfer?
-    public internal(set) var run = RunState()
+    public internal(set) var run: RunState {
+        get {
+            var run = steady
+            run.layer = layer
+            return run
+        }
+        set {
+            var steady = newValue
+            steady.layer = -1
+            if steady != self.steady { self.steady = steady }
+            if newValue.layer != layer { layer = newValue.layer }
+        }
+    }
+    /// The run but for the layer at work, which changes a hundred times as often: who does not show that is not drawn anew for it.
+    var steady = RunState()
+    var layer = -1
     public internal(set) var vitals = Vitals()
     /// Of the chosen bundle, the newest first.
     public internal(set) var adapters: [AdapterInfo] = []

@@ -63,7 +63,5 @@ final class RunProgress: RunObserver, @unchecked Sendable {
         }
     }
 
-    func layer(_ index: Int, backward: Bool) {
-        show { run in (run.layer, run.backward) = (index, backward) }
-    }
+    func layer(_ index: Int, backward: Bool) { show { $0.layer = index } }
 }

@@ -63,8 +63,9 @@ public struct AccessLost: Error, Sendable {
 
 /// How a file is kept from others.
 public protocol FileProtection: Sendable {
-    /// Whatever is made below `directory`, and what is there. `night`: it may be opened once the phone was unlocked after its start, else only
-    /// while it is unlocked. `backup`: it goes into the phone's backup.
+    /// Whatever is made below `directory`, and what is there. `night`: it may be opened once the phone was unlocked after its start
+    /// (`FileProtectionType.completeUntilFirstUserAuthentication`), else only while it is unlocked, though what is open then stays so
+    /// (`.completeUnlessOpen`). `backup`: it goes into the phone's backup.
     func protect(_ directory: URL, night: Bool, backup: Bool)
 }
 

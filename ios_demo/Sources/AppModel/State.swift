@@ -87,7 +87,7 @@ public enum RunPhase: String, Sendable, CaseIterable {
 }
 
 /// The run of the chosen bundle. `roles`: of the step under way. `layer`: the one at work, -1 for none. `secondsAStep`: of the last steps.
-/// `begun`: something of it is saved.
+/// `begun`: something of it is saved. `chat`: it learns from conversations.
 public struct RunState: Equatable, Sendable {
     public var phase = RunPhase.none
     public var step = 0
@@ -96,10 +96,10 @@ public struct RunState: Equatable, Sendable {
     public var evaluation: [LossPoint] = []
     public var roles: [LayerRole] = []
     public var layer = -1
-    public var backward = false
     public var secondsAStep: Double?
     public var decision = Decision()
     public var begun = true
+    public var chat = false
 
     init(phase: RunPhase = .none, steps: Int = 0) { (self.phase, self.steps) = (phase, steps) }
 

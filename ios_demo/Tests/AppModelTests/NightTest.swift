@@ -15,12 +15,15 @@ final class NightTest: XCTestCase {
             phone.background.continues = true
             try await Self.begin(phone, steps: 40)
             XCTAssertTrue(phone.background.awake)
+            XCTAssertEqual(phone.protection.of("data")?.night, true, "it goes on when the phone is locked")
+            XCTAssertEqual(phone.protection.of("adapters")?.night, false)
             phone.app.wentToBack()
             try await phone.waitForEnd()
             XCTAssertEqual(phone.background.ended, true)
             XCTAssertTrue(phone.background.shown.contains("Training tiny: Step 20 of 40"), "\(phone.background.shown)")
             try await phone.wait("the note") { phone.notifier.posted == ["Training tiny: Finished after 40 steps"] }
             XCTAssertFalse(phone.background.night, "nothing is left to do")
+            XCTAssertEqual(phone.protection.of("data")?.night, false)
         }
     }
 

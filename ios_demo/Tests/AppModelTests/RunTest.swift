@@ -278,6 +278,7 @@ final class RunTest: XCTestCase {
     func testARunThatCannotKeepItsAdapterKeepsItAtTheNextStart() async throws {
         try await onPhone { phone in
             try await phone.useSample()
+            try FileManager.default.removeItem(at: phone.places.adapters)
             try Data("in the way".utf8).write(to: phone.places.adapters)
             phone.begin(steps: 4)
             try await phone.waitForEnd()

@@ -52,7 +52,7 @@ public struct Preview: Equatable, Sendable {
 
     public var reading: TransferRow? { state.reading.map(words.row) }
     public var canChange: Bool { state.reading == nil }
-    public var canDelete: Bool { canChange && state.data != nil && !state.run.active }
+    public var canDelete: Bool { canChange && state.data != nil && !state.steady.active }
 
     // The examples as the loss sees them
 
@@ -115,7 +115,7 @@ public struct Preview: Equatable, Sendable {
     /// What is asked before the person's own messages are replaced by a file (`replace_title`); nil: there are none.
     public var replaceQuestion: String? { state.data?.typed.map { words("replace_text", .count($0.count)) } }
     /// What is asked before the data is deleted (`delete_data_title`).
-    public var deleteQuestion: String { words(state.run.resumable ? "delete_data_run" : "delete_data_text") }
+    public var deleteQuestion: String { words(state.steady.resumable ? "delete_data_run" : "delete_data_text") }
 
     public func add(file: URL) { core.reading.add(file) }
     public func addSample() { core.reading.addSample() }

@@ -97,7 +97,9 @@ public struct ProblemCard: Equatable, Sendable {
     public func cameToFront() {
         core.inFront = true
         core.bundling.look()
+        core.keeping.list()
         core.training.goOn()
+        core.protect(again: true)
     }
 
     /// The app is not seen any more.

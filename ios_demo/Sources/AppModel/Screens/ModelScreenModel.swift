@@ -38,7 +38,7 @@ public struct BundleRow: Equatable, Sendable, Identifiable {
             ],
             check: check,
             spoken: [words("bundle_name", bundle.name), bundle.source, check].joined(separator: ". "),
-            canRemove: !(chosen && state.run.active)
+            canRemove: !(chosen && state.steady.active)
         )
     }
 
@@ -48,7 +48,7 @@ public struct BundleRow: Equatable, Sendable, Identifiable {
     /// The name of an import that was broken off and can go on; nil: none.
     public var unfinished: String? { state.unfinishedImport }
     public var canAdd: Bool { state.transfer == nil }
-    public var canChoose: Bool { !state.run.active }
+    public var canChoose: Bool { !state.steady.active }
     /// The tiny model that rides in the app is not listed, and can be brought back.
     public var canAddDemo: Bool { canAdd && core.bundling.canAddDemo }
 

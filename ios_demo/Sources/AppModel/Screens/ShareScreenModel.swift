@@ -57,7 +57,7 @@ public struct SharedFile: Equatable, Sendable, Identifiable {
     public var canImport: Bool { state.bundle != nil && !packing }
     public var canChange: Bool { !packing }
     /// A run is under way or paused: another cannot be begun.
-    public var canContinue: Bool { !packing && !state.run.active && !state.run.resumable }
+    public var canContinue: Bool { !packing && !state.steady.active && !state.steady.resumable }
 
     /// What was packed and is to be handed out; the view sets it to nil when that is over.
     public var shared: SharedFile?

@@ -5,7 +5,7 @@ import Observation
 @MainActor @Observable public final class TrainScreenModel {
     @ObservationIgnored private let core: Core
     private var state: AppState { core.state }
-    private var run: RunState { core.state.run }
+    private var run: RunState { core.state.steady }
     private var words: any Words { core.words }
 
     init(_ core: Core) { self.core = core }
@@ -98,7 +98,7 @@ import Observation
     public var chart: LossChartData { LossChartData(run, words) }
 
     public var layers: LayerStripData {
-        LayerStripData(run.roles.isEmpty ? state.bundle?.schedule.first ?? [] : run.roles, running: run.phase == .training ? run.layer : -1, words)
+        LayerStripData(run.roles.isEmpty ? state.bundle?.schedule.first ?? [] : run.roles, running: run.phase == .training ? state.layer : -1, words)
     }
 
     /// A step, memory, battery, temperature.
@@ -127,7 +127,7 @@ import Observation
         set {
             guard Self.stepChoices.indices.contains(newValue), newValue != stepChoice else { return }
             core.settings[\.steps] = Self.stepChoices[newValue]
-            if run.phase == .none { core.state.run.steps = core.settings[\.steps] }
+            if run.phase == .none { core.state.steady.steps = core.settings[\.steps] }
         }
     }
 
@@ -163,7 +163,7 @@ import Observation
         [Choice(value: nil, title: words("voice_base"))] + state.adapters.map { Choice(value: $0.id, title: $0.name) }
     }
     public var beginning: String? {
-        get { core.settings[\.beginning] }
+        get { core.settings[\.beginning].flatMap { id in state.adapters.contains { $0.id == id } ? id : nil } }
         set { core.settings[\.beginning] = newValue }
     }
 }

@@ -14,13 +14,13 @@ import Observation
 
     public var sentence: String {
         if state.bundle == nil { return words("try_needs_model") }
-        if state.run.active { return words("try_training") }
+        if state.steady.active { return words("try_training") }
         if writing { return words("try_writing") }
         guard let voice = state.voice else { return words("try_untrained") }
         return words(voice == .run ? "try_paused" : "try_ready")
     }
 
-    public var canWrite: Bool { state.bundle != nil && !state.run.active && !writing }
+    public var canWrite: Bool { state.bundle != nil && !state.steady.active && !writing }
     public var writing: Bool { core.trial.writing }
     /// Ends what is being written; what there is stays.
     public func stop() { core.trial.stop() }
@@ -61,7 +61,7 @@ import Observation
     private var learnedChat: Bool? {
         switch state.voice {
         case .adapter(let id): state.adapters.first { $0.id == id }.flatMap { $0.origin == .trained ? $0.chat : nil }
-        case .run: core.runs.read(state.chosen ?? "")?.chat
+        case .run: state.steady.chat
         default: nil
         }
     }

@@ -1,4 +1,5 @@
 import Foundation
+import LCSBKit
 
 /// What works behind the screens, one of each a process.
 @MainActor final class Core {
@@ -30,15 +31,32 @@ import Foundation
         data = DataShelf(directory: places.data)
         runs = RunStore(directory: places.runs)
         adapters = AdapterShelf(directory: places.adapters)
+        for directory in [places.bundles, places.data, places.runs, places.adapters] { try? makeDirectories(directory) }
     }
 
     func tell(_ error: any Error) { state.problem = Problem(error) }
 
-    /// Puts the directories of what is private under the protection that they need.
-    func protect() {
-        let night = training.waitsForNight
-        for directory in [places.data, places.runs] { services.protection.protect(directory, night: night, backup: false) }
-        services.protection.protect(places.adapters, night: false, backup: settings[\.backup])
-        services.protection.protect(places.bundles, night: true, backup: false)
+    private struct Kept: Equatable {
+        let locked: Bool
+        let backup: Bool
+    }
+    private var kept: [URL: Kept] = [:]
+
+    /// Puts what is private under the protection that it needs: a run that may go on while the phone is locked opens its data and what it
+    /// saved. `again`: what was asked for may have been refused, since the phone was locked.
+    func protect(again: Bool = false) {
+        if again { kept = [:] }
+        let locked = training.running || training.waitsForNight
+        keep(places.data, Kept(locked: locked, backup: false))
+        keep(places.runs, Kept(locked: locked, backup: false))
+        keep(places.adapters, Kept(locked: false, backup: settings[\.backup]))
+        keep(places.bundles, Kept(locked: true, backup: false))
+    }
+
+    /// What is made in a directory later is kept as the directory is.
+    private func keep(_ directory: URL, _ wanted: Kept) {
+        if kept[directory] == wanted { return }
+        kept[directory] = wanted
+        services.protection.protect(directory, night: wanted.locked, backup: wanted.backup)
     }
 }

@@ -21,8 +21,7 @@ import LCSBKit
     func list() {
         let digest = core.state.bundle?.digest
         core.state.adapters = digest == nil ? [] : core.adapters.list().filter { $0.digest == digest }
-        let ids = core.state.adapters.map(\.id)
-        if let beginning = core.settings[\.beginning], !ids.contains(beginning) { core.settings[\.beginning] = nil }
+        if let beginning = core.settings[\.beginning], !core.adapters.has(beginning) { core.settings[\.beginning] = nil }
         core.trial.chooseAnother()
     }
 

@@ -65,7 +65,7 @@ import LCSBKit
     private func shown(_ record: RunRecord, _ history: RunState) {
         var run = history
         (run.phase, run.steps, run.begun) = (phase(record.wanted), record.steps, core.runs.begun(record.bundle))
-        run.secondsAStep = core.state.run.secondsAStep
+        (run.secondsAStep, run.chat) = (core.state.run.secondsAStep, record.chat)
         if record.wanted == .waiting { run.decision = Decision(waits: true, reason: .background) }
         (core.state.run, core.state.report) = (run, record.report)
         if core.trial.voices.first == .run { core.trial.choose(.run) } else { core.trial.chooseAnother() }
@@ -142,6 +142,7 @@ import LCSBKit
     private func begin(atNight: Bool = false, _ work: @escaping () async -> Void) {
         (self.atNight, asked) = (atNight, .nothing)
         running = true
+        core.protect()
         turn = Task { [before = turn] in
             await before?.value
             core.trial.leave()

@@ -13,7 +13,7 @@ import LCSBKit
 
     /// Whose words there are: what a run learned stands on the shelf once it has ended.
     var voices: [Voice] {
-        let run = core.state.run
+        let run = core.state.steady
         let own: [Voice] = run.step > 0 && !run.active && run.resumable ? [.run] : []
         return own + core.state.adapters.map { .adapter($0.id) }
     }

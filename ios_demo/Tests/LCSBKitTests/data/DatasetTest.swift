@@ -65,6 +65,13 @@ final class DatasetTest: XCTestCase {
         XCTAssertEqual(found.filter { !$0.counted }, pieces((between, false), (between, false)))
     }
 
+    private func bytes(_ content: some Sequence<UInt8>) throws -> Bytes {
+        let content = Array(content)
+        let bytes = try Bytes(count: content.count)
+        UnsafeMutableRawBufferPointer(start: bytes.pointer, count: bytes.count).copyBytes(from: content)
+        return bytes
+    }
+
     func testAReport() throws {
         let twice = #"{"text": "ab"}"#
         let file = try write(#"{"text": "abcdefgh"}"#, twice, twice + "\r", #"{"prompt": "abcdefgh", "completion": "i"}"#)
@@ -139,10 +146,8 @@ final class DatasetTest: XCTestCase {
                     let hash = splitmix64(UInt64(number) << 32 | round, change)
                     changed[Int(hash % UInt64(line.count))] = UInt8(truncatingIfNeeded: hash >> 32)
                 }
-                let raw = try Bytes(count: changed.count)
-                UnsafeMutableRawBufferPointer(start: raw.pointer, count: raw.count).copyBytes(from: changed)
                 do {
-                    _ = try readLine(raw, tokenizer, chat)
+                    _ = try readLine(bytes(changed), tokenizer, chat)
                 } catch let error as LineFault {
                     XCTAssertEqual(printable(error.reason.unicodeScalars), error.reason)
                 }

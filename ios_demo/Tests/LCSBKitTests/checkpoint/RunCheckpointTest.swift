@@ -163,7 +163,8 @@ final class RunCheckpointTest: XCTestCase {
     }
 
     func testDataOfAnotherSizeIsRefused() throws {
-        for (bytes, reason) in [(data + [UInt8](repeating: 0, count: 7), "expected 500 bytes of tensors, found 507"), ([], "holds no tensors")] {
+        let longer = data + [UInt8](repeating: 0, count: 7)
+        for (bytes, reason) in [(longer, "expected 500 bytes of tensors, found 507"), ([], "holds no tensors")] {
             let message = refusal(.checkpointDamaged) { try read(forged("", "", bytes)) }
             XCTAssert(message.hasSuffix(reason), message)
         }

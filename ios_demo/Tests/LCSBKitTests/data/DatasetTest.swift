@@ -99,7 +99,9 @@ final class DatasetTest: XCTestCase {
 
     func testLinesThatAreRefused() throws {
         let good = "{\"text\": \"ok\"}\n"
-        func line(_ part: String, _ text: String, line: UInt = #line) throws { try refused(.dataLine, part, (good + text).utf8, line: line) }
+        func line(_ part: String, _ text: String, line: UInt = #line) throws {
+            try refused(.dataLine, part, (good + text).utf8, line: line)
+        }
         try line(":2: not JSON: ends within a string at byte 11", "{\"text\": \"a")
         try line(":2: not JSON: half a surrogate pair", #"{"text": "\ud800"}"#)
         try line(":2: not JSON: half a surrogate pair", #"{"text": "\udc00\ud800"}"#)

@@ -122,10 +122,10 @@ final class ChatFormatTest: XCTestCase {
             XCTAssert(chat.contains(old))
             return chat.replacingOccurrences(of: old, with: new)
         }
-        refused(.chatUnsupported, "version 2, this app reads 1", changed(#""format_version": 1"#, #""format_version": 2"#))
+        refused(.chatUnsupported, "version 2, this app reads 1", changed(#""format_version":1"#, #""format_version":2"#))
         refused(.chatUnsupported, "a date with '%A'", changed("%b", "%A"))
-        refused(.bundleDamaged, "unknown field 'formula'", changed(#""format_version": 1"#, #""format_version": 1, "formula": 1"#))
-        refused(.bundleDamaged, "has no empty", changed(#""empty": null, "#, ""))
+        refused(.bundleDamaged, "unknown field 'formula'", changed(#""format_version":1"#, #""format_version":1,"formula":1"#))
+        refused(.bundleDamaged, "has no empty", changed(#""empty":null,"#, ""))
         refused(.bundleDamaged, "not a chat format", String(chat.dropLast()))
         refused(.bundleDamaged, "not a chat format", String(repeating: "[", count: 60_000))
         refused(.bundleDamaged, "more than the 65536", String(repeating: " ", count: 65_537))

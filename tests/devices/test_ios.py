@@ -1,5 +1,5 @@
-"""`lcsb ios push` against a stand-in for xcrun, which answers as devicectl is documented to and keeps what is pushed. No phone and no Mac was
-at hand."""
+"""`lcsb ios push` against a stand-in for xcrun, which answers as devicectl is known to and keeps what is pushed. No phone and no Mac was at
+hand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ else:
     assert command[:3] == ["device", "copy", "to"] and options["--domain-type"] == "appDataContainer", command
     source = Path(options["--source"])
     if (phone / "refused").exists() and (phone / "refused").read_text() in source.name:
-        sys.exit("13:06:01  Acquired tunnel connection to device.\\nERROR: The file could not be written. (NSPOSIXErrorDomain error 28.)\\n  NSURL = x")
+        sys.exit("13:06:01  Acquired tunnel connection.\\nERROR: No space left. (NSPOSIXErrorDomain error 28.)\\n  NSURL = x")
     target = phone / options["--device"] / options["--domain-identifier"] / options["--destination"]
     shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copyfile(source, target)
 Path(arguments[-1]).write_text((phone / "answer").read_text() if (phone / "answer").exists() else json.dumps(answer))
@@ -110,7 +110,7 @@ def test_what_is_no_part_of_the_bundle_stays_here(bundle: Path, phone: Path) -> 
 
 def test_half_a_copy_has_no_manifest(exported: Path, phone: Path) -> None:
     (phone / "refused").write_text("manifest.json")
-    said = r"devicectl could not copy manifest\.json: The file could not be written\. \(NSPOSIXErrorDomain error 28\.\); try again"
+    said = r"devicectl could not copy manifest\.json: No space left\. \(NSPOSIXErrorDomain error 28\.\); try again"
     with pytest.raises(PhoneError, match=said):
         push(exported, name="mine")
     assert "weights.bin" in files_of(pushed(phone, "mine")) and "manifest.json" not in files_of(pushed(phone, "mine"))

@@ -19,6 +19,7 @@ let package = Package(
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
         .library(name: "LCSBKit", targets: ["LCSBKit"]),
+        .library(name: "AppModel", targets: ["AppModel"]),
         .executable(name: "lcsb-swift", targets: ["lcsb-swift"]),
     ],
     targets: [
@@ -34,6 +35,8 @@ let package = Package(
         ),
         .target(name: "LCSBKit", dependencies: ["COrt"]),
         .executableTarget(name: "lcsb-swift", dependencies: ["LCSBKit"]),
+        .target(name: "AppModel", dependencies: ["LCSBKit"]),
         .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"]),
+        .testTarget(name: "AppModelTests", dependencies: ["AppModel"]),
     ]
 )

@@ -2,19 +2,20 @@
 
     python scripts/ios/make_xcodeproj.py [DIRECTORY]
 
-A project of Xcode 16 and later (objectVersion 77): `App/` is a synchronized folder, so a file that comes or goes changes nothing here, and all else
-is the local package beside the project. The same script gives the same bytes. That Xcode opens the project was not seen: none ran here.
+A project of Xcode 16 and later (objectVersion 77): `App/` is a synchronized folder, so a file that comes or goes changes nothing here, and
+all else is the local package beside the project. The same script gives the same bytes. That Xcode opens the project was not seen: none ran
+here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import plistlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from check_xcodeproj import faults
 
 ROOT = Path(__file__).parents[2]
 IOS_DEMO = ROOT / "ios_demo"
@@ -107,12 +108,15 @@ class Objects(dict[str, Tree]):
 def make_project() -> Tree:
     objects = Objects()
     package = objects.add("package", "XCLocalSwiftPackageReference", relativePath=".")
-    products = [
-        objects.add(f"product {name}", "XCSwiftPackageProductDependency", package=package, productName=name) for name in PRODUCTS
-    ]
+    products = [objects.add(f"product {name}", "XCSwiftPackageProductDependency", package=package, productName=name) for name in PRODUCTS]
     linked = [objects.add(f"link {product}", "PBXBuildFile", productRef=product) for product in products]
     app = objects.add(
-        "app", "PBXFileReference", explicitFileType="wrapper.application", includeInIndex="0", path=f"{NAME}.app", sourceTree="BUILT_PRODUCTS_DIR"
+        "app",
+        "PBXFileReference",
+        explicitFileType="wrapper.application",
+        includeInIndex="0",
+        path=f"{NAME}.app",
+        sourceTree="BUILT_PRODUCTS_DIR",
     )
     apart = objects.add(
         "apart", "PBXFileSystemSynchronizedBuildFileExceptionSet", membershipExceptions=list(NOT_MEMBERS), target=identity("target")
@@ -200,7 +204,8 @@ def scheme_text() -> str:
     )
     runnable = f'<BuildableProductRunnable runnableDebuggingMode="0">{reference}</BuildableProductRunnable>'
     every = 'buildForTesting="YES" buildForRunning="YES" buildForProfiling="YES" buildForArchiving="YES" buildForAnalyzing="YES"'
-    debugger = 'selectedDebuggerIdentifier="Xcode.DebuggerFoundation.Debugger.LLDB" selectedLauncherIdentifier="Xcode.DebuggerFoundation.Launcher.LLDB"'
+    foundation = "Xcode.DebuggerFoundation"
+    debugger = f'selectedDebuggerIdentifier="{foundation}.Debugger.LLDB" selectedLauncherIdentifier="{foundation}.Launcher.LLDB"'
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Scheme LastUpgradeVersion="1600" version="1.7">
    <BuildAction parallelizeBuildables="YES" buildImplicitDependencies="YES">
@@ -222,120 +227,12 @@ def files() -> dict[str, str]:
     return {"project.pbxproj": project_text(make_project()), f"xcshareddata/xcschemes/{NAME}.xcscheme": scheme_text()}
 
 
-TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|\s+|([{}()=;,])|"((?:[^"\\]|\\.)*)"|([A-Za-z0-9_./]+)', re.DOTALL)
-
-
-def parsed(text: str) -> Any:
-    """An old-style property list, of which all leaves are strings. Raises ValueError where it is none."""
-    tokens, at = [], 0
-    while at < len(text):
-        found = TOKEN.match(text, at)
-        if found is None:
-            raise ValueError(f"no property list at {text[at : at + 20]!r}")
-        mark, quoted, plain = found.groups()
-        if mark or plain is not None or quoted is not None:
-            tokens.append((mark, plain if quoted is None else re.sub(r"\\(.)", lambda each: {"n": "\n"}.get(each[1], each[1]), quoted)))
-        at = found.end()
-    rest = iter([*tokens, ("end", None)])
-    value = _value(next(rest), rest)
-    if next(rest)[0] != "end":
-        raise ValueError("more than one value")
-    return value
-
-
-def _value(token: tuple[str | None, Any], rest: Iterator[tuple[str | None, Any]]) -> Any:
-    mark, text = token
-    if mark == "(":
-        return list(_items(rest))
-    if mark == "{":
-        return dict(_entries(rest))
-    if mark is not None:
-        raise ValueError(f"expected a value, found {mark}")
-    return text
-
-
-def _expect(mark: str, rest: Iterator[tuple[str | None, Any]]) -> None:
-    found, text = next(rest)
-    if found != mark:
-        raise ValueError(f"expected {mark}, found {found or text}")
-
-
-def _items(rest: Iterator[tuple[str | None, Any]]) -> Iterator[Any]:
-    while (token := next(rest))[0] != ")":
-        yield _value(token, rest)
-        _expect(",", rest)
-
-
-def _entries(rest: Iterator[tuple[str | None, Any]]) -> Iterator[tuple[str, Any]]:
-    while (token := next(rest))[0] != "}":
-        _expect("=", rest)
-        yield _value(token, rest), _value(next(rest), rest)
-        _expect(";", rest)
-
-
-def strings(value: Any) -> Iterator[str]:
-    """All leaves."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from strings(each)
-    else:
-        yield value
-
-
-def faults(directory: Path) -> list[str]:
-    """What is wrong with the project in that directory, which Package.swift and App/ lie in."""
-    tree = parsed((directory / PROJECT / "project.pbxproj").read_text("utf-8"))
-    objects: dict[str, Tree] = tree["objects"]
-    used = {text for each in objects.values() for text in strings(each) if re.fullmatch(r"[0-9A-F]{24}", text)} | {tree["rootObject"]}
-    found = [f"{key}: used, and there is no such object" for key in used - objects.keys()]
-    found += [f"{key}: {objects[key]['isa']} is used by nothing" for key in objects.keys() - used]
-
-    def of(isa: str) -> list[Tree]:
-        return [each for each in objects.values() if each["isa"] == isa]
-
-    settings: dict[str, set[str]] = {}
-    for each in of("XCBuildConfiguration"):
-        for name, value in each["buildSettings"].items():
-            settings.setdefault(name, set()).add(value)
-    paths = settings.get("INFOPLIST_FILE", set()) | settings.get("CODE_SIGN_ENTITLEMENTS", set())
-    paths |= {f"{each['relativePath']}/Package.swift" for each in of("XCLocalSwiftPackageReference")}
-    paths |= {each["path"] for each in of("PBXFileSystemSynchronizedRootGroup")}
-    apart = [path for each in of("PBXFileSystemSynchronizedBuildFileExceptionSet") for path in each["membershipExceptions"]]
-    found += [f"{path}: named, and there is no such file" for path in sorted(paths | {f"App/{path}" for path in apart}) if not (directory / path).exists()]
-    found += _in_package(directory, [each["productName"] for each in of("XCSwiftPackageProductDependency")])
-    for kind, names in (("appiconset", "ASSETCATALOG_COMPILER_APPICON_NAME"), ("colorset", "ASSETCATALOG_COMPILER_GLOBAL_ACCENT_COLOR_NAME")):
-        assets = [directory / f"App/Assets.xcassets/{name}.{kind}/Contents.json" for name in settings.get(names, set())]
-        found += [f"{path}: named, and there is no such file" for path in assets if not path.is_file()]
-    return found + _in_info(directory)
-
-
-def _in_package(directory: Path, products: list[str]) -> list[str]:
-    package = (directory / "Package.swift").read_text("utf-8")
-    libraries = set(re.findall(r'\.library\(name: "(\w+)"', package))
-    imported = {name for path in (directory / "App").rglob("*.swift") for name in re.findall(r"^import (\w+)", path.read_text("utf-8"), re.M)}
-    found = [f"{name}: linked, and no library of Package.swift" for name in products if name not in libraries]
-    return found + [f"{name}: imported in App/, and not linked" for name in sorted(imported & libraries - set(products))]
-
-
-def _in_info(directory: Path) -> list[str]:
-    """Background tasks whose identifiers the code and Info.plist do not both have: the system ends an app that registers another."""
-    info = plistlib.loads((directory / "App/Info.plist").read_bytes())
-    prefix = "$(PRODUCT_BUNDLE_IDENTIFIER)."
-    allowed = set(info.get("BGTaskSchedulerPermittedIdentifiers", []))
-    code = "\n".join(path.read_text("utf-8") for path in (directory / "App").rglob("*.swift"))
-    used = {prefix + name for name in re.findall(r'taskIdentifier\("(\w+)"\)', code)}
-    found = [f"{name}: in App/, and not among BGTaskSchedulerPermittedIdentifiers" for name in sorted(used - allowed)]
-    return found + [f"{name}: permitted, and not used in App/" for name in sorted(allowed - used)]
-
-
 def main(directory: Path) -> int:
     for name, text in files().items():
         path = directory / PROJECT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-    found = faults(directory)
+    found = faults(directory, PROJECT)
     print("\n".join(found) or f"{directory / PROJECT}: {len(make_project()['objects'])} objects")
     return 1 if found else 0
 

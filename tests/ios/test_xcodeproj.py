@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import sys
+import subprocess
 from pathlib import Path
 
+import make_xcodeproj as xcode
 import pytest
+from check_xcodeproj import faults, parsed
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts/ios"))
-
-import make_xcodeproj as xcode  # noqa: E402
-
-IOS_DEMO = ROOT / "ios_demo"
+IOS_DEMO = Path(__file__).parents[2] / "ios_demo"
+PBXPROJ = "LCSBMobile.xcodeproj/project.pbxproj"
 
 
 @pytest.fixture
@@ -38,50 +36,54 @@ def test_the_script_gives_exactly_what_is_checked_in() -> None:
 
 
 def test_it_hangs_together() -> None:
-    assert xcode.faults(IOS_DEMO) == []
+    assert faults(IOS_DEMO, xcode.PROJECT) == []
 
 
 def test_it_is_read_back_as_it_was_meant() -> None:
-    assert xcode.parsed(xcode.project_text(xcode.make_project())) == xcode.make_project()
+    assert parsed(xcode.project_text(xcode.make_project())) == xcode.make_project()
 
 
 @pytest.mark.parametrize("text", ["{ a = b }", "( a b )", "{ a = b; } c", "{ = b; }", "{ a = }; }", "@"])
 def test_what_is_no_property_list(text: str) -> None:
     with pytest.raises(ValueError):
-        xcode.parsed(text)
+        parsed(text)
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "fault"),
     [
-        (f"{xcode.PROJECT}/project.pbxproj", "path = App;", "path = Ap;", "Ap: named, and there is no such file"),
-        (f"{xcode.PROJECT}/project.pbxproj", "App/Info.plist", "App/Infos.plist", "App/Infos.plist: named, and there is no such file"),
-        (f"{xcode.PROJECT}/project.pbxproj", "relativePath = .;", "relativePath = x;", "x/Package.swift: named, and there is no such file"),
-        (f"{xcode.PROJECT}/project.pbxproj", "productName = AppUI;", "productName = AppU;", "AppU: linked, and no library of Package.swift"),
+        (PBXPROJ, "path = App;", "path = Ap;", "Ap: named, and there is no such file"),
+        (PBXPROJ, "App/Info.plist", "App/Infos.plist", "App/Infos.plist: named, and there is no such file"),
+        (PBXPROJ, "relativePath = .;", "relativePath = x;", "x/Package.swift: named, and there is no such file"),
+        (
+            PBXPROJ,
+            "productName = AppUI;",
+            "productName = AppU;",
+            "AppU: linked, and no library of Package.swift",
+        ),
         ("App/Info.plist", "(PRODUCT_BUNDLE_IDENTIFIER).night", "(PRODUCT_BUNDLE_IDENTIFIER).day", ".day: permitted, and not used in App/"),
     ],
 )
 def test_what_does_not_hang_together(demo: Path, file: str, old: str, new: str, fault: str) -> None:
-    assert xcode.faults(demo) == []
+    assert faults(demo, xcode.PROJECT) == []
     edit(demo / file, old, new)
-    assert any(fault in each for each in xcode.faults(demo))
+    assert any(fault in each for each in faults(demo, xcode.PROJECT))
 
 
 def test_an_object_that_is_not_there(demo: Path) -> None:
-    edit(demo / xcode.PROJECT / "project.pbxproj", f"\t\t{xcode.identity('folder')} = ", f"\t\t{'0' * 24} = ")
-    assert {each[26:] for each in xcode.faults(demo)} == {
+    edit(demo / PBXPROJ, f"\t\t{xcode.identity('folder')} = ", f"\t\t{'0' * 24} = ")
+    assert {each[26:] for each in faults(demo, xcode.PROJECT)} == {
         "used, and there is no such object",
         "PBXFileSystemSynchronizedRootGroup is used by nothing",
     }
 
 
-def test_the_first_app_is_not_without_its_model(demo: Path) -> None:
+def test_the_tiny_model_rides_in_the_app(demo: Path) -> None:
     """The script that copies it runs as Xcode would run it."""
-    import subprocess
-
     tiny, sample, made = demo / "tiny", demo / "messages.jsonl", demo / "made"
     sample.write_text("{}")
-    environment = {"SCRIPT_INPUT_FILE_0": str(tiny), "SCRIPT_INPUT_FILE_1": str(sample), "SCRIPT_OUTPUT_FILE_0": str(made), "PATH": "/usr/bin:/bin"}
+    files = {"INPUT_FILE_0": tiny, "INPUT_FILE_1": sample, "OUTPUT_FILE_0": made}
+    environment = {f"SCRIPT_{name}": str(path) for name, path in files.items()} | {"PATH": "/usr/bin:/bin"}
 
     def run() -> str:
         done = subprocess.run(["/bin/sh", "-c", xcode.COPY_DEMO], env=environment, capture_output=True, text=True, check=True)

@@ -28,8 +28,9 @@ final class OpenFile {
 
     /// Throws IoError.
     init(_ file: URL, _ flags: Int32, mode: mode_t = 0o600) throws {
-        descriptor = open(file.path, flags | O_CLOEXEC, mode)
-        if descriptor < 0 { throw IoError(errno) }
+        let opened = open(file.path, flags | O_CLOEXEC, mode)
+        if opened < 0 { throw IoError(errno) }  // before `deinit` has anything to close, which sets errno
+        descriptor = opened
     }
 
     deinit { close(descriptor) }

@@ -104,8 +104,10 @@ final class JsonReader {
     func utf8() throws -> [UInt8] {
         try expect("\"", "a string")
         try readText()
-        if text.withUnsafeBufferPointer({ Utf8.firstFault($0, 0, $0.count) }) != nil { try fail("a string that is not UTF-8") }
-        return text
+        return try text.withUnsafeBufferPointer { text in
+            if Utf8.firstFault(text, 0, text.count) != nil { try fail("a string that is not UTF-8") }
+            return Array(text)  // of its own size, which `text` outgrows
+        }
     }
 
     func int() throws -> Int {

@@ -44,8 +44,10 @@ private func shortest(_ value: Double, leastExponent: Int, _ exponent: (Int) -> 
     }
     while digits.count > 1 && digits.last == "0" { digits.removeLast() }
     let sign = value < 0 ? "-" : ""
-    if power < leastExponent || power >= 16 { return sign + digits.prefix(1) + (digits.count > 1 ? "." + digits.dropFirst() : "") + exponent(power) }
-    if power < 0 { return sign + "0." + String(repeating: "0", count: -power - 1) + digits }
-    if digits.count <= power + 1 { return sign + digits + String(repeating: "0", count: power + 1 - digits.count) + ".0" }
-    return sign + digits.prefix(power + 1) + "." + digits.dropFirst(power + 1)
+    if power < leastExponent || power >= 16 {
+        return "\(sign)\(digits.prefix(1))\(digits.count > 1 ? "." : "")\(digits.dropFirst())\(exponent(power))"
+    }
+    if power < 0 { return "\(sign)0.\(String(repeating: "0", count: -power - 1))\(digits)" }
+    if digits.count <= power + 1 { return "\(sign)\(digits)\(String(repeating: "0", count: power + 1 - digits.count)).0" }
+    return "\(sign)\(digits.prefix(power + 1)).\(digits.dropFirst(power + 1))"
 }

@@ -1,19 +1,20 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// One graph of targets on every platform; only what stands behind the name "onnxruntime" differs, and, where there is no SwiftUI, behind
-// "SwiftUI", "Charts" and "BackgroundTasks". `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
+// One graph of targets on every platform; only what stands behind the name "onnxruntime" differs, and, where there is no SwiftUI, behind the
+// names of Apple's frameworks. `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
 #if os(Linux)
 let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onnxruntime")
 
 // Stand-ins for Apple's frameworks (Stubs/README.md), and what can be compiled and tested with them: the views, and the app's own sources, which
 // on a Mac belong to the Xcode project.
-let drawing: [Target.Dependency] = ["SwiftUI", "Charts", "UniformTypeIdentifiers"]
+let drawing: [Target.Dependency] = ["SwiftUI", "Charts", "UniformTypeIdentifiers", "Accessibility"]
 let system: [Target.Dependency] = ["BackgroundTasks", "UIKit", "UserNotifications", "os"]
 let onLinux: [Target] = [
     .target(name: "UniformTypeIdentifiers", path: "Stubs/UniformTypeIdentifiers"),
     .target(name: "SwiftUI", dependencies: ["UniformTypeIdentifiers"], path: "Stubs/SwiftUI"),
     .target(name: "Charts", dependencies: ["SwiftUI"], path: "Stubs/Charts"),
+    .target(name: "Accessibility", path: "Stubs/Accessibility"),
     .target(name: "BackgroundTasks", path: "Stubs/BackgroundTasks"),
     .target(name: "UIKit", path: "Stubs/UIKit"),
     .target(name: "UserNotifications", path: "Stubs/UserNotifications"),
@@ -22,19 +23,18 @@ let onLinux: [Target] = [
         name: "LCSBMobile",
         dependencies: ["AppUI", "AppModel", "LCSBKit"] + drawing + system,
         path: "App",
-        exclude: ["Info.plist", "LCSBMobile.entitlements", "PrivacyInfo.xcprivacy", "Assets.xcassets", "Localizable.xcstrings"]
+        exclude: ["Info.plist", "LCSBMobile.entitlements", "PrivacyInfo.xcprivacy", "Assets.xcassets", "Localizable.xcstrings", "InfoPlist.xcstrings"]
     ),
     .testTarget(name: "AppUITests", dependencies: ["AppUI", "AppModel", "LCSBMobile"] + drawing + system),
 ]
 #else
-let drawing: [Target.Dependency] = []
-let onLinux: [Target] = []
-
 let onnxruntime: Target = .binaryTarget(
     name: "onnxruntime",
     url: "https://download.onnxruntime.ai/pod-archive-onnxruntime-c-1.24.2.zip",
     checksum: "f7100a992d2a8135168c8afd831e6a58b465349101982aa58b3e11d36e600b54"
 )
+let drawing: [Target.Dependency] = []
+let onLinux: [Target] = []
 #endif
 
 let package = Package(

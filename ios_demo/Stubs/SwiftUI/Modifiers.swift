@@ -268,16 +268,6 @@ public struct AccessibilityTraits: SetAlgebra, Sendable {
     public mutating func formSymmetricDifference(_ other: Self) { names.formSymmetricDifference(other.names) }
 }
 
-/// Said to who uses VoiceOver, at once.
-public enum AccessibilityNotification {
-    public struct Announcement: Sendable {
-        @MainActor public static var posted: [String] = []
-        let text: String
-        public init(_ announcement: String) { text = announcement }
-        @MainActor public func post() { Self.posted.append(text) }
-    }
-}
-
 public enum Visibility: Hashable, CaseIterable, Sendable { case automatic, visible, hidden }
 public typealias VerticalEdgeSet = Edge.Set
 public struct UnitPoint: Hashable, Sendable { public static let top = Self(), bottom = Self(), center = Self() }

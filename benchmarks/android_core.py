@@ -19,9 +19,9 @@ from typing import Any
 
 from common import DEVICE_LCSB, MODELS, ROOT, lcsb, markdown_table, write_results
 
-sys.path.insert(0, str(ROOT / "scripts/android"))
+sys.path.insert(0, str(ROOT / "scripts/cores"))
 
-from jvm import CLI
+from cores import JAR
 
 STEPS, ROUNDS = 20, 3
 # As a phone's: a small heap that gives memory back, no optimizing compiler, which would hold 10 MB. A desktop's JVM takes what it finds.
@@ -39,8 +39,8 @@ def python(bundle: Path, directory: Path) -> dict[str, Any]:
 
 
 def jvm(bundle: Path, directory: Path, **environment: str) -> dict[str, Any]:
-    (jar,) = CLI.glob("cli-*.jar")
-    program = ("java", *JVM, "-cp", f"{jar}:{CLI}/lib/*", "lcsbmobile.cli.MainKt")
+    (jar,) = JAR.glob("cli-*.jar")
+    program = ("java", *JVM, "-cp", f"{jar}:{JAR}/lib/*", "lcsbmobile.cli.MainKt")
     return last_line([*program, "train", bundle, MODELS / "fortunes.train.jsonl", directory / "run", *OPTIONS], environment)
 
 

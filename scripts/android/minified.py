@@ -16,7 +16,10 @@ import zipfile
 from pathlib import Path
 
 from apk import DEMO, R8, artifact, classes_of
-from jvm import CLI, FLAGS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cores"))
+
+from cores import JAR, JVM_FLAGS
 
 MAIN = "-keep class lcsbmobile.cli.MainKt { public static void main(java.lang.String[]); }\n"
 NOT_TO_BE_HAD = Path(__file__).resolve().parents[1] / "testing/not_to_be_had.sh"
@@ -38,7 +41,7 @@ def fetch(log: Path) -> None:
 
 def minify(work: Path) -> list[Path]:
     """What R8 makes of the command line and all that it uses, and the runtime's native libraries beside it."""
-    jars = [*sorted(CLI.glob("cli-*.jar")), *sorted((CLI / "lib").glob("*.jar"))]
+    jars = [*sorted(JAR.glob("cli-*.jar")), *sorted((JAR / "lib").glob("*.jar"))]
     (work / "main.pro").write_text(MAIN)
     native = work / "native"
     inputs = []
@@ -61,7 +64,7 @@ def train(classpath: list[Path], bundle: Path, data: Path, run: Path) -> bytes:
     """The adapter after two steps."""
     path = os.pathsep.join(map(str, classpath))
     options = ("--steps", "2", "--threads", "1")
-    command = ["java", *FLAGS, "-cp", path, "lcsbmobile.cli.MainKt", "train", str(bundle), str(data), str(run), *options]
+    command = ["java", *JVM_FLAGS, "-cp", path, "lcsbmobile.cli.MainKt", "train", str(bundle), str(data), str(run), *options]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         sys.exit(f"{run.name}: {process.stdout[-500:]}{process.stderr[-2000:]}")
@@ -76,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         fetch(work / "log")
-        whole = train([*CLI.glob("cli-*.jar"), CLI / "lib" / "*"], arguments.bundle, arguments.data, work / "whole")
+        whole = train([*JAR.glob("cli-*.jar"), JAR / "lib" / "*"], arguments.bundle, arguments.data, work / "whole")
         minified = train(minify(work), arguments.bundle, arguments.data, work / "minified")
     same = whole == minified
     print(f"{int(same)} passed, {int(not same)} failed, 0 skipped")

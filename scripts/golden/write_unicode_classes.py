@@ -1,8 +1,8 @@
 """Writes which characters the `tokenizers` library takes for letters, numbers and marks, as Kotlin and as Swift, and for Swift how it
 composes characters: `write_unicode_classes.py [KOTLIN SWIFT]`.
 
-Each version of Android or iOS knows another version of Unicode, and so does each part of the library (16 for letters, 9 for marks): asked of
-the phone's own tables, a text would have other tokens on another phone. The library is asked about every code point.
+Each version of Android or iOS knows another version of Unicode, and so does each part of the library (16 for letters, 9 for marks): asked
+of the phone's own tables, a text would have other tokens on another phone. The library is asked about every code point.
 """
 
 from __future__ import annotations

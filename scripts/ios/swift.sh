@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Swift on ios_demo:
-#   scripts/ios/swift.sh build|test [ARGUMENT...]  what `swift build` or `swift test` takes
+#   scripts/ios/swift.sh build|test [ARGUMENT...]  what `swift build` or `swift test` takes; the tests' last line counts them
 #   scripts/ios/swift.sh run PROGRAM [ARGUMENT...]  a program that was built; it sees this machine's files
 #   scripts/ios/swift.sh command PROGRAM  prints, a word a line, what `run` would execute, for who starts it often
 #   scripts/ios/swift.sh exec COMMAND [ARGUMENT...]  any command where Swift is, in ios_demo
@@ -121,21 +121,38 @@ prepare() {
     exec 9>&-
 }
 
+# Runs the tests by a command, and prints their counts last; XCTest writes a total for each suite, the whole one last.
+counted() {
+    local log code=0
+    log=$(mktemp)
+    "$@" 2>&1 | tee "$log" || code=$?
+    sed -n 's/^\t* *Executed \([0-9]*\) tests*, with \(\([0-9]*\) tests* skipped and \)\{0,1\}\([0-9]*\) failures* .*/\1 \4 \3/p' "$log" | tail -1 |
+        awk '{print $1 - $2 - $3 " passed, " $2 " failed, " 0 + $3 " skipped"}'
+    rm "$log"
+    return "$code"
+}
+
 link=(-Xlinker -L/opt/onnxruntime -Xlinker -rpath -Xlinker /opt/onnxruntime)
 mode=${1:-}
 [ "$#" -ge 1 ] && shift
 if [ "$(uname)" = Darwin ] && command -v swift >/dev/null; then
     case $mode in
-        build | test) cd "$PACKAGE" && exec swift "$mode" "${OPTIONS[@]}" "$@" ;;
+        build) cd "$PACKAGE" && exec swift build "${OPTIONS[@]}" "$@" ;;
+        test) cd "$PACKAGE" && counted swift test "${OPTIONS[@]}" "$@" && exit ;;
         run) exec "$PACKAGE/.build/release/$1" "${@:2}" ;;
         command) echo "$PACKAGE/.build/release/$1" && exit ;;
         exec) cd "$PACKAGE" && exec "$@" ;;
     esac
 else
     case $mode in
-        build | test)
+        build)
             prepare
-            inside "$TREE" swift "$mode" "${OPTIONS[@]}" "${link[@]}" "$@"
+            inside "$TREE" swift build "${OPTIONS[@]}" "${link[@]}" "$@"
+            exit
+            ;;
+        test)
+            prepare
+            counted inside "$TREE" swift test "${OPTIONS[@]}" "${link[@]}" "$@"
             exit
             ;;
         exec)

@@ -99,20 +99,25 @@ extension Json {
 extension Json {
     /// One of our records, by the names of its properties; nil is left out.
     init(record: Any) {
-        switch record {
-        case let text as String: self = .string(text)
-        case let value as Bool: self = .bool(value)
-        case let number as Int: self = .number("\(number)")
-        case let number as Double: self = .number(pythonRepr(number))
-        case let list as [Any]: self = .array(list.map(Json.init(record:)))
-        case let named as any Named: self = .object(named.members.map { ($0.key, Json(record: $0.value)) })
-        case let constant as any RawRepresentable: self = Json(record: constant.rawValue)
-        default:
-            self = .object(Mirror(reflecting: record).children.compactMap { child in
+        let mirror = Mirror(reflecting: record)
+        if let named = record as? any Named {
+            self = .object(named.members.map { ($0.key, Json(record: $0.value)) })
+        } else if mirror.displayStyle == .struct {
+            self = .object(mirror.children.compactMap { child in
                 let value = Mirror(reflecting: child.value)
                 guard value.displayStyle == .optional else { return (snakeCase(child.label!), Json(record: child.value)) }
                 return value.children.first.map { (snakeCase(child.label!), Json(record: $0.value)) }
             })
+        } else {
+            switch record {
+            case let text as String: self = .string(text)
+            case let value as Bool: self = .bool(value)
+            case let number as Int: self = .number("\(number)")
+            case let number as Double: self = .number(pythonRepr(number))
+            case let list as [Any]: self = .array(list.map(Json.init(record:)))
+            case let constant as any RawRepresentable: self = Json(record: constant.rawValue)
+            default: preconditionFailure("\(type(of: record)) is no part of a record")
+            }
         }
     }
 }

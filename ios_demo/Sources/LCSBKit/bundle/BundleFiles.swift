@@ -30,16 +30,21 @@ func checkFiles(_ directory: URL, _ manifest: Manifest, _ progress: (Int, Int) t
     throw LcsbError(.bundleDamaged, message, changes.map(\.name))
 }
 
-/// Whether a bundle's file is in its directory, every link followed.
+/// Whether a bundle's file is in its directory, every link followed. One that is missing is.
 func isInside(_ directory: URL, _ name: String) -> Bool {
-    guard let file = resolved(directory.appendingPathComponent(name)) else { return errno != ELOOP }  // a link to itself
-    guard let place = resolved(directory) else { return false }
-    return file.starts(with: place.last == UInt8(ascii: "/") ? place : place + [UInt8(ascii: "/")])
+    do {
+        let place = try resolved(directory)
+        return try resolved(directory.appendingPathComponent(name)).starts(with: place.last == slash ? place : place + [slash])
+    } catch {
+        return error.code != ELOOP  // a link to itself
+    }
 }
 
-/// The true path, every link followed; nil, with errno, where there is none.
-private func resolved(_ file: URL) -> [UInt8]? {
-    guard let path = realpath(file.path, nil) else { return nil }
+private let slash = UInt8(ascii: "/")
+
+/// The true path, every link followed.
+private func resolved(_ file: URL) throws(IoError) -> [UInt8] {
+    guard let path = realpath(file.path, nil) else { throw IoError(errno) }
     defer { free(path) }
     return Array(UnsafeRawBufferPointer(start: path, count: strlen(path)))
 }
@@ -65,7 +70,7 @@ private func nameFaults(_ manifest: Manifest) -> [String] {
 private func isPortable(_ name: String) -> Bool {
     let dot = UInt8(ascii: "."), dash = UInt8(ascii: "-")
     return name.utf8.count <= mostCharacters
-        && name.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).allSatisfy { part in
+        && name.utf8.split(separator: slash, omittingEmptySubsequences: false).allSatisfy { part in
             guard let first = part.first, let last = part.last else { return false }
             return isWord(first) && (isWord(last) || last == dash) && part.allSatisfy { isWord($0) || $0 == dot || $0 == dash }
         }

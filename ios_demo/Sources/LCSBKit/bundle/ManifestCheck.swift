@@ -129,7 +129,7 @@ private func leafFaults(_ element: Json, _ place: String, _ report: Report) thro
     case .array(let elements): for inner in elements { try leafFaults(inner, place, report) }
     case .string(let text): try check(text, place)
     case .number(let text):
-        if let number = Int(text), abs(number) > mostInteger { try report("\(place): expected a number of at most 2^53, found \(number)") }
+        if let number = Int(text), number.magnitude > UInt(mostInteger) { try report("\(place): expected a number of at most 2^53, found \(number)") }
     case .bool, .null: break
     }
 }

@@ -9,7 +9,7 @@ struct JsonError: Error, Sendable {
 }
 
 /// A value of any kind. Numbers are as they were written. Of keys that are equal the last one counts, as in Python.
-enum Json: Sendable {
+package enum Json: Sendable {
     case object([(key: String, value: Json)])
     case array([Json])
     case string(String)

@@ -1,5 +1,5 @@
-/// A token that is cut out of a text before anything else. `special`: it is left out when tokens are decoded. `normalized`: it is looked for
-/// in the normalised text.
+/// A token that is cut out of a text before anything else. `special`: it is left out when tokens are decoded. `normalized`: it is looked
+/// for in the normalised text.
 struct AddedToken: Sendable {
     let id: Int
     let content: [UInt8]

@@ -76,8 +76,8 @@ public struct ChatFormat: Sendable {
         today = fields.dateFormat.map { Array(date($0).utf8) }
     }
 
-    /// The conversation as the model reads it; it writes its own special tokens, the one of beginning too. Throws CHAT_UNSUPPORTED for messages
-    /// that the model's template does not take, or whose roles it knows nothing of.
+    /// The conversation as the model reads it; it writes its own special tokens, the one of beginning too. Throws CHAT_UNSUPPORTED for
+    /// messages that the model's template does not take, or whose roles it knows nothing of.
     func render(_ messages: [Message], addGenerationPrompt: Bool = false) throws -> String {
         do {
             return String(decoding: try text(messages, addGenerationPrompt), as: UTF8.self)
@@ -138,7 +138,9 @@ public struct ChatFormat: Sendable {
         if let other = messages.first(where: { !roles.contains($0.role) }) {
             throw refused("the role \(quoted(other.role, 40)); expected \(roles.joined(separator: ", "))")
         }
-        if fields.thoughts != nil && messages.contains(where: isTools) { throw refused("a user's message that its template takes for a tool's") }
+        if fields.thoughts != nil && messages.contains(where: isTools) {
+            throw refused("a user's message that its template takes for a tool's")
+        }
         var inNext: [UInt8] = []  // the system's text that stands in the next turn
         let first = messages[0].role == system ? 1 : 0
         if first == 0 {
@@ -158,7 +160,8 @@ public struct ChatFormat: Sendable {
     /// Qwen3's template takes such a turn of the user not for a question, so that thoughts before it stay.
     private func isTools(_ message: Message) -> Bool {
         let content = message.content.utf8
-        return message.role == user && content.starts(with: "<tool_response>".utf8) && content.reversed().starts(with: "</tool_response>".utf8.reversed())
+        let end = "</tool_response>".utf8
+        return message.role == user && content.starts(with: "<tool_response>".utf8) && content.suffix(end.count).elementsEqual(end)
     }
 
     private func writeTurn(

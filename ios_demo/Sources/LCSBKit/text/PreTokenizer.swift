@@ -51,8 +51,8 @@ struct MarkSplitter: PreTokenizer {
     }
 }
 
-/// The regular expressions of the families, by hand: an engine would know another Unicode on each phone, and may need a stack as deep as the
-/// text is long. Every character belongs to a match, so there is nothing between the words.
+/// The regular expressions of the families, by hand: an engine would know another Unicode on each phone, and may need a stack as deep as
+/// the text is long. Every character belongs to a match, so there is nothing between the words.
 struct PatternSplitter: PreTokenizer {
     fileprivate let modern: Bool
     fileprivate let mostDigits: Int

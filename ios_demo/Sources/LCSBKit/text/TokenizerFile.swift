@@ -25,11 +25,11 @@ struct DamagedTokenizer: Error {
     init(_ what: String) { self.what = what }
 }
 
-/// Reads a `tokenizer.json` (the library tokenizers', version 1.0) of byte-pair encoding. Parts of a kind that Qwen2 and 3, Llama 3, SmolLM2
-/// or Gemma 3 do not use are refused, as is an option of a known part that would change what it does.
+/// Reads a `tokenizer.json` (the library tokenizers', version 1.0) of byte-pair encoding. Parts of a kind that Qwen2 and 3, Llama 3,
+/// SmolLM2 or Gemma 3 do not use are refused, as is an option of a known part that would change what it does.
 ///
 /// Throws JsonError, UnsupportedTokenizer, DamagedTokenizer.
-struct TokenizerFileReader {
+final class TokenizerFileReader {
     private let json: JsonReader
     private var parts: [String: Json] = [:]  // of the file, but the model
     private var added: [AddedToken] = []
@@ -38,14 +38,14 @@ struct TokenizerFileReader {
     private var merges: Merges?
 
     static func read(_ json: JsonReader) throws -> TokenizerFile {
-        var reader = TokenizerFileReader(json)
+        let reader = TokenizerFileReader(json)
         try reader.readParts()
         return try reader.build()
     }
 
     private init(_ json: JsonReader) { self.json = json }
 
-    private mutating func readParts() throws {
+    private func readParts() throws {
         try json.object { key in
             switch key {
             case "added_tokens": try json.array { added.append(try addedToken(Part("added_tokens", json.tree()))) }
@@ -58,7 +58,7 @@ struct TokenizerFileReader {
         try json.finish()
     }
 
-    private mutating func build() throws -> TokenizerFile {
+    private func build() throws -> TokenizerFile {
         let splits = try splits(parts["pre_tokenizer"])
         let byteLevel = splits.contains { $0 == nil }
         if byteLevel, let last = splits.last, last != nil { throw UnsupportedTokenizer("a pre-tokenizer behind ByteLevel") }
@@ -66,19 +66,24 @@ struct TokenizerFileReader {
         if byteLevel, try model.flag("byte_fallback") { throw UnsupportedTokenizer("byte_fallback with ByteLevel") }
         try checkIds()
         let options = BpeOptions(
-            unknown: try unknown(model), fuseUnknown: try model.flag("fuse_unk"), byteFallback: try model.flag("byte_fallback"),
+            unknown: try unknown(model),
+            fuseUnknown: try model.flag("fuse_unk"),
+            byteFallback: try model.flag("byte_fallback"),
             ignoreMerges: try model.flag("ignore_merges")
         )
         guard let merges else { throw DamagedTokenizer("the model has no merges") }
         return TokenizerFile(
             added: added,
-            normalizers: try normalizers(parts["normalizer"]), preTokenizer: SequenceSplitter(parts: splits.compactMap { $0 }),
-            firstSpecial: try firstSpecial(parts["post_processor"]), decoders: try decoders(parts["decoder"]), vocabulary: vocabulary,
+            normalizers: try normalizers(parts["normalizer"]),
+            preTokenizer: SequenceSplitter(parts: splits.compactMap { $0 }),
+            firstSpecial: try firstSpecial(parts["post_processor"]),
+            decoders: try decoders(parts["decoder"]),
+            vocabulary: vocabulary,
             bpe: Bpe(vocabulary, merges, options, byteLevel: byteLevel)
         )
     }
 
-    private mutating func readModel() throws {
+    private func readModel() throws {
         try json.object { key in
             switch key {
             case "vocab":
@@ -90,7 +95,7 @@ struct TokenizerFileReader {
         }
     }
 
-    private mutating func readVocabulary() throws {
+    private func readVocabulary() throws {
         if let type = Json.object(settings)["type"], !type.isNull, type.string != "BPE" {
             throw UnsupportedTokenizer("a model of the type \(shown(type))")
         }
@@ -103,7 +108,7 @@ struct TokenizerFileReader {
         }
     }
 
-    private mutating func readMerges() throws {
+    private func readMerges() throws {
         if vocabulary.count == 0 { throw UnsupportedTokenizer("merges that stand before the vocabulary") }
         var merges = Merges()
         try json.array {
@@ -150,8 +155,8 @@ struct TokenizerFileReader {
             "type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges"
         )
         guard let token = try model.text("unk_token") else { return nil }
-        guard let id = vocabulary.id(Array(token.utf8)) else { throw DamagedTokenizer("unk_token \(shown(token)) is not in the vocabulary") }
-        return id
+        if let id = vocabulary.id(Array(token.utf8)) { return id }
+        throw DamagedTokenizer("unk_token \(shown(token)) is not in the vocabulary")
     }
 
     private func addedToken(_ part: Part) throws -> AddedToken {
@@ -171,7 +176,7 @@ struct TokenizerFileReader {
     }
 
     /// One number a token, and one token a number: else decoding would not be encoding's inverse.
-    private mutating func checkIds() throws {
+    private func checkIds() throws {
         try vocabulary.index()
         var names: [Int: [UInt8]] = [:]
         for token in added {

@@ -88,8 +88,8 @@ private func splitter(_ part: Part) throws -> any PreTokenizer {
     guard let expression = try Part("pre_tokenizer: pattern", part.value("pattern")).text("Regex"), behavior == "Isolated" else {
         throw UnsupportedTokenizer("the pre-tokenizer Split of the kind \(shown(behavior ?? "null"))")
     }
-    guard let splitter = PatternSplitter.of(expression) else { throw UnsupportedTokenizer("the pre-tokenizer Split of \(shown(expression))") }
-    return splitter
+    if let splitter = PatternSplitter.of(expression) { return splitter }
+    throw UnsupportedTokenizer("the pre-tokenizer Split of \(shown(expression))")
 }
 
 /// The number of the first token that stands in a TemplateProcessing's `single`; nil where no token is added.

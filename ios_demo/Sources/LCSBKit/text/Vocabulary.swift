@@ -1,3 +1,5 @@
+import Foundation
+
 /// Strings of bytes, numbered as they come, in one piece of memory: as objects they would take ten times as much. An open hash table.
 struct ByteTable: Sendable {
     private var bytes: [UInt8] = []
@@ -47,7 +49,7 @@ struct ByteTable: Sendable {
     private func equals(_ number: Int, _ key: UnsafeRawBufferPointer) -> Bool {
         let start = number == 0 ? 0 : Int(ends[number - 1])
         guard Int(ends[number]) - start == key.count else { return false }
-        return bytes.withUnsafeBytes { $0[start..<start + key.count].elementsEqual(key) }
+        return bytes.withUnsafeBytes { key.isEmpty || memcmp($0.baseAddress! + start, key.baseAddress!, key.count) == 0 }
     }
 }
 

@@ -41,8 +41,8 @@ func assertRefused(_ fault: Fault, _ part: String, line: UInt = #line, file: Sta
 }
 
 /// Equal byte by byte: XCTAssertEqual takes what is canonically equivalent for equal.
-func assertSame(_ found: String, _ wanted: String, _ what: @autoclosure () -> String = "", line: UInt = #line, file: StaticString = #filePath) {
-    XCTAssertEqual(ByteText(found), ByteText(wanted), what(), file: file, line: line)
+func assertSame(_ found: String, _ wanted: String, _ what: String = "", line: UInt = #line, file: StaticString = #filePath) {
+    XCTAssertEqual(ByteText(found), ByteText(wanted), what, file: file, line: line)
 }
 
 extension Json {

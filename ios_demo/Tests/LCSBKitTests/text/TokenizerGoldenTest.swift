@@ -47,7 +47,9 @@ final class TokenizerGoldenTest: XCTestCase {
     }
     private static let styles = ["qwen2", "llama3", "smollm2", "unknown", "gemma"]
 
-    private func samples() throws -> [(line: Line, text: String)] { try Self.lines.get().compactMap { line in line.text.map { (line, $0) } } }
+    private func samples() throws -> [(line: Line, text: String)] {
+        try Self.lines.get().compactMap { line in line.text.map { (line, $0) } }
+    }
 
     private func eachStyle(_ check: (Int, Tokenizer) throws -> Void) throws {
         for (style, name) in Self.styles.enumerated() { try check(style, goldenTokenizer(name)) }
@@ -57,13 +59,17 @@ final class TokenizerGoldenTest: XCTestCase {
 
     func testIdsAreTheLibrarys() throws {
         try eachStyle { style, tokenizer in
-            for (line, text) in try samples() { XCTAssertEqual(try tokenizer.encode(text), line.ids(style), "\(Self.styles[style]): \(shown(text))") }
+            for (line, text) in try samples() {
+                XCTAssertEqual(try tokenizer.encode(text), line.ids(style), "\(Self.styles[style]): \(shown(text))")
+            }
         }
     }
 
     func testDecodedTextsAreTheLibrarys() throws {
         try eachStyle { style, tokenizer in
-            for (line, text) in try samples() { assertSame(tokenizer.decode(line.ids(style)), line.decoded[style] ?? text, Self.styles[style]) }
+            for (line, text) in try samples() {
+                assertSame(tokenizer.decode(line.ids(style)), line.decoded[style] ?? text, Self.styles[style])
+            }
         }
     }
 
@@ -75,8 +81,8 @@ final class TokenizerGoldenTest: XCTestCase {
         }
     }
 
-    /// Offsets of Python count code points. Where NFC changes a text, the library gives a character's place to its base alone and the marks'
-    /// to what follows; both cover the text without gaps.
+    /// Offsets of Python count code points. Where NFC changes a text, the library gives a character's place to its base alone and the
+    /// marks' to what follows; both cover the text without gaps.
     func testOffsetsAreTheLibrarys() throws {
         try eachStyle { style, tokenizer in
             for (line, text) in try samples() where !line.offsets.isEmpty {

@@ -87,10 +87,9 @@ final class TokenizerTest: XCTestCase {
         XCTAssertEqual(try open("{\(model)}").encode(word), [Int](repeating: 2, count: 1 << 19))
         let marks = String(repeating: "\u{301}\u{323}", count: 1 << 17)  // of the classes 230 and 220
         let tokenizer = try goldenTokenizer("qwen2")
-        let sorted = "\u{1EB9}\u{301}" + String(repeating: "\u{323}", count: (1 << 17) - 1) + String(repeating: "\u{301}", count: (1 << 17) - 1)
-        let normalized = NfcNormalizer().normalize(NormalizedText(text: Array("e\(marks)".utf8), origin: 0))
-        XCTAssertEqual(normalized.text.count, sorted.utf8.count)
-        XCTAssert(try tokenizer.encode("e\(marks)").count > 1 << 17)
+        let most = (1 << 17) - 1
+        let sorted = "\u{1EB9}" + String(repeating: "\u{323}", count: most) + String(repeating: "\u{301}", count: most + 1)
+        XCTAssertEqual(try tokenizer.encode("e\(marks)"), try tokenizer.encode(sorted))
     }
 
     func testSeveralThreadsMayEncode() throws {
@@ -122,12 +121,15 @@ final class TokenizerTest: XCTestCase {
         part("the normalizer Replace of a regular expression", #""normalizer": \#(replace)"#)
         part("the pre-tokenizer 'Metaspace'", #""pre_tokenizer": {"type": "Metaspace"}"#)
         part("the pre-tokenizer ByteLevel with add_prefix_space", #""pre_tokenizer": {"type": "ByteLevel"}"#)
-        func split(_ pattern: String, _ more: String) -> String { #""pre_tokenizer": {"type": "Split", "pattern": {\#(pattern)}, \#(more)}"# }
+        func split(_ pattern: String, _ more: String) -> String {
+            #""pre_tokenizer": {"type": "Split", "pattern": {\#(pattern)}, \#(more)}"#
+        }
         part("the pre-tokenizer Split of '(?i)x'", split(#""Regex": "(?i)x""#, #""behavior": "Isolated", "invert": false"#))
         part("the pre-tokenizer Split of the kind 'Removed'", split(#""String": " ""#, #""behavior": "Removed", "invert": false"#))
         part("the pre-tokenizer Split with invert", split(#""String": " ""#, #""behavior": "MergedWithPrevious", "invert": true"#))
         let bytes = #"{"type": "ByteLevel", "add_prefix_space": false}"#
-        part("a pre-tokenizer behind ByteLevel", #""pre_tokenizer": {"type": "Sequence", "pretokenizers": [\#(bytes), {"type": "Digits"}]}"#)
+        let digits = #"{"type": "Digits"}"#
+        part("a pre-tokenizer behind ByteLevel", #""pre_tokenizer": {"type": "Sequence", "pretokenizers": [\#(bytes), \#(digits)]}"#)
         part("the post-processor 'BertProcessing'", #""post_processor": {"type": "BertProcessing"}"#)
         part("the decoder 'WordPiece'", #""decoder": {"type": "WordPiece"}"#)
         part("added token 'x' with lstrip", #""added_tokens": [{"id": 9, "content": "x", "lstrip": true}]"#)

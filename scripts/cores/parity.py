@@ -1,11 +1,11 @@
-"""Holds the Android core on the JVM to this package: `parity.py BUNDLE… --data FILE.jsonl`.
+"""Holds the device half in another language to this package: `parity.py BUNDLE… --data FILE.jsonl [--core swift] [--with-kotlin]`.
 
-For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round:
-adapter, moments, losses and evaluations must be the same bits, the norms of the gradients the same to 1e-12 (their sums are in double
-precision, in another order). Then: PEFT's directory has the same bytes; each refuses a directory that the other uses; a write that
-fails in the middle, a flipped bit and files' times that run backward lose nothing. Prints a line of JSON for each bundle, then counts;
-exit code 1 when anything differs. `--tolerance` is for machines on which two releases of ONNX Runtime do not compute the same bits: a
-relative one, of each tensor's largest value.
+For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round;
+`--with-kotlin`: in one more, from Python to Swift to Kotlin to Python. Adapter, moments, losses and evaluations must be the same bits, the
+norms of the gradients the same to 1e-12 (their sums are in double precision, in another order). Then: PEFT's directory has the same
+bytes; each refuses a directory that the other uses; a write that fails in the middle, a flipped bit and files' times that run backward
+lose nothing. Prints a line of JSON for each bundle, then counts; exit code 1 when anything differs. `--tolerance` is for machines on
+which two releases of ONNX Runtime do not compute the same bits: a relative one, of each tensor's largest value.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from jvm import CLI, command
-from jvm import run as run_core
+from cores import Core, add_arguments, chosen, kotlin
 
-STEPS = (5, 9, 13)  # where a relay changes hands, and the end
+STEPS = {3: (5, 9, 13), 4: (4, 7, 10, 13)}  # where a relay of so many changes hands, and the end
+END = 13
 OPTIONS = ("--accumulation", 2, "--eval-every", 1, "--checkpoint-every", 2, "--threads", 1, "--seed", 3)
 NORM_TOLERANCE = 1e-12
 HOLD = """
@@ -41,16 +41,21 @@ with RunDirectory(pathlib.Path(sys.argv[1])):
 class Parity:
     """One bundle's checks. `faults`: what differs. `differences`: the largest that were found, relative."""
 
-    def __init__(self, bundle: Path, data: Path, directory: Path, cli: Path, tolerance: float) -> None:
-        self.bundle, self.data, self.directory, self.cli, self.tolerance = bundle, data, directory, cli, tolerance
+    def __init__(self, bundle: Path, data: Path, directory: Path, tested: Core, second: Core | None, tolerance: float) -> None:
+        self.bundle, self.data, self.directory, self.tolerance = bundle, data, directory, tolerance
+        self.tested, self.second = tested, second
         self.faults: list[str] = []
         self.differences: dict[str, float] = {}
 
     def core(self, run: str, steps: int) -> tuple[int, list[dict[str, Any]]]:
-        return run_core(*self._train(run, steps), cli=self.cli)
+        return self.tested.run(*self._train(self.tested, run, steps))
 
-    def _train(self, run: str, steps: int, *more: object) -> tuple[object, ...]:
-        return ("train", self.bundle, self.data, self.directory / run, "--steps", steps, *OPTIONS, *more)
+    def kotlin(self, run: str, steps: int) -> tuple[int, list[dict[str, Any]]]:
+        assert self.second is not None
+        return self.second.run(*self._train(self.second, run, steps))
+
+    def _train(self, core: Core, run: str, steps: int, *more: object) -> tuple[object, ...]:
+        return (core.train, self.bundle, self.data, self.directory / run, "--steps", steps, *OPTIONS, *more)
 
     def python(self, run: str, steps: int) -> tuple[int, str]:
         path = self.directory / run
@@ -64,13 +69,13 @@ class Parity:
             self.faults.append(what)
 
     def relay(self, run: str, *runners: Any) -> None:
-        for steps, runner in zip(STEPS, runners, strict=True):
+        for steps, runner in zip(STEPS[len(runners)], runners, strict=True):
             code, output = runner(run, steps)
             if code:
                 raise SystemExit(f"{run}, to step {steps}: exit code {code}: {output}")
 
     def compare(self, run: str, expected: str = "python") -> None:
-        name = f"step-{STEPS[-1]:08}.safetensors"
+        name = f"step-{END:08}.safetensors"
         wanted, found = (safetensors.numpy.load_file(self.directory / side / name) for side in (expected, run))
         for side in (wanted, found):
             steps = side.pop("steps")
@@ -89,14 +94,15 @@ class Parity:
         adapter = self.directory / "core" / "adapter.safetensors"
         outputs = [self.directory / "peft-python", self.directory / "peft-core"]
         lcsb("adapter", "export", adapter, "--bundle", self.bundle, "--output", outputs[0])
-        run_core("peft", self.bundle, adapter, outputs[1], cli=self.cli)
+        self.tested.run("peft", self.bundle, adapter, outputs[1])
         contents = [{path.name: path.read_bytes() for path in output.iterdir()} for output in outputs]
         self.expect("PEFT's directory is another", contents[0] == contents[1] and len(contents[0]) == 2)
 
     def locks(self) -> None:
         """Each way round: a directory that is in use is refused."""
         held = self.directory / "held"
-        with subprocess.Popen(command(*self._train("held", 1, "--delay", 60_000), cli=self.cli), stdout=subprocess.PIPE, text=True) as core:
+        command = self.tested.command(*self._train(self.tested, "held", 1, "--delay", 60_000))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as core:
             assert core.stdout is not None
             core.stdout.readline()
             self._refused("held", f"process {core.pid}")
@@ -108,9 +114,9 @@ class Parity:
             python.kill()
 
     def _refused(self, run: str, holder: str) -> None:
-        code, lines = self.core(run, STEPS[0])
+        code, lines = self.core(run, END)
         self.expect(f"core was not refused what {holder} holds: {lines[-1]}", code == 2 and holder in lines[-1].get("error", ""))
-        code, text = self.python(run, STEPS[0])
+        code, text = self.python(run, END)
         self.expect(f"Python was not refused what {holder} holds: {text}", code == 2 and holder in text)
 
     def harm(self) -> None:
@@ -123,19 +129,19 @@ class Parity:
         self.expect(
             f"a full disk left {names}", not [name for name in names if name.startswith(".")] and "step-00000001.safetensors" in names
         )
-        self.core("harmed", STEPS[0])
+        self.core("harmed", STEPS[3][0])
         newest = max(path.glob("step-*"))
         raw = bytearray(newest.read_bytes())
         raw[len(raw) // 3] ^= 4
         newest.write_bytes(raw)
         os.utime(newest, (0, 0))
-        _, lines = self.core("harmed", STEPS[-1])
+        _, lines = self.core("harmed", END)
         self.expect("the flipped bit was not noticed", any("damaged" in line.get("warning", "") for line in lines))
         self.compare("harmed")
 
     def _in_little_room(self, size: int) -> tuple[int, dict[str, Any]]:
-        """A run that may write files of `size` bytes, from when the JVM has unpacked the runtime's library."""
-        arguments = command(*self._train("harmed", STEPS[-1], "--delay", 10), cli=self.cli)
+        """A run that may write files of `size` bytes, from when a JVM has unpacked the runtime's library."""
+        arguments = self.tested.command(*self._train(self.tested, "harmed", END, "--delay", 10))
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as core:
             assert core.stdout is not None
             for line in core.stdout:
@@ -151,6 +157,9 @@ class Parity:
         self.compare("core-python-core")
         self.relay("python-core-python", self.python, self.core, self.python)
         self.compare("python-core-python")
+        if self.second is not None:
+            self.relay("all", self.python, self.core, self.kotlin, self.python)
+            self.compare("all")
         self.peft()
         self.locks()
         self.harm()
@@ -170,7 +179,8 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tolerance", type=float, default=0.0)
-    parser.add_argument("--cli", type=Path, default=CLI, help="what Maven built")
+    parser.add_argument("--with-kotlin", action="store_true")
+    add_arguments(parser)
     arguments = parser.parse_args()
     if not hasattr(resource, "prlimit"):
         print("parity: a full disk is made by prlimit, which only Linux has")
@@ -178,7 +188,8 @@ def main() -> None:
 
     def check(bundle: Path) -> Parity:
         with tempfile.TemporaryDirectory() as temporary:
-            parity = Parity(bundle, arguments.data, Path(temporary), arguments.cli, arguments.tolerance)
+            second = kotlin() if arguments.with_kotlin else None
+            parity = Parity(bundle, arguments.data, Path(temporary), chosen(arguments), second, arguments.tolerance)
             parity.check()
         return parity
 

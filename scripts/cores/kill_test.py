@@ -1,7 +1,7 @@
-"""Kills the Android core's run on the JVM with SIGKILL at random moments, and holds what it comes to against the unbroken run, bit for bit.
+"""Kills a run of the device half in another language with SIGKILL at random moments, and holds what it comes to against the unbroken run.
 
-`kill_test.py BUNDLE --data FILE.jsonl --kills 50`. A run is `train` of android_demo/cli with a checkpoint after every step, begun
-anew or resumed. Each process is given a random time, from when the JVM has started to what the unbroken run took; runs that end are
+`kill_test.py BUNDLE --data FILE.jsonl --kills 50 [--core swift]`. A run has a checkpoint after every step and is begun anew or resumed; it
+must come to the same bits. Each process is given a random time, from when it has started to what the unbroken run took; runs that end are
 compared, and the next begins, until so many processes were killed; the last run then comes to its end. Prints figures as JSON, then
 counts; exit code 1 when anything differs, or when a process failed by itself.
 """
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jvm import CLI, command
+from cores import Core, add_arguments, chosen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testing"))
 
@@ -26,7 +26,6 @@ from kill_figures import Figures, RunFailed
 
 STEPS = 25  # so that most of a process's time is the run, not its start
 OPTIONS = ("--accumulation", 2, "--eval-every", 3, "--checkpoint-every", 1, "--threads", 1)
-STARTING = 0.25  # seconds before which a JVM does nothing that could be broken
 
 
 def run_until(arguments: list[str], output: Path, seconds: float | None) -> bool:
@@ -48,12 +47,12 @@ def outcome(directory: Path, output: Path) -> tuple[bytes, list[float], list[dic
     return (directory / "adapter.safetensors").read_bytes(), figures["losses"], figures["evaluations"]
 
 
-def kill(bundle: Path, data: Path, steps: int, kills: int, seed: int, directory: Path, cli: Path) -> tuple[Figures, list[str]]:
+def kill(bundle: Path, data: Path, steps: int, kills: int, seed: int, directory: Path, core: Core) -> tuple[Figures, list[str]]:
     generator, figures, faults = random.Random(seed), Figures(), []
     output = directory / "output"
 
     def arguments(run: Path) -> list[str]:
-        return command("train", bundle, data, run, "--steps", steps, *OPTIONS, cli=cli)
+        return core.command(core.train, bundle, data, run, "--steps", steps, *OPTIONS)
 
     def whole(run: Path) -> float:
         started = time.monotonic()
@@ -66,7 +65,7 @@ def kill(bundle: Path, data: Path, steps: int, kills: int, seed: int, directory:
     expected = outcome(directory / "again", output)
     while figures.kills < kills:
         run = directory / f"run-{figures.runs}"
-        while not run_until(arguments(run), output, generator.uniform(STARTING, longest) if figures.kills < kills else None):
+        while not run_until(arguments(run), output, generator.uniform(core.starting, longest) if figures.kills < kills else None):
             figures.kills += 1
             figures.early += not any(run.glob("step-*"))
             figures.writing += any(run.glob(".step-*"))
@@ -86,12 +85,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cli", type=Path, default=CLI, help="what Maven built")
+    add_arguments(parser)
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         figures, faults = kill(
-            arguments.bundle, arguments.data, arguments.steps, arguments.kills, arguments.seed, Path(temporary), arguments.cli
+            arguments.bundle, arguments.data, arguments.steps, arguments.kills, arguments.seed, Path(temporary), chosen(arguments)
         )
     seconds = round(time.monotonic() - started, 1)
     print(json.dumps({"steps": arguments.steps, "seconds": seconds, **vars(figures), "faults": faults}))

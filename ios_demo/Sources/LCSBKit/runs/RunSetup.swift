@@ -1,0 +1,89 @@
+import Foundation
+
+let evaluationSequences = 16  // that are evaluated at most
+
+/// What a run needs, from what it was asked for. Nothing is trained here.
+struct RunSetup {
+    let options: RunOptions
+    let bundle: TrainingBundle
+    let method: ScheduleMethod
+    let schedule: [Subset]
+    let train: TrainConfig
+    let chat: Chat?
+
+    /// Throws OPTION, CHAT_UNSUPPORTED.
+    init(_ options: RunOptions, _ bundle: TrainingBundle) throws {
+        (self.options, self.bundle) = (options, bundle)
+        try options.sampling.check()
+        if options.chat {
+            guard let format = try bundle.chat else {
+                let message = "chat: the bundle says nothing of how messages become text; give the prompts as they are, or export it again"
+                throw LcsbError(.chatUnsupported, message)
+            }
+            chat = Chat(format)
+        } else {
+            chat = nil
+        }
+        let manifest = bundle.manifest
+        let layers = manifest.model.numHiddenLayers
+        if let other = options.method, other != manifest.scheduleConfig.method {
+            method = other
+            schedule = try makeSchedule(other, manifest.scheduleConfig.subsets, layers)
+        } else {
+            (method, schedule) = (manifest.scheduleConfig.method, manifest.schedule)
+        }
+        let rate = options.learningRate ?? defaultLearningRate(schedule, layers)
+        train = TrainConfig(
+            steps: options.steps, learningRate: rate, lrSchedule: options.lrSchedule, warmup: options.warmup, accumulation: options.accumulation)
+        try train.check()
+        for (name, value, least) in [
+            ("checkpoint-every", options.checkpointEvery, 1), ("evaluate-every", options.evaluateEvery, 0), ("threads", options.threads, 0),
+        ] where value < least {
+            throw LcsbError(.option, "\(name): expected at least \(least), found \(value)", [name])
+        }
+    }
+
+    /// Bytes of storage that the run takes at once: its state, three checkpoints (one is being written) and the adapter.
+    var storage: Int {
+        let adapter = 4 * bundle.manifest.adapter.size
+        let header = 1 << 16  // of a checkpoint
+        return (1 + 3) * 3 * adapter + adapter + 3 * options.steps * stepColumns * 8 + 3 * header
+    }
+
+    func identity(_ data: RunData) -> RunIdentity {
+        RunIdentity(
+            bundle: bundle.manifest.identity ?? bundle.digest,
+            data: data.training.sha256,
+            evaluationData: options.evaluationData == nil ? nil : data.heldOut.sha256,
+            holdOut: options.holdOut,
+            initialAdapter: nil,
+            schedule: schedule,
+            train: train,
+            seed: options.seed)
+    }
+}
+
+/// `evaluation`: the first sequences of `heldOut`, packed in file order.
+struct RunData {
+    let training: Dataset
+    let heldOut: Dataset
+    let evaluation: [Batch]
+
+    /// `spool`: a directory for temporary files. `check` is called now and then: it may throw. Throws DATA_…, TOKENIZER_…, CHAT_…, OPTION,
+    /// STORAGE_….
+    init(_ setup: RunSetup, _ data: URL, spool: URL, check: () throws -> Void) throws {
+        let (options, bundle) = (setup.options, setup.bundle)
+        let (seqLen, tokenizer) = (bundle.manifest.seqLen, try bundle.tokenizer)
+
+        func read(_ file: URL) throws -> Dataset {
+            try readDataset(file, tokenizer, bundle.chat, seqLen, spool) { _, _ in try check() }
+        }
+        let examples = try read(data)
+        if let file = options.evaluationData {
+            (training, heldOut) = (examples, try read(file))
+        } else {
+            (training, heldOut) = try LCSBKit.holdOut(examples, options.holdOut, seed: options.seed)
+        }
+        evaluation = Array(pack(heldOut, seqLen, tokenizer.padId).prefix(evaluationSequences))
+    }
+}

@@ -1,0 +1,106 @@
+import Foundation
+
+/// The largest relative differences that were found: of single steps' losses and gradient norms, and of the run's losses.
+public struct TraceDifference: Sendable {
+    public let steps: Int
+    public let stepLoss: Double
+    public let stepGradientNorm: Double
+    public let runLoss: Double
+
+    static let nothing = TraceDifference(steps: 0, stepLoss: 0, stepGradientNorm: 0, runLoss: 0)
+}
+
+/// What holding a runner to a bundle's golden trace came to, with the bundle's own tolerances.
+public struct VerifyResult: Sendable {
+    public let runtime: String
+    public let runtimeVersion: String
+    public let difference: TraceDifference
+    public let stepTolerance: Double
+    public let runTolerance: Double
+}
+
+/// Every recorded step, and the run through the trainer, whose state lies in a file in `scratch` meanwhile. Throws GOLDEN_TRACE with the
+/// largest differences. `progress` counts steps; it may throw, to cancel.
+public func verify(
+    _ bundle: TrainingBundle, _ runner: any StepRunner, scratch: URL, progress: (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
+) throws -> VerifyResult {
+    let (trace, layout) = (try bundle.golden, bundle.manifest.adapter)
+    let state = try mappedState(scratch, layout.size)
+    try bundle.readInitialAdapter(into: state.adapter)
+    let optimizer = AdamW(state, layout, bundle.manifest.optimizer, runner)
+    let difference = trace.run.isEmpty ? .nothing : try checkTrace(runner, trace, optimizer, progress)
+    return VerifyResult(
+        runtime: runner.name, runtimeVersion: runner.version, difference: difference, stepTolerance: trace.stepTolerance,
+        runTolerance: trace.runTolerance)
+}
+
+/// One recorded step, if there is one: what a run checks before it starts. Throws GOLDEN_TRACE.
+@discardableResult
+func checkFirstStep(_ runner: any StepRunner, _ trace: GoldenTrace, _ adapter: Floats) throws -> TraceDifference {
+    guard let first = trace.run.first else { return .nothing }
+    let (loss, norm) = try compare(runner, trace, first, adapter)
+    let difference = TraceDifference(steps: 1, stepLoss: loss, stepGradientNorm: norm, runLoss: loss)
+    try hold(runner.name, trace, difference)
+    return difference
+}
+
+private func checkTrace(
+    _ runner: any StepRunner, _ trace: GoldenTrace, _ optimizer: AdamW, _ progress: (Int, Int) throws -> Void
+) throws -> TraceDifference {
+    let total = trace.steps.count + trace.run.count
+    var (losses, norms) = (0.0, 0.0)
+    for (number, step) in (trace.steps + [trace.run[0]]).enumerated() {
+        let (loss, norm) = try compare(runner, trace, step, optimizer.state.adapter)
+        (losses, norms) = (max(losses, loss), max(norms, norm))
+        try progress(number + 1, total)
+    }
+    let runLoss = try runLosses(runner, trace, optimizer) { try progress(min(total, trace.steps.count + 1 + $0), total) }
+    let difference = TraceDifference(steps: total, stepLoss: losses, stepGradientNorm: norms, runLoss: runLoss)
+    try hold(runner.name, trace, difference)
+    return difference
+}
+
+/// The largest difference over the run; it goes no further than a loss that is not finite.
+private func runLosses(_ runner: any StepRunner, _ trace: GoldenTrace, _ optimizer: AdamW, _ progress: (Int) throws -> Void) throws -> Double {
+    let config = TrainConfig(steps: trace.run.count, learningRate: trace.learningRate)
+    let trainer = try Trainer(runner, trace.run.map(\.subset), optimizer, config)
+    var largest = 0.0
+    for (number, step) in trace.run.enumerated() {
+        do {
+            let outcome = try trainer.step(number, [trace.batches[step.batch]])
+            largest = max(largest, relative(outcome.loss, step.loss))
+        } catch let error as LcsbError where error.fault == .lossNotFinite {
+            return .infinity  // it is the runtime that is at fault, not a learning rate
+        }
+        try progress(number)
+    }
+    return largest
+}
+
+/// The relative differences of a single step's loss and, at most, of its gradients' norms.
+private func compare(_ runner: any StepRunner, _ trace: GoldenTrace, _ step: GoldenStep, _ adapter: Floats) throws -> (Double, Double) {
+    let found = try runner.step(step.subset, trace.batches[step.batch], adapter)
+    let norms = zip(step.subset.train, step.gradientNorms).map { layer, expected in
+        relative(gradientNorm([layer: found.gradients[layer]!]), expected)
+    }
+    return (relative(Double(found.loss), step.loss), norms.max() ?? 0)
+}
+
+/// NaN counts as infinitely far, so that it can never pass.
+private func relative(_ found: Double, _ expected: Double) -> Double {
+    let difference = abs(found - expected) / max(abs(expected), 1e-12)
+    return difference.isFinite ? difference : .infinity
+}
+
+private func hold(_ name: String, _ trace: GoldenTrace, _ difference: TraceDifference) throws {
+    let faults = [
+        ("a step's loss", difference.stepLoss, trace.stepTolerance),
+        ("a gradient's norm", difference.stepGradientNorm, trace.stepTolerance),
+        ("the run's losses", difference.runLoss, trace.runTolerance),
+    ].filter { $0.1 > $0.2 }.map { what, found, most in "\(what) by \(figure(found)) (at most \(figure(most)))" }
+    if faults.isEmpty { return }
+    let message = "\(name) does not reproduce the bundle's golden trace: \(faults.joined(separator: ", ")); do not train with it"
+    throw LcsbError(.goldenTrace, message)
+}
+
+private func figure(_ value: Double) -> String { String(format: "%.1e", value) }

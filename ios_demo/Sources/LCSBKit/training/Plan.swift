@@ -1,0 +1,152 @@
+import Foundation
+
+private let headChunkBytes = 8 << 20  // of float rows of the head that are decompressed at once
+
+/// `keep`: that many of the top layers keep their activations. Bytes of anonymous memory; `leastBytes`: the least that the run can do with,
+/// which is with nothing kept or, in a shallow model, with everything: then no program that recomputes is needed.
+public struct Plan: Sendable, Hashable {
+    public let keep: Int
+    public let predictedPeakBytes: Int
+    public let leastBytes: Int
+}
+
+/// What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported; `budget`: the most bytes allowed, nil
+/// for no limit; `keep` nil: as many layers as the budget allows, none without one; `accumulation`: sequences a step.
+///
+/// Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments;
+/// RUNTIME_NOT_INCLUDED, OPTION.
+public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget: Int?, keep: Int?, accumulation: Int = 1) throws -> Plan {
+    let layers = manifest.model.numHiddenLayers
+    if let keep, keep < 0 { throw LcsbError(.option, "keep: expected 0 or more layers, found \(keep)", ["keep"]) }
+    let peaks = try (0...layers).map { try predictedPeak(manifest, subsets, keep: $0, base: base, accumulation: accumulation) }
+    let least = peaks.min()!
+    guard let budget else {
+        let chosen = min(keep ?? 0, layers)
+        return Plan(keep: chosen, predictedPeakBytes: peaks[chosen], leastBytes: least)
+    }
+    let allowed = "\(megabytes(base)) of it this process as it is now; more than the \(megabytes(budget)) allowed; nothing was run"
+    guard let fitting = peaks.lastIndex(where: { $0 <= budget }) else {
+        let message = "the run is predicted to need at least \(megabytes(least)), \(allowed); "
+            + "allow more, or export with a --seq-len shorter than \(manifest.seqLen) or a --rank below \(manifest.lora.rank)"
+        throw LcsbError(.memoryTooSmall, message, ["\(least)", "\(budget)"])
+    }
+    let chosen = min(keep ?? fitting, layers)
+    if peaks[chosen] > budget {
+        let message = "keeping \(chosen) layers is predicted to take \(megabytes(peaks[chosen])), \(allowed); "
+            + "keeping \(fitting) fits, and the least for this run is \(megabytes(least)); allow more, or keep that many"
+        throw LcsbError(.memoryTooSmall, message, ["\(peaks[chosen])", "\(budget)"])
+    }
+    return Plan(keep: chosen, predictedPeakBytes: peaks[chosen], leastBytes: least)
+}
+
+/// Peak anonymous bytes of a run of these steps, evaluation included, text samples not. `base` and `accumulation` as in `planRun`.
+/// Throws RUNTIME_NOT_INCLUDED for a target that nothing runs here, OPTION.
+func predictedPeak(_ manifest: Manifest, _ subsets: [Subset], keep: Int, base: Int, accumulation: Int = 1) throws -> Int {
+    try checkIncluded(manifest.target)
+    return try base + peakTerms(manifest, subsets, keep: keep, accumulation: accumulation).values.reduce(0, +)
+}
+
+// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py), all sessions on one arena: the runtime's own, and the parsed graphs and
+// kernels of a block program's session by its file's size.
+private let runtimeBytes = 5_500_000
+private let sessionShare = 45
+private let updateOutputs = 3  // of AdamW: parameters and moments
+
+// Of what a chunk of the head holds: the arena's blocks that were split badly.
+private let headHoles = 2.9
+
+/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a
+/// mapped file. Buffers are exact; the rest was fitted.
+func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulation: Int) throws -> [String: Int] {
+    let backward = try subsets.map { try backwardLayers(manifest, $0, keep: keep) }
+    let kept = Set(backward.flatMap(\.kept))
+    let programs = programs(manifest, Array(manifest.layers.indices), .forward)  // of the evaluation, if nothing else
+        + programs(manifest, backward.flatMap(\.recomputed), .backward) + programs(manifest, kept.sorted(), .forwardKeep)
+        + programs(manifest, kept.sorted(), .backwardKept)
+    let working = (programs + ["embed", "adamw"]).map { manifest.graphs[$0]!.workingBytes ?? 0 }
+    return [
+        "runtime": runtimeBytes,
+        "sessions": programs.map { sessionBytes(manifest, $0) }.reduce(0, +),
+        "saved layer inputs": backward.map { $0.recomputed.count + $0.kept.count }.max()! * hiddenBytes(manifest),
+        "kept activations": kept.map { keptBytes(manifest, $0) }.reduce(0, +),
+        "crossing values": crossingBytes(manifest),
+        "gradients": gradientBytes(manifest.adapter, subsets, accumulation),
+        "other buffers": fixedBuffers(manifest),
+        "working set": max(headSet(manifest), working.max()!),
+    ]
+}
+
+/// What a layer's forward keeps for its backward.
+func keptBytes(_ manifest: Manifest, _ layer: Int) -> Int {
+    bytesOf(manifest.graphs[program(manifest.layers[layer].kind, .forwardKeep)]!.outputs.filter { $0.name.hasPrefix(keptPrefix) })
+}
+
+/// Of each size as many buffers as a step needs at most: a trained layer has its own, and so have, in Python's runner, the untrained ones
+/// of a size that no trained layer below them has, one for all. What is accumulated is a copy.
+private func gradientBytes(_ layout: AdapterLayout, _ subsets: [Subset], _ accumulation: Int) -> Int {
+    var needed: [Int: Int] = [:]  // size -> buffers
+    for subset in subsets {
+        let unread = subset.propagate.filter { $0 > subset.train[0] && !subset.train.contains($0) }.filter { layer in
+            !subset.train.contains { $0 < layer && layout.vectorSize($0) == layout.vectorSize(layer) }
+        }
+        let sizes = subset.train.map(layout.vectorSize) + Set(unread.map(layout.vectorSize))
+        needed.merge(Dictionary(sizes.map { ($0, 1) }, uniquingKeysWith: +), uniquingKeysWith: max)
+    }
+    let copies = accumulation > 1 ? subsets.map { $0.train.map(layout.vectorSize).reduce(0, +) }.max()! : 0
+    return (needed.map { $0.key * $0.value }.reduce(0, +) + copies) * floatBytes
+}
+
+/// What layers give to others, with its gradients, and once more for a kind's gives that go to none.
+private func crossingBytes(_ manifest: Manifest) -> Int {
+    let bound = manifest.layers.flatMap { layer in given(manifest, layer.kind).filter { layer.gives[$0.name] != nil } }
+    return 2 * bytesOf(bound + manifest.kinds.flatMap { given(manifest, $0.name) })
+}
+
+private func given(_ manifest: Manifest, _ kind: String) -> [GraphTensor] {
+    let names = manifest.kinds.first { $0.name == kind }!.gives
+    return manifest.graphs[program(kind, .forward)]!.outputs.filter { names.contains($0.name) }
+}
+
+/// Those that `layers` are run by, one a kind.
+private func programs(_ manifest: Manifest, _ layers: [Int], _ role: Role) -> [String] {
+    Set(layers.map { program(manifest.layers[$0].kind, role) }).sorted()
+}
+
+/// Of a program's session; of one whose weights are constants, a session a layer, with its packed copy of them (MatMulNBits with int8
+/// activations: the values, and for each scale two more float32 of sums beside it).
+private func sessionBytes(_ manifest: Manifest, _ name: String) -> Int {
+    let graph = manifest.graphs[name]!
+    let session = sessionShare * manifest.files[graph.file]!.size
+    if graph.initializers.isEmpty { return session }
+    let values = bytesOf(graph.initializers.filter { $0.name.hasSuffix(".packed") })
+    let scales = bytesOf(graph.initializers.filter { $0.name.hasSuffix(".scale") })
+    let layers = manifest.layers.filter { program($0.kind, .forward) == name }.count
+    return layers * (session + values + 6 * scales)
+}
+
+/// Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero.
+private func fixedBuffers(_ manifest: Manifest) -> Int {
+    let sizes = Set(manifest.kinds.map(\.size))
+    let vectors = updateOutputs * sizes.reduce(0, +) + sizes.max()!
+    return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs["embed"]!.outputs) + vectors * floatBytes
+}
+
+/// A chunk of the head's rows in float, its logits and their exponentials, and five [T, D].
+private func headSet(_ manifest: Manifest) -> Int {
+    let hidden = manifest.model.hiddenSize
+    let rows = min(headRows(hidden), manifest.model.vocabSize)
+    let held = rows * hidden * floatBytes + 2 * activations(manifest, rows) + 5 * hiddenBytes(manifest)
+    return Int((headHoles * Double(held)).rounded(.toNearestOrEven))
+}
+
+/// Rows of the head in a chunk: a power of two.
+private func headRows(_ hiddenSize: Int) -> Int {
+    Int(exp2(log2(max(256, Double(headChunkBytes) / Double(4 * hiddenSize))).rounded(.down)))
+}
+
+private func bytesOf(_ tensors: [GraphTensor]) -> Int { tensors.map { tensorBytes($0.dtype, $0.shape) }.reduce(0, +) }
+
+private func hiddenBytes(_ manifest: Manifest) -> Int { activations(manifest, manifest.model.hiddenSize) }
+
+/// Bytes of float32 [T, width].
+private func activations(_ manifest: Manifest, _ width: Int) -> Int { manifest.seqLen * width * floatBytes }

@@ -1,0 +1,64 @@
+import XCTest
+@testable import LCSBKit
+
+/// Cost and memory are sums over the layers, each as its kind has it.
+final class PlanTest: XCTestCase {
+    private let manifest = try! inScratch { try TrainingBundle.open(CrossingBundle.write($0)).manifest }
+    private let top = Subset(train: [4, 6], propagate: [4, 5, 6])  // pair, give, take
+    private let hidden = 4 * CrossingBundle.tokens * CrossingBundle.width
+
+    func testWorkByKind() throws {
+        // a forward's work is the length of the kind's name, a backward's 10, of what was kept 100
+        let head = 2 * 2 * CrossingBundle.tokens * CrossingBundle.vocabulary * CrossingBundle.width
+        let decompressed = 4 * CrossingBundle.vocabulary * CrossingBundle.width
+        XCTAssertEqual(try stepCost(manifest, top).flops, 7 * 4 + head + 3 * 10)
+        XCTAssertEqual(try stepCost(manifest, top, keep: 2).flops, 7 * 4 + head + 1 * 10 + 2 * 100)
+        XCTAssertEqual(try stepCost(manifest, top, keep: 2).decompressedBytes, 7 * 4 + decompressed + 1 * 10 + 2 * 100)
+        var rounded = manifest
+        rounded.accuracyLevel = 4
+        XCTAssertEqual(try stepCost(rounded, top, keep: 2).decompressedBytes, 2 * 4 + decompressed + 1 * 10 + 2 * 100)
+        var wide = manifest
+        wide.kinds[wide.kinds.firstIndex { $0.name == "pair" }!].flops.backward = 1000
+        XCTAssertEqual(try stepCost(wide, top).flops, 7 * 4 + head + 2 * 10 + 1000)
+    }
+
+    func testMemoryByKind() throws {
+        func terms(_ subsets: [Subset], _ keep: Int, _ accumulation: Int) throws -> [String: Int] {
+            try peakTerms(manifest, subsets, keep: keep, accumulation: accumulation)
+        }
+        let found = try terms([top], 0, 1)
+        XCTAssertEqual(found["saved layer inputs"], 3 * hidden)
+        XCTAssertEqual(found["kept activations"], 0)
+        XCTAssertEqual(found["gradients"], 4 * (6 + 4 + 5))  // the layer between them, which is of another size, has one that nobody reads
+        XCTAssertEqual(found["crossing values"], 2 * 3 * hidden)  // two that are bound, one that is dropped, and their gradients
+        XCTAssertEqual(try terms([top], 0, 2)["gradients"], 4 * (6 + 4 + 5 + 6 + 5))
+        let pairs = Subset(train: [3], propagate: [3, 4])  // of one size
+        XCTAssertEqual(try terms([top, pairs], 0, 1)["gradients"], 4 * (6 + 4 + 5))
+        XCTAssertEqual(try terms([pairs], 0, 1)["gradients"], 4 * 6)
+        XCTAssertEqual(try terms([top], 2, 1)["kept activations"], 2 * hidden)  // give and take keep [T, D] each
+        XCTAssertEqual(try terms([top], 3, 1)["kept activations"], 2 * hidden)  // a pair nothing
+    }
+
+    func testSessionsOfTheKindsThatRun() throws {
+        func sessions(_ name: String, _ keep: Int) throws -> Int {
+            func bytes(_ manifest: Manifest) throws -> Int { try peakTerms(manifest, [top], keep: keep, accumulation: 1)["sessions"]! }
+            var larger = manifest
+            larger.files["\(name).onnx"]!.size = 1_000_000
+            return try (bytes(larger) - bytes(manifest)) / 40_000_000
+        }
+        for kind in ["give", "take", "pair"] {
+            XCTAssertEqual(try sessions("\(kind)_forward", 0), 1)
+            XCTAssertEqual(try sessions("\(kind)_backward", 0), 1)
+            XCTAssertEqual(try sessions("\(kind)_forward_keep", 0), 0)
+            XCTAssertEqual(try sessions("\(kind)_backward", 2), kind == "pair" ? 1 : 0)
+            XCTAssertEqual(try sessions("\(kind)_backward_kept", 2), kind == "pair" ? 0 : 1)
+        }
+    }
+
+    func testATargetThatNothingRunsHere() {
+        var other = manifest
+        other.target = executorchTarget
+        let message = refusal(.runtimeNotIncluded) { _ = try planRun(other, [top], base: 0, budget: nil, keep: nil) }
+        XCTAssertTrue(message.hasPrefix("this app is built without ExecuTorch"), message)
+    }
+}

@@ -1,0 +1,73 @@
+"""The device half in other languages, and how the scripts beside this one start each: by its command line, as its build left it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+JAR = ROOT / "android_demo" / "cli" / "target"
+# A short run never earns what the optimizing compiler costs; one thread collects, so that kills find the process in few states of its own.
+JVM_FLAGS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
+
+
+@dataclass(frozen=True)
+class Core:
+    """`words`: its command line begins with them. `train`: what it calls a run. `starting`: seconds in which a process does nothing that
+    could be broken."""
+
+    name: str
+    words: Callable[[], list[str]]
+    train: str
+    starting: float
+
+    def command(self, *arguments: object) -> list[str]:
+        """Exits with what to do when the core was not built."""
+        return [*self.words(), *map(str, arguments)]
+
+    def run(self, *arguments: object) -> tuple[int, list[dict[str, Any]]]:
+        """The exit code, and the lines that were printed."""
+        process = subprocess.run(self.command(*arguments), stdout=subprocess.PIPE, text=True, check=False)
+        return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
+
+
+def kotlin(directory: Path = JAR) -> Core:
+    """android_demo/cli on the JVM, as Maven left it in `directory`."""
+
+    def words() -> list[str]:
+        jar = next(iter(sorted(directory.glob("cli-*.jar"))), None)
+        if jar is None:
+            raise SystemExit(f"{directory}: holds no cli-….jar; build it: mvn -f android_demo/pom.xml -pl cli -am -DskipTests package")
+        return ["java", *JVM_FLAGS, "-cp", os.pathsep.join((str(jar), str(directory / "lib" / "*"))), "lcsbmobile.cli.MainKt"]
+
+    return Core("kotlin", words, "train", 0.25)
+
+
+def swift() -> Core:
+    """ios_demo's lcsb-swift."""
+
+    @functools.cache
+    def words() -> list[str]:
+        found = subprocess.run([ROOT / "scripts/ios/swift.sh", "command", "lcsb-swift"], stdout=subprocess.PIPE, text=True, check=True)
+        program = found.stdout.split()
+        if not Path(program[-1]).is_file():
+            raise SystemExit(f"{program[-1]}: not there; build it: scripts/ios/swift.sh build")
+        return program
+
+    return Core("swift", words, "simulate", 0.02)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--core", choices=("kotlin", "swift"), default="kotlin")
+    parser.add_argument("--cli", type=Path, default=JAR, help="what Maven built of android_demo/cli, or a copy of it")
+
+
+def chosen(arguments: argparse.Namespace) -> Core:
+    return swift() if arguments.core == "swift" else kotlin(arguments.cli)

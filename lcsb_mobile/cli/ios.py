@@ -38,4 +38,4 @@ def push(
         print_json(result)
         return
     say(f"{result.folder} on {result.phone}: {megabytes(result.size)}")
-    say("next: open the app; it lists the bundle under Model, and copies and verifies it when it is chosen")
+    say("next: open the app; it lists the bundle under Model, and verifies it where it lies when it is added")

@@ -17,7 +17,7 @@ from lcsb_mobile.devices.pushed import PushedBundle, files_to_push
 from lcsb_mobile.errors import MissingDependencyError, OptionError, PhoneError
 
 APPLICATION = "lcsbmobile.app"
-FOLDER = "Documents/bundles"  # within the app's container
+FOLDER = "Documents"  # within the app's container; each directory in it that has a manifest is listed
 WHERE_DEVICECTL_IS = (
     "it is a part of Xcode from 15 on, which needs a Mac: install it, open it once, then `sudo xcode-select -s /Applications/Xcode.app`; "
     "without one, copy the bundle onto the phone by the app's picker"

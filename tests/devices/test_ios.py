@@ -87,17 +87,17 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 def pushed(phone: Path, name: str) -> Path:
-    return phone / "ID-Ada" / APPLICATION / "Documents/bundles" / name
+    return phone / "ID-Ada" / APPLICATION / "Documents" / name
 
 
 def test_every_file_arrives_and_the_manifest_last(exported: Path, phone: Path) -> None:
     result = push(exported)
     assert files_of(pushed(phone, "bundle")) == files_of(exported)
-    assert (result.phone, result.folder) == ("Ada", "Documents/bundles/bundle")
+    assert (result.phone, result.folder) == ("Ada", "Documents/bundle")
     assert result.size == sum(map(len, files_of(exported).values()))
     first, last = (call for call in calls(phone) if "copy" in call)
-    assert last[-4:-2] == ["--destination", "Documents/bundles/bundle/manifest.json"]
-    assert first[first.index("--destination") + 1] == "Documents/bundles/bundle"
+    assert last[-4:-2] == ["--destination", "Documents/bundle/manifest.json"]
+    assert first[first.index("--destination") + 1] == "Documents/bundle"
     assert [path.name for path in exported.parent.iterdir() if path.name.startswith(".pushed")] == []
 
 
@@ -118,14 +118,14 @@ def test_half_a_copy_has_no_manifest(exported: Path, phone: Path) -> None:
 
 def test_command(exported: Path, phone: Path) -> None:
     result = lcsb_json("ios", "push", exported, "--name", "smol-1", "--device", "UDID-Ada")
-    assert result["folder"] == "Documents/bundles/smol-1"
+    assert result["folder"] == "Documents/smol-1"
     assert "next: open the app" in lcsb("ios", "push", exported)
 
 
 def test_another_app(exported: Path, phone: Path) -> None:
     (phone / "installed").write_text("org.example.mine")
     push(exported, application="org.example.mine")
-    assert (phone / "ID-Ada/org.example.mine/Documents/bundles/bundle/manifest.json").is_file()
+    assert (phone / "ID-Ada/org.example.mine/Documents/bundle/manifest.json").is_file()
 
 
 def test_xcrun_is_missing(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ func taskIdentifier(_ name: String) -> String { (Bundle.main.bundleIdentifier ??
 @MainActor final class BackgroundTasksWork: BackgroundWork {
     private static let run = taskIdentifier("run")
     private static let night = taskIdentifier("night")
+    private static let toSave = 10  // seconds: a step ends between two layers
 
     /// Non-Sendable classes of BackgroundTasks, which the system hands over on the main queue and which are used there alone.
     private struct Handed<Value>: @unchecked Sendable { let value: Value }
@@ -76,11 +77,17 @@ func taskIdentifier(_ name: String) -> String { (Bundle.main.bundleIdentifier ??
     }
     #endif
 
-    /// The system needs the phone for something else, or the person ended it there. The run is saved; its task has to end soon.
+    /// The system needs the phone for something else, or the person ended it there: its task has to end at once, and the run is saved in the
+    /// seconds that any app has.
     private func wasExpired() {
         let tell = expired
+        beginGrace()
         endContinued(success: false)
         tell?()
+        Task {
+            try? await Task.sleep(for: .seconds(Self.toSave))
+            endGrace()
+        }
     }
 
     func showContinued(done: Int, total: Int, title: String, text: String) { continued?.show(done, total, title, text) }
@@ -113,4 +120,8 @@ func taskIdentifier(_ name: String) -> String { (Bundle.main.bundleIdentifier ??
         UIApplication.shared.endBackgroundTask(grace)
         grace = .invalid
     }
+
+    // MARK: The screen
+
+    func keepAwake(_ on: Bool) { UIApplication.shared.isIdleTimerDisabled = on }
 }

@@ -11,32 +11,23 @@ final class Phone: Device, @unchecked Sendable {
     private let lock = NSLock()
     private var battery = -1
     private var charging = false
-    private var locked = false
     @MainActor private var observers: [any NSObjectProtocol] = []
 
     @MainActor private init() {
         UIDevice.current.isBatteryMonitoringEnabled = true
-        let names = [
-            UIDevice.batteryLevelDidChangeNotification, UIDevice.batteryStateDidChangeNotification,
-            UIApplication.protectedDataDidBecomeAvailableNotification, UIApplication.protectedDataWillBecomeUnavailableNotification,
-        ]
-        observers = names.map { name in
-            NotificationCenter.default.addObserver(forName: name, object: nil, queue: .main) { [weak self] notification in
-                let locks = notification.name == UIApplication.protectedDataWillBecomeUnavailableNotification
-                MainActor.assumeIsolated { self?.read(locks: locks) }
+        observers = [UIDevice.batteryLevelDidChangeNotification, UIDevice.batteryStateDidChangeNotification].map { name in
+            NotificationCenter.default.addObserver(forName: name, object: nil, queue: .main) { [weak self] _ in
+                MainActor.assumeIsolated { self?.read() }
             }
         }
-        read(locks: false)
+        read()
     }
 
-    /// `locks`: the system says that it is about to, and still calls protected files available.
-    @MainActor private func read(locks: Bool) {
+    @MainActor private func read() {
         let (level, state) = (UIDevice.current.batteryLevel, UIDevice.current.batteryState)
-        let unlocked = UIApplication.shared.isProtectedDataAvailable && !locks
         lock.withLock {
             battery = level < 0 ? -1 : Int((level * 100).rounded())
             charging = state == .charging || state == .full
-            locked = !unlocked
         }
     }
 
@@ -50,8 +41,6 @@ final class Phone: Device, @unchecked Sendable {
         let bytes = os_proc_available_memory()
         return bytes > 0 ? bytes : nil  // 0 on a simulator
     }
-
-    var isLocked: Bool { lock.withLock { locked } }
 
     static func thermal(_ state: ProcessInfo.ThermalState) -> Thermal {
         switch state {

@@ -80,7 +80,7 @@ struct DataScreen: View {
 }
 
 /// The examples as the loss sees them: what is learned stands out by weight and ground, not by colour alone.
-private struct PreviewSection: View {
+struct PreviewSection: View {
     let preview: Preview
     let model: DataScreenModel
 

@@ -7,7 +7,7 @@ struct TryScreen: View {
     private let model: TryScreenModel
     @State private var mode = Mode.conversation
 
-    private enum Mode { case conversation, comparison }
+    enum Mode { case conversation, comparison }
 
     init(main: MainModel) { (self.main, model) = (main, main.tryIt) }
 

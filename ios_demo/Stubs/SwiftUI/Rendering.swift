@@ -63,7 +63,7 @@
 
 /// The place of a view in the tree, which is what its state is kept by.
 @MainActor public struct Place {
-    unowned let host: AnyHost
+    unowned let host: AnyViewHost
     let path: String
 
     func child(_ name: String) -> Place { Place(host: host, path: path + "/" + name) }
@@ -165,7 +165,7 @@ public struct TupleView<T>: View, Primitive {
 }
 
 /// What keeps the state of a tree between two times that it is built.
-@MainActor public class AnyHost {
+@MainActor public class AnyViewHost {
     var cells: [String: AnyObject] = [:]
     var used: Set<String> = []
     var seen: [String: Any] = [:]
@@ -187,7 +187,7 @@ public struct TupleView<T>: View, Primitive {
 }
 
 /// A window with one view in it, for tests: builds it, finds things in it, taps them.
-@MainActor public final class Host<Root: View>: AnyHost {
+@MainActor public final class ViewHost<Root: View>: AnyViewHost {
     public private(set) var root = Node("Window")
     public var environment = EnvironmentValues()
     let view: Root

@@ -2,7 +2,7 @@
 
 /// A property that the host keeps for a view that is built anew.
 @MainActor protocol Kept {
-    func keep(_ host: AnyHost, _ key: String)
+    func keep(_ host: AnyViewHost, _ key: String)
 }
 
 final class Cell<Value>: @unchecked Sendable {
@@ -16,7 +16,7 @@ final class Slot<Value>: @unchecked Sendable {
     init(_ value: Value) { cell = Cell(value) }
 }
 
-@MainActor private func keep<Value>(_ slot: Slot<Value>, _ host: AnyHost, _ key: String) {
+@MainActor private func keep<Value>(_ slot: Slot<Value>, _ host: AnyViewHost, _ key: String) {
     host.used.insert(key)
     if let kept = host.cells[key] as? Cell<Value> { slot.cell = kept } else { host.cells[key] = slot.cell }
 }
@@ -58,7 +58,7 @@ final class Slot<Value>: @unchecked Sendable {
         return Binding(get: { slot.cell.value }, set: { slot.cell.value = $0 })
     }
 
-    func keep(_ host: AnyHost, _ key: String) { SwiftUI.keep(slot, host, key) }
+    func keep(_ host: AnyViewHost, _ key: String) { SwiftUI.keep(slot, host, key) }
 }
 
 extension State where Value: ExpressibleByNilLiteral {
@@ -79,7 +79,7 @@ extension State where Value: ExpressibleByNilLiteral {
         return Binding(get: { slot.cell.value }, set: { slot.cell.value = $0 })
     }
 
-    func keep(_ host: AnyHost, _ key: String) { SwiftUI.keep(slot, host, key) }
+    func keep(_ host: AnyViewHost, _ key: String) { SwiftUI.keep(slot, host, key) }
 
     @MainActor @propertyWrapper public struct Binding {
         let get: @MainActor () -> Value
@@ -116,8 +116,11 @@ extension State where Value: ExpressibleByNilLiteral {
 public enum ScenePhase: Comparable, Sendable { case background, inactive, active }
 
 public struct OpenURLAction: Sendable {
-    let handler: @MainActor @Sendable (URL) -> Void
-    @MainActor public func callAsFunction(_ url: URL) { handler(url) }
+    public struct Result: Sendable { public static let handled = Result(), systemAction = Result(), discarded = Result() }
+
+    let handler: @MainActor @Sendable (URL) -> Result
+    public init(handler: @escaping @MainActor @Sendable (URL) -> Result) { self.handler = handler }
+    @MainActor public func callAsFunction(_ url: URL) { _ = handler(url) }
 }
 
 public struct DismissAction: Sendable {
@@ -137,7 +140,7 @@ public struct EnvironmentValues {
     @MainActor static var current = EnvironmentValues()
 
     public var scenePhase = ScenePhase.active
-    public var openURL = OpenURLAction { _ in }
+    public var openURL = OpenURLAction { _ in .systemAction }
     public var dismiss = DismissAction {}
     public var accessibilityReduceMotion = false
     public var accessibilityDifferentiateWithoutColor = false
@@ -147,8 +150,13 @@ public struct EnvironmentValues {
     public init() {}
 }
 
-@MainActor @propertyWrapper public struct Environment<Value> {
+/// What was there where the view was built, also for what its buttons do later.
+@MainActor @propertyWrapper public struct Environment<Value>: Kept {
     let keyPath: KeyPath<EnvironmentValues, Value>
+    let read = Slot<Value?>(nil)
+
     public init(_ keyPath: KeyPath<EnvironmentValues, Value>) { self.keyPath = keyPath }
-    public var wrappedValue: Value { EnvironmentValues.current[keyPath: keyPath] }
+    public var wrappedValue: Value { read.cell.value ?? EnvironmentValues.current[keyPath: keyPath] }
+
+    func keep(_ host: AnyViewHost, _ key: String) { read.cell.value = EnvironmentValues.current[keyPath: keyPath] }
 }

@@ -21,7 +21,8 @@ public struct LocalizedStringKey: Equatable, ExpressibleByStringInterpolation, S
     }
     @_disfavoredOverload nonisolated public init<S: StringProtocol>(_ content: S) { self.content = .string(String(content)) }
     nonisolated public init(verbatim content: String) { self.content = .string(content) }
-    nonisolated public init(_ attributedContent: AttributedString) { content = .string(String(attributedContent.characters)) }
+    /// Disfavoured, as a literal is a sentence's key to SwiftUI, and an `AttributedString` can be written as one.
+    @_disfavoredOverload nonisolated public init(_ attributedContent: AttributedString) { content = .string(String(attributedContent.characters)) }
 
     var string: String {
         switch content {
@@ -204,11 +205,12 @@ public struct Font: Sendable, Hashable {
     public enum Weight: Hashable, Sendable { case regular, medium, semibold, bold }
 
     let style: TextStyle
+    var weight: Weight?
     public static let title = Font(style: .title), title2 = Font(style: .title2), title3 = Font(style: .title3)
     public static let headline = Font(style: .headline), subheadline = Font(style: .subheadline), body = Font(style: .body)
     public static let callout = Font(style: .callout), footnote = Font(style: .footnote), caption = Font(style: .caption)
 
-    public static func system(_ style: TextStyle, design: Design? = nil, weight: Weight? = nil) -> Font { Font(style: style) }
+    public static func system(_ style: TextStyle, design: Design? = nil, weight: Weight? = nil) -> Font { Font(style: style, weight: weight) }
     public func monospacedDigit() -> Font { self }
     public func monospaced() -> Font { self }
     public func bold() -> Font { self }

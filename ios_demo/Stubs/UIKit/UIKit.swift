@@ -23,11 +23,8 @@ public struct UIBackgroundTaskIdentifier: Hashable, Sendable {
 @MainActor public final class UIApplication {
     public static let shared = UIApplication()
     public nonisolated static let didReceiveMemoryWarningNotification = NSNotification.Name("UIApplicationDidReceiveMemoryWarningNotification")
-    public nonisolated static let protectedDataDidBecomeAvailableNotification = NSNotification.Name("UIApplicationProtectedDataDidBecomeAvailable")
-    public nonisolated static let protectedDataWillBecomeUnavailableNotification = NSNotification.Name(
-        "UIApplicationProtectedDataWillBecomeUnavailable")
 
-    public var isProtectedDataAvailable = true
+    public var isIdleTimerDisabled = false
 
     /// For tests: what runs, and how the system ends it.
     public var running: [UIBackgroundTaskIdentifier: @MainActor @Sendable () -> Void] = [:]

@@ -1,13 +1,13 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// One graph of targets on every platform; only what stands behind the name "onnxruntime" differs, and, where there is no SwiftUI, behind the
-// names of Apple's frameworks. `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
+// One graph of targets on every platform; only what stands behind the name "onnxruntime" differs, and, where there is no SwiftUI, behind
+// the names of Apple's frameworks. `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
 #if os(Linux)
 let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onnxruntime")
 
-// Stand-ins for Apple's frameworks (Stubs/README.md), and what can be compiled and tested with them: the views, and the app's own sources, which
-// on a Mac belong to the Xcode project.
+// Stand-ins for Apple's frameworks (Stubs/README.md), and what can be compiled and tested with them: the views, and the app's own sources,
+// which on a Mac belong to the Xcode project.
 let drawing: [Target.Dependency] = ["SwiftUI", "Charts", "UniformTypeIdentifiers", "Accessibility"]
 let system: [Target.Dependency] = ["BackgroundTasks", "UIKit", "UserNotifications", "os"]
 let onLinux: [Target] = [
@@ -23,7 +23,9 @@ let onLinux: [Target] = [
         name: "LCSBMobile",
         dependencies: ["AppUI", "AppModel", "LCSBKit"] + drawing + system,
         path: "App",
-        exclude: ["Info.plist", "LCSBMobile.entitlements", "PrivacyInfo.xcprivacy", "Assets.xcassets", "Localizable.xcstrings", "InfoPlist.xcstrings"]
+        exclude: [
+            "Assets.xcassets", "Info.plist", "InfoPlist.xcstrings", "LCSBMobile.entitlements", "Localizable.xcstrings", "PrivacyInfo.xcprivacy",
+        ]
     ),
     .testTarget(name: "AppUITests", dependencies: ["AppUI", "AppModel", "LCSBMobile"] + drawing + system),
 ]

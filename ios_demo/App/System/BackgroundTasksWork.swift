@@ -3,12 +3,12 @@ import BackgroundTasks
 import Foundation
 import UIKit
 
-/// An identifier of Info.plist, which are `$(PRODUCT_BUNDLE_IDENTIFIER).run` and `.night`: whoever signs the app with an identifier of their own
-/// changes nothing here.
+/// An identifier of Info.plist, which are `$(PRODUCT_BUNDLE_IDENTIFIER).run` and `.night`: whoever signs the app with an identifier of
+/// their own changes nothing here.
 func taskIdentifier(_ name: String) -> String { (Bundle.main.bundleIdentifier ?? "lcsbmobile.app") + "." + name }
 
-/// What lets the app work while it is not seen: a run that the person started goes on (iOS 26), one is trained at night with external power, and
-/// some seconds are given to save.
+/// What lets the app work while it is not seen: a run that the person started goes on (iOS 26), one is trained at night with external
+/// power, and some seconds are given to save.
 @MainActor final class BackgroundTasksWork: BackgroundWork {
     private static let run = taskIdentifier("run")
     private static let night = taskIdentifier("night")
@@ -77,8 +77,8 @@ func taskIdentifier(_ name: String) -> String { (Bundle.main.bundleIdentifier ??
     }
     #endif
 
-    /// The system needs the phone for something else, or the person ended it there: its task has to end at once, and the run is saved in the
-    /// seconds that any app has.
+    /// The system needs the phone for something else, or the person ended it there: its task has to end at once, and the run is saved in
+    /// the seconds that any app has.
     private func wasExpired() {
         let tell = expired
         beginGrace()
@@ -105,7 +105,7 @@ func taskIdentifier(_ name: String) -> String { (Bundle.main.bundleIdentifier ??
         let request = BGProcessingTaskRequest(identifier: Self.night)
         request.requiresExternalPower = true
         request.requiresNetworkConnectivity = false
-        try? BGTaskScheduler.shared.submit(request)  // refused where the person switched background work off: the run waits for the app then
+        try? BGTaskScheduler.shared.submit(request)  // refused where the person switched background work off: then the run waits
     }
 
     // MARK: Some seconds to save

@@ -34,7 +34,8 @@ final class Phone: Device, @unchecked Sendable {
     func vitals() -> Vitals {
         let (battery, charging) = lock.withLock { (self.battery, self.charging) }
         let process = ProcessInfo.processInfo
-        return Vitals(battery: battery, charging: charging, thermal: Self.thermal(process.thermalState), lowPower: process.isLowPowerModeEnabled)
+        let thermal = Self.thermal(process.thermalState)
+        return Vitals(battery: battery, charging: charging, thermal: thermal, lowPower: process.isLowPowerModeEnabled)
     }
 
     func availableMemory() -> Int? {
@@ -68,6 +69,8 @@ final class Phone: Device, @unchecked Sendable {
     func observe(_ warned: @escaping @MainActor () -> Void) {
         if let observer { NotificationCenter.default.removeObserver(observer) }
         let name = UIApplication.didReceiveMemoryWarningNotification
-        observer = NotificationCenter.default.addObserver(forName: name, object: nil, queue: .main) { _ in MainActor.assumeIsolated { warned() } }
+        observer = NotificationCenter.default.addObserver(forName: name, object: nil, queue: .main) { _ in
+            MainActor.assumeIsolated { warned() }
+        }
     }
 }

@@ -108,7 +108,8 @@ private struct AdapterCard: View {
                 } label: {
                     Label("compare_adapter", systemImage: "rectangle.split.2x1")
                 }
-                Button("continue_training", systemImage: "chart.xyaxis.line") { model.continueTraining(row.id) }.disabled(!model.canContinue)
+                Button("continue_training", systemImage: "chart.xyaxis.line") { model.continueTraining(row.id) }
+                    .disabled(!model.canContinue)
                 Button("rename", systemImage: "pencil", action: onRename)
                 Button("delete", systemImage: "trash", role: .destructive, action: onDelete)
             } label: {

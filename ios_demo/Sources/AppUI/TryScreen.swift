@@ -63,11 +63,11 @@ private struct MessageBubble: View {
 
     var body: some View {
         VStack(alignment: message.mine ? .trailing : .leading, spacing: 4) {
-            if let speaker { Text(speaker).font(.caption).foregroundStyle(.secondary) } else { Text("you").font(.caption).foregroundStyle(.secondary) }
+            Group { if let speaker { Text(speaker) } else { Text("you") } }.font(.caption).foregroundStyle(.secondary)
             Text(verbatim: message.text + (message.cut ? "…" : ""))
                 .textSelection(.enabled)
                 .padding(10)
-                .background(message.mine ? Color.accentColor.opacity(0.2) : Color.secondary.opacity(0.15), in: RoundedRectangle(cornerRadius: 14))
+                .background((message.mine ? Color.accentColor : .secondary).opacity(0.2), in: RoundedRectangle(cornerRadius: 14))
             if !message.complete { ProgressView("try_writing").font(.caption) }
         }
         .frame(maxWidth: .infinity, alignment: message.mine ? .trailing : .leading)
@@ -83,7 +83,8 @@ private struct Manner: View {
         Section {
             Toggle("adapter_switch", isOn: $model.adapterOn).disabled(!model.canSwitch)
             if model.voices.count > 1 {
-                ChoicePicker(title: "adapters_title", choices: model.voices, selection: $model.voice).disabled(!model.adapterOn || !model.canSwitch)
+                ChoicePicker(title: "adapters_title", choices: model.voices, selection: $model.voice)
+                    .disabled(!model.adapterOn || !model.canSwitch)
             }
             if model.chats { Toggle("as_chat", isOn: $model.asChat) }
             if model.asChat {

@@ -20,7 +20,9 @@ public struct PlottableValue<Value: Plottable> {
 
 public struct LineMark: ChartContent {
     let node: Node
-    @MainActor public init<X: Plottable, Y: Plottable, S: Plottable>(x: PlottableValue<X>, y: PlottableValue<Y>, series: PlottableValue<S>) {
+    @MainActor public init<X: Plottable, Y: Plottable, S: Plottable>(
+        x: PlottableValue<X>, y: PlottableValue<Y>, series: PlottableValue<S>
+    ) {
         node = Node("LineMark", "\(x.value),\(y.value)")
         node.styles["series"] = "\(series.value)"
     }
@@ -28,7 +30,9 @@ public struct LineMark: ChartContent {
 }
 public struct PointMark: ChartContent {
     let node: Node
-    @MainActor public init<X: Plottable, Y: Plottable>(x: PlottableValue<X>, y: PlottableValue<Y>) { node = Node("PointMark", "\(x.value),\(y.value)") }
+    @MainActor public init<X: Plottable, Y: Plottable>(
+        x: PlottableValue<X>, y: PlottableValue<Y>
+    ) { node = Node("PointMark", "\(x.value),\(y.value)") }
     public func marks() -> [Node] { [node] }
 }
 

@@ -41,12 +41,16 @@ extension Holder {
 public struct VStack<Content: View>: Holder {
     public var kind: String { "VStack" }
     public let content: Content
-    public init(alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) { self.content = content() }
+    public init(
+        alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content
+    ) { self.content = content() }
 }
 public struct HStack<Content: View>: Holder {
     public var kind: String { "HStack" }
     public let content: Content
-    public init(alignment: VerticalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) { self.content = content() }
+    public init(
+        alignment: VerticalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content
+    ) { self.content = content() }
 }
 public struct ZStack<Content: View>: Holder {
     public var kind: String { "ZStack" }
@@ -56,16 +60,23 @@ public struct ZStack<Content: View>: Holder {
 public struct LazyVStack<Content: View>: Holder {
     public var kind: String { "VStack" }
     public let content: Content
-    public init(alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) { self.content = content() }
+    public init(
+        alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content
+    ) { self.content = content() }
 }
 public struct GridItem: Sendable {
-    public enum Size: Sendable { case adaptive(minimum: CGFloat, maximum: CGFloat = .infinity), flexible(minimum: CGFloat = 10, maximum: CGFloat = .infinity) }
+    public enum Size: Sendable {
+        case adaptive(minimum: CGFloat, maximum: CGFloat = .infinity)
+        case flexible(minimum: CGFloat = 10, maximum: CGFloat = .infinity)
+    }
     public init(_ size: Size = .flexible(), spacing: CGFloat? = nil, alignment: Alignment? = nil) {}
 }
 public struct LazyVGrid<Content: View>: Holder {
     public var kind: String { "Grid" }
     public let content: Content
-    public init(columns: [GridItem], alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) {
+    public init(
+        columns: [GridItem], alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content
+    ) {
         self.content = content()
     }
 }
@@ -79,7 +90,9 @@ public struct ViewThatFits<Content: View>: View, Primitive {
 public struct ScrollView<Content: View>: Holder {
     public var kind: String { "ScrollView" }
     public let content: Content
-    public init(_ axes: Axis.Set = .vertical, showsIndicators: Bool = true, @ViewBuilder content: () -> Content) { self.content = content() }
+    public init(
+        _ axes: Axis.Set = .vertical, showsIndicators: Bool = true, @ViewBuilder content: () -> Content
+    ) { self.content = content() }
 }
 public struct List<SelectionValue: Hashable, Content: View>: Holder {
     public var kind: String { "List" }
@@ -139,7 +152,9 @@ extension ForEach where Content: View, Data.Element: Identifiable, ID == Data.El
     }
 }
 extension ForEach where Content: View, Data == Range<Int>, ID == Int {
-    public init(_ data: Range<Int>, @ViewBuilder content: @escaping (Int) -> Content) { self.init(data, identify: { $0 }, content: content) }
+    public init(
+        _ data: Range<Int>, @ViewBuilder content: @escaping (Int) -> Content
+    ) { self.init(data, identify: { $0 }, content: content) }
 }
 
 public struct Section<Parent: View, Content: View, Footer: View>: View, Primitive {
@@ -149,7 +164,8 @@ public struct Section<Parent: View, Content: View, Footer: View>: View, Primitiv
     public func nodes(_ place: Place) -> [Node] {
         let heading = SwiftUI.nodes(parent, place.child("header"))
         heading.forEach { $0.traits.insert("isHeader") }
-        return [Node("Section", "", heading + SwiftUI.nodes(content, place.child("section")) + SwiftUI.nodes(footer, place.child("footer")))]
+        let below = SwiftUI.nodes(footer, place.child("footer"))
+        return [Node("Section", "", heading + SwiftUI.nodes(content, place.child("section")) + below)]
     }
 }
 extension Section {
@@ -184,7 +200,9 @@ public struct TabView<SelectionValue: Hashable, Content: View>: View, Primitive 
     public typealias Body = Never
     let selection: Binding<SelectionValue>?
     let content: Content
-    public init(selection: Binding<SelectionValue>?, @ViewBuilder content: () -> Content) { (self.selection, self.content) = (selection, content()) }
+    public init(
+        selection: Binding<SelectionValue>?, @ViewBuilder content: () -> Content
+    ) { (self.selection, self.content) = (selection, content()) }
 
     public func nodes(_ place: Place) -> [Node] {
         let tabs = SwiftUI.nodes(content, place.child("tabs"))
@@ -243,7 +261,9 @@ extension LabeledContent where Label == Text {
 }
 extension LabeledContent where Label == Text, Content == Text {
     public init<S: StringProtocol>(_ titleKey: LocalizedStringKey, value: S) { (label, content) = (Text(titleKey), Text(value)) }
-    @_disfavoredOverload public init<S1: StringProtocol, S2: StringProtocol>(_ title: S1, value: S2) { (label, content) = (Text(title), Text(value)) }
+    @_disfavoredOverload public init<S1: StringProtocol, S2: StringProtocol>(
+        _ title: S1, value: S2
+    ) { (label, content) = (Text(title), Text(value)) }
 }
 
 public struct ContentUnavailableView<Label: View, Description: View, Actions: View>: View, Primitive {

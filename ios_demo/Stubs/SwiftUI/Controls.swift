@@ -27,7 +27,9 @@ public struct Button<Label: View>: View, Primitive {
     let action: @MainActor () -> Void
     let label: Label
 
-    public init(action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Label) { (role, self.action, self.label) = (nil, action, label()) }
+    public init(
+        action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Label
+    ) { (role, self.action, self.label) = (nil, action, label()) }
     public init(role: ButtonRole?, action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Label) {
         (self.role, self.action, self.label) = (role, action, label())
     }
@@ -172,7 +174,9 @@ public struct ShareLink<Data, PreviewImage, PreviewIcon, Label: View>: View, Pri
     }
 }
 extension ShareLink where Data == CollectionOfOne<URL>, PreviewImage == Never, PreviewIcon == Never {
-    public init(item: URL, subject: Text? = nil, message: Text? = nil, @ViewBuilder label: () -> Label) { (self.item, self.label) = (item, label()) }
+    public init(
+        item: URL, subject: Text? = nil, message: Text? = nil, @ViewBuilder label: () -> Label
+    ) { (self.item, self.label) = (item, label()) }
 }
 
 /// The system's own button, with the system's word on it.

@@ -44,8 +44,8 @@ extension View {
     public func padding(_ length: CGFloat) -> some View { said("padding") }
     public func frame(width: CGFloat? = nil, height: CGFloat? = nil, alignment: Alignment = .center) -> some View { said("frame") }
     public func frame(
-        minWidth: CGFloat? = nil, idealWidth: CGFloat? = nil, maxWidth: CGFloat? = nil, minHeight: CGFloat? = nil, idealHeight: CGFloat? = nil,
-        maxHeight: CGFloat? = nil, alignment: Alignment = .center
+        minWidth: CGFloat? = nil, idealWidth: CGFloat? = nil, maxWidth: CGFloat? = nil, minHeight: CGFloat? = nil,
+        idealHeight: CGFloat? = nil, maxHeight: CGFloat? = nil, alignment: Alignment = .center
     ) -> some View { said("frame") }
     public func fixedSize(horizontal: Bool, vertical: Bool) -> some View { said("fixedSize") }
     public func layoutPriority(_ value: Double) -> some View { said("priority") }
@@ -88,7 +88,9 @@ extension View {
     public func onChange<V: Equatable>(of value: V, initial: Bool = false, _ action: @escaping @MainActor () -> Void) -> some View {
         wrapped("change") { _, place in place.host.noteChange(value, initial: initial, at: place.path) { (_: V, _: V) in action() } }
     }
-    public func onOpenURL(perform action: @escaping @MainActor (URL) -> Void) -> some View { wrapped("url") { node, _ in node.openURL = action } }
+    public func onOpenURL(
+        perform action: @escaping @MainActor (URL) -> Void
+    ) -> some View { wrapped("url") { node, _ in node.openURL = action } }
     public func onSubmit(of triggers: SubmitTriggers = .text, _ action: @escaping @MainActor () -> Void) -> some View {
         said("submit") { node in node.all("TextField").forEach { $0.action = action } }
     }
@@ -126,7 +128,9 @@ extension View {
         let content = content()
         return wrapped("inset") { $0.children.append(Node("Inset", "", SwiftUI.nodes(content, $1.child("inset")))) }
     }
-    public func swipeActions<T: View>(edge: HorizontalEdge = .trailing, allowsFullSwipe: Bool = true, @ViewBuilder content: () -> T) -> some View {
+    public func swipeActions<T: View>(
+        edge: HorizontalEdge = .trailing, allowsFullSwipe: Bool = true, @ViewBuilder content: () -> T
+    ) -> some View {
         let content = content()
         return wrapped("swipe") { $0.children.append(Node("Swipe", "", SwiftUI.nodes(content, $1.child("swipe")))) }
     }
@@ -215,17 +219,25 @@ extension View {
     }
 
     // What VoiceOver says of it
-    public func accessibilityLabel(_ labelKey: LocalizedStringKey) -> some View { wrapped("label") { node, _ in node.label = labelKey.string } }
+    public func accessibilityLabel(
+        _ labelKey: LocalizedStringKey
+    ) -> some View { wrapped("label") { node, _ in node.label = labelKey.string } }
     @_disfavoredOverload public func accessibilityLabel<S: StringProtocol>(_ label: S) -> some View {
         wrapped("label") { node, _ in node.label = String(label) }
     }
     public func accessibilityLabel(_ label: Text) -> some View { wrapped("label") { node, _ in node.label = label.string } }
-    public func accessibilityValue(_ valueKey: LocalizedStringKey) -> some View { wrapped("value") { node, _ in node.value = valueKey.string } }
+    public func accessibilityValue(
+        _ valueKey: LocalizedStringKey
+    ) -> some View { wrapped("value") { node, _ in node.value = valueKey.string } }
     @_disfavoredOverload public func accessibilityValue<S: StringProtocol>(_ value: S) -> some View {
         wrapped("value") { node, _ in node.value = String(value) }
     }
     public func accessibilityHint(_ hintKey: LocalizedStringKey) -> some View { wrapped("hint") { node, _ in node.hint = hintKey.string } }
-    public func accessibilityHidden(_ hidden: Bool) -> some View { said("hidden") { node in if hidden { node.all.forEach { $0.isHidden = true } } } }
+    public func accessibilityHidden(
+        _ hidden: Bool
+    ) -> some View {
+        said("hidden") { node in if hidden { node.all.forEach { $0.isHidden = true } } }
+    }
     public func accessibilityElement(children: AccessibilityChildBehavior = .ignore) -> some View {
         wrapped("element") { node, _ in node.ignoresChildren = children == .ignore }
     }
@@ -233,109 +245,4 @@ extension View {
         wrapped("traits") { node, _ in node.traits.formUnion(traits.names) }
     }
     public func accessibilityIdentifier(_ identifier: String) -> some View { wrapped("id") { node, _ in node.identifier = identifier } }
-}
-
-public struct AccessibilityChildBehavior: Hashable, Sendable {
-    let name: String
-    public static let ignore = Self(name: "ignore"), contain = Self(name: "contain"), combine = Self(name: "combine")
-}
-public struct AccessibilityTraits: SetAlgebra, Sendable {
-    var names: Set<String> = []
-    public static let isButton = Self(names: ["isButton"]), isHeader = Self(names: ["isHeader"]), isSelected = Self(names: ["isSelected"])
-    public static let updatesFrequently = Self(names: ["updatesFrequently"]), isImage = Self(names: ["isImage"])
-    public init() {}
-    init(names: Set<String>) { self.names = names }
-    public func contains(_ member: Self) -> Bool { names.isSuperset(of: member.names) }
-    public func union(_ other: Self) -> Self { Self(names: names.union(other.names)) }
-    public func intersection(_ other: Self) -> Self { Self(names: names.intersection(other.names)) }
-    public func symmetricDifference(_ other: Self) -> Self { Self(names: names.symmetricDifference(other.names)) }
-    public mutating func insert(_ member: Self) -> (inserted: Bool, memberAfterInsert: Self) {
-        let inserted = !contains(member)
-        names.formUnion(member.names)
-        return (inserted, member)
-    }
-    public mutating func remove(_ member: Self) -> Self? {
-        guard contains(member) else { return nil }
-        names.subtract(member.names)
-        return member
-    }
-    public mutating func update(with member: Self) -> Self? {
-        names.formUnion(member.names)
-        return member
-    }
-    public mutating func formUnion(_ other: Self) { names.formUnion(other.names) }
-    public mutating func formIntersection(_ other: Self) { names.formIntersection(other.names) }
-    public mutating func formSymmetricDifference(_ other: Self) { names.formSymmetricDifference(other.names) }
-}
-
-public enum Visibility: Hashable, CaseIterable, Sendable { case automatic, visible, hidden }
-public typealias VerticalEdgeSet = Edge.Set
-public struct UnitPoint: Hashable, Sendable { public static let top = Self(), bottom = Self(), center = Self() }
-public struct ScrollDismissesKeyboardMode: Sendable { public static let automatic = Self(), interactively = Self(), immediately = Self(), never = Self() }
-public struct SubmitLabel: Sendable { public static let done = Self(), send = Self(), next = Self(), go = Self() }
-public struct SubmitTriggers: OptionSet, Sendable {
-    public let rawValue: Int
-    public init(rawValue: Int) { self.rawValue = rawValue }
-    public static let text = SubmitTriggers(rawValue: 1), search = SubmitTriggers(rawValue: 2)
-}
-public struct Animation: Equatable, Sendable {
-    public static let `default` = Self(), linear = Self()
-    public static func easeInOut(duration: Double) -> Animation { Self() }
-}
-
-public protocol PrimitiveButtonStyle {}
-public struct BorderedButtonStyle: PrimitiveButtonStyle { public init() {} }
-public struct BorderedProminentButtonStyle: PrimitiveButtonStyle { public init() {} }
-public struct BorderlessButtonStyle: PrimitiveButtonStyle { public init() {} }
-public struct PlainButtonStyle: PrimitiveButtonStyle { public init() {} }
-extension PrimitiveButtonStyle where Self == BorderedButtonStyle { public static var bordered: Self { .init() } }
-extension PrimitiveButtonStyle where Self == BorderedProminentButtonStyle { public static var borderedProminent: Self { .init() } }
-extension PrimitiveButtonStyle where Self == BorderlessButtonStyle { public static var borderless: Self { .init() } }
-extension PrimitiveButtonStyle where Self == PlainButtonStyle { public static var plain: Self { .init() } }
-public struct ButtonBorderShape: Equatable, Sendable { public static let automatic = Self(), capsule = Self(), roundedRectangle = Self() }
-public enum ControlSize: CaseIterable, Sendable { case mini, small, regular, large, extraLarge }
-
-public protocol PickerStyle {}
-public struct SegmentedPickerStyle: PickerStyle { public init() {} }
-public struct MenuPickerStyle: PickerStyle { public init() {} }
-extension PickerStyle where Self == SegmentedPickerStyle { public static var segmented: Self { .init() } }
-extension PickerStyle where Self == MenuPickerStyle { public static var menu: Self { .init() } }
-
-public protocol TextFieldStyle {}
-public struct RoundedBorderTextFieldStyle: TextFieldStyle { public init() {} }
-extension TextFieldStyle where Self == RoundedBorderTextFieldStyle { public static var roundedBorder: Self { .init() } }
-
-public protocol LabelStyle {}
-public struct IconOnlyLabelStyle: LabelStyle { public init() {} }
-public struct TitleAndIconLabelStyle: LabelStyle { public init() {} }
-extension LabelStyle where Self == IconOnlyLabelStyle { public static var iconOnly: Self { .init() } }
-extension LabelStyle where Self == TitleAndIconLabelStyle { public static var titleAndIcon: Self { .init() } }
-
-public protocol TextSelectability {}
-public struct EnabledTextSelectability: TextSelectability {}
-extension TextSelectability where Self == EnabledTextSelectability { public static var enabled: Self { .init() } }
-
-@MainActor @preconcurrency public protocol ToolbarContent { func toolbarNodes(_ place: Place) -> [Node] }
-public struct ToolbarItemPlacement: Sendable {
-    public static let automatic = Self(), primaryAction = Self(), cancellationAction = Self(), confirmationAction = Self()
-}
-public struct ToolbarItem<ID, Content: View>: ToolbarContent {
-    let content: Content
-    public func toolbarNodes(_ place: Place) -> [Node] { [Node("ToolbarItem", "", SwiftUI.nodes(content, place.child("tool")))] }
-}
-extension ToolbarItem where ID == () {
-    public init(placement: ToolbarItemPlacement = .automatic, @ViewBuilder content: () -> Content) { self.content = content() }
-}
-@resultBuilder @MainActor public enum ToolbarContentBuilder {
-    public static func buildExpression<Content: ToolbarContent>(_ content: Content) -> Content { content }
-    public static func buildBlock<Content: ToolbarContent>(_ content: Content) -> some ToolbarContent { content }
-}
-
-extension Text {
-    public func bold() -> Text { self }
-    public func italic() -> Text { self }
-    public func monospaced() -> Text { self }
-}
-extension Image {
-    public func resizable() -> Image { self }
 }

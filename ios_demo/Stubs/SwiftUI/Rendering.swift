@@ -29,7 +29,9 @@
     public var picked: (@MainActor (Result<[URL], any Error>) -> Void)?
     public var openURL: (@MainActor (URL) -> Void)?
 
-    public init(_ kind: String, _ text: String = "", _ children: [Node] = []) { (self.kind, self.text, self.children) = (kind, text, children) }
+    public init(
+        _ kind: String, _ text: String = "", _ children: [Node] = []
+    ) { (self.kind, self.text, self.children) = (kind, text, children) }
 
     /// It and all below it, as drawn.
     public var all: [Node] { [self] + children.flatMap(\.all) }
@@ -55,7 +57,8 @@
     public var outline: String { lines("").joined(separator: "\n") }
 
     private func lines(_ indent: String) -> [String] {
-        let said = [text.isEmpty ? nil : "\"\(text)\"", label.map { "label: \($0)" }, value.map { "value: \($0)" }, isEnabled ? nil : "disabled"]
+        let words = [text.isEmpty ? nil : "\"\(text)\"", label.map { "label: \($0)" }, value.map { "value: \($0)" }]
+        let said = words + [isEnabled ? nil : "disabled"]
         let line = indent + ([kind] + said.compactMap { $0 }).joined(separator: " ")
         return [line] + children.flatMap { $0.lines(indent + "  ") }
     }

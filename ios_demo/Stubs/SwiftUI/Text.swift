@@ -22,7 +22,9 @@ public struct LocalizedStringKey: Equatable, ExpressibleByStringInterpolation, S
     @_disfavoredOverload nonisolated public init<S: StringProtocol>(_ content: S) { self.content = .string(String(content)) }
     nonisolated public init(verbatim content: String) { self.content = .string(content) }
     /// Disfavoured, as a literal is a sentence's key to SwiftUI, and an `AttributedString` can be written as one.
-    @_disfavoredOverload nonisolated public init(_ attributedContent: AttributedString) { content = .string(String(attributedContent.characters)) }
+    @_disfavoredOverload nonisolated public init(
+        _ attributedContent: AttributedString
+    ) { content = .string(String(attributedContent.characters)) }
 
     var string: String {
         switch content {
@@ -110,7 +112,7 @@ public struct Color: ShapeStyle, View, Primitive, Hashable, CustomStringConverti
 
     nonisolated public static let accentColor = Color(named: "accent")
     nonisolated public static let primary = Color(named: "primary"), secondary = Color(named: "secondary"), clear = Color(named: "clear")
-    nonisolated public static let red = Color(named: "red"), orange = Color(named: "orange"), green = Color(named: "green"), gray = Color(named: "gray")
+    nonisolated public static let red = Color(named: "red"), orange = Color(named: "orange"), green = Color(named: "green")
 
     nonisolated public func opacity(_ opacity: Double) -> Color { Color(named: name, alpha: alpha * opacity) }
     nonisolated public var description: String { name }
@@ -210,7 +212,9 @@ public struct Font: Sendable, Hashable {
     public static let headline = Font(style: .headline), subheadline = Font(style: .subheadline), body = Font(style: .body)
     public static let callout = Font(style: .callout), footnote = Font(style: .footnote), caption = Font(style: .caption)
 
-    public static func system(_ style: TextStyle, design: Design? = nil, weight: Weight? = nil) -> Font { Font(style: style, weight: weight) }
+    public static func system(
+        _ style: TextStyle, design: Design? = nil, weight: Weight? = nil
+    ) -> Font { Font(style: style, weight: weight) }
     public func monospacedDigit() -> Font { self }
     public func monospaced() -> Font { self }
     public func bold() -> Font { self }

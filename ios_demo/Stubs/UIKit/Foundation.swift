@@ -26,7 +26,8 @@ extension URL {
     ) throws -> Data { Data(path.utf8) }
 
     public init(
-        resolvingBookmarkData data: Data, options: BookmarkResolutionOptions = [], relativeTo url: URL? = nil, bookmarkDataIsStale: inout Bool
+        resolvingBookmarkData data: Data, options: BookmarkResolutionOptions = [], relativeTo url: URL? = nil,
+        bookmarkDataIsStale: inout Bool
     ) throws {
         bookmarkDataIsStale = false
         self = URL(fileURLWithPath: String(decoding: data, as: UTF8.self))

@@ -22,7 +22,7 @@ public struct UIBackgroundTaskIdentifier: Hashable, Sendable {
 
 @MainActor public final class UIApplication {
     public static let shared = UIApplication()
-    public nonisolated static let didReceiveMemoryWarningNotification = NSNotification.Name("UIApplicationDidReceiveMemoryWarningNotification")
+    public nonisolated static let didReceiveMemoryWarningNotification = NSNotification.Name("UIApplicationDidReceiveMemoryWarning")
 
     public var isIdleTimerDisabled = false
 

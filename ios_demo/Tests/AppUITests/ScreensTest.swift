@@ -76,8 +76,9 @@ final class ScreensTest: XCTestCase, @unchecked Sendable {
                 states.append(Case("\(phase) \(reason.map { "\($0)" } ?? "")") { window in
                     Self.ready(window)
                     window.state.run = runState(
-                        phase, training: (1...40).map { LossPoint($0, 4 - Double($0) / 20) }, evaluation: [LossPoint(0, 4.1), LossPoint(40, 2.2)],
-                        roles: [.trained, .passed, .skipped, .trained], layer: 3, decision: Decision(waits: phase == .waiting, reason: reason))
+                        phase, training: (1...40).map { LossPoint($0, 4 - Double($0) / 20) },
+                        evaluation: [LossPoint(0, 4.1), LossPoint(40, 2.2)], roles: [.trained, .passed, .skipped, .trained], layer: 3,
+                        decision: Decision(waits: phase == .waiting, reason: reason))
                     (window.state.vitals.memory, window.state.vitals.peakMemory) = (150_000_000, 160_000_000)
                     window.state.adapters = [adapter("a", "Messages"), adapter("b", "Messages 2")]
                 })
@@ -124,13 +125,16 @@ final class ScreensTest: XCTestCase, @unchecked Sendable {
                 Self.ready(window)
                 window.state.adapters = [adapter("a", "Messages"), adapter("b", "Messages 2")]
                 window.state.report = RunReport(
-                    json: "{}", steps: 100, seconds: 150, before: 3.4, after: nil, memory: 150_000_000, runtime: "onnxruntime 1.24.2", phone: "Test1,1")
+                    json: "{}", steps: 100, seconds: 150, before: 3.4, after: nil, memory: 150_000_000, runtime: "onnxruntime 1.24.2",
+                    phone: "Test1,1")
             }),
             Case("packing", { window in
                 Self.ready(window)
                 window.state.packing = true
             }),
-            Case("packed", { $0.main.share.shared = SharedFile(url: URL(fileURLWithPath: "/x/messages.zip"), subject: "Adapter “Messages”") }),
+            Case("packed", { window in
+                window.main.share.shared = SharedFile(url: URL(fileURLWithPath: "/x/messages.zip"), subject: "Adapter “Messages”")
+            }),
         ])
     }
 
@@ -152,7 +156,8 @@ final class ScreensTest: XCTestCase, @unchecked Sendable {
         XCTAssertNil(window.show(.train).first("Chart"))
         XCTAssertTrue(window.host.root.texts.contains("The curve appears with the first steps."))
         window.state.run = runState(
-            .training, step: 3, steps: 10, training: [LossPoint(1, 4), LossPoint(2, 3.5), LossPoint(3, .nan)], evaluation: [LossPoint(0, 4.2)])
+            .training, step: 3, steps: 10, training: [LossPoint(1, 4), LossPoint(2, 3.5), LossPoint(3, .nan)],
+            evaluation: [LossPoint(0, 4.2)])
         let chart = try XCTUnwrap(window.show(.train).first("Chart"))
         XCTAssertEqual(chart.all("LineMark").map(\.text), ["1,4.0", "2,3.5", "0,4.2"])
         XCTAssertEqual(chart.all("PointMark").map(\.text), ["0,4.2"])

@@ -61,7 +61,8 @@ struct NoNotices: Notifier {
             return forms["other"]!
         }
         let places = Places(
-            support: try made("support"), documents: try made("documents"), scratch: try made("scratch"), demo: demo ? try made("demo") : nil)
+            support: try made("support"), documents: try made("documents"), scratch: try made("scratch"),
+            demo: demo ? try made("demo") : nil)
         if let demo = places.demo {
             try FileManager.default.copyItem(at: testBundles.appendingPathComponent("tiny"), to: demo.appendingPathComponent("tiny"))
             try FileManager.default.copyItem(at: sampleMessages, to: demo.appendingPathComponent("sample.jsonl"))
@@ -111,7 +112,9 @@ struct NoNotices: Notifier {
     func isEnabled(_ name: String, _ kind: String = "Button") -> Bool { host.update().first(kind, name)?.isEnabled ?? false }
 
     /// Lets the main actor work until `condition` holds.
-    func wait(_ what: String, seconds: Double = 120, file: StaticString = #filePath, line: UInt = #line, _ condition: () -> Bool) async throws {
+    func wait(
+        _ what: String, seconds: Double = 120, file: StaticString = #filePath, line: UInt = #line, _ condition: () -> Bool
+    ) async throws {
         let end = ContinuousClock.now + .seconds(seconds)
         while !condition() {
             if ContinuousClock.now > end {
@@ -125,7 +128,9 @@ struct NoNotices: Notifier {
 
 /// What a screen leaves unsaid to who does not see it, or says in the key of a sentence.
 @MainActor func faults(_ root: Node) -> [String] {
-    let named: Set = ["Button", "Toggle", "Slider", "Picker", "TextField", "ProgressView", "ShareLink", "MenuButton", "Disclosure", "PasteButton", "Tab"]
+    let named: Set = [
+        "Button", "Toggle", "Slider", "Picker", "TextField", "ProgressView", "ShareLink", "MenuButton", "Disclosure", "PasteButton", "Tab",
+    ]
     let drawn: Set = ["Chart", "Shape", "Image", "LineMark", "PointMark"]
     var found: [String] = []
     func look(_ node: Node, _ covered: Bool) {
@@ -145,15 +150,15 @@ struct NoNotices: Notifier {
 
 func bundle(_ name: String, checked: Bool = true) -> BundleInfo {
     BundleInfo(
-        name: name, place: .library, directory: name, source: "SmolLM2-135M-Instruct", bytes: 93_000_000, layers: 4, adapterSize: 4000, seqLen: 256,
-        schedule: [[.trained, .trained, .skipped, .skipped], [.passed, .skipped, .trained, .trained]], digest: "d", chats: true,
-        predictedMemory: checked ? 150_000_000 : nil, secondsAStep: checked ? 1.5 : nil, checked: checked)
+        name: name, place: .library, directory: name, source: "SmolLM2-135M-Instruct", bytes: 93_000_000, layers: 4, adapterSize: 4000,
+        seqLen: 256, schedule: [[.trained, .trained, .skipped, .skipped], [.passed, .skipped, .trained, .trained]], digest: "d",
+        chats: true, predictedMemory: checked ? 150_000_000 : nil, secondsAStep: checked ? 1.5 : nil, checked: checked)
 }
 
 func adapter(_ id: String, _ name: String) -> AdapterInfo {
     AdapterInfo(
-        id: id, name: name, bundle: "one", digest: "d", date: Date(timeIntervalSince1970: 1_750_000_000), origin: .trained, data: "messages", steps: 100,
-        before: 3.4, after: 1.42, bytes: 16_000)
+        id: id, name: name, bundle: "one", digest: "d", date: Date(timeIntervalSince1970: 1_750_000_000), origin: .trained,
+        data: "messages", steps: 100, before: 3.4, after: 1.42, bytes: 16_000)
 }
 
 let summary = DataSummary(

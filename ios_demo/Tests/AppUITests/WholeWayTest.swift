@@ -31,7 +31,7 @@ final class WholeWayTest: XCTestCase, @unchecked Sendable {
         XCTAssertFalse(window.isEnabled("Send"))
         window.set("A message", to: "ok so")
         window.tap("Send")
-        try await window.wait("an answer") { window.state.messages.count == 2 && window.state.messages.last?.complete == true && !window.main.tryIt.writing }
+        try await window.wait("an answer") { window.state.messages.map(\.complete) == [true, true] && !window.main.tryIt.writing }
         XCTAssertTrue(window.isThere("Begin anew"))
         window.set("How to try it", to: TryScreen.Mode.comparison)
         window.set("The same message for both", to: "ok so")

@@ -22,7 +22,7 @@ from lcsb_mobile.targets import PTE_FILE, Target
 
 TARGETS: tuple[Target, ...] = ("executorch", "onnxruntime")
 SETTINGS: tuple[tuple[int, Method], ...] = ((1, "full"), (1, "lcsb-identity"), (2, "full"))  # threads, method
-ROUNDS, STEPS = 1, 4
+ROUNDS, STEPS = 3, 4
 
 Found = dict[tuple[str, int, str], list[StepsResult]]  # target, threads, method -> a result a round
 
@@ -42,7 +42,7 @@ def main(shape: str, layers: str, kept: str | None) -> None:
     header = ["target", "threads", "method", "least, median seconds", "forward, head, backward", "MB beyond the process"]
     table = markdown_table(header, [cells(*key, results) for key, results in found.items()])
     table += (
-        f"\n{shape}, random weights, a cycle of {STEPS} steps, {ROUNDS} round. {comparisons(found)} `{PTE_FILE}`: {size / 1e3:.0f} kB.\n"
+        f"\n{shape}, random weights, a cycle of {STEPS} steps, {ROUNDS} rounds. {comparisons(found)} `{PTE_FILE}`: {size / 1e3:.0f} kB.\n"
     )
     rows = {" ".join(map(str, key)): msgspec.to_builtins(results) for key, results in found.items()}
     write_results("executorch", table, rows, f"executorch.py {shape} {layers}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from helpers.bundles import RandomBundle, small_export
 from helpers.checkpoints import write_tokenizer
 from lcsb_mobile.export.bundle import export_bundle
 from lcsb_mobile.export.models import ARCHITECTURES, checkpoint_weights
-from lcsb_mobile.targets import Target
 
 
-def export_crossing(directory: Path, target: Target = "onnxruntime", **sizes: int) -> RandomBundle:
+def export_crossing(directory: Path, **sizes: int) -> RandomBundle:
     """`sizes`: instead of the architecture's own."""
     checkpoint, raw = directory / "checkpoint", crossing_model.RAW | sizes
     with known_architecture():
@@ -29,7 +27,7 @@ def export_crossing(directory: Path, target: Target = "onnxruntime", **sizes: in
         (checkpoint / "config.json").write_text(json.dumps(raw))
         save_file({name: read(name) for name in shapes}, checkpoint / "model.safetensors")
         write_tokenizer(checkpoint)
-        export_bundle(dataclasses.replace(small_export(model=str(checkpoint), output=directory / "bundle"), target=target))
+        export_bundle(small_export(model=str(checkpoint), output=directory / "bundle"))
     return RandomBundle(checkpoint, directory / "bundle")
 
 

@@ -68,7 +68,9 @@ private func readManifest(_ directory: URL) throws -> [UInt8] {
 
 /// With the tree that it was read from.
 private func decode(_ path: URL, _ content: [UInt8]) throws -> (Manifest, Json) {
-    func malformed(_ reason: String) -> LcsbError { unreadable("\(path.path): malformed manifest: \(oneLine(reason)); export the bundle again") }
+    func malformed(_ reason: String) -> LcsbError {
+        unreadable("\(path.path): malformed manifest: \(oneLine(reason)); export the bundle again")
+    }
     do {
         _ = try Utf8.strict(content)
         let (version, target) = try statedVersion(content)
@@ -77,7 +79,8 @@ private func decode(_ path: URL, _ content: [UInt8]) throws -> (Manifest, Json) 
             throw LcsbError(.bundleNewerVersion, message)
         }
         if version < formatVersion {
-            throw LcsbError(.bundleOlderVersion, "\(path.path): format version \(version) is older than \(formatVersion); export the bundle again")
+            let message = "\(path.path): format version \(version) is older than \(formatVersion); export the bundle again"
+            throw LcsbError(.bundleOlderVersion, message)
         }
         if !targets.contains(target) { throw otherTarget(path.path, target, targets.keys) }
         let tree = try parsed(content)

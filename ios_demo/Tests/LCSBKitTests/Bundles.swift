@@ -58,17 +58,6 @@ extension Json {
         try reader.finish()
     }
 
-    var text: String {
-        switch self {
-        case .object(let members): "{" + members.map { "\(asciiJson($0.key)): \($0.value.text)" }.joined(separator: ", ") + "}"
-        case .array(let elements): "[" + elements.map(\.text).joined(separator: ", ") + "]"
-        case .string(let text): asciiJson(text)
-        case .number(let text): text
-        case .bool(let value): "\(value)"
-        case .null: "null"
-        }
-    }
-
     /// The value at a path such as graphs.embed.inputs.0.shape, with slashes where a name has dots.
     func at(_ path: String) -> Json { Self.parts(path).reduce(self) { place, part in place.array?[Int(part)!] ?? place[part]! } }
 

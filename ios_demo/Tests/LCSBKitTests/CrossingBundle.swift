@@ -3,11 +3,11 @@ import Foundation
 
 /// A bundle whose layers cross: no architecture that is exported has such layers yet. With s the sum of a layer's adapter, b its bias:
 ///
-/// | kind   | h_next             | gives, or takes   | its programs besides                                                                 |
-/// |--------|--------------------|-------------------|--------------------------------------------------------------------------------------|
-/// | `give` | h (1 + s + b)      | value = h (s + b) | what is kept is h, so `backward_kept` takes none; remembers h by place, and its sum  |
-/// | `take` | h + value s scale  | value             | reads scale, a token's position + 1                                                  |
-/// | `pair` | h + left right s   | left, right       | keeps nothing                                                                        |
+/// | kind   | h_next             | gives, or takes   | its programs besides |
+/// |--------|--------------------|-------------------|----------------------|
+/// | `give` | h (1 + s + b)      | value = h (s + b) | what is kept is h, so `backward_kept` takes none; it remembers h, and its sum |
+/// | `take` | h + value s scale  | value             | reads scale, a token's position + 1 |
+/// | `pair` | h + left right s   | left, right       | keeps nothing |
 ///
 /// The loss is half the sum of the squares of h.
 enum CrossingBundle {
@@ -49,11 +49,12 @@ enum CrossingBundle {
             formatVersion: 3, target: "onnxruntime", source: "none",
             model: ModelConfig(
                 modelType: "crossing", vocabSize: vocabulary, hiddenSize: width, intermediateSize: 4, numHiddenLayers: places.count,
-                numAttentionHeads: 1, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 1e-6, tieWordEmbeddings: true, layerTypes: places.map(\.kind),
-                attentionKinds: [:], rotaryDim: 2, queryScale: 1, tensorPrefix: "model.language_model."
+                numAttentionHeads: 1, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 1e-6, tieWordEmbeddings: true,
+                layerTypes: places.map(\.kind), attentionKinds: [:], rotaryDim: 2, queryScale: 1, tensorPrefix: "model.language_model."
             ),
-            lora: LoraConfig(rank: 1, alpha: 2), kinds: kinds, layers: places, quantization: QuantizationConfig(groupSize: 2), seqLen: tokens,
-            seed: 0, scheduleConfig: ScheduleConfig(), schedule: [Subset(train: all, propagate: all)], optimizer: AdamWConfig(), accuracyLevel: 0,
+            lora: LoraConfig(rank: 1, alpha: 2), kinds: kinds, layers: places, quantization: QuantizationConfig(groupSize: 2),
+            seqLen: tokens, seed: 0, scheduleConfig: ScheduleConfig(), schedule: [Subset(train: all, propagate: all)],
+            optimizer: AdamWConfig(), accuracyLevel: 0,
             runtime: RuntimeSettings(sessionConfig: [:], arena: Arena(initialBytes: 0)), graphs: programs.graphs, weights: table,
             reconstructionError: [:], tools: [:], files: [:]
         )
@@ -71,7 +72,8 @@ enum CrossingBundle {
     static let kinds = {
         var give = kind("give", 2, 2, gives: ["value"])
         give.state = [
-            StateTensor(name: "seen", shape: [tokens, width], byPosition: true), StateTensor(name: "total", shape: [1, width], byPosition: false),
+            StateTensor(name: "seen", shape: [tokens, width], byPosition: true),
+            StateTensor(name: "total", shape: [1, width], byPosition: false),
         ]
         return [give, kind("take", 4, 1, reads: ["scale"], takes: ["value"]), kind("pair", 2, 4, takes: ["left", "right"])]
     }()
@@ -80,7 +82,8 @@ enum CrossingBundle {
         _ name: String, _ columns: Int, _ rows: Int, reads: [String] = [], takes: [String] = [], gives: [String] = []
     ) -> LayerKind {
         let matrices = [
-            AdapterMatrix(name: "p.lora_A", shape: [1, columns], offset: 0), AdapterMatrix(name: "p.lora_B", shape: [rows, 1], offset: columns),
+            AdapterMatrix(name: "p.lora_A", shape: [1, columns], offset: 0),
+            AdapterMatrix(name: "p.lora_B", shape: [rows, 1], offset: columns),
         ]
         let work = BlockWork(forward: name.count, backward: 10, backwardKept: 100)
         return LayerKind(
@@ -157,7 +160,8 @@ private final class CrossingPrograms {
             p.call("Identity", "h", result: "kept.0")
         }
         program("give_backward", ["h": hidden, "g": hidden, "d_value": hidden, "adapter": adapter], gradients, bias) { backward(&$0, "h") }
-        program("give_backward_kept", ["g": hidden, "d_value": hidden, "kept.0": hidden, "adapter": adapter], gradients, bias) { backward(&$0, "kept.0") }
+        let kept: Tensors = ["g": hidden, "d_value": hidden, "kept.0": hidden, "adapter": adapter]
+        program("give_backward_kept", kept, gradients, bias) { backward(&$0, "kept.0") }
         let remembered: Tensors = ["h_next": hidden, "value": hidden, "seen": hidden, "total": one]
         program("give_prefill", ["h": hidden, "adapter": adapter], remembered, bias) { p in
             forward(&p)
@@ -177,8 +181,8 @@ private final class CrossingPrograms {
     private func takePrograms() {
         let adapter = float(5)
         let gradients: Tensors = ["g_next": hidden, "d_value": hidden, "d_adapter": adapter]
-        for (role, h, rows) in [("forward", hidden, CrossingBundle.tokens), ("prefill", hidden, CrossingBundle.tokens), ("decode", one, 1)] {
-            program("take_\(role)", ["h": h, "scale": float(rows, 1), "value": h, "adapter": adapter], ["h_next": h]) { p in
+        for (role, h) in [("forward", hidden), ("prefill", hidden), ("decode", one)] {
+            program("take_\(role)", ["h": h, "scale": float(h.shape[0], 1), "value": h, "adapter": adapter], ["h_next": h]) { p in
                 p.total("h", p.product(p.product("value", "scale"), p.sum("adapter")), "h_next")
             }
         }
@@ -217,7 +221,9 @@ private final class CrossingPrograms {
     }
 
     /// A gradient of s, for each element of the adapter.
-    private func spread(_ p: inout OnnxWriter, _ scalar: String, _ size: Int64) { p.call("Expand", scalar, p.integers(size), result: "d_adapter") }
+    private func spread(_ p: inout OnnxWriter, _ scalar: String, _ size: Int64) {
+        p.call("Expand", scalar, p.integers(size), result: "d_adapter")
+    }
 
     private func commonPrograms() {
         func table(_ p: inout OnnxWriter) -> String {
@@ -239,7 +245,8 @@ private final class CrossingPrograms {
         }
         program("head_eval", labelled, ["loss": scalar]) { loss(&$0) }
         program("logits", ["h": one], ["logits": float(CrossingBundle.vocabulary)]) { p in
-            p.call("Reshape", p.call("MatMul", "h", p.call("Transpose", table(&p))), p.integers(Int64(CrossingBundle.vocabulary)), result: "logits")
+            let product = p.call("MatMul", "h", p.call("Transpose", table(&p)))
+            p.call("Reshape", product, p.integers(Int64(CrossingBundle.vocabulary)), result: "logits")
         }
         let moments = ["parameters", "first_moment", "second_moment"]
         let fed = Entries(moments + ["gradient"]) { _ in float(anySize) } + Entries(["decay", "rate", "root"]) { _ in scalar }

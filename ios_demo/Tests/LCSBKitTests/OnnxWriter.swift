@@ -61,7 +61,8 @@ struct OnnxWriter {
     mutating func total(_ a: String, _ b: String, _ result: String? = nil) -> String { call("Add", a, b, result: result) }
 
     var bytes: [UInt8] {
-        let graph = body + field(2, "g") + inputs.flatMap { field(11, value($0.key, $0.value)) } + outputs.flatMap { field(12, value($0.key, $0.value)) }
+        func described(_ number: Int, _ tensors: Tensors) -> [UInt8] { tensors.flatMap { field(number, value($0.key, $0.value)) } }
+        let graph = body + field(2, "g") + described(11, inputs) + described(12, outputs)
         return field(1, 10) + field(7, graph) + field(8, field(2, 21))
     }
 

@@ -47,3 +47,14 @@ func refusal(_ fault: Fault, file: StaticString = #filePath, line: UInt = #line,
     XCTFail("expected \(fault), nothing was thrown", file: file, line: line)
     return ""
 }
+
+/// As `refusal`; what it says must hold `part`.
+@discardableResult
+func assertRefused(_ fault: Fault, _ part: String, file: StaticString = #filePath, line: UInt = #line, _ act: () throws -> Void) -> String {
+    let message = refusal(fault, file: file, line: line, act)
+    XCTAssert(message.contains(part), "expected \"\(part)\" in: \(message)", file: file, line: line)
+    return message
+}
+
+/// An array of whole numbers.
+func ints(_ value: Json) -> [Int] { value.array!.map { $0.int! } }

@@ -15,8 +15,8 @@ extension AdapterLayout {
     }
 }
 
-/// Reads an adapter file into all of `into`, float32 [N]. Throws ADAPTER naming every tensor that is missing, unknown or of another shape or
-/// dtype, or for NaN and infinite values; then `into` may be half written.
+/// Reads an adapter file into all of `into`, float32 [N]. Throws ADAPTER naming every tensor that is missing, unknown or of another shape
+/// or dtype, or for NaN and infinite values; then `into` may be half written.
 public func readAdapter(_ file: URL, _ layout: AdapterLayout, _ into: Floats) throws {
     let stored = try StoredTensors(file, .adapter)
     let wanted = layout.shapes

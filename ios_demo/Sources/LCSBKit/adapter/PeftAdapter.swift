@@ -4,7 +4,8 @@ let peftConfigFile = "adapter_config.json"
 let peftModelFile = "adapter_model.safetensors"
 
 /// Writes `adapter`, float32 [N], as the directory that `peft.PeftModel.from_pretrained` loads, with the bytes of `lcsb adapter export`
-/// (docs/adapter.md). `directory` is replaced only when it is an earlier one of these, or empty. Throws OPTION, STORAGE_FULL, STORAGE_FAILED.
+/// (docs/adapter.md). `directory` is replaced only when it is an earlier one of these, or empty. Throws OPTION, STORAGE_FULL,
+/// STORAGE_FAILED.
 public func writePeft(_ manifest: Manifest, _ adapter: Floats, _ directory: URL) throws {
     let text = Array(peftConfig(manifest.adapter, baseModel(manifest.source)).utf8)
     try replaceDirectory(directory, marker: peftConfigFile) { temporary in

@@ -23,7 +23,9 @@ public struct AdapterLayout: Sendable {
     public var size: Int { ends.last! }
 
     /// The adapted projections of all layers by their names within one, such as self_attn.q_proj.
-    public var modules: Set<String> { Set(matrices.values.joined().map(\.name).filter { $0.hasSuffix(".lora_A") }.map { String($0.dropLast(7)) }) }
+    public var modules: Set<String> {
+        Set(matrices.values.joined().map(\.name).filter { $0.hasSuffix(".lora_A") }.map { String($0.dropLast(".lora_A".count)) })
+    }
 
     /// Of a layer's vector, in elements.
     public func vectorSize(_ layer: Int) -> Int { ends[layer + 1] - ends[layer] }

@@ -3,7 +3,8 @@ let ignoredLabel: Int64 = -100  // a label that is not counted and costs nothing
 /// One sequence of T tokens, several packed examples in it; all arrays [T].
 ///
 /// `labels[t]` is the token to be predicted *at* position t (already shifted), or `ignoredLabel`. `segmentIds` tells the packed examples
-/// apart: attention stays within a segment. `positionIds` start from 0 in each segment. Padding has a segment of its own and ignored labels.
+/// apart: attention stays within a segment. `positionIds` start from 0 in each segment. Padding has a segment of its own and ignored
+/// labels.
 public struct Batch: Sendable {
     public var inputIds: [Int64]
     public var labels: [Int64]

@@ -26,7 +26,8 @@ func checkFiles(_ directory: URL, _ manifest: Manifest, _ progress: (Int, Int) t
     if !faults.isEmpty { throw unreadable("\(directory.path): \(some(faults))") }
     let changes = try changes(directory, manifest, progress)
     if changes.isEmpty { return }
-    let message = "\(directory.path): changed since it was exported: \(some(changes.map { "\($0.name): \($0.what)" })); copy or export it again"
+    let what = some(changes.map { "\($0.name): \($0.what)" })
+    let message = "\(directory.path): changed since it was exported: \(what); copy or export it again"
     throw LcsbError(.bundleDamaged, message, changes.map(\.name))
 }
 
@@ -65,8 +66,8 @@ private func nameFaults(_ manifest: Manifest) -> [String] {
     return faults
 }
 
-/// A relative path of parts that every file system takes as they stand, and means the same by: no blank, backslash or colon, no dot at either
-/// end.
+/// A relative path of parts that every file system takes as they stand, and means the same by: no blank, backslash or colon, no dot at
+/// either end.
 private func isPortable(_ name: String) -> Bool {
     let dot = UInt8(ascii: "."), dash = UInt8(ascii: "-")
     return name.utf8.count <= mostCharacters
@@ -79,8 +80,8 @@ private func isPortable(_ name: String) -> Bool {
 /// A letter, digit or underscore of ASCII.
 func isWord(_ byte: UInt8) -> Bool {
     switch byte {
-    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"): true
-    default: false
+    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"): true
+    default: byte == UInt8(ascii: "_")
     }
 }
 
@@ -107,7 +108,9 @@ private func placeFaults(_ directory: URL, _ manifest: Manifest) -> [String] {
         .map { "\($0) is not listed in the manifest; remove it" }
 }
 
-private func changes(_ directory: URL, _ manifest: Manifest, _ progress: (Int, Int) throws -> Void) throws -> [(name: String, what: String)] {
+private func changes(
+    _ directory: URL, _ manifest: Manifest, _ progress: (Int, Int) throws -> Void
+) throws -> [(name: String, what: String)] {
     let total = manifest.files.values.reduce(0) { $0 + $1.size }
     var done = 0
     var changes: [(name: String, what: String)] = []
@@ -123,7 +126,9 @@ private func changes(_ directory: URL, _ manifest: Manifest, _ progress: (Int, I
                 done += count
                 try progress(done, total)
             }
-            if digest != entry.sha256 { changes.append((name, "expected SHA-256 \(entry.sha256.prefix(12))…, found \(digest.prefix(12))…")) }
+            if digest != entry.sha256 {
+                changes.append((name, "expected SHA-256 \(entry.sha256.prefix(12))…, found \(digest.prefix(12))…"))
+            }
         } catch let error as IoError {
             throw unreadable("\(directory.path): \(name) cannot be read: \(oneLine(error.reason))")
         }

@@ -27,8 +27,8 @@ public struct LinearAttention: Sendable, Equatable {
     public var chunk: Int
 }
 
-/// The shape of a decoder. `layerTypes`: of each layer, as config.json calls them. `attentionKinds`: of the layer types that attend, how they
-/// do. `rotaryDim`: of `headDim`, the part that RoPE turns. `convKernel`: the tokens that a convolution sees, 0 where there is none.
+/// The shape of a decoder. `layerTypes`: of each layer, as config.json calls them. `attentionKinds`: of the layer types that attend, how
+/// they do. `rotaryDim`: of `headDim`, the part that RoPE turns. `convKernel`: the tokens that a convolution sees, 0 where there is none.
 /// `tensorPrefix`: what the names of the text model's tensors begin with in a checkpoint.
 public struct ModelConfig: Sendable {
     public var modelType: String

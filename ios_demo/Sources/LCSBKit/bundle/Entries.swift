@@ -39,7 +39,9 @@ public struct Entries<Value>: Sequence {
 
     func mapKeys(_ renamed: (String) -> String) -> Entries { Entries(list.map { (renamed($0.key), $0.value) }) }
 
-    func mapValues<Other>(_ changed: (Value) throws -> Other) rethrows -> Entries<Other> { Entries<Other>(try list.map { ($0.key, try changed($0.value)) }) }
+    func mapValues<Other>(_ changed: (Value) throws -> Other) rethrows -> Entries<Other> {
+        Entries<Other>(try list.map { ($0.key, try changed($0.value)) })
+    }
 
     static func + (a: Entries, b: Entries) -> Entries { Entries(a.list + b.list) }
 }
@@ -52,7 +54,9 @@ extension Entries: ExpressibleByDictionaryLiteral {
 
 extension Fields {
     /// A record within this one, or whatever `read` makes of a value.
-    mutating func value<Value>(_ name: String, _ read: (Json, String) throws -> Value) throws -> Value { try read(required(name), place(name)) }
+    mutating func value<Value>(_ name: String, _ read: (Json, String) throws -> Value) throws -> Value {
+        try read(required(name), place(name))
+    }
 
     /// Likewise, where it may be missing.
     mutating func optional<Value>(_ name: String, _ read: (Json, String) throws -> Value) throws -> Value? {
@@ -60,7 +64,9 @@ extension Fields {
         return try optional(name).map { try read($0, place) }
     }
 
-    mutating func ordered<Value>(_ name: String, _ read: (Json, String) throws -> Value) throws -> Entries<Value> { Entries(try entries(name, read)) }
+    mutating func ordered<Value>(_ name: String, _ read: (Json, String) throws -> Value) throws -> Entries<Value> {
+        Entries(try entries(name, read))
+    }
 
     /// A whole number below 2^31, of what is multiplied or summed before more is known of it.
     mutating func small(_ name: String) throws -> Int { try value(name, Self.small) }

@@ -11,9 +11,9 @@ struct GoldenStep: Sendable {
     let gradientNorms: [Double]
 }
 
-/// Steps that the eager reference computed at export. `steps` are single steps at the initial adapter. `run` are consecutive optimizer steps
-/// from it, at `learningRate` and with the manifest's AdamW; each records loss and gradient before its update. The tolerances are relative:
-/// of a step's loss and gradient norms, and of the run's losses.
+/// Steps that the eager reference computed at export. `steps` are single steps at the initial adapter. `run` are consecutive optimizer
+/// steps from it, at `learningRate` and with the manifest's AdamW; each records loss and gradient before its update. The tolerances are
+/// relative: of a step's loss and gradient norms, and of the run's losses.
 struct GoldenTrace: Sendable {
     let batches: [Batch]  // all of length T
     let steps: [GoldenStep]
@@ -46,14 +46,19 @@ struct GoldenTrace: Sendable {
         for (number, batch) in batches.enumerated() { try checkBatch(batch, manifest) { try report("batch \(number): \($0)") } }
         for (number, step) in (steps + run).enumerated() {
             if let fault = step.subset.fault(manifest.model.numHiddenLayers) { try report("step \(number): \(fault)") }
-            if !batches.indices.contains(step.batch) { try report("step \(number): expected one of \(batches.count) batches, found \(step.batch)") }
+            if !batches.indices.contains(step.batch) {
+                try report("step \(number): expected one of \(batches.count) batches, found \(step.batch)")
+            }
             let norms = step.gradientNorms
             if norms.count != step.subset.train.count || !norms.allSatisfy({ $0 >= 0 }) {
                 try report("step \(number): expected the norms of \(step.subset.train.count) layers, found \(norms.prefix(20))")
             }
         }
-        if !(learningRate > 0 && learningRate <= 1) { try report("learning_rate: expected more than 0 and at most 1, found \(learningRate)") }
-        for (name, value) in [("step_tolerance", stepTolerance), ("run_tolerance", runTolerance)] where !(value >= 0 && value <= widestTolerance) {
+        if !(learningRate > 0 && learningRate <= 1) {
+            try report("learning_rate: expected more than 0 and at most 1, found \(learningRate)")
+        }
+        for (name, value) in [("step_tolerance", stepTolerance), ("run_tolerance", runTolerance)]
+        where !(value >= 0 && value <= widestTolerance) {
             try report("\(name): expected 0 to \(widestTolerance), found \(value)")
         }
     }

@@ -1,7 +1,8 @@
 // How kinds and layers must agree: with each other, and then what the layers bind with the programs that take it. Each number is in its
 // range already (ManifestCheck.swift).
 
-/// What is wrong with kinds and layers by themselves, as sentences. Where it is nothing, every layer has its kind, and the adapter a layout.
+/// What is wrong with kinds and layers by themselves, as sentences. Where it is nothing, every layer has its kind, and the adapter a
+/// layout.
 func layerFaults(_ manifest: Manifest, _ report: Report) throws {
     try repeated("kinds", manifest.kinds.map(\.name), report)
     let used = Set(manifest.layers.map(\.kind))
@@ -67,7 +68,8 @@ private func placeFaults(_ manifest: Manifest, _ report: Report) throws {
         if layer.number != number { try report("layers.\(index): number: expected \(number), found \(layer.number)") }
         if layer.offset != end { try report("layers.\(index): offset: expected \(end), found \(layer.offset)") }
         end += kind.size
-        for (what, declared, bound) in [("reads", kind.reads, layer.reads), ("takes", kind.takes, layer.takes)] where Set(bound.keys) != Set(declared) {
+        for (what, declared, bound) in [("reads", kind.reads, layer.reads), ("takes", kind.takes, layer.takes)]
+        where Set(bound.keys) != Set(declared) {
             try report("layers.\(index): \(what): expected \(few(declared)), found \(few(bound.keys))")
         }
         if !Set(kind.gives).isSuperset(of: layer.gives.keys) {
@@ -103,8 +105,8 @@ func bindingFaults(_ manifest: Manifest, _ report: Report) throws {
         for role in [Role.forward, .prefill, .decode] {
             let found = gives(manifest, kind, role)
             for name in kind.gives where found[name]?.dtype != "float32" {
-                let program = program(kind.name, role)
-                try report("graphs.\(program): outputs: \(quoted(name)): expected a float32 that it gives, found \(found[name]?.description ?? "none")")
+                let type = found[name]?.description ?? "none"
+                try report("graphs.\(program(kind.name, role)): outputs: \(quoted(name)): expected a float32 that it gives, found \(type)")
             }
         }
     }

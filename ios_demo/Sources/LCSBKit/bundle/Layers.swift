@@ -1,6 +1,6 @@
-// The layers of a model as data: kinds of layers with their adapter and their state, and each layer as one of a kind. A kind has programs of
-// its own. Its reads are tables without a gradient that `embed` makes once a step; its gives are values that later layers take, and whose
-// gradients come back summed. Each layer binds these names to the tables and values of the step.
+// The layers of a model as data: kinds of layers with their adapter and their state, and each layer as one of a kind. A kind has programs
+// of its own. Its reads are tables without a gradient that `embed` makes once a step; its gives are values that later layers take, and
+// whose gradients come back summed. Each layer binds these names to the tables and values of the step.
 
 /// What one layer does on T tokens; `backward` contains the recomputed forward, `backwardKept` reads what the forward kept instead.
 public struct BlockWork: Sendable, Equatable {
@@ -18,8 +18,8 @@ public struct AdapterMatrix: Sendable, Equatable {
     public var size: Int { shape[0] * shape[1] }
 }
 
-/// float32 that a layer remembers while a text is written. `byPosition`: [T, …], to which each token adds one place; else every token replaces
-/// the whole.
+/// float32 that a layer remembers while a text is written. `byPosition`: [T, …], to which each token adds one place; else every token
+/// replaces the whole.
 public struct StateTensor: Sendable, Equatable {
     public var name: String
     public var shape: [Int]
@@ -41,8 +41,8 @@ public struct LayerKind: Sendable, Equatable {
     public var decompressedBytes: BlockWork
 }
 
-/// `number`: among the layers of its kind, by which their weights are stacked. `offset`: of its vector in the flat adapter. `reads`, `takes`,
-/// `gives`: the kind's name -> that of the step's table or value; what it gives under no name is dropped.
+/// `number`: among the layers of its kind, by which their weights are stacked. `offset`: of its vector in the flat adapter. `reads`,
+/// `takes`, `gives`: the kind's name -> that of the step's table or value; what it gives under no name is dropped.
 public struct LayerEntry: Sendable {
     public var kind: String
     public var number: Int

@@ -52,7 +52,7 @@ public struct WeightTensor: Sendable, Equatable {
     public var perLayer: Bool { name.hasPrefix(layersPrefix) }
 
     /// Of whose layers it is, if of any.
-    var kind: String? { perLayer ? name.dropFirst(layersPrefix.count).split(separator: ".", omittingEmptySubsequences: false).first.map(String.init) : nil }
+    var kind: String? { perLayer ? String(name.dropFirst(layersPrefix.count).prefix { $0 != "." }) : nil }
 
     public var nbytes: Int { tensorBytes(dtype, shape) }
 }

@@ -15,8 +15,8 @@ private let reserved: Set = ["h", "g", "adapter", "h_next", "g_next"]  // what e
 private let reservedBeginnings = [pastPrefix, gradientPrefix]
 private let stored: Set = ["uint8", "int8", "float16", "float32"]  // the dtypes of weights.bin
 
-// The session configuration entries that a manifest may have; each is "0" or "1". Others make ONNX Runtime write and read files at a path of
-// the manifest's choice, or take a model for another format.
+// The session configuration entries that a manifest may have; each is "0" or "1". Others make ONNX Runtime write and read files at a path
+// of the manifest's choice, or take a model for another format.
 private let sessionConfig: Set = ["session.disable_quant_qdq", "session.force_spinning_stop", "mlas.disable_kleidiai"]
 
 // Far above any model: what is allocated is bounded by `bufferBytes` and by the sizes of the files.
@@ -47,7 +47,8 @@ private let numberRanges: [(field: String, least: Double, most: Double, value: @
     ("optimizer.clip_norm", 1e-30, 1e30, { $0.optimizer.clipNorm }),
 ]
 
-/// `read`: the manifest as it was read. Throws BUNDLE_UNREADABLE with all that is wrong; relations are looked at once each value is in its range.
+/// `read`: the manifest as it was read. Throws BUNDLE_UNREADABLE with all that is wrong; relations are looked at once each value is in its
+/// range.
 func checkManifest(_ manifest: Manifest, _ read: Json, _ path: URL) throws {
     var faults = try firstFaults(most: mostFaultsSought) { try valueFaults(manifest, read, $0) }
     if faults.isEmpty { faults = try firstFaults(most: mostFaultsSought) { try relationFaults(manifest, $0) } }
@@ -99,7 +100,9 @@ private func choiceFaults(_ manifest: Manifest, _ report: Report) throws {
     if quantization.quantizer != "search" && quantization.quantizer != "gptq" {
         try report("quantization.quantizer: expected search or gptq, found \(quoted(quantization.quantizer))")
     }
-    if manifest.accuracyLevel != 0 && manifest.accuracyLevel != 4 { try report("accuracy_level: expected 0 or 4, found \(manifest.accuracyLevel)") }
+    if manifest.accuracyLevel != 0 && manifest.accuracyLevel != 4 {
+        try report("accuracy_level: expected 0 or 4, found \(manifest.accuracyLevel)")
+    }
     let order = manifest.scheduleConfig.order
     if order != "cyclic" && order != "shuffled" { try report("schedule_config.order: expected cyclic or shuffled, found \(quoted(order))") }
     let betas = manifest.optimizer.betas
@@ -129,7 +132,9 @@ private func leafFaults(_ element: Json, _ place: String, _ report: Report) thro
     case .array(let elements): for inner in elements { try leafFaults(inner, place, report) }
     case .string(let text): try check(text, place)
     case .number(let text):
-        if let number = Int(text), number.magnitude > UInt(mostInteger) { try report("\(place): expected a number of at most 2^53, found \(number)") }
+        if let number = Int(text), number.magnitude > UInt(mostInteger) {
+            try report("\(place): expected a number of at most 2^53, found \(number)")
+        }
     case .bool, .null: break
     }
 }
@@ -174,14 +179,15 @@ private func graphFaults(_ name: String, _ graph: ProgramGraph, _ report: Report
         if dtypeBytes[x.dtype] == nil || x.shape.count > mostDimensions || x.shape.contains(where: { $0 == 0 || $0 < least }) {
             try report("\(quoted(x.name)): expected a dtype and positive dimensions, found \(quoted(x.dtype, 20)) \(x.shape)")
         } else if x.weight == nil && tensorBytes(x.dtype, x.shape) > bufferBytes {
-            try report("\(quoted(x.name)): expected at most \(bufferBytes) bytes, found \(x.dtype) \(x.shape); export with a shorter --seq-len")
+            let found = "\(x.dtype) \(x.shape)"
+            try report("\(quoted(x.name)): expected at most \(bufferBytes) bytes, found \(found); export with a shorter --seq-len")
         }
     }
     if let bytes = graph.workingBytes, bytes < 0 { try report("working_bytes: expected 0 or more, found \(bytes)") }
 }
 
 /// A bound as a person writes it.
-private func figure(_ value: Double) -> String { value.truncatingRemainder(dividingBy: 1) == 0 && value < 1e16 ? "\(Int(value))" : "\(value)" }
+private func figure(_ value: Double) -> String { value == value.rounded() && value < 1e16 ? "\(Int(value))" : "\(value)" }
 
 // Names, by their bytes.
 
@@ -205,7 +211,7 @@ private func isName(_ text: String) -> Bool {
 
 /// Words of letters, digits and underscores, each followed by a dot; none is as well.
 private func isPrefix(_ text: String) -> Bool {
-    text.isEmpty
-        || text.utf8.last == UInt8(ascii: ".")
-            && text.utf8.dropLast().split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false).allSatisfy { !$0.isEmpty && $0.allSatisfy(isWord) }
+    let dot = UInt8(ascii: ".")
+    let words = text.utf8.dropLast().split(separator: dot, omittingEmptySubsequences: false)
+    return text.isEmpty || text.utf8.last == dot && words.allSatisfy { !$0.isEmpty && $0.allSatisfy(isWord) }
 }

@@ -1,4 +1,5 @@
-/// How a manifest's tables must agree with each other, each number being in its range already (ManifestCheck.swift): what is wrong, as sentences.
+/// How a manifest's tables must agree with each other, each number being in its range already (ManifestCheck.swift): what is wrong, as
+/// sentences.
 func relationFaults(_ manifest: Manifest, _ report: Report) throws {
     var count = 0
     for faults in [modelFaults, layerFaults] {
@@ -50,7 +51,9 @@ private func weightFaults(_ manifest: Manifest, _ report: Report) throws {
     for layer in manifest.layers { counts[layer.kind] = (counts[layer.kind] ?? 0) + 1 }
     for tensor in manifest.weights where tensor.perLayer {
         if let count = counts[tensor.kind ?? ""] {
-            if tensor.shape[0] != count { try report("weights: \(quoted(tensor.name)): expected \(count) layers, found \(tensor.shape[0])") }
+            if tensor.shape[0] != count {
+                try report("weights: \(quoted(tensor.name)): expected \(count) layers, found \(tensor.shape[0])")
+            }
         } else {
             let kinds = counts.keys.joined(separator: ", ")
             try report("weights: \(quoted(tensor.name)): expected a tensor of one of the kinds \(kinds)")

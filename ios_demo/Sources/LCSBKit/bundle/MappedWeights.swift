@@ -25,7 +25,8 @@ final class MappedWeights: Sendable {
         copies = try Self.copies(whole, table)
     }
 
-    /// Of what ends so near to the end of the mapping's last page that nothing may be read beyond it: a norm's weights, where there are any.
+    /// Of what ends so near to the end of the mapping's last page that nothing may be read beyond it: a norm's weights, where there are
+    /// any.
     private static func copies(_ whole: Bytes, _ table: [WeightTensor]) throws -> [String: Bytes] {
         let page = Int(sysconf(Int32(_SC_PAGESIZE)))
         let end = (whole.count + page - 1) / page * page
@@ -38,8 +39,8 @@ final class MappedWeights: Sendable {
         return copies
     }
 
-    /// A tensor's bytes in place, of `layers.…` those of the layer that is `number` of its kind; little-endian, as every machine is that this
-    /// runs on. Nobody may write to them.
+    /// A tensor's bytes in place, of `layers.…` those of the layer that is `number` of its kind; little-endian, as every machine is that
+    /// this runs on. Nobody may write to them.
     func bytes(_ name: String, _ number: Int) -> Bytes {
         let tensor = tensors[name]!
         let bytes = copies[name] ?? whole.part(tensor.offset, tensor.nbytes)

@@ -9,7 +9,7 @@ private let mostFields = 200_000  // in a file; 6,000 are usual
 private let mostDepth = 100  // of messages within messages, protobuf's own limit
 private let varintWire = 0
 private let bytesWire = 2
-private let fixedWires = [1: 8, 5: 4]  // wire types with their bytes
+private let fixedWires: [Int: UInt64] = [1: 8, 5: 4]  // wire types with their bytes
 private let keys = ["location", "offset", "length", "checksum"]
 
 /// The messages that lead to a tensor, and what is read of one.
@@ -56,14 +56,15 @@ func externalTensors(_ file: URL) throws -> [ExternalTensor] {
     }
 }
 
-/// Throws BUNDLE_UNREADABLE unless all external data lies within the first `dataSize` bytes of `dataFile`, beside the program, and belongs to
-/// tensors of these `names`.
+/// Throws BUNDLE_UNREADABLE unless all external data lies within the first `dataSize` bytes of `dataFile`, beside the program, and belongs
+/// to tensors of these `names`.
 func checkExternalData(_ file: URL, _ dataFile: String, _ dataSize: Int, _ names: [String]) throws {
     let faults = try externalTensors(file).compactMap { tensor -> String? in
         let name = quoted(tensor.name)
         let location = tensor.entries["location"]
         if location != dataFile || !tensor.entries.keys.allSatisfy(keys.contains) {
-            return "\(name) has its data in \(quoted(location ?? "")), expected \(quoted(dataFile)) and no keys but \(keys.joined(separator: ", "))"
+            let expected = "expected \(quoted(dataFile)) and no keys but \(keys.joined(separator: ", "))"
+            return "\(name) has its data in \(quoted(location ?? "")), \(expected)"
         }
         if !names.contains(tensor.name) {
             let expected = names.isEmpty ? "no tensor" : names.joined(separator: ", ")
@@ -111,7 +112,8 @@ private struct OnnxWalk {
     mutating func message(_ kind: OnnxMessage, _ start: Int, _ end: Int, _ depth: Int) throws {
         if depth > mostDepth { throw MalformedProgram("more than \(mostDepth) messages within each other") }
         try known(kind, start, end) { walk, inner, field in
-            if inner == .tensor { try walk.tensor(field.first, field.last) } else { try walk.message(inner, field.first, field.last, depth + 1) }
+            if inner == .tensor { return try walk.tensor(field.first, field.last) }
+            try walk.message(inner, field.first, field.last, depth + 1)
         }
     }
 
@@ -141,7 +143,9 @@ private struct OnnxWalk {
     }
 
     /// The fields of `OnnxMessage.fields`, one after the other.
-    private mutating func known(_ kind: OnnxMessage, _ start: Int, _ end: Int, _ take: (inout OnnxWalk, OnnxMessage, Field) throws -> Void) throws {
+    private mutating func known(
+        _ kind: OnnxMessage, _ start: Int, _ end: Int, _ take: (inout OnnxWalk, OnnxMessage, Field) throws -> Void
+    ) throws {
         let wanted = kind.fields
         var seen: Set<UInt64> = []
         var next = start
@@ -168,7 +172,7 @@ private struct OnnxWalk {
         let (number, wire) = (tag >> 3, Int(tag & 7))
         if number < 1 || number >= 1 << 29 { throw MalformedProgram("field number \(number)") }
         if wire == varintWire { return Field(number: number, wire: wire, value: try varint(end)) }
-        guard let size = wire == bytesWire ? try varint(end) : fixedWires[wire].map(UInt64.init) else { throw MalformedProgram("wire type \(wire)") }
+        guard let size = wire == bytesWire ? try varint(end) : fixedWires[wire] else { throw MalformedProgram("wire type \(wire)") }
         if size > UInt64(end - at) { throw MalformedProgram("a field of \(size) bytes where \(end - at) are left") }
         let first = at
         at += Int(size)

@@ -31,8 +31,8 @@ enum Role: String, Sendable, CaseIterable {
 func program(_ kind: String, _ role: Role) -> String { "\(kind)_\(role.rawValue)" }
 
 /// A program's inputs and outputs besides weights, by which a runner makes its buffers. `optional`: inputs that it has if it needs them.
-/// `boundInputs`, `boundOutputs`: those that are what the layers bind them to (LayerRelations.swift). `readsKept`, `writesKept`: it has inputs
-/// or outputs `kept.N` besides, of which types the exporter chooses.
+/// `boundInputs`, `boundOutputs`: those that are what the layers bind them to (LayerRelations.swift). `readsKept`, `writesKept`: it has
+/// inputs or outputs `kept.N` besides, of which types the exporter chooses.
 struct Signature: Sendable {
     let inputs: Tensors
     let outputs: Tensors
@@ -80,7 +80,8 @@ private func commonPrograms(_ manifest: Manifest) -> [String: Signature] {
         ),
     ]
     if targets[manifest.target]!.measuresProducts {
-        for name in products { programs[name] = Signature(inputs: floats(["a", "b"], anySize, anySize), outputs: floats(["y"], anySize, anySize)) }
+        let product = Signature(inputs: floats(["a", "b"], anySize, anySize), outputs: floats(["y"], anySize, anySize))
+        for name in products { programs[name] = product }
     }
     return programs
 }

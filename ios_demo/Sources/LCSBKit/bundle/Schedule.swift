@@ -1,5 +1,5 @@
-/// One step's layers, ascending. `train`: their LoRA gradients are computed. `propagate`: the gradient passes through their true Jacobian; it
-/// contains `train`. Every other layer above min(train) is the identity; below it nothing runs.
+/// One step's layers, ascending. `train`: their LoRA gradients are computed. `propagate`: the gradient passes through their true Jacobian;
+/// it contains `train`. Every other layer above min(train) is the identity; below it nothing runs.
 public struct Subset: Sendable, Hashable {
     public var train: [Int]
     public var propagate: [Int]
@@ -55,7 +55,8 @@ func partitionLayers(_ numLayers: Int, _ subsets: Int, _ partition: Partition) -
 }
 
 /// The steps of one cycle, in cyclic order and the method's own partition: of another method than the bundle's, whose schedule is its
-/// manifest's. `full` and `freeze` have one step (all layers; the top 1/K of them). Throws OPTION when K is not from 1 to the number of layers.
+/// manifest's. `full` and `freeze` have one step (all layers; the top 1/K of them). Throws OPTION when K is not from 1 to the number of
+/// layers.
 public func makeSchedule(_ method: ScheduleMethod, _ subsets: Int, _ numLayers: Int) throws -> [Subset] {
     if subsets < 1 || subsets > numLayers {
         throw LcsbError(.option, "subsets: expected 1 to \(numLayers) (the model's layers), found \(subsets)")

@@ -22,6 +22,7 @@ let targets: Entries<Target> = [
 /// BUNDLE_OTHER_TARGET, of a bundle at `path` that is none of those `expected`.
 func otherTarget(_ path: String, _ target: String, _ expected: [String]) -> LcsbError {
     let found = oneLine(target, 40)
-    let message = "\(path): expected a bundle of target \(expected.joined(separator: " or ")), found \(found); export one with --target \(expected[0])"
+    let message = "\(path): expected a bundle of target \(expected.joined(separator: " or ")), found \(found); "
+        + "export one with --target \(expected[0])"
     return LcsbError(.bundleOtherTarget, message, [found])
 }

@@ -1,7 +1,7 @@
 import Foundation
 
-// A run's state in one file, from which it goes on bit for bit. Specification: docs/run_checkpoint.md. The file is safetensors; its metadata
-// carries a SHA-256 of the whole file, header included, in which the digest's own 64 characters count as zeros.
+// A run's state in one file, from which it goes on bit for bit. Specification: docs/run_checkpoint.md. The file is safetensors; its
+// metadata carries a SHA-256 of the whole file, header included, in which the digest's own 64 characters count as zeros.
 
 /// `updates`: AdamW's count of each layer. `steps` float64 [step, stepColumns] and `evaluations` float64 [e, 2], (step, loss): the run's
 /// history. The state of one that was read is a view of the mapped file, which may not be written to.
@@ -58,7 +58,8 @@ func writeCheckpoint(_ file: URL, _ checkpoint: RunCheckpoint) throws {
         ("evaluations", WrittenTensor([checkpoint.evaluations.count / 2, 2], checkpoint.evaluations)),
     ]
     let metadata: [(key: String, value: String)] = [
-        ("format", format), ("version", version), ("sha256", String(decoding: unknownDigest, as: UTF8.self)), ("run", checkpoint.place.json),
+        ("format", format), ("version", version), ("sha256", String(decoding: unknownDigest, as: UTF8.self)),
+        ("run", checkpoint.place.json),
     ]
     try replaceAtomically(file) { opened in
         var digest = Sha256()
@@ -83,8 +84,8 @@ private func write(_ bytes: UnsafeRawBufferPointer, _ file: OpenFile, at offset:
     }
 }
 
-/// Checked before anything of it is used: digest, format, names, shapes, values. `layers` and `size`, of all: of the bundle's adapter. Throws
-/// CHECKPOINT_DAMAGED with what is wrong.
+/// Checked before anything of it is used: digest, format, names, shapes, values. `layers` and `size`, of all: of the bundle's adapter.
+/// Throws CHECKPOINT_DAMAGED with what is wrong.
 func readCheckpoint(_ file: URL, _ layers: Int, _ size: Int) throws -> RunCheckpoint {
     do {
         let (opened, fileSize) = try openRegular(file)
@@ -150,7 +151,9 @@ private struct Metadata {
 private let tensorNames = ["adapter", "first_moment", "second_moment", "updates", "steps", "evaluations"]
 
 /// The tensors that the header names, the metadata, and where the data starts, once the digest was found right.
-private func readHeader(_ file: URL, _ opened: OpenFile, _ fileSize: Int) throws -> (header: [String: Entry], metadata: Metadata, start: Int) {
+private func readHeader(
+    _ file: URL, _ opened: OpenFile, _ fileSize: Int
+) throws -> (header: [String: Entry], metadata: Metadata, start: Int) {
     var start = [UInt8](repeating: 0, count: 8)
     if fileSize >= 8 { try start.withUnsafeMutableBytes { try opened.read(at: 0, into: $0) } }
     let size = UInt64(littleEndian: start.withUnsafeBytes { $0.load(as: UInt64.self) })

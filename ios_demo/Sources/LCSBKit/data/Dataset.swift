@@ -132,8 +132,8 @@ struct DatasetWriter {
         func empty(_ reason: String) -> LcsbError { LcsbError(.dataEmpty, "\(file.path): \(reason)", [file.lastPathComponent]) }
         if lines == 0 { throw empty("the file is empty; expected one JSON object a line: \(LCSBKit.forms)") }
         if end == 0 {
-            let what = "none of the \(lines) lines has a counted label within \(seqLen) tokens; use longer texts or a larger sequence length"
-            throw empty("nothing to train on: \(what)")
+            let what = "none of the \(lines) lines has a counted label within \(seqLen) tokens"
+            throw empty("nothing to train on: \(what); use longer texts or a larger sequence length")
         }
         return Dataset(
             file: file, report: try report(), sha256: sha256, spool: spool, lengths: try lengths.mapped(), starts: try starts.mapped(),

@@ -6,10 +6,11 @@ private let progressBytes = 1 << 18  // read between two reports of progress
 /// Reads one example a line, each cut to `seqLen` tokens, into temporary files in `spool`: neither reading nor holding a file takes memory
 /// in proportion to it. `chat`: nil refuses `messages`. `progress` counts bytes (done, total); it may throw to cancel.
 ///
-/// Throws "FILE:LINE: reason" for the first malformed line, with DATA_LINE, DATA_ENCODING, or what the tokenizer threw; its arguments are the
-/// file's name, the line and the reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
+/// Throws "FILE:LINE: reason" for the first malformed line, with DATA_LINE, DATA_ENCODING, or what the tokenizer threw; its arguments are
+/// the file's name, the line and the reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
 func readDataset(
-    _ file: URL, _ tokenizer: Tokenizer, _ chat: ChatFormat?, _ seqLen: Int, _ spool: URL, _ progress: (Int, Int) throws -> Void = { _, _ in }
+    _ file: URL, _ tokenizer: Tokenizer, _ chat: ChatFormat?, _ seqLen: Int, _ spool: URL,
+    _ progress: (Int, Int) throws -> Void = { _, _ in }
 ) throws -> Dataset {
     var writer = try DatasetWriter(seqLen, spool)
     var digest = Sha256()

@@ -4,8 +4,8 @@ let openSequences = 16
 
 /// Sequences of `seqLen` tokens with the examples in file order, as far as packing keeps it. Each is built when it is asked for.
 ///
-/// Each example is a segment (numbered from 0, positions from 0); what is left of a sequence is padding, the last segment. No example may be
-/// longer than `seqLen`.
+/// Each example is a segment (numbered from 0, positions from 0); what is left of a sequence is padding, the last segment. No example may
+/// be longer than `seqLen`.
 func pack(_ dataset: Dataset, _ seqLen: Int, _ padId: Int) -> some Sequence<Batch> {
     Assignment(dataset.count, { $0 }, dataset.length, seqLen).lazy.map { sequence(of: $0, dataset, seqLen, padId) }
 }

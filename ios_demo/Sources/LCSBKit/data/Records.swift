@@ -5,8 +5,8 @@
 
 enum Form: Sendable { case text, completion, messages }
 
-/// Two arrays of one length. `labels[t]` is the token after position t where it is counted, else -100. The last label is ignored, unless the
-/// example was truncated: then the token after the last position is known.
+/// Two arrays of one length. `labels[t]` is the token after position t where it is counted, else -100. The last label is ignored, unless
+/// the example was truncated: then the token after the last position is known.
 struct Example: Sendable {
     let inputIds: [Int]
     let labels: [Int]
@@ -36,8 +36,8 @@ func readLine(_ raw: Bytes, _ tokenizer: Tokenizer, _ chat: ChatFormat?) throws 
         return LineExample(example: example(ids) { $0 >= before.count }, form: .completion)
     case .chat(let messages):
         guard let chat else {
-            let message = "the bundle has no chat format (\(ChatFormat.file)), so messages cannot be used; give them as prompt and completion"
-            throw LcsbError(.chatUnsupported, message)
+            let what = "the bundle has no chat format (\(ChatFormat.file)), so messages cannot be used"
+            throw LcsbError(.chatUnsupported, "\(what); give them as prompt and completion")
         }
         return try chatExample(messages, tokenizer, chat)
     }

@@ -1,8 +1,8 @@
 import Foundation
 
-/// Numbers that grow in a temporary file and are then mapped, so that their length costs no memory of the process' own. The file has no name
-/// once it is open, and goes with its last mapping. It is written through the file, not the mapping: writing to a mapped file on a full disk
-/// would end the process.
+/// Numbers that grow in a temporary file and are then mapped, so that their length costs no memory of the process' own. The file has no
+/// name once it is open, and goes with its last mapping. It is written through the file, not the mapping: writing to a mapped file on a
+/// full disk would end the process.
 ///
 /// Throws STORAGE_FULL or STORAGE_FAILED.
 final class Spool<Element: FixedWidthInteger & BitwiseCopyable> {

@@ -88,7 +88,7 @@ private func isEmpty(_ directory: URL) -> Bool { isDirectory(directory) && liste
 
 /// Bytes as millions of them: "212.4 MB".
 func megabytes(_ count: Int) -> String {
-    let tenths = (count + 50_000) / 100_000
+    let tenths = count / 100_000 + (count % 100_000 < 50_000 ? 0 : 1)
     var whole = ""
     for (place, digit) in String(tenths / 10).reversed().enumerated() { whole = "\(digit)" + (place > 0 && place % 3 == 0 ? "," : "") + whole }
     return "\(whole).\(tenths % 10) MB"

@@ -7,8 +7,9 @@ struct Encoded: Sendable {
     let ends: [Int]
 }
 
-/// Text to token ids and back, from `tokenizer.json` alone; the twin of lcsb_mobile/text/tokenizer.py, equal to the library tokenizers. Held
-/// to one model's vocabulary: ids are from 0 to `vocabSize` - 1. What a chat template does is ChatFormat's. May be used by several threads.
+/// Text to token ids and back, from `tokenizer.json` alone; the twin of lcsb_mobile/text/tokenizer.py, equal to the library tokenizers.
+/// Held to one model's vocabulary: ids are from 0 to `vocabSize` - 1. What a chat template does is ChatFormat's. May be used by several
+/// threads.
 public final class Tokenizer: Sendable {
     public let vocabSize: Int
     public let bosId: Int?

@@ -24,15 +24,17 @@ public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget
         let chosen = min(keep ?? 0, layers)
         return Plan(keep: chosen, predictedPeakBytes: peaks[chosen], leastBytes: least)
     }
-    let allowed = "\(megabytes(base)) of it this process as it is now; more than the \(megabytes(budget)) allowed; nothing was run"
+    func beyond() -> String {
+        "\(megabytes(base)) of it this process as it is now; more than the \(megabytes(budget)) allowed; nothing was run"
+    }
     guard let fitting = peaks.lastIndex(where: { $0 <= budget }) else {
-        let message = "the run is predicted to need at least \(megabytes(least)), \(allowed); "
+        let message = "the run is predicted to need at least \(megabytes(least)), \(beyond()); "
             + "allow more, or export with a --seq-len shorter than \(manifest.seqLen) or a --rank below \(manifest.lora.rank)"
         throw LcsbError(.memoryTooSmall, message, ["\(least)", "\(budget)"])
     }
     let chosen = min(keep ?? fitting, layers)
     if peaks[chosen] > budget {
-        let message = "keeping \(chosen) layers is predicted to take \(megabytes(peaks[chosen])), \(allowed); "
+        let message = "keeping \(chosen) layers is predicted to take \(megabytes(peaks[chosen])), \(beyond()); "
             + "keeping \(fitting) fits, and the least for this run is \(megabytes(least)); allow more, or keep that many"
         throw LcsbError(.memoryTooSmall, message, ["\(peaks[chosen])", "\(budget)"])
     }

@@ -19,8 +19,13 @@ final class BundleTest: XCTestCase {
         try edit(bundle) { $0[name] = Json(record: FileEntry(size: content.count, sha256: sha256(content))) }
     }
 
+    private func link(_ file: URL, to path: String) throws {
+        try FileManager.default.createSymbolicLink(atPath: file.path, withDestinationPath: path)
+    }
+
     private func check(
-        _ bundle: URL, _ expected: String, _ fault: Fault = .bundleUnreadable, _ about: String = "", file: StaticString = #filePath, line: UInt = #line
+        _ bundle: URL, _ expected: String, _ fault: Fault = .bundleUnreadable, _ about: String = "", file: StaticString = #filePath,
+        line: UInt = #line
     ) {
         let message = refusal(fault, file: file, line: line) { _ = try TrainingBundle.open(bundle) }
         XCTAssert(message.contains(expected), "\(about): \(expected): \(message)", file: file, line: line)
@@ -44,7 +49,8 @@ final class BundleTest: XCTestCase {
     }
 
     func testOpeningCanBeCancelled() throws {
-        XCTAssertThrowsError(try TrainingBundle.open(openBundle("llama").directory) { _, _ in throw Cancelled() }) { XCTAssert($0 is Cancelled) }
+        let directory = try openBundle("llama").directory
+        XCTAssertThrowsError(try TrainingBundle.open(directory) { _, _ in throw Cancelled() }) { XCTAssert($0 is Cancelled) }
     }
 
     func testNoBundle() throws {
@@ -77,11 +83,13 @@ final class BundleTest: XCTestCase {
                 check(bundle, expected, .bundleUnreadable, about)
                 try bundle.file(manifestFile).write(manifest)
             }
-            let outside = ["../x", "/x", "a/../x", "", "a\\b", "a//b", "./x", "a/", ".x", "a.", "C:x", "a b", "é", "a/\u{301}b", "to\u{212A}en"]
-            for name in outside + [String(repeating: "x", count: 201), "a/.b"] {
+            let outside = ["../x", "/x", "a/../x", "", "a\\b", "a//b", "./x", "a/", ".x", "a.", "C:x", "a b", "a/.b"]
+            for name in outside + ["é", "a/\u{301}b", "to\u{212A}en", String(repeating: "x", count: 201)] {
                 try with("which is outside the bundle or not a name on every system", name) { $0[name] = $0["gemm.onnx"] }
             }
-            for name in ["Weights.bin", "MANIFEST.json", "manifest.json"] { try with("the manifest lists ", name) { $0[name] = $0["gemm.onnx"] } }
+            for name in ["Weights.bin", "MANIFEST.json", "manifest.json"] {
+                try with("the manifest lists ", name) { $0[name] = $0["gemm.onnx"] }
+            }
             try with("files, more than 1000", "many") { files in for number in 0..<1000 { files["f\(number)"] = files["gemm.onnx"] } }
         }
     }
@@ -95,7 +103,7 @@ final class BundleTest: XCTestCase {
                 try bundle.file(manifestFile).write(manifest)
             }
             for name in ["chat.json", "chat_template.jinja"] where try !openBundle("llama").manifest.files.contains(name) {
-                try FileManager.default.createSymbolicLink(atPath: bundle.file(name).path, withDestinationPath: "/etc/passwd")
+                try link(bundle.file(name), to: "/etc/passwd")
                 check(bundle, "\(name) is not listed in the manifest; remove it")
                 try FileManager.default.removeItem(at: bundle.file(name))
             }
@@ -109,10 +117,10 @@ final class BundleTest: XCTestCase {
             try inCopy { bundle in
                 let outside = bundle.deletingLastPathComponent().file(name)
                 try move(bundle.file(name), to: outside)
-                try FileManager.default.createSymbolicLink(atPath: bundle.file(name).path, withDestinationPath: outside.path)
+                try link(bundle.file(name), to: outside.path)
                 check(bundle, "\(name) is a link that leads outside the bundle")
                 try FileManager.default.removeItem(at: bundle.file(name))
-                try FileManager.default.createSymbolicLink(atPath: bundle.file(name).path, withDestinationPath: name)
+                try link(bundle.file(name), to: name)
                 check(bundle, "\(name) is a link that leads outside the bundle")
             }
         }
@@ -121,13 +129,13 @@ final class BundleTest: XCTestCase {
             let outside = URL(fileURLWithPath: bundle.path + "-other")
             try FileManager.default.createDirectory(at: outside, withIntermediateDirectories: false)
             try move(bundle.file(weightsFile), to: outside.file(weightsFile))
-            try FileManager.default.createSymbolicLink(atPath: bundle.file(weightsFile).path, withDestinationPath: outside.file(weightsFile).path)
+            try link(bundle.file(weightsFile), to: outside.file(weightsFile).path)
             check(bundle, "weights.bin is a link that leads outside the bundle")
         }
         try inCopy { bundle in
             try FileManager.default.createDirectory(at: bundle.file("there"), withIntermediateDirectories: false)
             try move(bundle.file(weightsFile), to: bundle.file("there/weights.bin"))
-            try FileManager.default.createSymbolicLink(atPath: bundle.file(weightsFile).path, withDestinationPath: "there/weights.bin")
+            try link(bundle.file(weightsFile), to: "there/weights.bin")
             _ = try TrainingBundle.open(bundle)
         }
     }
@@ -295,13 +303,54 @@ final class BundleTest: XCTestCase {
         for directory in TestBundles.directories {
             let manifest = try openBundle(directory.lastPathComponent).manifest
             for graph in manifest.graphs.values where graph.file.hasSuffix(".onnx") {
-                try checkExternalData(directory.file(graph.file), weightsFile, fileSize(directory.file(weightsFile)), graph.initializers.map(\.name))
+                let size = fileSize(directory.file(weightsFile))
+                try checkExternalData(directory.file(graph.file), weightsFile, size, graph.initializers.map(\.name))
             }
         }
         let external = try TestBundles.directories.flatMap { directory in
             try listed(directory).filter { $0.hasSuffix(".onnx") }.flatMap { try externalTensors(directory.file($0)) }
         }
         XCTAssert(external.contains { $0.entries["location"] == weightsFile }, "no bundle has a program with constants")
+    }
+
+    /// What running a bundle's programs says, opened as it is.
+    private func evaluated(_ bundle: URL, _ fault: Fault) throws -> String {
+        let opened = try TrainingBundle.open(bundle)
+        return try evaluated(opened, fault)
+    }
+
+    private func evaluated(_ opened: TrainingBundle, _ fault: Fault) throws -> String {
+        let (batch, adapter) = (try opened.golden.batches[0], try initialAdapter(opened))
+        return refusal(fault) { _ = try makeRunner(opened, threads: 1).evaluate(batch, adapter) }
+    }
+
+    func testARunnerIsGivenNoDataOutsideTheBundle() throws {
+        try inCopy { bundle in
+            for location in ["../secret", "/etc/passwd", "*/_ORT_MEM_ADDR_/*"] {
+                try replace(bundle, "embed.onnx", program(location))
+                let message = try evaluated(bundle, .bundleUnreadable)
+                XCTAssert(message.contains("embed.onnx: 'added' has its data in '\(location)', expected 'weights.bin'"), message)
+            }
+            try replace(bundle, "embed.onnx", program(weightsFile))
+            let message = try evaluated(bundle, .bundleUnreadable)
+            XCTAssert(message.contains("'added' has its data outside the program, expected no tensor to have"), message)
+        }
+    }
+
+    func testProgramsThatTheRuntimeDoesNotTake() throws {
+        try inCopy { bundle in
+            let opened = try TrainingBundle.open(bundle)
+            func check(_ content: [UInt8], _ expected: String, _ fault: Fault) throws {
+                try bundle.file("embed.onnx").write(content)
+                let message = try evaluated(opened, fault)
+                XCTAssert(message.contains(expected), "\(expected): \(message)")
+            }
+            try check(Array("not a model".utf8), "embed.onnx: not an ONNX file as exporters write them", .bundleUnreadable)
+            try check([], "embed.onnx: onnxruntime 1.", .runtimeFailed)
+            try check([], " cannot load it: ", .runtimeFailed)
+            let other = "embed.onnx: other than the manifest says: inputs: 'input_ids': expected int64 [31], found none"
+            try check(bundle.file("logits.onnx").content, other, .bundleUnreadable)
+        }
     }
 
     func testDataOutsideTheBundle() throws {
@@ -318,7 +367,8 @@ final class BundleTest: XCTestCase {
             try refused(program(weightsFile), "'added' has its data outside the program, expected no tensor to have", [])
             try file.write(program(weightsFile, ("offset", "90"), ("length", "10")))
             try checkExternalData(file, weightsFile, 100, ["added"])
-            try refused(program(weightsFile, ("offset", "90"), ("length", "11")), "expected its data within 100 bytes, found '11' bytes from '90'")
+            let beyond = program(weightsFile, ("offset", "90"), ("length", "11"))
+            try refused(beyond, "expected its data within 100 bytes, found '11' bytes from '90'")
             try refused(program(weightsFile, ("offset", "-1")), "found '0' bytes from '-1'")
             try refused(program(weightsFile, ("offset", String(repeating: "9", count: 19))), "bytes from '9999999999999999999'")
             try refused(program(weightsFile, ("evil", "1")), "no keys but location, offset, length, checksum")

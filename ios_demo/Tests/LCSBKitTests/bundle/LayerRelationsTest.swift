@@ -4,11 +4,14 @@ import XCTest
 
 /// A manifest whose layers bind what they should not.
 final class LayerRelationsTest: XCTestCase {
-    private func refused(_ expected: String, file: StaticString = #filePath, line: UInt = #line, _ change: (inout Manifest) -> Void) throws {
+    private func refused(
+        _ expected: String, file: StaticString = #filePath, line: UInt = #line, _ change: (inout Manifest) -> Void
+    ) throws {
         try inScratch { scratch in
             let bundle = try CrossingBundle.write(scratch, change)
             let message = refusal(.bundleUnreadable, file: file, line: line) { _ = try TrainingBundle.open(bundle) }
-            XCTAssert(message.contains(expected) && message.contains("malformed manifest: "), "\(expected): \(message)", file: file, line: line)
+            let said = message.contains(expected) && message.contains("malformed manifest: ")
+            XCTAssert(said, "\(expected): \(message)", file: file, line: line)
         }
     }
 
@@ -31,7 +34,9 @@ final class LayerRelationsTest: XCTestCase {
         try refused("layers.2: gives: expected of ['value'], found ['other']") { $0.layers[2].gives = ["other": "b"] }
         try refused("layers.3: takes: expected ['left', 'right'], found ['left']") { $0.layers[3].takes = ["left": "a"] }
         try refused("layers.1: reads: expected ['scale'], found []") { $0.layers[1].reads = [:] }
-        try refused("layers.6: take_forward: 'scale' is 'other': expected float32 [4, 1], found none") { $0.layers[6].reads = ["scale": "other"] }
+        try refused("layers.6: take_forward: 'scale' is 'other': expected float32 [4, 1], found none") {
+            $0.layers[6].reads = ["scale": "other"]
+        }
         try refused("kinds: no layer is of 'unused'") { manifest in
             var kind = manifest.kinds[0]
             kind.name = "unused"
@@ -80,7 +85,9 @@ final class LayerRelationsTest: XCTestCase {
             $0.graphs["give_decode"] = nil
             $0.graphs["pair_prefill"] = nil
         }
-        try refused("graphs.take_backward: inputs: 'g': expected float32 [4, 2], found none") { $0.graphs["take_backward"]!.inputs["g"] = nil }
+        try refused("graphs.take_backward: inputs: 'g': expected float32 [4, 2], found none") {
+            $0.graphs["take_backward"]!.inputs["g"] = nil
+        }
         try refused("graphs.give_prefill: outputs: 'total': expected float32 [1, 2], found float32 [2, 2]") {
             $0.graphs["give_prefill"]!.outputs["total"]!.shape = [2, 2]
         }

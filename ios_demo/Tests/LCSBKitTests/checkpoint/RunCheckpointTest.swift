@@ -39,8 +39,8 @@ final class RunCheckpointTest: XCTestCase {
 
     @discardableResult
     private func read(_ bytes: [UInt8]) throws -> RunCheckpoint {
-        unlink(file.path)  // to write over one waits for the disk
-        try Data(bytes).write(to: file)
+        unlink(file.path)
+        try bytes.withUnsafeBytes(OpenFile(file, O_WRONLY | O_CREAT).write)  // Foundation would wait for the disk
         return try readCheckpoint(file, layers, size)
     }
 
@@ -111,6 +111,10 @@ final class RunCheckpointTest: XCTestCase {
             (#"\"step\":4,\"sequences\":8"#, #"\"step\":-1,\"sequences\":-2"#, "malformed: step -1"),
             (#"\"step\":4,"#, #"\"step\":1000000000000,"#, "malformed: step 1000000000000 after 8 sequences"),
             (#"\"step\":4,\"sequences\":8"#, #"\"step\":4611686018427387904,\"sequences\":-9223372036854775808"#, "malformed: step 46116"),
+            (
+                #"\"accumulation\":2},\"seed\":5},\"step\":4,\"sequences\":8"#,
+                #"\"accumulation\":4611686018427387904},\"seed\":5},\"step\":4,\"sequences\":0"#, "malformed: step 4 after 0 sequences"
+            ),
             (#"\"step\":4,"#, #"\"step\":4e9,"#, "malformed: run.step: expected a whole number, found 4e9"),
             (#"\"step\":4,"#, #"\"step\":4,\"next\":5,"#, "run: unknown field 'next'"),
             (#"\"initial_adapter\":null,"#, "", "run.identity: has no initial_adapter"),
@@ -159,7 +163,8 @@ final class RunCheckpointTest: XCTestCase {
     }
 
     func testDataOfAnotherSizeIsRefused() throws {
-        for (bytes, reason) in [(data + [UInt8](repeating: 0, count: 7), "expected 500 bytes of tensors, found 507"), ([], "holds no tensors")] {
+        let longer = data + [UInt8](repeating: 0, count: 7)
+        for (bytes, reason) in [(longer, "expected 500 bytes of tensors, found 507"), ([], "holds no tensors")] {
             let message = refusal(.checkpointDamaged) { try read(forged("", "", bytes)) }
             XCTAssert(message.hasSuffix(reason), message)
         }

@@ -71,7 +71,7 @@ final class RunDirectoryTest: XCTestCase {
         var warnings: [String] = []
         XCTAssertEqual(try newestStep(directory) { warnings.append($0) }, 3)
         XCTAssertEqual(warnings.count, 1)
-        XCTAssert(warnings[0].contains("step-00000004.safetensors: damaged") && warnings[0].contains("going on from step-00000003"), warnings[0])
+        for part in ["step-00000004.safetensors: damaged", "; going on from step-00000003"] { XCTAssert(warnings.joined().contains(part)) }
         try Data().write(to: at(3))
         let message = refusal(.checkpointDamaged) { _ = try newestStep(directory) }
         let parts = ["step-00000004", "damaged", "step-00000003", "no good checkpoint is left"]
@@ -123,7 +123,10 @@ final class RunDirectoryTest: XCTestCase {
             (golden { $0.train.learningRate = 2e-3 }, "learning_rate: 0.001 then, 0.002 now"),
             (golden { $0.train.warmup = 1 }, "warmup: 0 then, 1 now"),
             (golden { $0.train.accumulation = 1 }, "accumulation: 2 then, 1 now"),
-            (golden { ($0.train.steps, $0.train.lrSchedule) = (80, .linear) }, "steps: 40 then, 80 now; lr_schedule: constant then, linear now"),
+            (
+                golden { ($0.train.steps, $0.train.lrSchedule) = (80, .linear) },
+                "steps: 40 then, 80 now; lr_schedule: constant then, linear now"
+            ),
         ]
         for (identity, reason) in cases {
             let message = refusal(.checkpointOtherRun) { _ = try go(identity) }
@@ -142,7 +145,8 @@ final class RunDirectoryTest: XCTestCase {
         try RunDirectory(path).close()
         for (name, broken) in [("b", "lock"), ("c", ".step-00000001")] {
             try makeDirectories(root.appendingPathComponent(name).appendingPathComponent(broken))
-            for _ in 0..<2 { refusal(.storageFailed) { _ = try RunDirectory(root.appendingPathComponent(name)) } }  // what failed holds nothing
+            // What failed holds nothing.
+            for _ in 0..<2 { refusal(.storageFailed) { _ = try RunDirectory(root.appendingPathComponent(name)) } }
         }
     }
 
@@ -151,7 +155,8 @@ final class RunDirectoryTest: XCTestCase {
         let other = try holdInAnotherProcess()
         let said = "\(other.processIdentifier)"
         let message = refusal(.runBusy) { _ = try RunDirectory(path) }
-        XCTAssertEqual(message, "\(path.path): another run, process \(said), uses these checkpoints; wait for it, or choose another directory")
+        let wait = "wait for it, or choose another directory"
+        XCTAssertEqual(message, "\(path.path): another run, process \(said), uses these checkpoints; \(wait)")
         refusal(.runBusy) { _ = try RunDirectory(path) }  // to have looked does not free it
         kill(other.processIdentifier, SIGKILL)
         other.waitUntilExit()

@@ -4,7 +4,7 @@ import XCTest
 
 /// From *Order* of docs/data.md on, against tests/golden/data_pipeline.json.
 final class DataPipelineTest: XCTestCase {
-    private let vectors = Result { try readJson(Repository.golden("data_pipeline.json")) }
+    private let vectors = Result { try Json(content: readBounded(Repository.golden("data_pipeline.json"), 1 << 20)) }
 
     private func cases(_ name: String) throws -> [Json] {
         let cases = try vectors.get()[name]?.array ?? []
@@ -131,22 +131,4 @@ final class DataPipelineTest: XCTestCase {
             XCTAssertEqual(listed(directory), [])
         }
     }
-}
-
-/// A whole file of JSON.
-func readJson(_ file: URL) throws -> Json {
-    let reader = try JsonReader(readBounded(file, 1 << 26))
-    let tree = try reader.tree(nodes: 1 << 20)
-    try reader.finish()
-    return tree
-}
-
-func ints(_ value: Json) -> [Int] { value.array!.map { $0.int! } }
-
-/// As `refusal`; what it says must hold `part`.
-@discardableResult
-func assertRefused(_ fault: Fault, _ part: String, file: StaticString = #filePath, line: UInt = #line, _ act: () throws -> Void) -> String {
-    let message = refusal(fault, file: file, line: line, act)
-    XCTAssert(message.contains(part), "expected \"\(part)\" in: \(message)", file: file, line: line)
-    return message
 }

@@ -65,6 +65,13 @@ final class DatasetTest: XCTestCase {
         XCTAssertEqual(found.filter { !$0.counted }, pieces((between, false), (between, false)))
     }
 
+    private func bytes(_ content: some Sequence<UInt8>) throws -> Bytes {
+        let content = Array(content)
+        let bytes = try Bytes(count: content.count)
+        UnsafeMutableRawBufferPointer(start: bytes.pointer, count: bytes.count).copyBytes(from: content)
+        return bytes
+    }
+
     func testAReport() throws {
         let twice = #"{"text": "ab"}"#
         let file = try write(#"{"text": "abcdefgh"}"#, twice, twice + "\r", #"{"prompt": "abcdefgh", "completion": "i"}"#)
@@ -92,7 +99,9 @@ final class DatasetTest: XCTestCase {
 
     func testLinesThatAreRefused() throws {
         let good = "{\"text\": \"ok\"}\n"
-        func line(_ part: String, _ text: String, line: UInt = #line) throws { try refused(.dataLine, part, (good + text).utf8, line: line) }
+        func line(_ part: String, _ text: String, line: UInt = #line) throws {
+            try refused(.dataLine, part, (good + text).utf8, line: line)
+        }
         try line(":2: not JSON: ends within a string at byte 11", "{\"text\": \"a")
         try line(":2: not JSON: half a surrogate pair", #"{"text": "\ud800"}"#)
         try line(":2: not JSON: half a surrogate pair", #"{"text": "\udc00\ud800"}"#)
@@ -139,10 +148,8 @@ final class DatasetTest: XCTestCase {
                     let hash = splitmix64(UInt64(number) << 32 | round, change)
                     changed[Int(hash % UInt64(line.count))] = UInt8(truncatingIfNeeded: hash >> 32)
                 }
-                let raw = try Bytes(count: changed.count)
-                UnsafeMutableRawBufferPointer(start: raw.pointer, count: raw.count).copyBytes(from: changed)
                 do {
-                    _ = try readLine(raw, tokenizer, chat)
+                    _ = try readLine(bytes(changed), tokenizer, chat)
                 } catch let error as LineFault {
                     XCTAssertEqual(printable(error.reason.unicodeScalars), error.reason)
                 }

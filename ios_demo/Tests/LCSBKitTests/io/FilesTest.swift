@@ -65,6 +65,7 @@ final class FilesTest: XCTestCase {
 
     func testMegabytesArePythons() {
         XCTAssertEqual(["0.0 MB", "0.1 MB", "212.4 MB", "1,234.6 MB"], [0, 51_000, 212_400_000, 1_234_567_890].map(megabytes))
+        XCTAssertEqual(["0.0 MB", "0.1 MB", "9,223,372,036,854.8 MB"], [49_999, 50_000, Int.max].map(megabytes))
     }
 
     func testSha256IsOfAllTheBytesHoweverTheyCome() throws {

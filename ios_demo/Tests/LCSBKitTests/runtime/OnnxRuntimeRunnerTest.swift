@@ -123,7 +123,7 @@ final class OnnxRuntimeRunnerTest: XCTestCase {
     }
 
     func testWeightsAreFedWhereTheyAreMapped() throws {
-        let bundle = try openBundle("lfm2")
+        let (bundle, ort) = (try openBundle("lfm2"), try Ort.get())
         let weights = WeightTensors(try bundle.weights)
         let whole = [UInt8](try Data(contentsOf: bundle.directory.appendingPathComponent(weightsFile)))
         for table in bundle.manifest.weights where table.perLayer {
@@ -134,6 +134,8 @@ final class OnnxRuntimeRunnerTest: XCTestCase {
                 XCTAssertTrue(tensor.bytes.raw.elementsEqual(whole[start..<start + size]))
                 XCTAssertEqual(tensor.bytes.pointer, try bundle.weights.bytes(table.name, layer.number).pointer)
                 XCTAssertIdentical(tensor, weights[table.name, layer.number])
+                let read = try OrtTensor(ort, tensor)
+                XCTAssertEqual(try ort.api.got(nil) { ort.api.GetTensorMutableData(read.pointer, $0) }, tensor.bytes.pointer)
             }
         }
     }
@@ -187,7 +189,54 @@ final class OnnxRuntimeRunnerTest: XCTestCase {
         }
     }
 
+    // Sessions
+
+    func testSessionsUseTheManifestsSettingsAndOneArena() throws {
+        let (ort, settings) = (try Ort.get(), try openBundle("llama").manifest.runtime)
+        let options = try sessionOptions(ort, settings, threads: 1)
+        defer { ort.api.ReleaseSessionOptions(options) }
+        XCTAssertFalse(settings.sessionConfig.isEmpty)
+        for (key, entry) in settings.sessionConfig + ["session.use_env_allocators": "1"] {
+            var size = 16
+            var text = [CChar](repeating: 0, count: size)
+            try ort.api.check(ort.api.GetSessionConfigEntry(options, key, &text, &size))
+            XCTAssertEqual(text.prefix(size), (entry.utf8CString)[...], key)
+        }
+    }
+
     // Refusals
+
+    func testABundleOfAnotherTarget() throws {
+        refusal(.runtimeNotIncluded) { try checkIncluded("executorch") }
+        XCTAssertNoThrow(try checkIncluded("onnxruntime"))
+        let bundle = try openBundle("tiny")
+        let message = refusal(.bundleOtherTarget) { try checkTarget(bundle, "coreml") }
+        XCTAssertTrue(message.contains("expected a bundle of target coreml, found onnxruntime; export one with --target coreml"), message)
+    }
+
+    /// By which buffers are made.
+    func testAProgramThatIsOtherThanTheManifestSays() throws {
+        try inScratch { scratch in
+            try CrossingBundle.write(scratch)
+            let bundle = try TrainingBundle.open(scratch)
+            let graph = bundle.manifest.graphs["head"]!
+            let (ort, file) = (try Ort.get(), try programFile(bundle, graph))
+            let options = try sessionOptions(ort, bundle.manifest.runtime, threads: 1)
+            defer { ort.api.ReleaseSessionOptions(options) }
+            let session = try OrtSession(ort, file, options)
+            XCTAssertNoThrow(try checkSignature(session, graph, file))
+            var other = graph
+            other.inputs[0].shape = [CrossingBundle.tokens, 3]
+            other.inputs[1].dtype = "uint8"
+            other.outputs[1].name = "h"
+            let message = refusal(.bundleUnreadable) { try checkSignature(session, other, file) }
+            let faults = [
+                "inputs: 'h': expected float32 [4, 3], found float32 [4, 2]", "inputs: 'labels': expected uint8 [4], found int64 [4]",
+                "outputs: 'h': expected float32 [4, 2], found none", "outputs: 'g': expected none, found float32 [4, 2]",
+            ]
+            XCTAssertTrue(message.contains("head.onnx: other than the manifest says: \(faults.joined(separator: "; "))"), message)
+        }
+    }
 
     func testARuntimeThatIsOlderThanItsHeaders() {
         let message = refusal(.runtimeMissing) { _ = try Ort(apiVersion: 9999) }

@@ -9,9 +9,17 @@ func goldenTokenizer(_ style: String, _ config: String = "{}") throws -> Tokeniz
 
 func openTokenizer(_ tokenizer: [UInt8], _ config: String = "{}", _ vocabSize: Int = 1 << 20) throws -> Tokenizer {
     try inScratch { directory in
-        try Data(tokenizer).write(to: directory.appendingPathComponent(Tokenizer.tokenizerFile))
-        try Data(config.utf8).write(to: directory.appendingPathComponent(Tokenizer.configFile))
+        try putTokenizer(tokenizer, config, directory)
         return try Tokenizer.open(directory, vocabSize)
+    }
+}
+
+/// Writes a tokenizer's files. Anew and without Foundation, which waits for the disk.
+func putTokenizer(_ tokenizer: [UInt8], _ config: String, _ directory: URL) throws {
+    for (name, content) in [(Tokenizer.tokenizerFile, tokenizer), (Tokenizer.configFile, Array(config.utf8))] {
+        let file = directory.appendingPathComponent(name)
+        unlink(file.path)
+        try content.withUnsafeBytes { try OpenFile(file, O_WRONLY | O_CREAT | O_EXCL).write($0) }
     }
 }
 
@@ -34,27 +42,7 @@ func gunzip(_ file: URL) throws -> [UInt8] {
     #endif
 }
 
-/// `act` must be refused with `fault` and a message that holds `part`, in one line.
-func assertRefused(_ fault: Fault, _ part: String, line: UInt = #line, file: StaticString = #filePath, _ act: () throws -> Void) {
-    let message = refusal(fault, file: file, line: line, act)
-    XCTAssert(message.contains(part), "expected \"\(part)\" in: \(message)", file: file, line: line)
-}
-
 /// Equal byte by byte: XCTAssertEqual takes what is canonically equivalent for equal.
 func assertSame(_ found: String, _ wanted: String, _ what: String = "", line: UInt = #line, file: StaticString = #filePath) {
     XCTAssertEqual(ByteText(found), ByteText(wanted), what, file: file, line: line)
-}
-
-extension Json {
-    /// As it is written.
-    var text: String {
-        switch self {
-        case .object(let members): "{" + members.map { "\(asciiJson($0.key)):\($0.value.text)" }.joined(separator: ",") + "}"
-        case .array(let elements): "[" + elements.map(\.text).joined(separator: ",") + "]"
-        case .string(let text): asciiJson(text)
-        case .number(let number): number
-        case .bool(let value): "\(value)"
-        case .null: "null"
-        }
-    }
 }

@@ -81,6 +81,17 @@ final class TokenizerTest: XCTestCase {
         XCTAssertEqual(try open(#"{\#(whole.dropLast()), "ignore_merges": true}}"#).encode("abc"), [4])
     }
 
+    func testWhatTheVocabularyDoesNotHave() throws {
+        func encoded(_ settings: String) throws -> Encoded {
+            try open(#"{"model": {"vocab": {"?": 0, "a": 1}, "merges": [], \#(settings)}}"#).encodeWithOffsets("\u{E9}ya")
+        }
+        let apart = try encoded(#""unk_token": "?""#)
+        XCTAssertEqual([apart.ids, apart.starts, apart.ends], [[0, 0, 1], [0, 2, 3], [2, 3, 4]])
+        let fused = try encoded(#""unk_token": "?", "fuse_unk": true"#)
+        XCTAssertEqual([fused.ids, fused.starts, fused.ends], [[0, 1], [0, 3], [3, 4]])
+        XCTAssertEqual(try encoded(#""fuse_unk": true"#).ids, [1])
+    }
+
     /// As many of one letter as a line may have, and a character with as many marks.
     func testLongWords() throws {
         let word = String(repeating: "ab", count: 1 << 19)
@@ -162,6 +173,77 @@ final class TokenizerTest: XCTestCase {
         damaged("bos_token: token 3 ('c') is outside the model's vocabulary of 3", "{\(model)}", #"{"bos_token": "c"}"#, 3)
         let small = try open("{\(model)}", "{}", 3)
         assertRefused(.tokenizerDamaged, "token 3 ('c') is outside the model's vocabulary of 3") { _ = try small.encode("abc") }
-        try inScratch { folder in assertRefused(.tokenizerDamaged, "no such file") { _ = try Tokenizer.open(folder, 3) } }
+        _ = try inScratch { folder in assertRefused(.tokenizerDamaged, "no such file") { _ = try Tokenizer.open(folder, 3) } }
+    }
+
+    /// A tokenizer of every kind of part with each value replaced by others: Swift would end the process where a reader goes too far.
+    func testChangedFilesAreReadOrRefused() throws {
+        let bytes = #"{"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}"#
+        let templates = """
+            "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [5]}}},
+            "added_tokens": [{"id": 5, "content": "<s>", "special": true}, {"id": 6, "content": "aé", "normalized": true}]
+            """
+        let level = """
+            {"model": {"type": "BPE", "unk_token": "c", "fuse_unk": true, "vocab": {"a": 0, "b": 1, "ab": 2, "c": 3, "Ġ": 4},
+                "merges": ["a b"]}, "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, \(bytes)]},
+            "decoder": {"type": "ByteLevel"}, \(templates)}
+            """
+        let fallback = """
+            {"model": {"vocab": {"a": 0, "b": 1, "ab": 2, "<0xC3>": 3, "<0xA9>": 4}, "merges": [["a", "b"]], "byte_fallback": true},
+            "normalizer": {"type": "Replace", "pattern": {"String": "b"}, "content": "ab"},
+            "pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": "MergedWithPrevious", "invert": false},
+            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "a"}, "content": "b"},
+                {"type": "ByteFallback"}, {"type": "Fuse"}]}, \(templates)}
+            """
+        let tokens = #""bos_token": {"content": "<s>"}, "eos_token": "<s>", "pad_token": "b""#
+        let config = #"{\#(tokens), "eos_token_id": [1, 2], "add_bos_token": true}"#
+        let others = ["null", "true", "-1", "0", "524287", "0.5", "1e400", #""""#, #""ab""#, "[]", "{}", #"["a", "b"]"#, #"{"type": "x"}"#]
+        try inScratch { folder in
+            var (read, refused) = (0, 0)
+            func check(_ file: String, _ config: String) throws {
+                try putTokenizer(Array(file.utf8), config, folder)
+                do {
+                    let tokenizer = try Tokenizer.open(folder, 7)
+                    _ = tokenizer.decode(try tokenizer.encodeDocument("<s>abaé12 e\u{301}<s>"), specialTokens: true)
+                    let ids = try tokenizer.encodeWithOffsets("xaéab").ids
+                    _ = tokenizer.decode(ids + [-1, 7, 1 << 40])
+                    read += 1
+                } catch let error as LcsbError {
+                    XCTAssert([.tokenizerDamaged, .tokenizerUnsupported].contains(error.fault), error.message)
+                    refused += 1
+                }
+            }
+            for other in try others.map(Json.init(text:)) {
+                for file in [level, fallback] { try eachChange(of: Json(text: file), to: other) { try check($0.text, config) } }
+                try eachChange(of: Json(text: config), to: other) { try check(level, $0.text) }
+            }
+            XCTAssert(read > 100 && refused > 500, "\(read) read, \(refused) refused")
+        }
+    }
+
+    /// `tree` with each of its values in turn replaced.
+    private func eachChange(of tree: Json, to other: Json, _ use: (Json) throws -> Void) throws {
+        try use(other)
+        switch tree {
+        case .object(let members):
+            for (place, member) in members.enumerated() {
+                try eachChange(of: member.value, to: other) { value in
+                    var changed = members
+                    changed[place].value = value
+                    try use(.object(changed))
+                }
+            }
+        case .array(let elements):
+            for (place, element) in elements.enumerated() {
+                try eachChange(of: element, to: other) { value in
+                    var changed = elements
+                    changed[place] = value
+                    try use(.array(changed))
+                }
+            }
+        default: break
+        }
     }
 }

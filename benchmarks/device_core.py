@@ -1,9 +1,10 @@
-"""SmolLM2-135M-Instruct, 20 steps through the Android core on the JVM beside `lcsb simulate`, run in turn.
+"""SmolLM2-135M-Instruct, 20 steps through a device core beside `lcsb simulate`, run in turn: `device_core.py android|ios`.
 
-Needs `make models`, `make .venv-onnxruntime/.installed`, `scripts/android/maven.sh -pl cli -am -DskipTests package`, an idle machine. Both
-read the same bundle and data, evaluate only at the ends, and report their own seconds and their own peak, which a thread or a small process
-samples. glibc keeps freed blocks of an arena, Android's allocator gives large ones back; the second row of the JVM asks that of glibc by
-MALLOC_MMAP_THRESHOLD_. No phone was measured.
+Needs `make models`, an idle machine, and what was built: for android `make .venv-onnxruntime/.installed` and `scripts/android/maven.sh
+-pl cli -am -DskipTests package`; for ios `make .venv-onnxruntime-1.24.2/.installed`, the version that the Swift package pins, and
+`scripts/ios/swift.sh build`. All read the same bundle and data, evaluate only at the ends, and report their own seconds and their own
+peak, which a thread or a small process samples. glibc keeps freed blocks of an arena, Android's allocator gives large ones back; the
+second row of the JVM asks that of glibc by MALLOC_MMAP_THRESHOLD_. No phone was measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from common import DEVICE_LCSB, MODELS, ROOT, lcsb, markdown_table, write_result
 
 sys.path.insert(0, str(ROOT / "scripts/cores"))
 
-from cores import JAR
+from cores import JAR, swift
 
 STEPS, ROUNDS = 20, 3
 # As a phone's: a small heap that gives memory back, no optimizing compiler, which would hold 10 MB. A desktop's JVM takes what it finds.
@@ -33,9 +35,9 @@ LARGE_BLOCKS_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1"
 OPTIONS = ("--steps", str(STEPS), "--method", "full", "--lr", "8e-4", "--threads", "2", "--checkpoint-every", "1000")
 
 
-def python(bundle: Path, directory: Path) -> dict[str, Any]:
+def python(bundle: Path, directory: Path, program: Path = DEVICE_LCSB) -> dict[str, Any]:
     paths = ("--checkpoint-dir", directory / "run", "--adapter", directory / "adapter.safetensors")
-    return last_line([DEVICE_LCSB, "simulate", bundle, "--data", MODELS / "fortunes.train.jsonl", *OPTIONS, *paths, "--json"])
+    return last_line([program, "simulate", bundle, "--data", MODELS / "fortunes.train.jsonl", *OPTIONS, *paths, "--json"])
 
 
 def jvm(bundle: Path, directory: Path, **environment: str) -> dict[str, Any]:
@@ -44,27 +46,38 @@ def jvm(bundle: Path, directory: Path, **environment: str) -> dict[str, Any]:
     return last_line([*program, "train", bundle, MODELS / "fortunes.train.jsonl", directory / "run", *OPTIONS], environment)
 
 
-def last_line(command: list[str | Path], environment: dict[str, str] | None = None) -> dict[str, Any]:
+def python_on_the_same_runtime(bundle: Path, directory: Path) -> dict[str, Any]:
+    return python(bundle, directory, ROOT / ".venv-onnxruntime-1.24.2/bin/lcsb")
+
+
+def core_in_swift(bundle: Path, directory: Path) -> dict[str, Any]:
+    return last_line(swift().command("simulate", bundle, MODELS / "fortunes.train.jsonl", directory / "run", *OPTIONS))
+
+
+def last_line(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> dict[str, Any]:
     variables = os.environ | (environment or {})
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True, env=variables)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-VARIANTS = {
-    "`lcsb simulate`": python,
-    "core on the JVM": jvm,
-    "core on the JVM, large blocks given back": lambda bundle, directory: jvm(bundle, directory, **LARGE_BLOCKS_BACK),
+VARIANTS: dict[str, dict[str, Callable[[Path, Path], dict[str, Any]]]] = {
+    "android": {
+        "`lcsb simulate`": python,
+        "core on the JVM": jvm,
+        "core on the JVM, large blocks given back": lambda bundle, directory: jvm(bundle, directory, **LARGE_BLOCKS_BACK),
+    },
+    "ios": {"`lcsb simulate`": python_on_the_same_runtime, "`lcsb-swift simulate`": core_in_swift},
 }
 
 
-def main() -> None:
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+def main(core: str) -> None:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS[core]}
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "bundle"
         lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--target", "onnxruntime", "--output", bundle)
         for number in range(ROUNDS):
-            for index, (name, measure) in enumerate(VARIANTS.items()):
+            for index, (name, measure) in enumerate(VARIANTS[core].items()):
                 directory = Path(temporary) / f"{number}-{index}"
                 directory.mkdir()
                 found[name].append(measure(bundle, directory))
@@ -74,7 +87,8 @@ def main() -> None:
         [r["name"], f"{r['seconds']:.2f} s", f"{r['peak_anonymous_bytes'] / 1e6:.0f} MB", f"{r['loss']:.6f}", r["runtime_version"]]
         for r in rows
     ]
-    write_results("android_core", markdown_table(["run", "median step", "peak anonymous memory", "last loss", "ONNX Runtime"], table), rows)
+    header = ["run", "median step", "peak anonymous memory", "last loss", "ONNX Runtime"]
+    write_results(f"{core}_core", markdown_table(header, table), rows, f"device_core.py {core}")
 
 
 def row(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -90,4 +104,4 @@ def row(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -261,6 +261,9 @@ final class ButtonsTest: XCTestCase, @unchecked Sendable {
 
     @MainActor func testLeavingAndComingBackIsTold() async throws {
         try await window { window in
+            window.host.environment.scenePhase = .inactive  // a notice lies over it
+            window.host.update()
+            XCTAssertTrue(window.main.core.inFront)
             window.host.environment.scenePhase = .background
             window.host.update()
             XCTAssertFalse(window.main.core.inFront)

@@ -8,12 +8,17 @@ import Observation
     /// The name of the bundle that trains and writes.
     public internal(set) var chosen: String?
     public internal(set) var transfer: Transfer?
+    /// The name of a bundle whose copy was broken off.
+    public internal(set) var unfinishedImport: String?
     public internal(set) var data: DataInfo?
     public internal(set) var reading: Transfer?
     public internal(set) var run = RunState()
     public internal(set) var vitals = Vitals()
     /// Of the chosen bundle, the newest first.
     public internal(set) var adapters: [AdapterInfo] = []
+    /// What "with what it learned" means; nil: nothing was learned.
+    public internal(set) var voice: Voice?
+    public internal(set) var messages: [ChatMessage] = []
     public internal(set) var comparison = Comparison()
     public internal(set) var report: RunReport?
     public internal(set) var packing = false

@@ -12,9 +12,6 @@ public protocol Device: Sendable {
 
     /// Bytes that the process may still take before the system ends it (`os_proc_available_memory`); nil where the system does not say.
     func availableMemory() -> Int?
-
-    /// Whether files of the protection class "complete unless open" cannot be opened now.
-    var isLocked: Bool { get }
 }
 
 /// Notices outside of the app.
@@ -43,6 +40,9 @@ public protocol Notifier: Sendable {
     /// Some seconds to save what is under way when the app leaves the screen; until `endGrace`.
     func beginGrace()
     func endGrace()
+
+    /// Whether the screen stays on while the app is seen: where it goes off, the app is not seen any more.
+    func keepAwake(_ on: Bool)
 }
 
 /// Files outside of the app's own storage, which the person picked.

@@ -5,8 +5,8 @@ import Foundation
 /// predicted from one step that was timed on this phone, later measured. `checked`: the golden trace came out right on this phone.
 /// `chats`: it says how a conversation is written.
 public struct BundleInfo: Codable, Equatable, Sendable, Identifiable {
-    /// In the app's own storage, or where `lcsb ios push` put it, below the app's documents.
-    public enum Place: String, Codable, Sendable { case library, documents }
+    /// In the app's own storage, or where `lcsb ios push` put it, below the app's documents, or in the app itself.
+    public enum Place: String, Codable, Sendable { case library, documents, app }
 
     public var name: String
     public var place: Place
@@ -71,6 +71,7 @@ public struct DataSummary: Codable, Equatable, Sendable {
     public var cut: Int
     public var dropped: Int
     public var sequences: Int
+    public var conversations: Int
     public var previews: [[TextPiece]]
 }
 
@@ -99,6 +100,8 @@ public struct RunState: Equatable, Sendable {
     public var secondsAStep: Double?
     public var decision = Decision()
     public var begun = true
+
+    init(phase: RunPhase = .none, steps: Int = 0) { (self.phase, self.steps) = (phase, steps) }
 
     public var active: Bool {
         switch phase {
@@ -140,6 +143,8 @@ public struct AdapterInfo: Codable, Equatable, Sendable, Identifiable {
     public var before: Double?
     public var after: Double?
     public var continued: String?
+    /// It learned from conversations.
+    public var chat = false
     public var bytes: Int
 }
 

@@ -21,8 +21,8 @@ public struct Vitals: Equatable, Sendable {
     }
 }
 
-/// Why training goes slower or waits. `background`: the system lets the app train only while it is seen.
-public enum WaitReason: String, Sendable, CaseIterable { case warm, hot, battery, lowPower, memory, background, power, locked }
+/// Why training goes slower or waits. `power`: at night it needs external power. `background`: the system lets the app train only while it is seen.
+public enum WaitReason: String, Sendable, CaseIterable { case warm, hot, battery, lowPower, memory, power, background }
 
 /// `waits`: save, give all memory back and wait; otherwise, with a `reason`, rest between layers.
 public struct Decision: Equatable, Sendable {

@@ -15,8 +15,9 @@ public protocol Words: Sendable {
 }
 
 extension Words {
-    public func callAsFunction(_ key: String, _ words: Word...) -> String { say(key, words) }
-    public func callAsFunction(_ key: String, _ texts: String...) -> String { say(key, texts.map(Word.text)) }
+    public func callAsFunction(_ key: String) -> String { say(key, []) }
+    public func callAsFunction(_ key: String, _ count: Word) -> String { say(key, [count]) }
+    public func callAsFunction(_ key: String, _ text: String, _ more: String...) -> String { say(key, ([text] + more).map(Word.text)) }
 }
 
 #if canImport(Darwin)

@@ -61,11 +61,10 @@ inside() {
             mkdir -p "$root/opt/onnxruntime"
             mount --bind "$ort" "$root/opt/onnxruntime"
         fi
-        environment=$(env | grep -E "^(CI|LCSB_[A-Z_]*)=" || true)
-        mapfile -t environment <<<"$environment"
-        [ -n "${environment[0]}" ] || environment=()
+        environment=(TERM=dumb)
+        while IFS= read -r variable; do environment+=("$variable"); done < <(env | grep -E "^(CI|LCSB_[A-Z_]*)=")
         cd "$here/ios_demo"
-        exec chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin "${environment[@]}" \
+        exec chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin "${environment[@]}" \
             /bin/bash -c "cd \"\$0\" && exec \"\$@\"" "$here/ios_demo" "$@"' _ "$root" "$HERE" "$ORT" "$@"
 }
 
@@ -83,7 +82,7 @@ tree() {
         boot=$SWIFT_CACHE/debootstrap/usr/sbin/debootstrap
     }
     say "makes a tree with Swift in $TREE (2.9 GB, 560 MB to download, 1 to 3 minutes)"
-    rm -rf --one-file-system "$new" "$TREE"
+    rm -rf "$new" "$TREE"
     mkdir -p "$SWIFT_CACHE/archives"
     unshare --mount --propagation private "$boot" --variant=minbase --cache-dir="$SWIFT_CACHE/archives" "$SUITE" "$new" "$from" >"$log" 2>&1 || failed "$log"
     cp /etc/resolv.conf /etc/hosts "$new/etc/" 2>/dev/null || true
@@ -112,6 +111,8 @@ runtime() {
 
 prepare() {
     [ "$(uname)" = Linux ] || unavailable "Swift is not on the PATH; install Xcode 16 or newer"
+    command -v apt-get >/dev/null || unavailable "Swift is not on the PATH, and its tree is made by Debian's apt-get, which is not here"
+    command -v unshare >/dev/null && command -v flock >/dev/null || unavailable "util-linux is not here; on Debian: apt-get install util-linux"
     [ "$(id -u)" = 0 ] || unavailable "needs root to enter a tree with Swift, or swift from 6.0 on and ONNX Runtime's library"
     mkdir -p "$SWIFT_CACHE"
     exec 9>"$SWIFT_CACHE/lock"
@@ -126,8 +127,14 @@ counted() {
     local log code=0
     log=$(mktemp)
     "$@" 2>&1 | tee "$log" || code=$?
-    sed -n 's/^\t* *Executed \([0-9]*\) tests*, with \(\([0-9]*\) tests* skipped and \)\{0,1\}\([0-9]*\) failures* .*/\1 \4 \3/p' "$log" | tail -1 |
-        awk '{print $1 - $2 - $3 " passed, " $2 " failed, " 0 + $3 " skipped"}'
+    grep -E '^[[:space:]]*Executed [0-9]+ tests?, with' "$log" | tail -1 | awk '{
+        for (i = 1; i < NF; i++) {
+            if ($i == "Executed") all = $(i + 1)
+            if ($i ~ /^tests?$/ && $(i + 1) == "skipped") skipped = $(i - 1)
+            if ($i ~ /^failures?$/) failed = $(i - 1)
+        }
+        print all - failed - skipped " passed, " failed + 0 " failed, " skipped + 0 " skipped"
+    }'
     rm "$log"
     return "$code"
 }

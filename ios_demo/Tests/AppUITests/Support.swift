@@ -39,6 +39,7 @@ struct NoNotices: Notifier {
     let host: ViewHost<RootView>
     /// What the views asked the system to open.
     private(set) var opened: [URL] = []
+    private static var catalogs: [String: CatalogWords] = [:]
     private static var opening: @MainActor (URL) -> Void = { _ in }
 
     var state: AppState { main.state }
@@ -51,8 +52,9 @@ struct NoNotices: Notifier {
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
             return directory
         }
-        let words = try CatalogWords(repository.appendingPathComponent("ios_demo/App/Localizable.xcstrings"), language: language)
-        self.words = words
+        let words = try Self.catalogs[language] ?? CatalogWords(
+            repository.appendingPathComponent("ios_demo/App/Localizable.xcstrings"), language: language)
+        (self.words, Self.catalogs[language]) = (words, words)
         LocalizedStringKey.lookUp = { key in
             guard let forms = words.forms[key] else {
                 XCTFail("no sentence \(key) in \(language)")

@@ -29,6 +29,7 @@ final class RunTest: XCTestCase {
             XCTAssertNil(state.problem)
             XCTAssertTrue(app.train.showsTry)
             XCTAssertFalse(phone.background.awake)
+            XCTAssertEqual(phone.notifier.posted, [], "who sees the app needs no notice")
 
             let kept = try XCTUnwrap(app.share.rows.first)
             XCTAssertEqual(kept.name, "Sample messages")

@@ -14,8 +14,10 @@ struct AdapterShelf: Sendable {
 
     /// The newest first.
     func list() -> [AdapterInfo] {
-        let found = listed(directory).compactMap { id in AppModel.read(AdapterInfo.self, from: info(id)).flatMap { $0.id == id ? $0 : nil } }
-        return found.filter { has($0.id) }.sorted { ($0.date, $0.id) > ($1.date, $1.id) }
+        let found = listed(directory).compactMap { id in
+            AppModel.read(AdapterInfo.self, from: info(id)).flatMap { $0.id == id && has(id) ? $0 : nil }
+        }
+        return found.sorted { ($0.date, $0.id) > ($1.date, $1.id) }
     }
 
     /// `make` writes the adapter's file, and says what is to be known of it but id, name and size. Nothing is left where it throws. Throws

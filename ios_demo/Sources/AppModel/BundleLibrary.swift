@@ -1,9 +1,9 @@
 import Foundation
 import LCSBKit
 
-/// The bundles that the app has. `NAME.json` in a directory of the app's is what it knows of one; the bundle itself lies beside it, as it was
-/// copied and verified, or where `lcsb ios push` put it below the app's documents, or in the app, and is used there. What is still being copied
-/// is in `.incoming`, from which it goes on.
+/// The bundles that the app has. `NAME.json` in a directory of the app's is what it knows of one; the bundle itself lies beside it, as it
+/// was copied and verified, or where `lcsb ios push` put it below the app's documents, or in the app, and is used there. What is still
+/// being copied is in `.incoming`, from which it goes on.
 struct BundleLibrary: Sendable {
     let places: Places
     let engine: Engine
@@ -39,12 +39,13 @@ struct BundleLibrary: Sendable {
         }.map(FoundBundle.init)
     }
 
-    /// Removes what a process left that ended in the middle of taking or removing a bundle; a bundle is as large as storage gets. What was being
-    /// copied stays: it goes on.
+    /// Removes what a process left that ended in the middle of taking or removing a bundle; a bundle is as large as storage gets. What was
+    /// being copied stays: it goes on.
     func tidy() {
         let used = Set(list().filter { $0.place == .library }.map(\.directory))
-        for name in listed(directory) where name != ".incoming" && isDirectory(directory.appendingPathComponent(name)) && !used.contains(name) {
-            remove(directory.appendingPathComponent(name))
+        for name in listed(directory) where name != ".incoming" && !used.contains(name) {
+            let left = directory.appendingPathComponent(name)
+            if isDirectory(left) { remove(left) }
         }
     }
 
@@ -60,8 +61,8 @@ struct BundleLibrary: Sendable {
 
     func discardImport() { remove(incoming) }
 
-    /// Copies, verifies, and only then gives it its name. What was copied before of the same folder is not copied again. `progress` and `stop` may
-    /// end it: what was copied stays then, until `discardImport`.
+    /// Copies, verifies, and only then gives it its name. What was copied before of the same folder is not copied again. `progress` and
+    /// `stop` may end it: what was copied stays then, until `discardImport`.
     ///
     /// Throws BUNDLE_…, TOKENIZER_…, STORAGE_FULL, STORAGE_FAILED; the copy of what is no good bundle goes.
     func add(_ source: URL, bookmark: Data?, stop: Stop, _ progress: @escaping @Sendable (Transfer) -> Void) throws -> BundleInfo {
@@ -91,7 +92,9 @@ struct BundleLibrary: Sendable {
     }
 
     /// Uses a bundle where it lies, once it is verified.
-    func adopt(_ place: BundleInfo.Place, _ path: String, stop: Stop, _ progress: @escaping @Sendable (Transfer) -> Void) throws -> BundleInfo {
+    func adopt(
+        _ place: BundleInfo.Place, _ path: String, stop: Stop, _ progress: @escaping @Sendable (Transfer) -> Void
+    ) throws -> BundleInfo {
         let name = title(path.split(separator: "/").last.map(String.init) ?? path)
         let root = (place == .app ? places.demo! : places.documents).appendingPathComponent(path)
         var info = try engine.inspect(root, name: name, stop: stop, progress)

@@ -6,8 +6,9 @@ struct TypedFull: Error, CustomStringConvertible {
     var description: String { "the messages: expected at most \(DataShelf.mostTypedBytes) bytes in all" }
 }
 
-/// The data in a directory of the app's: `N.jsonl`, and beside it `N.DIGEST.json`, what it comes to under the bundle of that digest. A file never
-/// changes, since a run is bound to its content; an edit makes a new one. Numbers, not times, name them: a clock may be set back.
+/// The data in a directory of the app's: `N.jsonl`, and beside it `N.DIGEST.json`, what it comes to under the bundle of that digest. A
+/// file never changes, since a run is bound to its content; an edit makes a new one. Numbers, not times, name them: a clock may be set
+/// back.
 struct DataShelf: Sendable {
     static let mostTypedBytes = 16 << 20
     private static let blanks: Set<UInt8> = [0xEF, 0xBB, 0xBF, 0x20, 0x09, 0x0D, 0x0A]
@@ -16,8 +17,8 @@ struct DataShelf: Sendable {
 
     func file(_ name: String) -> URL { directory.appendingPathComponent(name) }
 
-    /// Copies JSON lines as they are, and makes them of a text; nothing is held in memory but a block. `progress`: bytes read; it may throw to
-    /// stop, and nothing is left then.
+    /// Copies JSON lines as they are, and makes them of a text; nothing is held in memory but a block. `progress`: bytes read; it may
+    /// throw to stop, and nothing is left then.
     ///
     /// Throws DATA_UNREADABLE, DATA_EMPTY, of a text DATA_ENCODING and DATA_LINE, STORAGE_FULL, STORAGE_FAILED.
     func add(_ source: URL, _ progress: (Int) throws -> Void) throws -> String {

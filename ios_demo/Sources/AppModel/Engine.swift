@@ -1,8 +1,8 @@
 import Foundation
 import LCSBKit
 
-/// What to train. `state`: the run's directory; `budget`: bytes of anonymous memory, nil: no limit; `initial`: the adapter that it begins with,
-/// nil: the bundle's.
+/// What to train. `state`: the run's directory; `budget`: bytes of anonymous memory, nil: no limit; `initial`: the adapter that it begins
+/// with, nil: the bundle's.
 struct TrainingJob: Sendable {
     var bundle: URL
     var data: URL
@@ -26,8 +26,8 @@ struct Writing: Sendable {
     var sampling = SamplingConfig()
 }
 
-/// All that the app asks of LCSBKit. Each call takes long, so none is made on the main thread, and throws LcsbError. `scratch`: a directory for
-/// what need not outlive a call.
+/// All that the app asks of LCSBKit. Each call takes long, so none is made on the main thread, and throws LcsbError. `scratch`: a
+/// directory for what need not outlive a call.
 final class Engine: Sendable {
     private static let previews = 20
     private static let evaluateEvery = 20  // steps at least: an evaluation takes as long as some five
@@ -119,7 +119,8 @@ final class Engine: Sendable {
         let bundle = try open(directory)
         try storing(scratch) { try makeDirectories(scratch) }
         let report = try reportTokens(
-            data, bundle.tokenizer, bundle.chat, seqLen: bundle.manifest.seqLen, accumulation: 1, examples: Self.previews, spool: scratch, progress: progress)
+            data, bundle.tokenizer, bundle.chat, seqLen: bundle.manifest.seqLen, accumulation: 1, examples: Self.previews, spool: scratch,
+            progress: progress)
         return DataSummary(
             examples: report.data.examples,
             tokens: report.data.tokens,
@@ -166,9 +167,9 @@ final class Engine: Sendable {
 
     /// What a run has learned so far, as an adapter's file. Throws CHECKPOINT_DAMAGED; false where nothing was learned.
     func saveAdapter(_ directory: URL, state: URL, to file: URL) throws -> Bool {
-        let manifest = try open(directory).manifest
-        guard let checkpoint = try newest(state, manifest.adapter.numLayers, manifest.adapter.size), checkpoint.place.step > 0 else { return false }
-        try writeAdapter(file, manifest.adapter, checkpoint.state.adapter)
+        let layout = try open(directory).manifest.adapter
+        guard let checkpoint = try newest(state, layout.numLayers, layout.size), checkpoint.place.step > 0 else { return false }
+        try writeAdapter(file, layout, checkpoint.state.adapter)
         return true
     }
 
@@ -208,8 +209,8 @@ final class Engine: Sendable {
     /// Gives the memory back that writing takes.
     func putDown() { pen.with { $0 = nil } }
 
-    /// Writes each of `writings`, a piece of each in turn; `piece` is told which it belongs to. How each ended. Throws CancellationError once `stop`
-    /// was asked.
+    /// Writes each of `writings`, a piece of each in turn; `piece` is told which it belongs to. How each ended. Throws CancellationError
+    /// once `stop` was asked.
     func write(_ directory: URL, _ writings: [Writing], stop: Stop, _ piece: (Int, String) -> Void) throws -> [TextEnd?] {
         let bundle = try open(directory)
         return try pen.with { pen in

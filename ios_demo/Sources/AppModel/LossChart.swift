@@ -1,7 +1,7 @@
 import Foundation
 
-/// The losses of a run, and its axes: `steps` is the horizontal one's end. `ticks`: of the vertical axis, with their labels; empty without a loss.
-/// `spoken`: the curve in words. `current`: the newest training loss.
+/// The losses of a run, and its axes: `steps` is the horizontal one's end. `ticks`: of the vertical axis, with their labels; empty without
+/// a loss. `spoken`: the curve in words. `current`: the newest training loss.
 public struct LossChartData: Equatable, Sendable {
     public var training: [LossPoint]
     public var evaluation: [LossPoint]

@@ -39,7 +39,8 @@ public struct Problem: Equatable, Sendable {
         }
     }
 
-    /// What is wrong, with its figures where there are any. `arguments` that are numbers count bytes, but for the second of a file and a line.
+    /// What is wrong, with its figures where there are any. `arguments` that are numbers count bytes, but for the second of a file and a
+    /// line.
     public func what(_ words: any Words) -> String {
         let numbers = arguments.compactMap { Int($0) }
         switch fault {

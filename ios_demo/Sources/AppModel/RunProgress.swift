@@ -1,7 +1,7 @@
 import LCSBKit
 
-/// Makes of what a run tells what the screens show. `shown`: as it was before. `tell` is given the newest, `loaded` is called when what the run
-/// had saved was found. Used from the thread that runs.
+/// Makes of what a run tells what the screens show. `shown`: as it was before. `tell` is given the newest, `loaded` is called when what
+/// the run had saved was found. Used from the thread that runs.
 final class RunProgress: RunObserver, @unchecked Sendable {
     private let info: BundleInfo
     private let steps: Int
@@ -10,7 +10,10 @@ final class RunProgress: RunObserver, @unchecked Sendable {
     private var shown: RunState
     private var recent: [Double] = []  // seconds of the last steps of a cycle or two
 
-    init(_ shown: RunState, _ info: BundleInfo, steps: Int, loaded: @escaping @Sendable () -> Void = {}, tell: @escaping @Sendable (RunState) -> Void) {
+    init(
+        _ shown: RunState, _ info: BundleInfo, steps: Int, loaded: @escaping @Sendable () -> Void = {},
+        tell: @escaping @Sendable (RunState) -> Void
+    ) {
         (self.shown, self.info, self.steps, self.loaded, self.tell) = (shown, info, steps, loaded, tell)
         self.shown.steps = steps
     }

@@ -2,13 +2,27 @@ import Foundation
 import LCSBKit
 
 /// A run as the person asked for it, from which it goes on. `data`: a file of the data directory; `dataName`: what the person calls it.
-/// `budget`: bytes, nil for what is free. `threads`: the same after every resume, or the last bits would differ. `initial`: it begins with an
-/// adapter, a copy of which lies beside it, and which is called `continued`. `chat`: it learns from conversations. `fault`, `arguments`,
-/// `detail`: why it failed. `adapter`: what it came to, on the shelf.
+/// `budget`: bytes, nil for what is free. `threads`: the same after every resume, or the last bits would differ. `initial`: it begins with
+/// an adapter, a copy of which lies beside it, and which is called `continued`. `chat`: it learns from conversations. `fault`,
+/// `arguments`, `detail`: why it failed. `adapter`: what it came to, on the shelf.
 struct RunRecord: Codable, Equatable, Sendable {
     /// What is to become of it. `running` while nothing trains: the process was ended. `waiting`: it goes on by itself when the app is seen
     /// again. `night`: when nobody uses the phone.
-    enum Wanted: String, Codable { case running, waiting, night, paused, finished, cancelled, failed }
+    enum Wanted: String, Codable {
+        case running, waiting, night, paused, finished, cancelled, failed
+
+        /// While nothing trains.
+        var phase: RunPhase {
+            switch self {
+            case .running, .waiting: .interrupted
+            case .night: .scheduled
+            case .paused: .paused
+            case .finished: .finished
+            case .cancelled: .cancelled
+            case .failed: .failed
+            }
+        }
+    }
 
     var bundle: String
     var data: String

@@ -24,8 +24,8 @@ public protocol Notifier: Sendable {
 
 /// What lets the process work while the app is not seen.
 @MainActor public protocol BackgroundWork: AnyObject {
-    /// A run that the person starts may go on when the app leaves the screen (`BGContinuedProcessingTask`, iOS 26). `expired` is called when
-    /// the system or the person ends that. Whether the system takes it; false before iOS 26.
+    /// A run that the person starts may go on when the app leaves the screen (`BGContinuedProcessingTask`, iOS 26). `expired` is called
+    /// when the system or the person ends that. Whether the system takes it; false before iOS 26.
     func beginContinued(title: String, text: String, expired: @escaping @MainActor () -> Void) -> Bool
 
     /// What the system shows of it.

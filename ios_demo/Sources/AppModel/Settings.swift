@@ -9,8 +9,8 @@ struct ChosenData: Codable, Equatable, Sendable {
     var typed = false
 }
 
-/// What the person chose, kept over the app's restarts. `hadBundle`: there was a bundle once, if only the tiny one: who removed all does not
-/// get that one again. `beginning`: the adapter that the next run begins with.
+/// What the person chose, kept over the app's restarts. `hadBundle`: there was a bundle once, if only the tiny one: who removed all does
+/// not get that one again. `beginning`: the adapter that the next run begins with.
 @MainActor @Observable final class Settings {
     struct Values: Equatable, Sendable {
         var chosen: String?

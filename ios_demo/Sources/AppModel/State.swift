@@ -1,9 +1,9 @@
 import Foundation
 
 /// A bundle that the app has. `name`: its own. `place`: the directory it lies in. `source`: what it was exported from. `adapterSize`:
-/// parameters of all layers. `schedule`: one cycle, by step. `predictedMemory`: anonymous bytes of a step that keeps nothing. `secondsAStep`:
-/// predicted from one step that was timed on this phone, later measured. `checked`: the golden trace came out right on this phone.
-/// `chats`: it says how a conversation is written.
+/// parameters of all layers. `schedule`: one cycle, by step. `predictedMemory`: anonymous bytes of a step that keeps nothing.
+/// `secondsAStep`: predicted from one step that was timed on this phone, later measured. `checked`: the golden trace came out right on
+/// this phone. `chats`: it says how a conversation is written.
 public struct BundleInfo: Codable, Equatable, Sendable, Identifiable {
     /// In the app's own storage, or where `lcsb ios push` put it, below the app's documents, or in the app itself.
     public enum Place: String, Codable, Sendable { case library, documents, app }
@@ -51,7 +51,8 @@ public struct Transfer: Equatable, Sendable {
     public var fraction: Double? { total > 0 ? min(1, Double(done) / Double(total)) : nil }
 }
 
-/// The data to train on. `typed`: the person's own messages, where they typed them. `summary`: under the chosen bundle, nil until it was read.
+/// The data to train on. `typed`: the person's own messages, where they typed them. `summary`: under the chosen bundle, nil until it was
+/// read.
 public struct DataInfo: Equatable, Sendable {
     public var file: String
     public var name: String
@@ -62,8 +63,8 @@ public struct DataInfo: Equatable, Sendable {
     public var suffices: Bool { summary.map { $0.examples >= 2 } ?? true }
 }
 
-/// What the data comes to. `counted`: tokens that are learned. `cut`: examples longer than a sequence. `sequences`: of an epoch. `previews`:
-/// the first examples.
+/// What the data comes to. `counted`: tokens that are learned. `cut`: examples longer than a sequence. `sequences`: of an epoch.
+/// `previews`: the first examples.
 public struct DataSummary: Codable, Equatable, Sendable {
     public var examples: Int
     public var tokens: Int

@@ -21,7 +21,8 @@ public struct Vitals: Equatable, Sendable {
     }
 }
 
-/// Why training goes slower or waits. `power`: at night it needs external power. `background`: the system lets the app train only while it is seen.
+/// Why training goes slower or waits. `power`: at night it needs external power. `background`: the system lets the app train only while it
+/// is seen.
 public enum WaitReason: String, Sendable, CaseIterable { case warm, hot, battery, lowPower, memory, power, background }
 
 /// `waits`: save, give all memory back and wait; otherwise, with a `reason`, rest between layers.
@@ -37,8 +38,8 @@ public struct Decision: Equatable, Sendable {
 
 /// When training slows down or waits. What made it wait must be well over before it goes on, or it would stop and start with every degree.
 ///
-/// Hot: thermal state `serious`; it goes on below `fair`. Warm: `fair`, or low-power mode on battery: slower. Battery: under 15 % without power.
-/// At night, when nobody asked for it just now, it waits for power, and in low-power mode.
+/// Hot: thermal state `serious`; it goes on below `fair`. Warm: `fair`, or low-power mode on battery: slower. Battery: under 15 % without
+/// power. At night, when nobody asked for it just now, it waits for power, and in low-power mode.
 public enum TrainingPolicy {
     public static let batteryLow = 15  // percent
     public static let batteryAgain = 20

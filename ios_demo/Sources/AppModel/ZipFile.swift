@@ -40,7 +40,8 @@ private struct Header {
 
     /// Version 2.0, names in UTF-8, stored, 1 January 1980.
     private var common: [UInt8] {
-        short(20) + short(0x0800) + short(0) + short(0) + short(0x21) + long(Int(sum)) + long(size) + long(size) + short(path.count) + short(0)
+        let times = short(0) + short(0x21)
+        return short(20) + short(0x0800) + short(0) + times + long(Int(sum)) + long(size) + long(size) + short(path.count) + short(0)
     }
 
     var local: [UInt8] { long(0x0403_4B50) + common + path }

@@ -105,7 +105,7 @@ final class AdapterTest: XCTestCase {
             try await phone.add("llama")
             XCTAssertEqual(phone.app.share.rows, [])
             XCTAssertEqual(phone.app.share.sentence, "Nothing yet. When a run is finished, the adapter can be shared from here.")
-            try FileManager.default.copyItem(at: testBundles.appendingPathComponent("tiny"), to: phone.places.documents.appendingPathComponent("again"))
+            try phone.put("tiny", at: phone.places.documents.appendingPathComponent("again"))
             phone.app.cameToFront()
             phone.app.model.add(found: phone.app.model.found[0])
             try await phone.wait("it") { phone.state.chosen == "again" }

@@ -20,7 +20,9 @@ final class DataTest: XCTestCase {
 
     func testTypedMessagesAreDataCanBeTakenBackAndOutlastTheProcess() async throws {
         try await onPhone { phone in
-            for message in ["ok so the bread rose, x", "right then, tea, x", "two things: no gloves, x"] { try await Self.type(phone, message) }
+            for message in ["ok so the bread rose, x", "right then, tea, x", "two things: no gloves, x"] {
+                try await Self.type(phone, message)
+            }
             XCTAssertEqual(phone.app.data.draft, "")
             XCTAssertEqual(phone.app.data.title, "My messages")
             XCTAssertEqual(phone.state.data?.summary?.examples, 3)
@@ -123,7 +125,8 @@ final class DataTest: XCTestCase {
     func testDataThatIsDeletedIsGoneAndARunThatWaitedForItEnds() async throws {
         try await onPhone { phone in
             try await phone.useSample()
-            XCTAssertEqual(phone.app.data.deleteQuestion, "It is deleted from this app. What was learned from it stays until you delete the adapter.")
+            let question = "It is deleted from this app. What was learned from it stays until you delete the adapter."
+            XCTAssertEqual(phone.app.data.deleteQuestion, question)
             phone.begin(steps: 100)
             try await phone.waitForSteps(2)
             XCTAssertFalse(phone.app.data.canDelete, "it is being learned from")
@@ -228,7 +231,8 @@ final class DataTest: XCTestCase {
             XCTAssertEqual(phone.app.train.stepChoice, 0)
             XCTAssertTrue(phone.app.train.stepsLabel.hasPrefix("8 steps · about "), phone.app.train.stepsLabel)
             XCTAssertEqual(phone.app.train.budget, 256_000_000)
-            XCTAssertEqual(phone.app.train.budgets.map(\.title), ["What is free (3.0 GB)", "128 MB", "256 MB", "512 MB", "1.0 GB", "2.0 GB"])
+            let budgets = ["What is free (3.0 GB)", "128 MB", "256 MB", "512 MB", "1.0 GB", "2.0 GB"]
+            XCTAssertEqual(phone.app.train.budgets.map(\.title), budgets)
             try Data("{\"steps\": 40}".utf8).write(to: phone.places.settings)
             try await Self.restart(phone)
             XCTAssertEqual(phone.core.settings[\.steps], 40)

@@ -17,7 +17,9 @@ final class FilesTest: XCTestCase {
         return nil
     }
 
-    private func names(_ directory: URL) -> [String] { ((try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []).sorted() }
+    private func names(_ directory: URL) -> [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []).sorted()
+    }
 
     func testJsonLinesAreKeptAsTheyAreATextsLinesBecomeSome() throws {
         try inScratch { scratch in
@@ -56,7 +58,9 @@ final class FilesTest: XCTestCase {
             let (first, second) = (try shelf.addTyped(["a"]), try shelf.addTyped(["a", "line\nbreak \"q\" \u{2028}/"]))
             XCTAssertEqual([first, second], ["1.jsonl", "2.jsonl"])
             XCTAssertEqual(shelf.typed(second), ["a", "line\nbreak \"q\" \u{2028}/"])
-            let summary = DataSummary(examples: 2, tokens: 3, counted: 3, cut: 0, dropped: 0, sequences: 1, conversations: 0, previews: [[TextPiece(text: "a", counted: true)]])
+            let previews = [[TextPiece(text: "a", counted: true)]]
+            let summary = DataSummary(
+                examples: 2, tokens: 3, counted: 3, cut: 0, dropped: 0, sequences: 1, conversations: 0, previews: previews)
             for name in [first, second] { shelf.keep(summary, name, digest: "abc") }
             shelf.keepOnly([second])
             XCTAssertEqual(names(scratch), ["2.abc.json", "2.jsonl"])
@@ -107,7 +111,8 @@ final class FilesTest: XCTestCase {
     func testAnAdapterIsOnTheShelfWholeOrNotAtAll() throws {
         try inScratch { scratch in
             let shelf = AdapterShelf(directory: scratch)
-            let wanted = AdapterInfo(id: "", name: "notes", bundle: "tiny", digest: "d", date: Date(timeIntervalSince1970: 5), origin: .imported, bytes: 0)
+            let date = Date(timeIntervalSince1970: 5)
+            let wanted = AdapterInfo(id: "", name: "notes", bundle: "tiny", digest: "d", date: date, origin: .imported, bytes: 0)
             XCTAssertThrowsError(try shelf.add(wanted) { _ in throw LcsbError(.adapter, "no") })
             XCTAssertEqual(names(scratch), [])
             let first = try shelf.add(wanted) { try Data("one".utf8).write(to: $0) }
@@ -115,7 +120,8 @@ final class FilesTest: XCTestCase {
             XCTAssertEqual([first.name, second.name], ["notes", "notes 2"])
             XCTAssertEqual([first.bytes, second.bytes], [3, 6])
             XCTAssertEqual(shelf.list().map(\.id), ["2", "1"])
-            try FileManager.default.removeItem(at: scratch.appendingPathComponent("1/info.json"))  // a process was killed before it had written it
+            // A process was killed before it had written it.
+            try FileManager.default.removeItem(at: scratch.appendingPathComponent("1/info.json"))
             shelf.tidy()
             XCTAssertEqual(names(scratch), ["2"])
             shelf.remove("2")

@@ -36,10 +36,22 @@ final class NightTest: XCTestCase {
             let step = phone.state.run.step
             try await phone.wait("the end of the grace") { phone.background.grace == 0 }
             XCTAssertEqual(phone.app.train.sentence, "Step \(step) of 200. Training goes on by itself when you open the app.")
-            try await phone.wait("the note") { phone.notifier.posted == ["Training tiny: Saved at step \(step) of 200. Open the app to go on."] }
+            let note = "Training tiny: Saved at step \(step) of 200. Open the app to go on."
+            try await phone.wait("the note") { phone.notifier.posted == [note] }
             XCTAssertNil(phone.state.problem)
             phone.app.cameToFront()
             try await phone.waitForSteps(step + 1)
+        }
+    }
+
+    func testWhoComesBackBeforeItIsSavedHasItGoOn() async throws {
+        try await onPhone { phone in
+            try await Self.begin(phone)
+            let step = phone.state.run.step
+            phone.app.wentToBack()
+            phone.app.cameToFront()
+            try await phone.wait("more steps") { phone.state.run.step >= step + 3 }
+            XCTAssertTrue(phone.core.training.running)
         }
     }
 
@@ -276,7 +288,8 @@ final class NightTest: XCTestCase {
             phone.notifier.allowed.with { $0 = false }
             try await Self.begin(phone, steps: 20)
             XCTAssertEqual(phone.app.problem?.action, .openSettings)
-            XCTAssertEqual(phone.app.problem?.what, "Notifications are off, so you are not told when training ends. It goes on all the same.")
+            let sentence = "Notifications are off, so you are not told when training ends. It goes on all the same."
+            XCTAssertEqual(phone.app.problem?.what, sentence)
             phone.app.dismissProblem()
             try await phone.waitForEnd()
             phone.begin(steps: 2)

@@ -36,15 +36,17 @@ final class RunTest: XCTestCase {
             XCTAssertTrue(kept.detail.hasSuffix(" · \(steps) steps"), kept.detail)
             XCTAssertTrue(kept.result!.hasPrefix("Loss "), kept.result!)
             XCTAssertEqual(state.voice, .adapter(kept.id))
-            XCTAssertEqual(app.share.report.map(\.label), ["Loss before", "Loss after", "Steps", "Time training", "Memory, at most", "Runtime"])
+            let labels = ["Loss before", "Loss after", "Steps", "Time training", "Memory, at most", "Runtime"]
+            XCTAssertEqual(app.share.report.map(\.label), labels)
             XCTAssertTrue(app.share.report.last!.value.hasPrefix("onnxruntime 1."), app.share.report.last!.value)
 
             app.share.share(kept.id)
             try await phone.wait("the file") { app.share.shared != nil }
             XCTAssertEqual(app.share.shared!.subject, "Adapter “Sample messages”")
             let entries = stored([UInt8](try Data(contentsOf: app.share.shared!.url)))
-            XCTAssertEqual(entries.map(\.name), ["adapter_config.json", "adapter_model.safetensors", "training_report.json"].map { "adapter/\($0)" })
-            let report = try JSONSerialization.jsonObject(with: Data(entries[2].content)) as? [String: Any]
+            let names = ["adapter_config.json", "adapter_model.safetensors", "training_report.json"]
+            XCTAssertEqual(entries.map(\.name), names.map { "adapter/\($0)" })
+            let report = try JSONSerialization.jsonObject(with: Data(XCTUnwrap(entries.last).content)) as? [String: Any]
             XCTAssertEqual((report?["losses"] as? [Any])?.count, steps)
             XCTAssertEqual(report?["runtime"] as? String, "onnxruntime")
             XCTAssertEqual(report?["phone"] as? String, "Test1,1")
@@ -158,7 +160,8 @@ final class RunTest: XCTestCase {
             XCTAssertEqual(phone.state.problem?.fault, .dataUnreadable)
             let id = try XCTUnwrap(phone.state.adapters.first?.id)
             let values = try Floats(count: learned.count)
-            try readAdapter(phone.core.adapters.file(id), TrainingBundle.open(phone.core.library.directory(phone.state.bundle!)).manifest.adapter, values)
+            let bundle = try TrainingBundle.open(phone.core.library.directory(phone.state.bundle!))
+            try readAdapter(phone.core.adapters.file(id), bundle.manifest.adapter, values)
             XCTAssertEqual(values.array, learned)
         }
     }
@@ -217,7 +220,8 @@ final class RunTest: XCTestCase {
             try await phone.waitForEnd(.failed)
             let problem = phone.state.problem!
             XCTAssertEqual(problem.fault, .memoryTooSmall)
-            XCTAssertTrue(problem.what(phone.english).hasPrefix("Training needs about ") && problem.what(phone.english).hasSuffix(" and may take 10 MB."))
+            let said = problem.what(phone.english)
+            XCTAssertTrue(said.hasPrefix("Training needs about ") && said.hasSuffix(" and may take 10 MB."), said)
             XCTAssertTrue(problem.what(phone.german).hasSuffix(" Speicher und darf 10 MB nutzen."))
             try await phone.start()
             XCTAssertEqual(phone.state.problem?.what(phone.english), problem.what(phone.english), "it is still said after a restart")
@@ -241,7 +245,8 @@ final class RunTest: XCTestCase {
                 try Data(bytes).write(to: file)
             }
             try await phone.start()
-            try await phone.assertSaid("What was saved of this run is damaged.", "Das Gespeicherte dieses Trainings ist beschädigt.", .checkpointDamaged)
+            let german = "Das Gespeicherte dieses Trainings ist beschädigt."
+            try await phone.assertSaid("What was saved of this run is damaged.", german, .checkpointDamaged)
             phone.app.train.stop()
             try await phone.waitForEnd(.cancelled)
             phone.begin(steps: 8)

@@ -115,7 +115,9 @@ final class FakeTime: Timekeeper {
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
             return directory
         }
-        places = Places(support: try made("support"), documents: try made("documents"), scratch: try made("scratch"), demo: demo ? try made("demo") : nil)
+        places = Places(
+            support: try made("support"), documents: try made("documents"), scratch: try made("scratch"),
+            demo: demo ? try made("demo") : nil)
         (english, german) = (try catalog("en"), try catalog("de"))
         if let demo = places.demo {
             try FileManager.default.copyItem(at: testBundles.appendingPathComponent("tiny"), to: demo.appendingPathComponent("tiny"))
@@ -126,7 +128,8 @@ final class FakeTime: Timekeeper {
 
     /// A new process: nothing but the files.
     func start() async throws {
-        let services = Services(device: device, notifier: notifier, background: background, files: files, protection: protection, time: time)
+        let services = Services(
+            device: device, notifier: notifier, background: background, files: files, protection: protection, time: time)
         app = MainModel(places: places, services: services, words: english)
         app.begin()
         try await settle()
@@ -135,12 +138,15 @@ final class FakeTime: Timekeeper {
     /// Until nothing works any more but a run.
     func settle() async throws {
         try await wait("rest") { [self] in
-            !core.bundling.worker.busy && !core.reading.worker.busy && !core.training.worker.busy && !core.keeping.worker.busy && !core.trial.worker.busy
+            let workers = [core.bundling.worker, core.reading.worker, core.training.worker, core.keeping.worker, core.trial.worker]
+            return !workers.contains(where: \.busy)
         }
     }
 
     /// Lets the main actor work until `condition` holds.
-    func wait(_ what: String, seconds: Double = 180, file: StaticString = #filePath, line: UInt = #line, _ condition: () -> Bool) async throws {
+    func wait(
+        _ what: String, seconds: Double = 180, file: StaticString = #filePath, line: UInt = #line, _ condition: () -> Bool
+    ) async throws {
         let end = ContinuousClock.now + .seconds(seconds)
         while !condition() {
             if ContinuousClock.now > end {
@@ -183,6 +189,17 @@ final class FakeTime: Timekeeper {
 
     func file(_ name: String, _ text: String) throws -> URL { try file(name, Array(text.utf8)) }
 
+    /// That a file cannot be reached any more is on the screen.
+    func assertLost(file: StaticString = #filePath, line: UInt = #line) async throws {
+        let german = "Die App darf diese Datei oder diesen Ordner nicht mehr lesen."
+        try await assertSaid("The app may no longer read this file or folder.", german, file: file, line: line)
+    }
+
+    /// A copy of a test bundle.
+    func put(_ bundle: String, at place: URL) throws {
+        try FileManager.default.copyItem(at: testBundles.appendingPathComponent(bundle), to: place)
+    }
+
     func add(_ bundle: String) async throws {
         app.model.add(folder: testBundles.appendingPathComponent(bundle))
         try await wait(bundle) { [self] in state.chosen == bundle && state.transfer == nil && !core.bundling.worker.busy }
@@ -213,8 +230,12 @@ final class FakeTime: Timekeeper {
     func names(_ directory: URL) -> [String] { ((try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []).sorted() }
 
     /// The sentence on the screen is `english`, in German `german`; then it is closed.
-    func assertSaid(_ english: String, _ german: String, _ fault: Fault? = nil, file: StaticString = #filePath, line: UInt = #line) async throws {
-        try await wait(english, file: file, line: line) { [self] in state.problem != nil && state.transfer == nil && state.reading == nil && !state.run.active }
+    func assertSaid(
+        _ english: String, _ german: String, _ fault: Fault? = nil, file: StaticString = #filePath, line: UInt = #line
+    ) async throws {
+        try await wait(english, file: file, line: line) { [self] in
+            state.problem != nil && state.transfer == nil && state.reading == nil && !state.run.active
+        }
         try await settle()
         let problem = state.problem!
         XCTAssertEqual(problem.what(self.english), english, file: file, line: line)

@@ -37,7 +37,7 @@ final class WordsTest: XCTestCase {
         let forms = try catalog("en").forms
         let sources = repository.appendingPathComponent("ios_demo/Sources/AppModel")
         var found = 0
-        for case let file as URL in FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil)! where file.pathExtension == "swift" {
+        for file in filesBelow(sources).map({ sources.appendingPathComponent($0.path) }) {
             let parts = try String(contentsOf: file, encoding: .utf8).components(separatedBy: "words(\"").dropFirst()
             for part in parts {
                 let key = String(part.prefix { $0 != "\"" })

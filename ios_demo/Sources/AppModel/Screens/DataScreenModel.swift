@@ -90,7 +90,9 @@ public struct Preview: Equatable, Sendable {
     /// The newest first, thirty at most.
     public var typed: [TypedRow] {
         let all = state.data?.typed ?? []
-        return all.indices.reversed().prefix(Self.mostShown).map { TypedRow(id: $0, text: all[$0], spoken: words("remove_message", all[$0])) }
+        return all.indices.reversed().prefix(Self.mostShown).map { index in
+            TypedRow(id: index, text: all[index], spoken: words("remove_message", all[index]))
+        }
     }
 
     /// "and 12 earlier messages".
@@ -123,8 +125,8 @@ public struct Preview: Equatable, Sendable {
     /// The data is gone then, also for a run that waits to go on with it: that ends, and what it learned stays.
     public func delete() { core.reading.delete() }
 
-    /// A file that came from outside and would take the place of the person's own messages: it is asked for (`replaceQuestion`), then `accept`, or set
-    /// to nil.
+    /// A file that came from outside and would take the place of the person's own messages: it is asked for (`replaceQuestion`), then
+    /// `accept`, or set to nil.
     public var offered: URL?
 
     func offer(file: URL) { if replaceQuestion == nil { add(file: file) } else { offered = file } }

@@ -75,7 +75,11 @@ import Observation
     private var ended: Bool { run.phase == .finished || run.phase == .cancelled }
 
     /// "Start", "Resume", "Train again".
-    public var startTitle: String { words(ended ? "start_again" : run.phase == .scheduled ? "start_now" : run.resumable ? "resume" : "start") }
+    public var startTitle: String {
+        if ended { return words("start_again") }
+        if run.phase == .scheduled { return words("start_now") }
+        return words(run.resumable ? "resume" : "start")
+    }
     public var showsStart: Bool { !run.active }
     public var canStart: Bool { !run.active && ready }
     /// A run that is new or paused can be left to the night.
@@ -98,7 +102,8 @@ import Observation
     public var chart: LossChartData { LossChartData(run, words) }
 
     public var layers: LayerStripData {
-        LayerStripData(run.roles.isEmpty ? state.bundle?.schedule.first ?? [] : run.roles, running: run.phase == .training ? state.layer : -1, words)
+        let roles = run.roles.isEmpty ? state.bundle?.schedule.first ?? [] : run.roles
+        return LayerStripData(roles, running: run.phase == .training ? state.layer : -1, words)
     }
 
     /// A step, memory, battery, temperature.
@@ -106,10 +111,11 @@ import Observation
         let (vitals, unknown) = (state.vitals, "–")
         let peak = vitals.peakMemory > 0 ? words("memory_peak", words.bytes(vitals.peakMemory)) : words("memory")
         let temperature = vitals.thermal == .unknown ? unknown : words("thermal_\(vitals.thermal)")
+        let battery = words(vitals.charging ? "battery_charging" : "battery")
         return [
             Figure(value: run.secondsAStep.map(words.seconds) ?? unknown, label: words("seconds_a_step")),
             Figure(value: vitals.memory > 0 ? words.bytes(vitals.memory) : unknown, label: peak),
-            Figure(value: vitals.battery >= 0 ? words.percent(vitals.battery) : unknown, label: words(vitals.charging ? "battery_charging" : "battery")),
+            Figure(value: vitals.battery >= 0 ? words.percent(vitals.battery) : unknown, label: battery),
             Figure(value: temperature, label: words("temperature")),
         ]
     }
@@ -142,7 +148,8 @@ import Observation
     /// Bytes that training may take; nil: what is free.
     public var budgets: [Choice<Int?>] {
         let free = core.services.device.availableMemory().map(words.bytes) ?? words("unknown")
-        return [Choice(value: nil, title: words("budget_auto", free))] + Self.budgetChoices.map { Choice(value: $0, title: words.bytes($0)) }
+        let fixed = Self.budgetChoices.map { Choice<Int?>(value: $0, title: words.bytes($0)) }
+        return [Choice(value: nil, title: words("budget_auto", free))] + fixed
     }
     public var budget: Int? {
         get { core.settings[\.budget] }

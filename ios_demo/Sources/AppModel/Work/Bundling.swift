@@ -122,7 +122,8 @@ import Foundation
 
     /// With what it learned, unless the same bundle is listed once more.
     func remove(_ name: String) {
-        guard let bundle = core.state.bundles.first(where: { $0.name == name }), !(core.state.run.active && core.state.chosen == name) else { return }
+        if core.state.run.active && core.state.chosen == name { return }
+        guard let bundle = core.state.bundles.first(where: { $0.name == name }) else { return }
         core.trial.leave()
         let (library, engine, runs, adapters) = (core.library, core.engine, core.runs, core.adapters)
         let again = core.state.bundles.contains { $0.name != name && $0.digest == bundle.digest }

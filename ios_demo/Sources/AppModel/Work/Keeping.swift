@@ -25,7 +25,8 @@ import LCSBKit
         core.trial.chooseAnother()
     }
 
-    /// What a run learned; its id, nil where it learned nothing. `file`: the adapter that it wrote, else it is made of the newest checkpoint.
+    /// What a run learned; its id, nil where it learned nothing. `file`: the adapter that it wrote, else it is made of the newest
+    /// checkpoint.
     func keep(_ record: RunRecord, _ file: URL?) async throws -> String? {
         guard let bundle = core.state.bundles.first(where: { $0.name == record.bundle }), core.runs.begun(record.bundle) else { return nil }
         let (shelf, engine, directory, state) = (core.adapters, core.engine, core.library.directory(bundle), core.runs.state(record.bundle))
@@ -34,7 +35,8 @@ import LCSBKit
         let wanted = AdapterInfo(
             id: "", name: record.dataName, bundle: bundle.name, digest: bundle.digest, date: core.services.time.now(), origin: .trained,
             data: record.dataName, steps: history.step, before: history.evaluation.first?.loss,
-            after: history.evaluation.count > 1 ? history.evaluation.last?.loss : nil, continued: record.continued, chat: record.chat, bytes: 0)
+            after: history.evaluation.count > 1 ? history.evaluation.last?.loss : nil, continued: record.continued, chat: record.chat,
+            bytes: 0)
         let added = try await offMain("keep") {
             try shelf.add(wanted) { target in
                 if let file, isFile(file) {

@@ -38,7 +38,9 @@ import LCSBKit
         reading(name) { [self] stop in try await add(name, stop) { [shelf = core.data] in try shelf.add(sample, $0) } }
     }
 
-    private func add(_ name: String, _ stop: Stop, _ add: @escaping @Sendable (@escaping (Int) throws -> Void) throws -> String) async throws {
+    private func add(
+        _ name: String, _ stop: Stop, _ add: @escaping @Sendable (@escaping (Int) throws -> Void) throws -> String
+    ) async throws {
         (core.state.reading, core.state.problem) = (Transfer(.copying, name), nil)
         let progress = Newest<Int> { [core] in core.state.reading = Transfer(.copying, name, done: $0) }
         defer { progress.end() }
@@ -125,7 +127,9 @@ import LCSBKit
     }
 
     /// `whileChosen`: another choice of the bundle cancels it. What was counted once is kept.
-    private func read(_ bundle: BundleInfo, _ file: String, _ name: String, _ stop: Stop, whileChosen: Bool = false) async throws -> DataSummary {
+    private func read(
+        _ bundle: BundleInfo, _ file: String, _ name: String, _ stop: Stop, whileChosen: Bool = false
+    ) async throws -> DataSummary {
         let (shelf, engine, directory) = (core.data, core.engine, core.library.directory(bundle))
         let progress = Newest<Transfer> { [core] transfer in
             if whileChosen && core.state.chosen != bundle.name { stop.ask() }

@@ -1,8 +1,8 @@
 import Foundation
 import LCSBKit
 
-/// The one run that is under way in this process, whoever asked for it: the person, or the system at night. It is held to the `TrainingPolicy`;
-/// what LCSBKit does in a step and saves is LCSBKit's.
+/// The one run that is under way in this process, whoever asked for it: the person, or the system at night. It is held to the
+/// `TrainingPolicy`; what LCSBKit does in a step and saves is LCSBKit's.
 @MainActor final class Training {
     /// `leave`: the system ends the turn, and the run goes on by itself later.
     private enum Asked { case nothing, pause, cancel, leave }
@@ -30,66 +30,27 @@ import LCSBKit
 
     /// Shows what runs have saved.
     private(set) lazy var worker = Worker { [core] in core.tell($0) }
+    private let saved: SavedRuns
 
-    init(_ core: Core) { self.core = core }
+    init(_ core: Core) { (self.core, saved) = (core, SavedRuns(core)) }
 
     func finish() async {
         await worker.finish()
         await turn?.value
     }
 
-    // What was saved
-
     /// Shows the chosen bundle's run as it was left, and says so when the system had ended it.
     func showSaved() {
         core.trial.leave()
         if running { return }
         schedule()
-        guard let bundle = core.state.bundle else { return }
-        guard let record = core.runs.read(bundle.name) else {
-            (core.state.run, core.state.report) = (RunState(steps: core.settings[\.steps]), nil)
-            return
-        }
         worker.start { [self] _ in
-            let history = await history(bundle)
-            guard !running, core.state.chosen == bundle.name else { return }
-            shown(record, history)
+            guard !running, let record = await saved.show({ !running }) else { return }
             if record.wanted == .running { core.state.problem = core.state.problem ?? .interrupted }
             if let fault = record.fault.flatMap(Fault.init) {
                 core.state.problem = core.state.problem ?? Problem(fault, record.arguments, detail: record.detail)
             }
-            if record.adapter == nil && !record.resumable { await keep(record, nil) }  // it could not be kept when the run ended
-        }
-    }
-
-    private func shown(_ record: RunRecord, _ history: RunState) {
-        var run = history
-        (run.phase, run.steps, run.begun) = (phase(record.wanted), record.steps, core.runs.begun(record.bundle))
-        (run.secondsAStep, run.chat) = (core.state.run.secondsAStep, record.chat)
-        if record.wanted == .waiting { run.decision = Decision(waits: true, reason: .background) }
-        (core.state.run, core.state.report) = (run, record.report)
-        if core.trial.voices.first == .run { core.trial.choose(.run) } else { core.trial.chooseAnother() }
-    }
-
-    private func phase(_ wanted: RunRecord.Wanted) -> RunPhase {
-        switch wanted {
-        case .running, .waiting: .interrupted
-        case .night: .scheduled
-        case .paused: .paused
-        case .finished: .finished
-        case .cancelled: .cancelled
-        case .failed: .failed
-        }
-    }
-
-    /// What is saved; of what cannot be read nothing is shown, and the person is told.
-    private func history(_ bundle: BundleInfo) async -> RunState {
-        let (engine, state) = (core.engine, core.runs.state(bundle.name))
-        do {
-            return try await offMain("history") { try engine.history(bundle, state) }
-        } catch {
-            core.tell(error)
-            return RunState()
+            if record.adapter == nil && !record.resumable { await saved.keep(record) }  // it could not be kept when the run ended
         }
     }
 
@@ -103,15 +64,14 @@ import LCSBKit
         (core.state.run.phase, core.state.problem) = (.opening, nil)
         begin { [self] in
             do {
-                guard var record = try await write(bundle, data) else { return await showAgain() }
+                guard var record = try await saved.write(bundle, data) else { return _ = await saved.show() }
                 if !atNight { return await train(record) }
                 record.wanted = .night
                 try core.runs.write(record)
-                shown(record, await history(bundle))
             } catch {
                 core.tell(error)  // what there was is shown again
-                await showAgain()
             }
+            await saved.show()
         }
         if !atNight { ask(bundle) }
     }
@@ -122,7 +82,7 @@ import LCSBKit
             atNight = false
             return wake()
         }
-        guard let record = unfinished({ $0.wanted == .waiting }) else { return }
+        guard let record = saved.unfinished({ $0.wanted == .waiting }) else { return }
         begin { [self] in await train(record) }
         continueInBackground(record.bundle)
     }
@@ -140,7 +100,7 @@ import LCSBKit
     }
 
     private func begin(atNight: Bool = false, _ work: @escaping () async -> Void) {
-        (self.atNight, asked) = (atNight, .nothing)
+        (self.atNight, asked, peak) = (atNight, .nothing, 0)
         running = true
         core.protect()
         turn = Task { [before = turn] in
@@ -151,6 +111,7 @@ import LCSBKit
             if continued { core.services.background.endContinued(success: core.state.run.phase != .failed) }
             (continued, running) = (false, false)
             schedule()
+            if core.inFront { goOn() }  // it is seen again before it was saved
         }
     }
 
@@ -169,37 +130,6 @@ import LCSBKit
             continued = false
             if !core.inFront { leave() }
         }
-    }
-
-    private func showAgain() async {
-        guard let bundle = core.state.bundle, let record = core.runs.read(bundle.name) else {
-            return core.state.run = RunState(steps: core.settings[\.steps])
-        }
-        shown(record, await history(bundle))
-    }
-
-    /// Writes down what is asked for. A run that failed before anything of it was saved, for its data may be, is none to go on with. Nil without
-    /// data.
-    private func write(_ bundle: BundleInfo, _ data: DataInfo?) async throws -> RunRecord? {
-        let (runs, settings) = (core.runs, core.settings.values)
-        let before = runs.read(bundle.name).flatMap { $0.resumable ? $0 : nil }
-        if var record = before, record.wanted != .failed || runs.begun(bundle.name) {
-            (record.wanted, record.budget, record.fault, record.detail, record.arguments) = (.running, settings.budget, nil, nil, [])
-            try runs.write(record)
-            return record
-        }
-        guard let file = data?.file ?? before?.data, let name = data?.name ?? before?.dataName else { return nil }
-        let beginning = core.state.adapters.first { $0.id == settings.beginning }
-        var record = RunRecord(
-            bundle: bundle.name, data: file, dataName: name, steps: settings.steps, budget: settings.budget, threads: Engine.threads)
-        (record.initial, record.continued) = (beginning != nil, beginning?.name)
-        record.chat = (data?.summary?.conversations ?? 0) > 0
-        let (written, initial) = (record, beginning.map { core.adapters.file($0.id) })
-        try await offMain("begin") { try runs.replace(written, initial: initial) }
-        (peak, core.state.report, core.state.run) = (0, nil, RunState(phase: .opening, steps: record.steps))
-        core.state.vitals.peakMemory = 0
-        core.protect()
-        return record
     }
 
     // Asking
@@ -230,7 +160,8 @@ import LCSBKit
         }
     }
 
-    /// Ends the run where it is; what it has learned stays. One that is under way ends between two layers, one that was paused is opened and ended.
+    /// Ends the run where it is; what it has learned stays. One that is under way ends between two layers, one that was paused is opened
+    /// and ended.
     func cancel() {
         if running { return ask(.cancel) }
         guard let bundle = core.state.bundle, let record = core.runs.read(bundle.name), record.resumable else { return }
@@ -238,7 +169,7 @@ import LCSBKit
         begin { [self] in
             guard core.runs.begun(bundle.name) else {
                 core.runs.remove(bundle.name)
-                return await showAgain()
+                return _ = await saved.show()
             }
             var result: RunResult?
             do {
@@ -253,13 +184,8 @@ import LCSBKit
 
     /// Its data is gone: it ends, and what it has learned stays.
     func abandon(_ record: RunRecord) async {
-        guard !running, let bundle = core.state.bundles.first(where: { $0.name == record.bundle }) else { return }
-        var ended = record
-        ended.wanted = .cancelled
-        ended.adapter = await keep(record, nil)
-        storing { try core.runs.write(ended) }
-        let history = await history(bundle)
-        if core.state.chosen == record.bundle { shown(ended, history) }
+        if running { return }
+        await saved.end(record, .cancelled, nil, nil, peak: 0)
         schedule()
     }
 
@@ -284,7 +210,7 @@ import LCSBKit
         } catch is CancellationError {
             await end(record, asked == .cancel ? .cancelled : asked == .leave ? .waiting : .paused, nil)
         } catch {
-            fail(record, error)
+            saved.fail(record, error)
         }
     }
 
@@ -317,8 +243,8 @@ import LCSBKit
         try core.bundling.update(checked)
     }
 
-    /// Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop. A turn that nobody sees does not wait: it
-    /// ends, and the run goes on later.
+    /// Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop. A turn that nobody sees does
+    /// not wait: it ends, and the run goes on later.
     private func trainByPolicy(_ record: RunRecord) async throws {
         var decision = Decision()
         while true {
@@ -440,81 +366,13 @@ import LCSBKit
         }
     }
 
-    // The end
-
-    /// `result`: of a run that is over; nil where it can go on, or came to none. `decision`: why it waits.
     private func end(_ record: RunRecord, _ wanted: RunRecord.Wanted, _ result: RunResult?, _ decision: Decision? = nil) async {
-        var ended = record
-        ended.wanted = wanted
-        let (peak, phone) = (peak, core.services.device.name)
-        storing { ended.report = try result.map { try RunReport($0, peak: peak, phone: phone) } }
-        storing { try core.runs.write(ended) }  // before what takes longer
-        if !ended.resumable { ended.adapter = await keep(ended, result) }
-        guard let bundle = core.state.bundles.first(where: { $0.name == record.bundle }) else { return }
-        let seconds = core.state.run.secondsAStep
-        shown(ended, await history(bundle))
-        if let decision { core.state.run.decision = decision }
-        if let seconds {
-            var measured = bundle
-            measured.secondsAStep = seconds  // says more than a prediction
-            storing { try core.bundling.update(measured) }
-        }
-        notice(ended)
-    }
-
-    private func fail(_ record: RunRecord, _ error: any Error) {
-        let problem = Problem(error)
-        var failed = record
-        (failed.wanted, failed.fault, failed.arguments, failed.detail) = (.failed, problem.fault?.rawValue, problem.arguments, problem.detail)
-        storing { try core.runs.write(failed) }
-        (core.state.run.phase, core.state.run.layer, core.state.run.begun) = (.failed, -1, core.runs.begun(record.bundle))
-        core.state.problem = problem
-        notice(failed)
-    }
-
-    /// Puts what a run learned on the shelf; its id, nil where nothing was learned, or it could not be kept and is tried again.
-    @discardableResult private func keep(_ record: RunRecord, _ result: RunResult?) async -> String? {
-        do {
-            guard let id = try await core.keeping.keep(record, result?.adapter.map { URL(fileURLWithPath: $0) }) else { return nil }
-            var kept = core.runs.read(record.bundle) ?? record
-            kept.adapter = id
-            try core.runs.write(kept)
-            return id
-        } catch {
-            core.tell(error)
-            return nil
-        }
-    }
-
-    /// Storage may be full just then; what the run itself saved does not depend on it.
-    private func storing(_ write: () throws -> Void) {
-        do { try write() } catch { core.tell(error) }
-    }
-
-    /// Who does not see the app is told what became of the run.
-    private func notice(_ record: RunRecord) {
-        if core.inFront || record.wanted == .paused || record.wanted == .cancelled { return }
-        let (words, run, notifier) = (core.words, core.state.run, core.services.notifier)
-        let (step, steps) = (words.count(run.step), words.count(run.steps))
-        let text = switch record.wanted {
-        case .finished: words("note_finished", step)
-        case .failed: words("note_failed")
-        default: words("note_waiting", step, steps)
-        }
-        let title = words("note_title", record.bundle)
-        Task { await notifier.post(title: title, text: text) }
+        await saved.end(record, wanted, result, decision, peak: peak)
     }
 
     // The night
 
-    /// A run that goes on without being asked for, of the chosen bundle first.
-    private func unfinished(_ isWanted: (RunRecord) -> Bool) -> RunRecord? {
-        let bundles = Set(core.state.bundles.map(\.name))
-        let open = core.runs.all().filter { bundles.contains($0.bundle) && $0.unfinished && isWanted($0) }
-        return open.first { $0.bundle == core.state.chosen } ?? open.first
-    }
-
-    private var nightly: RunRecord? { unfinished { $0.wanted == .night || core.settings[\.trainsAtNight] } }
+    private var nightly: RunRecord? { saved.unfinished { $0.wanted == .night || core.settings[\.trainsAtNight] } }
 
     var waitsForNight: Bool { nightly != nil }
 

@@ -10,16 +10,16 @@ private let pickledFile = "adapter_model.bin"
 private let textModelPrefixes = ["model.", "model.language_model."]
 private let floatTypes = ["F32", "F16", "BF16"]
 
-/// What was read. `baseModel`: as PEFT's configuration names it; nil without one. `initial`: projection -> the layers in which the file does not
-/// adapt it: there A is the bundle's initial one and B zero.
+/// What was read. `baseModel`: as PEFT's configuration names it; nil without one. `initial`: projection -> the layers in which the file
+/// does not adapt it: there A is the bundle's initial one and B zero.
 public struct ImportedAdapter: Sendable, Equatable {
     public let baseModel: String?
     public let matrices: Int
     public let initial: [String: [Int]]
 }
 
-/// Reads PEFT's directory, or an adapter's file alone, into all of `into`, float32 [N], which holds the bundle's initial adapter. Throws ADAPTER
-/// for whatever is wrong with `source`; then `into` may be half written.
+/// Reads PEFT's directory, or an adapter's file alone, into all of `into`, float32 [N], which holds the bundle's initial adapter. Throws
+/// ADAPTER for whatever is wrong with `source`; then `into` may be half written.
 @discardableResult
 public func readPeft(_ source: URL, _ layout: AdapterLayout, _ into: Floats) throws -> ImportedAdapter {
     let config = isDirectory(source) ? try PeftConfig(source.appendingPathComponent(peftConfigFile), layout) : nil
@@ -57,8 +57,8 @@ private func checkMetadata(_ stored: StoredTensors, _ layout: AdapterLayout) thr
     if !faults.isEmpty { throw refused(stored.file, "does not fit the bundle's adapter: \(some(faults))") }
 }
 
-/// The layout with the prefix that the file's names have: transformers' class for text alone and that for a whole multimodal checkpoint call the
-/// same layers differently. With its own where the names have another.
+/// The layout with the prefix that the file's names have: transformers' class for text alone and that for a whole multimodal checkpoint
+/// call the same layers differently. With its own where the names have another.
 private func asTheFileCalls(_ layout: AdapterLayout, _ stored: StoredTensors) -> AdapterLayout {
     for prefix in textModelPrefixes {
         let renamed = AdapterLayout(layout.lora, layout.matrices, layout.kinds, prefix: prefix)
@@ -157,12 +157,14 @@ private struct PeftConfig {
     private let excluded: Json
     private let layers: Json
 
-    /// Throws ADAPTER for a file that is none, another method than LoRA, and, all at once, for every option that changes the function and a rank or
-    /// scaling other than the bundle's.
+    /// Throws ADAPTER for a file that is none, another method than LoRA, and, all at once, for every option that changes the function and
+    /// a rank or scaling other than the bundle's.
     init(_ file: URL, _ layout: AdapterLayout) throws {
         let fields = try Self.read(file)
         func field(_ name: String) -> Json { fields[name] ?? .null }
-        guard let method = field("peft_type").string else { throw refused(file, "malformed: peft_type: expected a string, found \(field("peft_type").kind)") }
+        guard let method = field("peft_type").string else {
+            throw refused(file, "malformed: peft_type: expected a string, found \(field("peft_type").kind)")
+        }
         if method != "LORA" { throw refused(file, "peft_type: expected LORA, found \(quoted(method, 40))") }
         let rank = fields["r"].map(\.int) ?? 8
         let alpha = fields["lora_alpha"].map(\.double) ?? 8
@@ -212,8 +214,8 @@ private struct PeftConfig {
         }
     }
 
-    /// Whether PEFT adapts the projection of this full name, such as model.layers.0.self_attn.q_proj (`check_target_module_exists`). A pattern is not
-    /// matched: it may take exponential time, and the tensors say what is adapted.
+    /// Whether PEFT adapts the projection of this full name, such as model.layers.0.self_attn.q_proj (`check_target_module_exists`). A
+    /// pattern is not matched: it may take exponential time, and the tensors say what is adapted.
     func reaches(_ name: String, _ layer: Int) -> Bool {
         if let list = targets.array, !Self.names(list, name) { return false }
         if let list = excluded.array, !list.isEmpty, Self.names(list, name) { return false }

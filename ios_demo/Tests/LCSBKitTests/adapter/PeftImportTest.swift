@@ -27,7 +27,9 @@ final class PeftImportTest: XCTestCase {
         return (adapter, try readPeft(source, layout, adapter))
     }
 
-    private func refused(_ directory: URL, _ layout: AdapterLayout, _ texts: String..., file: StaticString = #filePath, line: UInt = #line) {
+    private func refused(
+        _ directory: URL, _ layout: AdapterLayout, _ texts: String..., file: StaticString = #filePath, line: UInt = #line
+    ) {
         let message = refusal(.adapter, file: file, line: line) { _ = try read(directory, layout) }
         for text in texts { XCTAssert(message.contains(text), "\(text) is not in: \(message)", file: file, line: line) }
     }
@@ -76,7 +78,8 @@ final class PeftImportTest: XCTestCase {
 
     func testHalvesAndTheirBrainFloatsAreWidened() throws {
         let halves: [(UInt16, Float)] = [
-            (0x3C00, 1), (0xC000, -2), (0x0001, 0x1p-24), (0x03FF, 1023 * 0x1p-24), (0x0400, 0x1p-14), (0x7BFF, 65504), (0x8000, -0.0), (0x3555, 0.33325195),
+            (0x3C00, 1), (0xC000, -2), (0x0001, 0x1p-24), (0x03FF, 1023 * 0x1p-24), (0x0400, 0x1p-14), (0x7BFF, 65504), (0x8000, -0.0),
+            (0x3555, 0.33325195),
         ]
         for (dtype, pairs) in [("F16", halves), ("BF16", [(0x3F80, 1), (0xC000, -2), (0x0080, 0x1p-126), (0x7F7F, 3.3895314e38)])] {
             try inDirectory { directory, layout in
@@ -126,8 +129,9 @@ final class PeftImportTest: XCTestCase {
     }
 
     private let changed = [
-        ("alora_invocation_tokens", "[1,2]"), ("alpha_pattern", "{\"q_proj\":32}"), ("arrow_config", "{\"top_k\":2}"), ("bias", "\"lora_only\""),
-        ("fan_in_fan_out", "true"), ("init_lora_weights", "\"pissa_niter_4\""), ("kasa_config", "{\"beta\":1}"), ("layer_replication", "[[0,2]]"),
+        ("alora_invocation_tokens", "[1,2]"), ("alpha_pattern", "{\"q_proj\":32}"), ("arrow_config", "{\"top_k\":2}"),
+        ("bias", "\"lora_only\""), ("fan_in_fan_out", "true"), ("init_lora_weights", "\"pissa_niter_4\""), ("kasa_config", "{\"beta\":1}"),
+        ("layer_replication", "[[0,2]]"),
         ("lora_bias", "true"), ("modules_to_save", "[\"lm_head\"]"), ("monteclora_config", "{\"n\":8}"), ("rank_pattern", "{\"q_proj\":8}"),
         ("target_parameters", "[\"mlp\"]"), ("trainable_token_indices", "{\"e\":[1]}"), ("use_bdlora", "{\"n\":2}"), ("use_dora", "true"),
         ("use_qalora", "true"),
@@ -151,7 +155,8 @@ final class PeftImportTest: XCTestCase {
     func testUnknownOptionsAndEmptyOnesAreNone() throws {
         try inDirectory { directory, layout in
             try edit(directory, [
-                ("an_option_of_2027", "{\"x\":1}"), ("modules_to_save", "[]"), ("rank_pattern", "null"), ("layers_to_transform", "[]"), ("bias", "\"NONE\""),
+                ("an_option_of_2027", "{\"x\":1}"), ("modules_to_save", "[]"), ("rank_pattern", "null"), ("layers_to_transform", "[]"),
+                ("bias", "\"NONE\""),
                 ("init_lora_weights", "\"gaussian\""), ("target_modules", "\"all-linear\""),
             ])
             XCTAssertEqual(try read(directory, layout).imported.initial, [:])
@@ -182,9 +187,11 @@ final class PeftImportTest: XCTestCase {
     func testMalformedConfigurations() throws {
         try inDirectory { directory, layout in
             for (content, expected) in [
-                ("", "malformed"), ("[]", "malformed"), ("{}", "peft_type"), ("{\"peft_type\":\"IA3\",\"use_dora\":true}", "peft_type: expected LORA, found 'IA3'"),
+                ("", "malformed"), ("[]", "malformed"), ("{}", "peft_type"),
+                ("{\"peft_type\":\"IA3\",\"use_dora\":true}", "peft_type: expected LORA, found 'IA3'"),
                 ("{\"peft_type\":\"LORA\",\"r\":\"8\"}", "r: expected"), ("{\"peft_type\":\"LORA\",\"r\":0}", "r: expected"),
-                ("{\"peft_type\":\"LORA\",\"r\":100000000000000000000000}", "r: expected"), ("{\"peft_type\":\"LORA\",\"lora_alpha\":1e999}", "lora_alpha"),
+                ("{\"peft_type\":\"LORA\",\"r\":100000000000000000000000}", "r: expected"),
+                ("{\"peft_type\":\"LORA\",\"lora_alpha\":1e999}", "lora_alpha"),
                 ("{\"peft_type\":\"LORA\",\"x\":" + String(repeating: "[", count: 100_000), "malformed"),
                 ("{\"x\":\"" + String(repeating: "y", count: 4 << 20) + "\"}", "4194304"),
             ] {
@@ -221,7 +228,9 @@ final class PeftImportTest: XCTestCase {
         let cases: [(String, (inout [String: Tensor]) -> Void)] = [
             ("holds no tensors", { $0 = [:] }),
             ("\(first) is missing", { [first] in $0[first] = nil }),
-            ("'base_model.model.lm_head.lora_A.weight': the bundle adapts no such matrix", { $0["base_model.model.lm_head.lora_A.weight"] = ("F32", [1, 1], [0, 0, 0, 0]) }),
+            ("'base_model.model.lm_head.lora_A.weight': the bundle adapts no such matrix", {
+                $0["base_model.model.lm_head.lora_A.weight"] = ("F32", [1, 1], [0, 0, 0, 0])
+            }),
             ("expected F32, F16, BF16, found 'F64'", { [last] in
                 $0[last]!.dtype = "F64"
                 $0[last]!.bytes += $0[last]!.bytes
@@ -240,7 +249,8 @@ final class PeftImportTest: XCTestCase {
 
     func testAnAdapterFileOfAnotherScalingAndPickledWeights() throws {
         try inDirectory { directory, layout in
-            let other = AdapterLayout(LoraConfig(rank: layout.lora.rank, alpha: 2 * layout.lora.alpha), layout.matrices, layout.kinds, prefix: layout.prefix)
+            let twice = LoraConfig(rank: layout.lora.rank, alpha: 2 * layout.lora.alpha)
+            let other = AdapterLayout(twice, layout.matrices, layout.kinds, prefix: layout.prefix)
             try writeAdapter(directory.file("other.safetensors"), other, values(other))
             refused(directory.file("other.safetensors"), layout, "alpha: expected")
             try directory.file("adapter_model.bin").write("pickle")
@@ -254,13 +264,12 @@ final class PeftImportTest: XCTestCase {
 
     func testChangedBytesAreReadOrRefused() throws {
         try inDirectory { directory, layout in
-            var random = SystemRandomNumberGenerator()
             for name in [peftConfigFile, peftModelFile] {
                 let good = try directory.file(name).content
                 for _ in 0..<150 {
                     var bytes = good
-                    for _ in 0..<Int.random(in: 1...4, using: &random) { bytes[Int.random(in: 0..<min(4000, bytes.count), using: &random)] = .random(in: 0...255, using: &random) }
-                    if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
+                    for _ in 0..<Int.random(in: 1...4) { bytes[Int.random(in: 0..<min(4000, bytes.count))] = .random(in: 0...255) }
+                    if Bool.random() { bytes.removeLast(Int.random(in: 0...bytes.count)) }
                     try directory.file(name).write(bytes)
                     do {
                         _ = try read(directory, layout)

@@ -5,7 +5,13 @@ import PackageDescription
 // "SwiftUI", "Charts" and "BackgroundTasks". `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
 #if os(Linux)
 let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onnxruntime")
+// ExecuTorchRunner's sources, tested over a stand-in for the library; on Apple's systems they are a package of their own.
+let executorch: [Target] = [
+    .target(name: "ExecuTorch", path: "Stubs/ExecuTorch"),
+    .target(name: "LCSBExecuTorch", dependencies: ["ExecuTorch", "LCSBKit"], path: "ExecuTorchRunner/Sources/LCSBExecuTorch"),
+]
 #else
+let executorch: [Target] = []
 let onnxruntime: Target = .binaryTarget(
     name: "onnxruntime",
     url: "https://download.onnxruntime.ai/pod-archive-onnxruntime-c-1.24.2.zip",
@@ -34,6 +40,6 @@ let package = Package(
         ),
         .target(name: "LCSBKit", dependencies: ["COrt"]),
         .executableTarget(name: "lcsb-swift", dependencies: ["LCSBKit"]),
-        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"]),
-    ]
+        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"] + executorch.map { .target(name: $0.name) }),
+    ] + executorch
 )

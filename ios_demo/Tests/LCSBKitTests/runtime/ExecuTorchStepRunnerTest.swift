@@ -91,6 +91,11 @@ final class ExecuTorchStepRunnerTest: XCTestCase {
         }
     }
 
+    func testADtypeThatTheLibraryIsNotGiven() throws {
+        let (file, memory) = (try ExecuTorchFile(OnnxModule(openBundle("llama"))), try Bytes(count: 1))
+        assertRefused(.bundleUnreadable, "executorch takes no bool; export the bundle again") { _ = try file.value(("bool", [1]), memory.pointer) }
+    }
+
     func testAStepCanBeCancelledAndLeavesNothingChanged() throws {
         try withBundle("llama") { bundle in
             var left = Int.max

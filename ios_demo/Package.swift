@@ -2,21 +2,46 @@
 import PackageDescription
 
 // One graph of targets on every platform; only what stands behind the name "onnxruntime" differs, and, where there is no SwiftUI, behind
-// "SwiftUI", "Charts" and "BackgroundTasks". `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
+// the names of Apple's frameworks. `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
 #if os(Linux)
 let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onnxruntime")
-// ExecuTorchRunner's sources, tested over a stand-in for the library; on Apple's systems they are a package of their own.
-let executorch: [Target] = [
+
+// Stand-ins for Apple's frameworks (Stubs/README.md), and what can be compiled and tested with them: the views, and the app's own sources,
+// which on a Mac belong to the Xcode project.
+let drawing: [Target.Dependency] = ["SwiftUI", "Charts", "UniformTypeIdentifiers", "Accessibility"]
+let system: [Target.Dependency] = ["BackgroundTasks", "UIKit", "UserNotifications", "os"]
+// ExecuTorchRunner's sources over a stand-in for the library; on Apple's systems they are a package of their own.
+let executorch: [Target.Dependency] = ["LCSBExecuTorch", "ExecuTorch"]
+let onLinux: [Target] = [
     .target(name: "ExecuTorch", path: "Stubs/ExecuTorch"),
     .target(name: "LCSBExecuTorch", dependencies: ["ExecuTorch", "LCSBKit"], path: "ExecuTorchRunner/Sources/LCSBExecuTorch"),
+    .target(name: "UniformTypeIdentifiers", path: "Stubs/UniformTypeIdentifiers"),
+    .target(name: "SwiftUI", dependencies: ["UniformTypeIdentifiers"], path: "Stubs/SwiftUI"),
+    .target(name: "Charts", dependencies: ["SwiftUI"], path: "Stubs/Charts"),
+    .target(name: "Accessibility", path: "Stubs/Accessibility"),
+    .target(name: "BackgroundTasks", path: "Stubs/BackgroundTasks"),
+    .target(name: "UIKit", path: "Stubs/UIKit"),
+    .target(name: "UserNotifications", path: "Stubs/UserNotifications"),
+    .target(name: "os", path: "Stubs/os"),
+    .executableTarget(
+        name: "LCSBMobile",
+        dependencies: ["AppUI", "AppModel", "LCSBKit"] + drawing + system,
+        path: "App",
+        exclude: [
+            "Assets.xcassets", "Info.plist", "InfoPlist.xcstrings", "LCSBMobile.entitlements", "Localizable.xcstrings", "PrivacyInfo.xcprivacy",
+        ]
+    ),
+    .testTarget(name: "AppUITests", dependencies: ["AppUI", "AppModel", "LCSBMobile"] + drawing + system),
 ]
 #else
-let executorch: [Target] = []
 let onnxruntime: Target = .binaryTarget(
     name: "onnxruntime",
     url: "https://download.onnxruntime.ai/pod-archive-onnxruntime-c-1.24.2.zip",
     checksum: "f7100a992d2a8135168c8afd831e6a58b465349101982aa58b3e11d36e600b54"
 )
+let drawing: [Target.Dependency] = []
+let executorch: [Target.Dependency] = []
+let onLinux: [Target] = []
 #endif
 
 let package = Package(
@@ -25,6 +50,8 @@ let package = Package(
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
         .library(name: "LCSBKit", targets: ["LCSBKit"]),
+        .library(name: "AppModel", targets: ["AppModel"]),
+        .library(name: "AppUI", targets: ["AppUI"]),
         .executable(name: "lcsb-swift", targets: ["lcsb-swift"]),
     ],
     targets: [
@@ -40,6 +67,9 @@ let package = Package(
         ),
         .target(name: "LCSBKit", dependencies: ["COrt"]),
         .executableTarget(name: "lcsb-swift", dependencies: ["LCSBKit"]),
-        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"] + executorch.map { .target(name: $0.name) }),
-    ] + executorch
+        .target(name: "AppModel", dependencies: ["LCSBKit"]),
+        .target(name: "AppUI", dependencies: ["AppModel"] + drawing),
+        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"] + executorch),
+        .testTarget(name: "AppModelTests", dependencies: ["AppModel"]),
+    ] + onLinux
 )

@@ -96,4 +96,4 @@ class StorageError(RunFailure):
 
 
 class PhoneError(RunFailure):
-    """No phone is connected that takes a bundle, or adb failed."""
+    """No phone is connected that takes a bundle, or adb or devicectl failed."""

@@ -30,6 +30,7 @@ VERBS = {
     "generate": "Continue a prompt, a token at a time.",
     "adapter": "Adapters to and from PEFT's layout, and merged into a checkpoint.",
     "android": "A bundle onto an Android phone.",
+    "ios": "A bundle onto an iPhone or iPad, from a Mac.",
     "bench": (
         "Measure steps of several methods in turn, each in a fresh process: time by phase, decompression, memory, and the GEMM's speed."
     ),

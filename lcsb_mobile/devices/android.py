@@ -10,27 +10,15 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
-from lcsb_mobile.config import Record
+from lcsb_mobile.devices.pushed import PushedBundle, files_to_push
 from lcsb_mobile.errors import MissingDependencyError, OptionError, PhoneError
 from lcsb_mobile.formatting import megabytes
 
 APPLICATION = "lcsbmobile.app"
 FOLDER = "/sdcard/Android/data/{application}/files/bundles"
-TARGET = "onnxruntime"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 WHERE_ADB_IS = "install the Android SDK platform tools (https://developer.android.com/tools/releases/platform-tools) and put adb on PATH"
 SPARE_BYTES = 64 << 20  # for the state and the checkpoints of a run
-
-
-class PushedBundle(Record, frozen=True):
-    """What `lcsb android push --json` prints. `size`: bytes."""
-
-    bundle: str
-    phone: str
-    folder: str
-    size: int
 
 
 class Adb:
@@ -89,18 +77,8 @@ def push(
 
     Raises BundleError or IntegrityError for the bundle, OptionError for one that is no phone's or a bad name, and as `Adb.connect` does.
     """
-    bundle = Bundle.open(directory)
-    if bundle.manifest.target != TARGET:
-        raise OptionError(
-            f"{directory}: the app runs bundles of target {TARGET}, found {bundle.manifest.target}; export it with --target {TARGET}"
-        )
     name = name or directory.resolve().name
-    for what, value in (("name", name), ("package", application)):
-        if not NAME.fullmatch(value):
-            raise OptionError(f"{what}: expected letters, digits and . _ - alone, found {value!r}")
-    files = {MANIFEST_FILE: (directory / MANIFEST_FILE).stat().st_size} | {
-        file: entry.size for file, entry in bundle.manifest.files.items()
-    }
+    files = files_to_push(directory, name=name, package=application)
     adb = Adb.connect(serial)
     if not adb.shell("look for the app", f"pm path {application} || true").strip():
         raise PhoneError(f"{adb.serial}: the app {application} is not installed; build and install it first (android_demo/README.md)")

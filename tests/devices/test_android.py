@@ -10,7 +10,8 @@ import pytest
 from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
 from helpers.hostile import edit, put
 
-from lcsb_mobile.devices.android import APPLICATION, NAME, Adb, find_adb, push
+from lcsb_mobile.devices.android import APPLICATION, Adb, find_adb, push
+from lcsb_mobile.devices.pushed import NAME
 from lcsb_mobile.errors import IntegrityError, OptionError, PhoneError
 
 ADB = """#!{python}

@@ -26,16 +26,21 @@ public struct SamplingConfig: Sendable, Hashable {
     }
 }
 
-/// The prompt is a user's message, given to the model in the words of the chat format; `system`: an instruction before it.
+/// The prompt is a user's message, given to the model in the words of the chat format; `system`: an instruction before it; `earlier`: what was
+/// asked and answered before it.
 public struct Chat: Sendable {
     public let format: ChatFormat
     public let system: String?
+    public let earlier: [(question: String, answer: String)]
 
-    public init(_ format: ChatFormat, system: String? = nil) { (self.format, self.system) = (format, system) }
+    public init(_ format: ChatFormat, system: String? = nil, earlier: [(question: String, answer: String)] = []) {
+        (self.format, self.system, self.earlier) = (format, system, earlier)
+    }
 
     /// Throws CHAT_UNSUPPORTED when the format does not take the messages.
     func promptIds(_ tokenizer: Tokenizer, _ message: String) throws -> [Int] {
-        let messages = (system.map { [Message(role: "system", content: $0)] } ?? []) + [Message(role: "user", content: message)]
+        let before = earlier.flatMap { [Message(role: "user", content: $0.question), Message(role: "assistant", content: $0.answer)] }
+        let messages = (system.map { [Message(role: "system", content: $0)] } ?? []) + before + [Message(role: "user", content: message)]
         return try tokenizer.encode(format.render(messages, addGenerationPrompt: true))
     }
 }

@@ -4,7 +4,7 @@ import Foundation
 /// examples that is evaluated instead of trained on, without `evaluationData`. `evaluateEvery` 0: only before and after. `memoryBudget`: bytes
 /// of anonymous memory. `keep`: that many of the top layers keep their activations; nil: as many as the budget allows, none without one.
 /// `threads` 0: the runtime's choice. `prompts` are continued before and after; with `chat` they are a user's messages that are answered.
-/// `seed`: of the data's order.
+/// `seed`: of the data's order. `initialAdapter`: the adapter file to begin with; nil: the bundle's.
 public struct RunOptions: Sendable {
     public var steps: Int
     public var learningRate: Double?
@@ -23,16 +23,18 @@ public struct RunOptions: Sendable {
     public var sampling: SamplingConfig
     public var chat: Bool
     public var seed: Int
+    public var initialAdapter: URL?
 
     public init(
         steps: Int, learningRate: Double? = nil, lrSchedule: LearningRateSchedule = .constant, warmup: Int = 0, accumulation: Int = 1,
         method: ScheduleMethod? = nil, evaluationData: URL? = nil, holdOut: Double = 0.1, evaluateEvery: Int = 0, checkpointEvery: Int = 10,
         memoryBudget: Int? = nil, keep: Int? = nil, threads: Int = 0, prompts: [String] = [], sampling: SamplingConfig = SamplingConfig(),
-        chat: Bool = false, seed: Int = 0
+        chat: Bool = false, seed: Int = 0, initialAdapter: URL? = nil
     ) {
         (self.steps, self.learningRate, self.lrSchedule, self.warmup) = (steps, learningRate, lrSchedule, warmup)
         (self.accumulation, self.method, self.evaluationData, self.holdOut) = (accumulation, method, evaluationData, holdOut)
         (self.evaluateEvery, self.checkpointEvery, self.memoryBudget, self.keep) = (evaluateEvery, checkpointEvery, memoryBudget, keep)
         (self.threads, self.prompts, self.sampling, self.chat, self.seed) = (threads, prompts, sampling, chat, seed)
+        self.initialAdapter = initialAdapter
     }
 }

@@ -65,7 +65,7 @@ public struct TrainingRun: Sendable {
         _ observer: any RunObserver
     ) throws -> RunResult {
         let layout = bundle.manifest.adapter
-        let identity = setup.identity(examples)
+        let identity = try setup.identity(examples)
         let checkpoint = try checkpoints.newest(layout.numLayers, layout.size, identity, observer.warned)
         clock.enter(.loading)
         let plan = try plan(setup, checkpoint)

@@ -3,8 +3,8 @@ import Foundation
 let mostFaults = 8  // that an error names
 
 /// What an operation on a file failed for, in words.
-struct IoError: Error, Sendable {
-    let reason: String
+package struct IoError: Error, Sendable {
+    package let reason: String
     let code: Int32
 
     init(_ reason: String) { (self.reason, code) = (reason, 0) }
@@ -19,15 +19,15 @@ struct IoError: Error, Sendable {
     }
 
     /// No room, or no more of it for this user.
-    var isFull: Bool { code == ENOSPC || code == EDQUOT }
+    package var isFull: Bool { code == ENOSPC || code == EDQUOT }
 }
 
 /// An open file, closed with its last user.
-final class OpenFile {
+package final class OpenFile {
     let descriptor: Int32
 
     /// Throws IoError.
-    init(_ file: URL, _ flags: Int32, mode: mode_t = 0o600) throws {
+    package init(_ file: URL, _ flags: Int32, mode: mode_t = 0o600) throws {
         let opened = open(file.path, flags | O_CLOEXEC, mode)
         if opened < 0 { throw IoError(errno) }  // before `deinit` has anything to close, which sets errno
         descriptor = opened
@@ -56,7 +56,7 @@ final class OpenFile {
     }
 
     /// Up to `count` bytes, from `offset` on: fewer at the end. Throws IoError.
-    func read(at offset: Int, upTo count: Int) throws -> [UInt8] {
+    package func read(at offset: Int, upTo count: Int) throws -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         let found = try bytes.withUnsafeMutableBytes { into in
             while true {
@@ -70,7 +70,7 @@ final class OpenFile {
     }
 
     /// All of `bytes`, where the last write ended. Throws IoError.
-    func write(_ bytes: UnsafeRawBufferPointer) throws {
+    package func write(_ bytes: UnsafeRawBufferPointer) throws {
         var done = 0
         while done < bytes.count {
             #if canImport(Darwin)
@@ -85,7 +85,7 @@ final class OpenFile {
     }
 
     /// Puts it on the disk. Throws IoError.
-    func sync() throws {
+    package func sync() throws {
         #if canImport(Darwin)
         if fcntl(descriptor, F_FULLFSYNC) == 0 { return }
         #endif
@@ -94,13 +94,13 @@ final class OpenFile {
 }
 
 /// Without a file's name for what opening a pipe would wait for.
-func openRegular(_ file: URL) throws -> (file: OpenFile, size: Int) {
+package func openRegular(_ file: URL) throws -> (file: OpenFile, size: Int) {
     let opened = try OpenFile(file, O_RDONLY | O_NONBLOCK)
     return (opened, try opened.size())
 }
 
 /// A regular file's content. Throws IoError for what is none, and for more than `limit` bytes.
-func readBounded(_ file: URL, _ limit: Int) throws -> [UInt8] {
+package func readBounded(_ file: URL, _ limit: Int) throws -> [UInt8] {
     let (opened, size) = try openRegular(file)
     if size > limit { throw IoError("\(size) bytes, more than the \(limit) that are read") }
     var content = [UInt8](repeating: 0, count: size)
@@ -116,24 +116,24 @@ func mapWhole(_ file: URL, _ limit: Int) throws -> Bytes {
 }
 
 /// Whether there is a regular file, every link followed.
-func isFile(_ file: URL) -> Bool {
+package func isFile(_ file: URL) -> Bool {
     var status = stat()
     return stat(file.path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
 }
 
-func isDirectory(_ file: URL) -> Bool {
+package func isDirectory(_ file: URL) -> Bool {
     var status = stat()
     return stat(file.path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
 }
 
 /// Whether there is anything, a link that leads nowhere too.
-func exists(_ file: URL) -> Bool {
+package func exists(_ file: URL) -> Bool {
     var status = stat()
     return lstat(file.path, &status) == 0
 }
 
 /// Of a file, or -1.
-func fileSize(_ file: URL) -> Int {
+package func fileSize(_ file: URL) -> Int {
     var status = stat()
     return stat(file.path, &status) == 0 ? Int(status.st_size) : -1
 }
@@ -166,7 +166,7 @@ func padded(_ text: String, _ width: Int, with character: Character = "0") -> St
 private func isBlank(_ scalar: Unicode.Scalar) -> Bool { scalar == " " || (0x09...0x0D).contains(scalar.value) }
 
 /// A text as one printable line, cut to `most` characters.
-func oneLine(_ text: String, _ most: Int = 300) -> String {
+package func oneLine(_ text: String, _ most: Int = 300) -> String {
     var words: [Unicode.Scalar] = []
     for scalar in text.unicodeScalars.prefix(8 * most) {
         if isBlank(scalar) {

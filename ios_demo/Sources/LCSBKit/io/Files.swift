@@ -3,7 +3,7 @@ import Foundation
 // Files and directories that are written whole or not at all, for the app alone to read.
 
 /// Turns an IoError while writing below `path` into STORAGE_FULL or STORAGE_FAILED that names it.
-func storing<Result>(_ path: URL, _ write: () throws -> Result) throws -> Result {
+package func storing<Result>(_ path: URL, _ write: () throws -> Result) throws -> Result {
     do {
         return try write()
     } catch let error as IoError {
@@ -25,7 +25,7 @@ public func checkFreeSpace(_ directory: URL, _ needed: Int) throws {
 }
 
 /// `write` fills a temporary file beside `file`; then it is synced and renamed over `file`. When it throws, `file` is as it was.
-func replaceAtomically(_ file: URL, _ write: (OpenFile) throws -> Void) throws {
+package func replaceAtomically(_ file: URL, _ write: (OpenFile) throws -> Void) throws {
     let temporary = beside(file)
     defer { unlink(temporary.path) }
     try storing(file) {
@@ -63,7 +63,7 @@ func replaceDirectory(_ directory: URL, marker: String, _ fill: (URL) throws -> 
 }
 
 /// With those above it. Throws IoError.
-func makeDirectories(_ directory: URL) throws {
+package func makeDirectories(_ directory: URL) throws {
     if isDirectory(directory) { return }
     let parent = directory.deletingLastPathComponent()
     if parent.path != directory.path { try makeDirectories(parent) }
@@ -72,7 +72,7 @@ func makeDirectories(_ directory: URL) throws {
 }
 
 /// In place of what is there. Throws IoError.
-func move(_ from: URL, to: URL) throws {
+package func move(_ from: URL, to: URL) throws {
     if rename(from.path, to.path) != 0 { throw IoError(errno) }
 }
 
@@ -80,7 +80,7 @@ func move(_ from: URL, to: URL) throws {
 func syncDirectory(_ directory: URL) throws { try OpenFile(directory, O_RDONLY | O_DIRECTORY).sync() }
 
 /// The names in it, sorted by their bytes; none where there is no such directory.
-func listed(_ directory: URL) -> [String] {
+package func listed(_ directory: URL) -> [String] {
     ((try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []).sorted { ByteText($0) < ByteText($1) }
 }
 

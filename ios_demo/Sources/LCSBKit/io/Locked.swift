@@ -1,13 +1,13 @@
 import Foundation
 
 /// A value that is reached under a lock.
-final class Locked<Value>: @unchecked Sendable {
+package final class Locked<Value>: @unchecked Sendable {
     private let lock = NSLock()
     private var value: Value
 
-    init(_ value: Value) { self.value = value }
+    package init(_ value: Value) { self.value = value }
 
-    func with<Result>(_ use: (inout Value) throws -> Result) rethrows -> Result {
+    package func with<Result>(_ use: (inout Value) throws -> Result) rethrows -> Result {
         lock.lock()
         defer { lock.unlock() }
         return try use(&value)

@@ -50,13 +50,14 @@ struct RunSetup {
         return (1 + 3) * 3 * adapter + adapter + 3 * options.steps * stepColumns * 8 + 3 * header
     }
 
-    func identity(_ data: RunData) -> RunIdentity {
+    /// Throws ADAPTER where the adapter to begin with cannot be read.
+    func identity(_ data: RunData) throws -> RunIdentity {
         RunIdentity(
             bundle: bundle.manifest.identity ?? bundle.digest,
             data: data.training.sha256,
             evaluationData: options.evaluationData == nil ? nil : data.heldOut.sha256,
             holdOut: options.holdOut,
-            initialAdapter: nil,
+            initialAdapter: try options.initialAdapter.map(adapterDigest),
             schedule: schedule,
             train: train,
             seed: options.seed)
@@ -85,5 +86,14 @@ struct RunData {
             (training, heldOut) = try LCSBKit.holdOut(examples, options.holdOut, seed: options.seed)
         }
         evaluation = Array(pack(heldOut, seqLen, tokenizer.padId).prefix(evaluationSequences))
+    }
+}
+
+/// Throws ADAPTER.
+private func adapterDigest(_ file: URL) throws -> String {
+    do {
+        return try sha256(file)
+    } catch let error as IoError {
+        throw LcsbError(.adapter, "\(file.path): cannot be read: \(oneLine(error.reason))", [file.lastPathComponent])
     }
 }

@@ -45,7 +45,8 @@ final class Session {
     func train() throws -> RunOutcome {
         do {
             running.clock.enter(.checking)
-            try checkFirstStep(running.runner, bundle.golden, running.state.adapter)
+            try checkFirstStep(running.runner, bundle.golden, running.state.adapter)  // of the bundle's own adapter
+            if let initial = options.initialAdapter { try readAdapter(initial, bundle.manifest.adapter, running.state.adapter) }
             let before = try continuePrompts(after: false)
             try restore()
             try evaluateIfDue()

@@ -4,7 +4,7 @@ import XCTest
 @testable import LCSBExecuTorch
 @_spi(ExecuTorch) @testable import LCSBKit
 
-/// The loop on the binding of ExecuTorch, whose methods are the same programs on ONNX Runtime: the library itself is Apple's systems' alone.
+/// The loop on the binding of ExecuTorch, whose methods are the same programs on ONNX Runtime: the library is Apple's systems' alone.
 final class ExecuTorchStepRunnerTest: XCTestCase {
     private struct Cancelled: Error {}
 
@@ -93,7 +93,9 @@ final class ExecuTorchStepRunnerTest: XCTestCase {
 
     func testADtypeThatTheLibraryIsNotGiven() throws {
         let (file, memory) = (try ExecuTorchFile(OnnxModule(openBundle("llama"))), try Bytes(count: 1))
-        assertRefused(.bundleUnreadable, "executorch takes no bool; export the bundle again") { _ = try file.value(("bool", [1]), memory.pointer) }
+        assertRefused(.bundleUnreadable, "executorch takes no bool; export the bundle again") {
+            _ = try file.value(("bool", [1]), memory.pointer)
+        }
     }
 
     func testAStepCanBeCancelledAndLeavesNothingChanged() throws {
@@ -120,7 +122,8 @@ final class ExecuTorchStepRunnerTest: XCTestCase {
 
     func testARunnerOfTheOtherTarget() throws {
         let other = refusal(.bundleOtherTarget) { _ = try runner(openBundle("llama"), OnnxModule(openBundle("llama"))) }
-        XCTAssertTrue(other.hasSuffix("expected a bundle of target executorch, found onnxruntime; export one with --target executorch"), other)
+        let expected = "expected a bundle of target executorch, found onnxruntime; export one with --target executorch"
+        XCTAssertTrue(other.hasSuffix(expected), other)
     }
 
     func testAnAppWithAndWithoutTheLibrary() throws {
@@ -174,7 +177,9 @@ final class ExecuTorchStepRunnerTest: XCTestCase {
         try withBundle("llama") { bundle in
             let module = try Changed(openBundle("llama"))
             try change(module)
-            message = refusal(fault, line: line) { _ = try runner(bundle, module).evaluate(bundle.golden.batches[0], initialAdapter(bundle)) }
+            message = refusal(fault, line: line) {
+                _ = try runner(bundle, module).evaluate(bundle.golden.batches[0], initialAdapter(bundle))
+            }
         }
         return message
     }
@@ -207,7 +212,8 @@ final class ExecuTorchStepRunnerTest: XCTestCase {
             }
         }
         let untyped = try said { ($0, [nil] + $1.dropFirst()) }
-        XCTAssertTrue(untyped.contains("head_eval: other than the manifest says: outputs: 'loss': expected float32 [], found no tensor []"), untyped)
+        let expected = "head_eval: other than the manifest says: outputs: 'loss': expected float32 [], found no tensor []"
+        XCTAssertTrue(untyped.contains(expected), untyped)
         XCTAssertTrue(try said { ($0, $1 + [nil]) }.contains("outputs: 'outputs[1]': expected none, found no tensor []"))
         XCTAssertTrue(try said { inputs, _ in (inputs, []) }.contains("outputs: 'loss': expected float32 [], found none"))
         let other = try said { ([TensorMetadata(.double, [3])] + $0.dropFirst(), $1) }
@@ -220,8 +226,8 @@ final class ExecuTorchStepRunnerTest: XCTestCase {
         let memory = try Bytes(count: 8)
         let wide = Value(AnyTensor(bytesNoCopy: memory.pointer, shape: [2], dataType: .float))
         let message = try refused(.bundleUnreadable) { $0.results = { _ in [wide] } }
-        XCTAssertTrue(
-            message.contains("head_eval: other than the manifest says: outputs: 'loss': expected float32 [], found float32 [2]; export"), message)
+        let expected = "head_eval: other than the manifest says: outputs: 'loss': expected float32 [], found float32 [2]; export"
+        XCTAssertTrue(message.contains(expected), message)
         XCTAssertTrue(try refused(.bundleUnreadable) { $0.results = { _ in [] } }.contains("'loss': expected float32 [], found none"))
         XCTAssertTrue(try refused(.bundleUnreadable) { $0.results = { $0 + [wide] } }.contains("outputs: expected 1, found 2"))
     }

@@ -29,7 +29,7 @@ struct PickedFiles: FileAccess {
 /// Data protection: the key of a file's class is gone while the phone is locked, or was not unlocked since it was switched on.
 struct ProtectionClasses: FileProtection {
     func protect(_ directory: URL, night: Bool, backup: Bool) {
-        let kind: FileProtectionType = night ? .completeUntilFirstUserAuthentication : .complete
+        let kind: FileProtectionType = night ? .completeUntilFirstUserAuthentication : .completeUnlessOpen
         let files = FileManager.default
         // What is made in a directory later takes its class.
         let all = [directory] + (files.enumerator(at: directory, includingPropertiesForKeys: nil)?.compactMap { $0 as? URL } ?? [])

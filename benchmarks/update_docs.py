@@ -47,7 +47,8 @@ def after_training(data: dict[str, Any], row: str) -> list[str]:
 
 def main() -> None:
     tables = {path.stem: path.read_text().rstrip() for path in sorted(RESULTS.glob("*.md"))} | {"summary": summary()}
-    for page in (ROOT / "README.md", ROOT / "android_demo/README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    readmes = [ROOT / folder / "README.md" for folder in (".", "android_demo", "ios_demo")]
+    for page in (*readmes, *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
         for name, table in tables.items():
             block = f"<!-- {name} -->\n{table}\n<!-- / -->"

@@ -10,7 +10,11 @@ let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onn
 // which on a Mac belong to the Xcode project.
 let drawing: [Target.Dependency] = ["SwiftUI", "Charts", "UniformTypeIdentifiers", "Accessibility"]
 let system: [Target.Dependency] = ["BackgroundTasks", "UIKit", "UserNotifications", "os"]
+// ExecuTorchRunner's sources over a stand-in for the library; on Apple's systems they are a package of their own.
+let executorch: [Target.Dependency] = ["LCSBExecuTorch", "ExecuTorch"]
 let onLinux: [Target] = [
+    .target(name: "ExecuTorch", path: "Stubs/ExecuTorch"),
+    .target(name: "LCSBExecuTorch", dependencies: ["ExecuTorch", "LCSBKit"], path: "ExecuTorchRunner/Sources/LCSBExecuTorch"),
     .target(name: "UniformTypeIdentifiers", path: "Stubs/UniformTypeIdentifiers"),
     .target(name: "SwiftUI", dependencies: ["UniformTypeIdentifiers"], path: "Stubs/SwiftUI"),
     .target(name: "Charts", dependencies: ["SwiftUI"], path: "Stubs/Charts"),
@@ -36,6 +40,7 @@ let onnxruntime: Target = .binaryTarget(
     checksum: "f7100a992d2a8135168c8afd831e6a58b465349101982aa58b3e11d36e600b54"
 )
 let drawing: [Target.Dependency] = []
+let executorch: [Target.Dependency] = []
 let onLinux: [Target] = []
 #endif
 
@@ -64,7 +69,7 @@ let package = Package(
         .executableTarget(name: "lcsb-swift", dependencies: ["LCSBKit"]),
         .target(name: "AppModel", dependencies: ["LCSBKit"]),
         .target(name: "AppUI", dependencies: ["AppModel"] + drawing),
-        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"]),
+        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"] + executorch),
         .testTarget(name: "AppModelTests", dependencies: ["AppModel"]),
     ] + onLinux
 )

@@ -13,8 +13,7 @@ public struct Plan: Sendable, Hashable {
 /// What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported; `budget`: the most bytes allowed, nil
 /// for no limit; `keep` nil: as many layers as the budget allows, none without one; `accumulation`: sequences a step.
 ///
-/// Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments;
-/// RUNTIME_NOT_INCLUDED, OPTION.
+/// Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; OPTION.
 public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget: Int?, keep: Int?, accumulation: Int = 1) throws -> Plan {
     let layers = manifest.model.numHiddenLayers
     if let keep, keep < 0 { throw LcsbError(.option, "keep: expected 0 or more layers, found \(keep)", ["keep"]) }
@@ -42,10 +41,9 @@ public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget
 }
 
 /// Peak anonymous bytes of a run of these steps, evaluation included, text samples not. `base` and `accumulation` as in `planRun`.
-/// Throws RUNTIME_NOT_INCLUDED for a target that nothing runs here, OPTION.
+/// Throws OPTION.
 func predictedPeak(_ manifest: Manifest, _ subsets: [Subset], keep: Int, base: Int, accumulation: Int = 1) throws -> Int {
-    try checkIncluded(manifest.target)
-    return try base + peakTerms(manifest, subsets, keep: keep, accumulation: accumulation).values.reduce(0, +)
+    try base + peakTerms(manifest, subsets, keep: keep, accumulation: accumulation).values.reduce(0, +)
 }
 
 // Fitted to runs of several shapes (lcsb_mobile/planning/plan.py), all sessions on one arena: the runtime's own, and the parsed graphs and
@@ -65,16 +63,17 @@ func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulatio
     let programs = programs(manifest, Array(manifest.layers.indices), .forward)  // of the evaluation, if nothing else
         + programs(manifest, backward.flatMap(\.recomputed), .backward) + programs(manifest, kept.sorted(), .forwardKeep)
         + programs(manifest, kept.sorted(), .backwardKept)
-    let working = (programs + ["embed", "adamw"]).map { manifest.graphs[$0]!.workingBytes ?? 0 }
+    let used = programs + ["embed", "adamw"]
+    let isOneFile = targets[manifest.target]!.sharedFile != nil
     return [
         "runtime": runtimeBytes,
-        "sessions": programs.map { sessionBytes(manifest, $0) }.reduce(0, +),
+        "sessions": isOneFile ? methodBytes(manifest, used) : programs.map { sessionBytes(manifest, $0) }.reduce(0, +),
         "saved layer inputs": backward.map { $0.recomputed.count + $0.kept.count }.max()! * hiddenBytes(manifest),
         "kept activations": kept.map { keptBytes(manifest, $0) }.reduce(0, +),
         "crossing values": crossingBytes(manifest),
         "gradients": gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers": fixedBuffers(manifest),
-        "working set": max(headSet(manifest), working.max()!),
+        "working set": isOneFile ? headSet(manifest) : max(headSet(manifest), used.map { workingBytes(manifest, $0) }.max()!),
     ]
 }
 
@@ -125,6 +124,13 @@ private func sessionBytes(_ manifest: Manifest, _ name: String) -> Int {
     let layers = manifest.layers.filter { program($0.kind, .forward) == name }.count
     return layers * (session + values + 6 * scales)
 }
+
+/// Of target executorch: the Swift binding makes an arena for each method, as Kotlin's does, where Python's makes one for all.
+private func methodBytes(_ manifest: Manifest, _ used: [String]) -> Int {
+    (used + ["head", "head_eval"]).map { workingBytes(manifest, $0) }.reduce(0, +)
+}
+
+private func workingBytes(_ manifest: Manifest, _ name: String) -> Int { manifest.graphs[name]!.workingBytes ?? 0 }
 
 /// Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero.
 private func fixedBuffers(_ manifest: Manifest) -> Int {

@@ -55,10 +55,26 @@ final class PlanTest: XCTestCase {
         }
     }
 
-    func testATargetThatNothingRunsHere() {
-        var other = manifest
-        other.target = executorchTarget
-        let message = refusal(.runtimeNotIncluded) { _ = try planRun(other, [top], base: 0, budget: nil, keep: nil) }
-        XCTAssertTrue(message.hasPrefix("this app is built without ExecuTorch"), message)
+    /// No library is needed to plan.
+    func testMethodsHaveAnArenaEach() throws {
+        var methods = manifest
+        methods.target = executorchTarget
+        let names = methods.graphs.keys
+        for (at, name) in names.enumerated() { methods.graphs[name]!.workingBytes = 1 << at }
+        let always = ["embed", "adamw", "head", "head_eval", "give_forward", "take_forward", "pair_forward"]
+        let recomputed = ["give_backward", "take_backward", "pair_backward"]
+        let two = ["pair_backward", "give_forward_keep", "give_backward_kept", "take_forward_keep", "take_backward_kept"]
+        for (keep, others) in [(0, recomputed), (2, two)] {
+            let (found, sessions) = (
+                try peakTerms(methods, [top], keep: keep, accumulation: 1), try peakTerms(manifest, [top], keep: keep, accumulation: 1)
+            )
+            XCTAssertEqual(found["sessions"], (always + others).map { 1 << names.firstIndex(of: $0)! }.reduce(0, +))
+            XCTAssertEqual(found["working set"], 1044)  // 2.9 times the chunk of the head, alone
+            for term in ["saved layer inputs", "kept activations", "crossing values", "gradients", "other buffers", "runtime"] {
+                XCTAssertEqual(found[term], sessions[term], term)
+            }
+            let plan = try planRun(methods, [top], base: 1000, budget: nil, keep: keep)
+            XCTAssertEqual(plan.predictedPeakBytes, 1000 + found.values.reduce(0, +))
+        }
     }
 }

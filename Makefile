@@ -110,5 +110,6 @@ $(FUZZ_VENV)/.installed: environment
 clean: ## removes all that make made
 	rm -rf $(VENV) $(VENV)-* build dist demo runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	rm -rf $(MODEL) models/fortunes.*.jsonl android_demo/.gradle android_demo/build android_demo/*/build android_demo/target android_demo/*/target
+	rm -rf ios_demo/.build ios_demo/ExecuTorchRunner/.build
 	[ ! -d models ] || find models -type d -empty -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

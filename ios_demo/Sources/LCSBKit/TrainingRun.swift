@@ -71,10 +71,10 @@ public struct TrainingRun: Sendable {
         let plan = try plan(setup, checkpoint)
         let kept = plan?.keep ?? options.keep ?? 0
         let memory = MemoryWatch(options.memoryBudget)
-        let steps = Counter()
+        weak var under: Session?  // which is made after what asks for its steps, and has it
         let runner = try makeRunner(bundle, threads: options.threads, keep: kept) { layer, backward in
             try control.rest()
-            try memory.look(steps.done + 1)
+            try memory.look((under?.outcomes.count ?? 0) + 1)
             if layer < layout.numLayers { observer.layer(layer, backward: backward) }
         }
         let state = try mappedState(directory, layout.size)
@@ -83,7 +83,7 @@ public struct TrainingRun: Sendable {
             setup: setup, identity: identity, data: examples, runner: runner, state: state, keptLayers: kept, directory: checkpoints,
             adapterFile: adapterFile, memory: memory, clock: clock, control: control, observer: observer)
         let session = try Session(running, checkpoint)
-        steps.of = { [unowned session] in session.outcomes.count }
+        under = session
         let outcome = try session.train()
         clock.enter(nil)
         return try result(setup, outcome, Begun(data: examples, session: session, runner: runner, plan: plan, kept: kept, memory: memory), clock)
@@ -140,12 +140,6 @@ public struct TrainingRun: Sendable {
         let tokens = (0..<training.count).reduce(0) { $0 + training.length($1) }
         return Double(tokens) / Double(try countSequences(training, seqLen, seed: options.seed) * seqLen)
     }
-}
-
-/// How many steps are done, of a session that is made after what asks.
-private final class Counter {
-    var of: () -> Int = { 0 }
-    var done: Int { of() }
 }
 
 /// Puts what an observer is told into a stream.

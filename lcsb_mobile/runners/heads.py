@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.programs import CHUNK_START, CHUNK_WEIGHTS, chunk_rows, chunk_starts
+from lcsb_mobile.bundle.programs import CHUNK_START, CHUNK_WEIGHTS, chunk_starts
 
 if TYPE_CHECKING:
     from lcsb_mobile.runners.block_programs import BlockPrograms
@@ -53,9 +53,8 @@ class ChunkedHead:
 
     def __init__(self, programs: BlockPrograms) -> None:
         self._programs = programs
-        model = programs.model
-        self._rows = chunk_rows(model.vocab_size, model.hidden_size)
-        self._starts = chunk_starts(model.vocab_size, self._rows)
+        (self._rows,) = programs.outputs("logits_chunk")["logits"].shape
+        self._starts = chunk_starts(programs.model.vocab_size, self._rows)
 
     def loss(self, h: Float32Array, labels: np.ndarray, g: Float32Array | None = None) -> float:
         programs = self._programs

@@ -90,8 +90,8 @@ class _Writer(CapturedProgramWriter):
         rows = self.ends.rows if chunk else None
         half = self.request.half_products and kind is not None  # the loss and its gradient are computed in float32
         functions = {name: None} if kind is None else self._of_layers(name, kind)
-        self.package.add(Program(name, captured, consts, fed, outputs, tables, rows, half), functions)
-        self.described[name] = Graph(TARGETS["coreml"].program_file(name), tuple(fed), tuple(outputs), tuple(held))
+        working = self.package.add(Program(name, captured, consts, fed, outputs, tables, rows, half), functions)
+        self.described[name] = Graph(TARGETS["coreml"].program_file(name), tuple(fed), tuple(outputs), tuple(held), working)
 
     def _of_layers(self, name: str, kind: BlockKind) -> dict[str, int | None]:
         """The function of each layer of the kind -> its number in the kind."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from lcsb_mobile.bundle.weights import MappedWeights
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Table:
         bounds = tuple((first + start, first + end) if axis == number else old for number, old in enumerate(self.bounds))
         return replace(self, bounds=bounds, shape=(*self.shape[:axis], end - start, *self.shape[axis + 1 :]))
 
-    def content(self, weights: Mapping[str, np.ndarray], number: int | None) -> np.ndarray:
+    def content(self, weights: MappedWeights, number: int | None) -> np.ndarray:
         """`number`: the layer's within its kind."""
         whole = weights[self.weight]
         part: np.ndarray = (whole if number is None else whole[number])[tuple(slice(*bound) for bound in self.bounds)]
@@ -48,7 +49,7 @@ class Array:
     def of(cls, array: np.ndarray) -> Array:
         return cls(array.dtype.name, array.shape, array.tobytes())
 
-    def content(self, weights: Mapping[str, np.ndarray], number: int | None) -> np.ndarray:
+    def content(self, weights: MappedWeights, number: int | None) -> np.ndarray:
         return np.frombuffer(self.data, self.dtype).reshape(self.shape)
 
 

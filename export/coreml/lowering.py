@@ -19,7 +19,7 @@ from lcsb_mobile.bundle.programs import CHUNK_START, GRADIENT, plain_name
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.coreml.constants import Array, Constant, Table, zeros
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
-from lcsb_mobile.export.graphs.order import sorted_module
+from lcsb_mobile.export.graphs.order import peak_bytes, sorted_module
 from lcsb_mobile.io.bounded import one_line
 
 DTYPES = {"float32": "fp32", "float16": "fp16", "int64": "int32", "int32": "int32", "bool": "bool"}
@@ -57,10 +57,11 @@ class Program:
 @dataclass(frozen=True)
 class Lowered:
     """A function of coremltools' MIL. `constants`: what stands in the place of its constants, by the name of the operation; the function
-    itself has zeros there."""
+    itself has zeros there. `working_bytes`: of its values, in the order of its operations."""
 
     function: Any
     constants: Mapping[str, Constant]
+    working_bytes: int
 
 
 def lower(program: Program) -> Lowered:
@@ -80,7 +81,7 @@ def lower(program: Program) -> Lowered:
             function.set_outputs(lowering.run())
     except (ValueError, TypeError) as error:  # coremltools', of operands that an operator does not take
         raise UnsupportedModelError(f"{program.name}: coremltools refuses it: {one_line(error)}") from error
-    return Lowered(function, lowering.constants)
+    return Lowered(function, lowering.constants, peak_bytes(list(lowering.graph.nodes)))
 
 
 def _shape(node: Node) -> list[int]:
@@ -125,17 +126,17 @@ class _Lowering:
         self._casts: dict[tuple[int, str], Any] = {}
         self._literals: dict[object, Any] = {}
         self._count: dict[str, int] = {}
+        self.graph = sorted_module(program.captured).graph
         self._unscale: Any = None  # of the results of a backward pass whose gradient was scaled
 
     def run(self) -> list[Any]:
-        graph = sorted_module(self.program.captured).graph
         scaled = self._scaled_gradients() if self.program.half else {}
         names = iter(self.program.captured.inputs)
-        for node in graph.nodes:
+        for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._input(next(names), scaled)
             elif node.op == "output":
-                return self._outputs(node.args[0])  # type: ignore[arg-type]
+                return self._outputs(node.args[0])
             else:
                 self.values[node] = self._lowered(node)
         raise AssertionError("a captured graph ends with its output node")
@@ -154,7 +155,7 @@ class _Lowering:
             return [self._literal(part) for part in x]
         if hasattr(x, "op"):
             return x
-        value = np.int32(x) if isinstance(x, (list, tuple, int)) and not isinstance(x, bool) else x
+        value = np.array(x, np.int32)[()] if isinstance(x, (list, tuple, int)) and not isinstance(x, bool) else x
         key = (type(value).__name__, str(getattr(value, "dtype", "")), np.shape(value), np.asarray(value).tobytes())
         if key not in self._literals:
             self._literals[key] = self._op("const", val=value)

@@ -68,10 +68,11 @@ class Package:
         self.model.mlProgram.version = 1
         self.file = WeightFile((directory / MIL_DATA / "weights" / "weight.bin").open("wb"))
 
-    def add(self, program: Program, functions: Mapping[str, int | None]) -> None:
-        """`functions`: name -> the layer's number within its kind, for weights of layers. Raises UnsupportedModelError for what Core ML
-        does not take."""
-        template, constants = _translated(lower(program), program.name)
+    def add(self, program: Program, functions: Mapping[str, int | None]) -> int:
+        """`functions`: name -> the layer's number within its kind, for weights of layers. Returns the bytes of a function's values while it
+        runs. Raises UnsupportedModelError for what Core ML does not take."""
+        lowered = lower(program)
+        template, constants = _translated(lowered, program.name)
         interface = _interface(template, program)
         for name, number in functions.items():
             function = self.model.mlProgram.functions[name]
@@ -79,6 +80,7 @@ class Package:
             for value in blob_values(function):
                 value.blobFileValue.offset = self._stored(constants[value.blobFileValue.offset], number)
             self.model.description.functions.add(name=name).MergeFrom(interface)
+        return lowered.working_bytes
 
     def _stored(self, constant: Constant, number: int | None) -> int:
         key = (constant, number if isinstance(constant, Table) and constant.weight.startswith(LAYERS) else None)

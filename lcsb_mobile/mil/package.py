@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from lcsb_mobile.bundle.files import MODEL_BYTES
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.io.bounded import one_line, read_bounded
 from lcsb_mobile.mil.protobuf import protobuf
 from lcsb_mobile.mil.weight_file import WeightFile
 
-MODEL_BYTES = 256 * 2**20  # of all functions; 6 MB are usual for 24 layers
 MANIFEST_BYTES = 2**16
 TENSOR_BYTES = 2**30  # of one value
 WEIGHTS = "@model_path/weights/weight.bin"
 DATA = "com.apple.CoreML"
+COMPRESSED = "constexpr_blockwise_shift_scale"
 NUMBERS = {"FLOAT16": "float16", "FLOAT32": "float32", "INT8": "int8", "UINT8": "uint8", "INT32": "int32", "BOOL": "bool"}
 PACKED = {"INT4": "int4", "UINT4": "uint4"}  # which constants alone are
 
@@ -69,6 +70,12 @@ class Operation:
     name: str
     operands: Mapping[str, tuple[Operand, ...]]
     results: Mapping[str, TensorType]
+
+    @property
+    def decompresses(self) -> bool:
+        """Whether its result is a weight, of integers."""
+        data = self.operands["data"][0] if self.kind == COMPRESSED else None
+        return isinstance(data, Blob) and "int" in data.type.dtype
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,8 @@ def _immediate(raw: Any, type_: TensorType) -> np.ndarray | str:
     expected = {"float32": "floats", "int32": "ints", "bool": "bools"}.get(type_.dtype, "bytes")
     if held != expected or type_.dtype not in NUMBERS.values():
         raise ValueError(f"expected {type_.dtype} as {expected}, found {held}")
-    if expected == "bytes":
-        values = np.frombuffer(raw.bytes.values, type_.dtype)
-    else:
-        values = np.array(getattr(raw, expected).values, type_.dtype)
+    content = getattr(raw, expected).values
+    values = np.frombuffer(content, type_.dtype) if expected == "bytes" else np.array(content, type_.dtype)
     if values.size != math.prod(type_.shape):
         raise ValueError(f"expected {type_}, found {values.size} elements")
     return values.reshape(type_.shape)

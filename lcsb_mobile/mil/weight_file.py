@@ -32,7 +32,7 @@ class WeightFile:
             raise BundleError(f"{path}: cannot be read: {error}") from error
         if len(self._file) < ALIGNMENT:
             raise self._damaged(f"expected a header of {ALIGNMENT} bytes, found {len(self._file)}")
-        self.count, version = HEADER.unpack(self._file[: HEADER.size])
+        self.count, version = HEADER.unpack(self._file[: HEADER.size].tobytes())
         if version != VERSION:
             raise self._damaged(f"expected version {VERSION} of the format, found {version}")
         if 2 * ALIGNMENT * self.count > len(self._file):
@@ -46,7 +46,7 @@ class WeightFile:
             raise self._damaged(f"{where}: expected one of {', '.join(NUMBERS)}, found {dtype}")
         if offset % ALIGNMENT or not ALIGNMENT <= offset <= len(self._file) - ALIGNMENT:
             raise self._damaged(f"{where}: expected a multiple of {ALIGNMENT} within {len(self._file)} bytes")
-        sentinel, number, size, start, padding = METADATA.unpack(self._file[offset : offset + METADATA.size])
+        sentinel, number, size, start, padding = METADATA.unpack(self._file[offset : offset + METADATA.size].tobytes())
         bits = math.prod(shape) * (4 if dtype.endswith("int4") else 8 * np.dtype(dtype).itemsize)
         expected = SENTINEL, NUMBERS[dtype], -(-bits // 8), -bits % 8
         if (found := (sentinel, number, size, padding)) != expected:

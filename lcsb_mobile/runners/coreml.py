@@ -1,17 +1,17 @@
-"""Steps on a package of target `coreml`, evaluated in NumPy: what is in the package is computed as its formats say. That checks the package;
-it is no measure of a phone. Imports no torch.
+"""Steps on a package of target `coreml`, evaluated in NumPy: what is in it is computed as its formats say. That checks the package; it is no
+measure of a phone. Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import numpy as np
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import GraphTensor
-from lcsb_mobile.bundle.programs import Tensors, differences, layer_function, plain_name
+from lcsb_mobile.bundle.programs import Role, Tensors, differences, layer_function, plain_name, program_name
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.io.bounded import some
 from lcsb_mobile.mil.evaluator import Evaluator
@@ -41,11 +41,12 @@ class CoreMl:
     def __init__(self, bundle: Bundle) -> None:
         check_target(bundle, TARGET)
         self._graphs = bundle.manifest.graphs
+        self._of_layers = {program_name(kind.name, role) for kind in bundle.manifest.kinds for role in get_args(Role)}
         self.package = Package(bundle.path / MLPACKAGE)
         self._functions: dict[str, Evaluator] = {}
 
     def run(self, program: str, feeds: Values, outputs: Values, layer: int | None) -> None:
-        name = program if layer is None else layer_function(program, layer)
+        name = layer_function(program, layer) if layer is not None and program in self._of_layers else program
         if name not in self._functions:
             self._functions[name] = self._function(program, name)
         results = self._functions[name].run({plain_name(key): x for key, x in feeds.items()})
@@ -59,7 +60,8 @@ class CoreMl:
         faults = [*differences("inputs", _described(graph.inputs), _found(function.inputs))]
         faults += differences("outputs", _described(graph.outputs), _found(function.outputs))
         if faults:
-            raise BundleError(f"{self.package.path}: function {name}: other than the manifest says: {some(faults)}; export the bundle again")
+            where = f"{self.package.path}: function {name}"
+            raise BundleError(f"{where}: other than the manifest says: {some(faults)}; export the bundle again")
         return evaluator
 
 
@@ -67,5 +69,5 @@ def _described(tensors: tuple[GraphTensor, ...]) -> Tensors:
     return {plain_name(x.name): (x.dtype, x.shape) for x in tensors}
 
 
-def _found(tensors: dict[str, TensorType]) -> Tensors:
+def _found(tensors: Mapping[str, TensorType]) -> Tensors:
     return {name: (x.dtype, x.shape) for name, x in tensors.items()}

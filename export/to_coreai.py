@@ -62,7 +62,9 @@ class _Writer(CapturedProgramWriter):
     ) -> None:
         from lcsb_mobile.export.coreai.lowering import lower_program
 
-        self.asset.add(name, inputs, outputs, lower_program(name, captured, consts, inputs, outputs, self.request.half_products))
+        half_products = self.request.half_products and kind is not None  # the loss stays in float32
+
+        self.asset.add(name, inputs, outputs, lower_program(name, captured, consts, inputs, outputs, half_products))
         self.described[name] = Graph(target_row("coreai").program_file(name), tuple(inputs), tuple(outputs))
 
     def finish(self) -> dict[str, Graph]:

@@ -34,10 +34,6 @@ def test_a_row_leads_to_its_modules(name: str) -> None:
 def test_refusals() -> None:
     with pytest.raises(OptionError, match="target: expected one of .*, found 'tflite'"):
         target_row("tflite")
-    with pytest.raises(
-        OptionError, match="target coreml is not available in this version; available: onnxruntime, executorch, onnxruntime-training"
-    ):
-        exporter("coreml")
     with pytest.raises(OptionError, match="runner: expected one of .*, found 'tflite'"):
         runner_module("tflite")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from helpers.tiny_models import MakeTiny, example, largest_difference, pack, pac
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.programs import chunk_starts
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.export import to_coreml
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
+from lcsb_mobile.mil.package import Package
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.coreml import CoreMl
 from lcsb_mobile.runners.decoding import whole_sequence
+from lcsb_mobile.targets import MLPACKAGE
 from lcsb_mobile.training.optimizer import LayerUpdate, update_layer
 
 # Model, bits of blocks, bits of embedding and head, tile: each architecture once, those of test_executorch.py as there.
@@ -59,11 +63,11 @@ def packages(
     def export(name: str, half: bool) -> Exported:
         bits, embedding_bits, tile = CASES[name]
         model, directory = tiny(name, bits, embedding_bits), tmp_path_factory.mktemp(name)
-        (directory / "weights.bin").symlink_to(model.directory / "weights.bin")
+        (directory / WEIGHTS_FILE).symlink_to(model.directory / WEIGHTS_FILE)
         with small_head_chunks():
             captured = request(model, model_graphs(name, bits, None, tile), DEFAULTS, directory, decoding(name, bits, None, tile))
             graphs = to_coreml.export_programs(dataclasses.replace(captured, half_products=half))
-        (directory / "weights.bin").unlink()
+        (directory / WEIGHTS_FILE).unlink()
         return Exported(model, Bundle(directory, manifest_of(model, "coreml", DEFAULTS, graphs)), model.adapter(), DEFAULTS)
 
     return lambda name, half=False: export(name, half)
@@ -137,7 +141,7 @@ def test_adamw_has_the_bits_of_numpy(packages: MakePackage) -> None:
         assert ours[0].tobytes() != state[0].tobytes()
 
 
-@pytest.mark.parametrize("name", ["qwen2", "gemma3", "qwen3_5"])
+@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
 def test_products_in_float16(packages: MakePackage, name: str) -> None:
     """They cost what float16's rounding costs: as much more than float32's as float16 is coarser, which the eager runner in float32 shows
     of each batch. A product's operands and result are rounded, so twice that is allowed."""
@@ -175,6 +179,23 @@ def _reads(case: Exported, tables: dict[str, np.ndarray]) -> dict[str, np.ndarra
     place = case.bundle.manifest.layers[0]
     needed = {x.name for x in case.bundle.manifest.graphs["block_backward"].inputs}
     return {name: tables[table] for name, table in place.reads.items() if name in needed}
+
+
+def test_the_same_bytes_again(packages: MakePackage, model_graphs: MakeModelGraphs, decoding: MakeDecoding, tmp_path: Path) -> None:
+    """And every weight once, though six programs of a layer have it in tiles."""
+    case = packages("qwen3")
+    shutil.copy(case.model.directory / WEIGHTS_FILE, tmp_path)
+    with small_head_chunks():
+        captured = model_graphs("qwen3", 4, None, TILE), decoding("qwen3", 4, None, TILE)
+        to_coreml.export_programs(request(case.model, captured[0], DEFAULTS, tmp_path, captured[1]))
+    files = [x.relative_to(tmp_path) for x in sorted((tmp_path / MLPACKAGE).rglob("*")) if x.is_file()]
+    assert len(files) == 3
+    for name in files:
+        assert (tmp_path / name).read_bytes() == (case.bundle.path / name).read_bytes()
+    package = Package(tmp_path / MLPACKAGE)
+    stored, found = sum(x.nbytes for x in case.model.table), package.weights.path.stat().st_size
+    assert stored <= found <= stored + 128 * package.weights.count + 10_000
+    assert package.weights.count > 3 * len(case.model.table)  # of three layers, and in parts
 
 
 def test_chunks_of_the_head_overlap(packages: MakePackage) -> None:

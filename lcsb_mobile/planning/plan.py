@@ -47,7 +47,7 @@ def plan_run(
     Raises MemoryBudgetError when the run cannot fit, OptionError for a target that cannot keep or whose memory is not known.
     """
     layers = manifest.model.num_hidden_layers
-    keeping = manifest.target in TARGETS and TARGETS[manifest.target].keeps_activations
+    keeping = TARGETS[manifest.target].keeps_activations
     if keep and not keeping:
         others = " or ".join(targets_of("block programs"))
         raise OptionError(f"keep: target {manifest.target} recomputes every layer; expected none, or a bundle of target {others}")
@@ -75,12 +75,7 @@ def plan_run(
 
 
 def predicted_peak(manifest: Manifest, subsets: Sequence[Subset], keep: int, base: int, accumulation: int = 1) -> int:
-    """Peak anonymous bytes of a run of these steps, evaluation included, text samples not. `base` and `accumulation` as in `plan_run`.
-
-    Raises OptionError for a target whose memory is not known.
-    """
-    if manifest.target not in TARGETS:
-        raise OptionError(f"a predicted peak is known of targets {', '.join(TARGETS)}, found {manifest.target}")
+    """Peak anonymous bytes of a run of these steps, evaluation included, text samples not. `base` and `accumulation` as in `plan_run`."""
     keeping = TARGETS[manifest.target].keeps_activations
     if not keeping:
         terms = training_peak_terms(manifest)

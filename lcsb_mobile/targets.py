@@ -34,7 +34,8 @@ class TargetRow:
 
     `static_shapes`: every dimension is known, none is missing and integers are int32, as accelerators want it: AdamW is a program of each
     kind, scalars are [1], and the head is straight-line programs that the host calls chunk by chunk. `holds_weights`: they are constants
-    of the programs, a layer's programs are functions of their own (`layer_function`), and there is no `weights.bin`."""
+    of the programs, a layer's programs are functions of their own (`layer_function`), and there is no `weights.bin`. `evaluated`: its
+    runner is an evaluator in NumPy, whose time says nothing of a device: it trains, but nothing is timed with it."""
 
     name: Target
     exporter: str
@@ -50,6 +51,7 @@ class TargetRow:
     half_products: bool = False
     static_shapes: bool = False
     holds_weights: bool = False
+    evaluated: bool = False
 
     def program_file(self, name: str) -> str:
         return self.shared_file or f"{name}.onnx"
@@ -101,6 +103,7 @@ TARGETS: dict[str, TargetRow] = {  # a test holds it to Target
             half_products=True,
             static_shapes=True,
             holds_weights=True,
+            evaluated=True,
         ),
         TargetRow(
             "onnxruntime-training",

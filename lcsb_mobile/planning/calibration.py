@@ -21,7 +21,7 @@ from lcsb_mobile.planning.cost import backward_layers
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.block_programs import BlockPrograms
 from lcsb_mobile.runners.block_runner import BlockRunner
-from lcsb_mobile.targets import targets_of
+from lcsb_mobile.targets import TARGETS, targets_of
 
 LAYER_PROGRAMS: tuple[Role, ...] = ("forward", "backward", "forward_keep", "backward_kept")
 ONE_LABEL = "head, one label"  # beside the head with all labels: what it costs whatever is counted
@@ -38,7 +38,7 @@ class Calibration(Record, frozen=True):
 
 def calibrate_bundle(bundle: Bundle, threads: int | None = None) -> Calibration:
     """Raises OptionError for a target that has no block programs, MissingDependencyError where its runtime is not installed."""
-    timed = targets_of("block programs")
+    timed = [name for name in targets_of("block programs") if not TARGETS[name].evaluated]
     if bundle.manifest.target not in timed:
         raise OptionError(
             f"calibrate: needs a bundle of target {' or '.join(timed)}, whose programs can be timed one by one, found "

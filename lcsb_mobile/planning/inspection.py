@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.layers import BlockWork, Kind
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE, Graph, Manifest
-from lcsb_mobile.bundle.programs import program_name
+from lcsb_mobile.bundle.programs import Role, layer_function, program_name
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
 from lcsb_mobile.bundle.weights import WeightTensor, layer_tensor
 from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import layer_ranges
+from lcsb_mobile.mil.package import COMPRESSED, Package
 from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset, matrix_parameters, step_cost, time_share
 from lcsb_mobile.planning.plan import kept_bytes, predicted_peak
-from lcsb_mobile.targets import TARGETS
+from lcsb_mobile.targets import MLPACKAGE, TARGETS
 
 EMBEDDING_AND_HEAD = ("embed_tokens.weight", "lm_head.weight")
 
@@ -88,6 +91,16 @@ class KeepSummary(Record, frozen=True):
     seconds: float | None
 
 
+class FunctionSummary(Record, frozen=True):
+    """A program in a package of Core ML. `functions`: how many it is, one a layer where it is a layer's. Of one of them: the operations
+    that run, and the decompressions of weights."""
+
+    program: str
+    functions: int
+    operations: int
+    decompressions: int
+
+
 class Inspection(Record, frozen=True):
     """What `lcsb inspect --json` prints. Sizes in bytes.
 
@@ -95,6 +108,7 @@ class Inspection(Record, frozen=True):
     holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime is imported, an
     estimate that is mostly high (`planning.plan`). `keeping`: by how many layers keep their
     activations; empty for a target that cannot. `calibration`: what the predicted seconds rest on, None where nothing was run.
+    `functions`: of a package of Core ML; empty where there is none, or nothing to read it with.
     """
 
     path: str
@@ -120,6 +134,7 @@ class Inspection(Record, frozen=True):
     file_sizes: dict[str, int]
     graphs: dict[str, Graph]
     tools: dict[str, str]
+    functions: tuple[FunctionSummary, ...]
 
 
 def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> Inspection:
@@ -152,7 +167,28 @@ def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> In
         | {MANIFEST_FILE: (bundle.path / MANIFEST_FILE).stat().st_size},
         graphs=manifest.graphs,
         tools=manifest.tools,
+        functions=_functions(bundle) if manifest.target == "coreml" else (),
     )
+
+
+def _functions(bundle: Bundle) -> tuple[FunctionSummary, ...]:
+    try:
+        package = Package(bundle.path / MLPACKAGE)
+    except MissingDependencyError:
+        return ()
+    layers = [layer.kind for layer in bundle.manifest.layers]
+    firsts = {
+        program_name(kind.name, role): (layers.index(kind.name), layers.count(kind.name))
+        for kind in bundle.manifest.kinds
+        for role in get_args(Role)
+    }
+    summaries = []
+    for name in bundle.manifest.graphs:
+        first, count = firsts.get(name, (None, 1))
+        operations = package.function(name if first is None else layer_function(name, first)).operations
+        running = sum(x.kind not in ("const", COMPRESSED) for x in operations)
+        summaries.append(FunctionSummary(name, count, running, sum(x.decompresses for x in operations)))
+    return tuple(summaries)
 
 
 def _model(manifest: Manifest) -> ModelSummary:

@@ -13,13 +13,12 @@ import torch
 from coreai import authoring as ai
 from coreai.authoring.constant import constant
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from lcsb_mobile.bundle.manifest import GraphTensor
 from lcsb_mobile.bundle.programs import GRADIENT
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.graphs.captured import PRODUCTS, CapturedGraph, op_name
-from lcsb_mobile.export.graphs.order import sorted_module
 
 ZERO_POINT = 8  # of a nibble
 LINEAR = ("g_next", "d_adapter")  # results of a backward that are linear in its gradients
@@ -36,15 +35,14 @@ DTYPES: dict[torch.dtype, type[np.generic]] = {
 Value = Any  # coreai.authoring.Value
 
 
-def lower(name: str, captured: CapturedGraph, feeds: Mapping[str, Value], half_products: bool = False) -> list[Value]:
-    """Appends the graph's operations to the function that is being built, in the order of the least memory; its inputs are taken from
-    `feeds` by name. Returns its outputs in order. `name`: of the program, for what is said of an operator without a rule."""
+def lower(name: str, graph: Graph, names: Sequence[str], feeds: Mapping[str, Value], half_products: bool = False) -> list[Value]:
+    """Appends a captured graph's operations to the function that is being built, in the order in which they stand; its inputs are taken
+    from `feeds` by `names`. Returns its outputs in order. `name`: of the program, for what is said of an operator without a rule."""
     lowering = _Lowering(name, half_products)
-    module = sorted_module(captured)
-    names = iter(captured.inputs)
-    for node in module.graph.nodes:
+    inputs = iter(names)
+    for node in graph.nodes:
         if node.op == "placeholder":
-            lowering.values[node] = feeds[next(names)]
+            lowering.values[node] = feeds[next(inputs)]
         elif node.op == "output":
             return [lowering.values[result] for result in node.args[0]]
         else:
@@ -55,12 +53,13 @@ def lower(name: str, captured: CapturedGraph, feeds: Mapping[str, Value], half_p
 def lower_program(
     name: str,
     captured: CapturedGraph,
+    ordered: Graph,
     consts: Mapping[str, Tensor],
     inputs: Sequence[GraphTensor],
     outputs: Sequence[GraphTensor],
     half_products: bool,
 ) -> Callable[[Mapping[str, Value]], list[Value]]:
-    """What builds a program of its inputs: float16 at the border is float32 inside, unless it is a weight."""
+    """What builds a program of its inputs, its operations `ordered`: float16 at the border is float32 inside, unless it is a weight."""
     halves = {x.name for x in inputs if x.dtype == "float16" and x.weight is None}
 
     incoming = [x.name for x in inputs if x.name == "g" or x.name.startswith(GRADIENT)] if half_products else []
@@ -73,7 +72,7 @@ def lower_program(
         largest = _largest([wide[key] for key in incoming]) if incoming else None
         if largest is not None:
             wide |= {key: ai.broadcasting_divide(wide[key], _reshaped(largest, wide[key])) for key in incoming}
-        results = lower(name, captured, {**wide, **fixed}, half_products)
+        results = lower(name, ordered, captured.inputs, {**wide, **fixed}, half_products)
         if largest is not None:
             results = [ai.broadcasting_mul(r, _reshaped(largest, r)) if scaled else r for r, scaled in zip(results, linear, strict=True)]
         return [ai.cast(r, np.float16) if o.dtype == "float16" else r for r, o in zip(results, outputs, strict=True)]

@@ -61,9 +61,8 @@ def _name_faults(manifest: Manifest) -> Iterator[str]:
         if count > 1:
             yield f"the manifest lists {folded!r} {count} times for a system that does not tell upper case from lower"
     needed = {ADAPTER_FILE, GOLDEN_FILE, TOKENIZER_FILE, CONFIG_FILE, *(graph.file for graph in manifest.graphs.values())}
-    if manifest.target in TARGETS:
-        needed.update(TARGETS[manifest.target].files)
-    if manifest.target not in TARGETS or not TARGETS[manifest.target].holds_weights:
+    needed.update(TARGETS[manifest.target].files)
+    if not TARGETS[manifest.target].holds_weights:
         needed.add(WEIGHTS_FILE)
     if missing := sorted(needed - names):
         yield f"the manifest lists no {', '.join(missing)}; export the bundle again"

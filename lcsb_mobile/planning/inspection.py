@@ -77,7 +77,7 @@ class StepSummary(Record, frozen=True):
     flops_share: float
     time_share: float
     decompressed_bytes: float
-    predicted_peak_bytes: int | None
+    predicted_peak_bytes: int
     seconds: float | None
 
 
@@ -106,7 +106,7 @@ class Inspection(Record, frozen=True):
 
     `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
     holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime is imported, an
-    estimate that is mostly high (`planning.plan`); None for a target that it is not known of. `keeping`: by how many layers keep their
+    estimate that is mostly high (`planning.plan`). `keeping`: by how many layers keep their
     activations; empty for a target that cannot. `calibration`: what the predicted seconds rest on, None where nothing was run.
     `functions`: of a package of Core ML; empty where there is none, or nothing to read it with.
     """
@@ -128,7 +128,7 @@ class Inspection(Record, frozen=True):
     steps: tuple[StepSummary, ...]
     cycle_mean: StepSummary
     full: StepSummary
-    predicted_peak_bytes: int | None
+    predicted_peak_bytes: int
     keeping: tuple[KeepSummary, ...]
     calibration: Calibration | None
     file_sizes: dict[str, int]
@@ -160,7 +160,7 @@ def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> In
         steps=tuple(summaries.values()),
         cycle_mean=_mean(manifest, [summaries[subset] for subset in manifest.schedule]),
         full=_step(manifest, full_subset(manifest), "full", calibration),
-        predicted_peak_bytes=_peak(manifest, manifest.schedule),
+        predicted_peak_bytes=predicted_peak(manifest, manifest.schedule, 0, 0),
         keeping=_keeping(manifest, calibration),
         calibration=calibration,
         file_sizes={name: entry.size for name, entry in manifest.files.items()}
@@ -241,14 +241,14 @@ def _step(manifest: Manifest, subset: Subset, name: str, calibration: Calibratio
         flops_share=cost.flops / full.flops,
         time_share=time_share(manifest, subset),
         decompressed_bytes=cost.decompressed_bytes,
-        predicted_peak_bytes=_peak(manifest, [subset]),
+        predicted_peak_bytes=predicted_peak(manifest, [subset], 0, 0),
         seconds=predicted_seconds(manifest, calibration, subset) if calibration else None,
     )
 
 
 def _mean(manifest: Manifest, steps: Sequence[StepSummary]) -> StepSummary:
     means = {field: _over(steps, field) for field in ("flops", "flops_share", "time_share", "decompressed_bytes")}
-    peak = _peak(manifest, manifest.schedule)
+    peak = predicted_peak(manifest, manifest.schedule, 0, 0)
     seconds = _over(steps, "seconds") if steps[0].seconds is not None else None
     return StepSummary(name="mean of the cycle", train="", propagate="", predicted_peak_bytes=peak, seconds=seconds, **means)
 
@@ -257,13 +257,9 @@ def _over(steps: Sequence[StepSummary], field: str) -> float:
     return math.fsum(getattr(step, field) for step in steps) / len(steps)
 
 
-def _peak(manifest: Manifest, subsets: Sequence[Subset], keep: int = 0) -> int | None:
-    return predicted_peak(manifest, subsets, keep, 0) if manifest.target in TARGETS else None
-
-
 def _keeping(manifest: Manifest, calibration: Calibration | None) -> tuple[KeepSummary, ...]:
     """With no layer kept, a quarter, half and all of them."""
-    if manifest.target not in TARGETS or not TARGETS[manifest.target].keeps_activations:
+    if not TARGETS[manifest.target].keeps_activations:
         return ()
     layers, steps = manifest.model.num_hidden_layers, manifest.schedule
     full = step_cost(manifest, full_subset(manifest)).flops

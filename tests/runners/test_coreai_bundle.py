@@ -232,4 +232,4 @@ def test_an_operator_without_a_rule() -> None:
     with pytest.raises(
         UnsupportedModelError, match=r"operator aten\.erf\.default in program block_forward has no Core AI lowering; supported: "
     ):
-        lower("block_forward", graph, {"x": None})
+        lower("block_forward", graph.graph, graph.inputs, {"x": None})

@@ -1,4 +1,4 @@
-"""What a package of Core ML takes to make at a published shape, what is in it, what products in float16 cost: `apple.py coreml [SHAPE]`.
+"""What a package of Core ML takes to make at a published shape, what is in it, what products in float16 cost: `coreml.py [SHAPE]`.
 
 Weights are random, so of the shape the cost is that of one layer's programs on random activations; `tiny`, the embedded model, is trained,
 and is held to its golden trace.
@@ -48,7 +48,7 @@ def coreml(shape: str = "qwen2.5-0.5b") -> None:
         rows: dict[str, Any] = {name: {"seconds": seconds, "peak_rss_bytes": peak} for name, (seconds, peak) in taken.items()}
         rows |= {"sizes": sizes(bundles["float32"]), "a layer": layer_differences(bundles), "tiny": trace_differences(Path(temporary))}
         rows["functions"] = [msgspec.to_builtins(x) for x in inspect_bundle(bundles["float32"]).functions]
-    write_results("apple_coreml", page(shape, rows), rows, f"apple.py coreml {shape}")
+    write_results("coreml", page(shape, rows), rows, f"coreml.py {shape}")
 
 
 def sizes(bundle: Bundle) -> dict[str, float]:
@@ -124,4 +124,4 @@ if __name__ == "__main__":
     # executorch.py beside this file is not the package of that name, which coremltools imports.
     sys.path[:] = [x for x in sys.path if Path(x).resolve() != Path(__file__).resolve().parent]
     sys.modules.pop("executorch", None)
-    {"make": make, "coreml": coreml}[sys.argv[1]](*sys.argv[2:])  # type: ignore[operator]
+    make(*sys.argv[2:]) if sys.argv[1:2] == ["make"] else coreml(*sys.argv[1:])  # type: ignore[arg-type]

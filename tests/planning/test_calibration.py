@@ -80,7 +80,9 @@ def test_without_implicit_updates_only_trained_layers_are_updated(bundle: Bundle
 
 def test_other_targets_and_thread_counts_are_refused(bundle: Bundle) -> None:
     training = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, target="onnxruntime-training"))
-    with pytest.raises(OptionError, match="calibrate: needs a bundle of target onnxruntime or executorch, .* found onnxruntime-training"):
+    with pytest.raises(
+        OptionError, match="calibrate: needs a bundle of target onnxruntime or executorch or coreai, .* found onnxruntime-training"
+    ):
         calibrate_bundle(training)
     with pytest.raises(OptionError, match="threads: expected at least 1, found 0"):
         calibrate_bundle(bundle, threads=0)

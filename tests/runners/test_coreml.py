@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundles import RandomBundle
 from helpers.captured import TILE, MakeDecoding, MakeModelGraphs
 from helpers.crossing_bundle import export_crossing, known_architecture
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, manifest_of, request, small_head_chunks
 from helpers.runners import cycles, run_losses, some_subsets
-from helpers.tiny_models import MakeTiny, example, largest_difference, pack, packed_batch, subset
+from helpers.tiny_models import MakeTiny, largest_difference, packed_batch, subset
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.programs import chunk_starts
@@ -29,6 +28,7 @@ from lcsb_mobile.mil.package import Package
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.coreml import CoreMl
 from lcsb_mobile.runners.decoding import whole_sequence
+from lcsb_mobile.runs.verify import verify
 from lcsb_mobile.targets import MLPACKAGE
 from lcsb_mobile.training.optimizer import LayerUpdate, update_layer
 
@@ -79,10 +79,10 @@ def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
 
 @pytest.mark.parametrize("name", CASES)
 def test_steps_equal_the_reference(packages: MakePackage, name: str) -> None:
-    """Laws 1 and 2, with no layer kept, the top one, and all."""
+    """Laws 1 and 2, with no layer kept and with all."""
     case = packages(name)
     model, layers = case.model, case.model.config.num_hidden_layers
-    runners = {keep: open_runner(case, keep) for keep in (0, 1, layers)}
+    runners = {keep: open_runner(case, keep) for keep in (0, layers)}
     for seed, step in enumerate(some_subsets(layers)):
         batch, adapter = packed_batch(seed, model.seq_len), model.adapter(seed)
         expected = reference_step(model_of(model.config), model.layout, model.weights, step, batch, adapter)
@@ -112,17 +112,14 @@ def test_evaluation_and_text(packages: MakePackage, name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_law_4(packages: MakePackage, name: str) -> None:
-    """24 optimizer steps through two cycles and more give the eager losses, momentum included, with the update by the package's AdamW,
-    which has NumPy's bits."""
+    """24 optimizer steps through two cycles and more give the eager losses, momentum included, with the update by the package's AdamW."""
     case = packages(name)
     layout, layers, runner = case.model.layout, case.model.config.num_hidden_layers, open_runner(case)
     steps, batches = cycles(layers, "lcsb-identity")
     batches = [packed_batch(number % 2, case.model.seq_len) for number in range(len(batches))]
     expected, _ = run_losses(case.model.runner(), layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
-    found, adapter = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS, runner.update_layer)
-    _, by_numpy = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS)
+    found, _ = run_losses(runner, layout, case.adapter, steps, batches, 1e-3, DEFAULTS, runner.update_layer)
     np.testing.assert_allclose(found, expected, rtol=RUNS.get(name, 1e-5), atol=0)
-    assert adapter.tobytes() == by_numpy.tobytes()
     assert expected[-1] < 0.999 * expected[-3]  # of one batch: something was learnt that could differ
 
 
@@ -205,21 +202,12 @@ def test_chunks_of_the_head_overlap(packages: MakePackage) -> None:
     assert (start.dtype, start.shape) == ("int32", (1,))
 
 
-def test_values_that_cross_layers(tmp_path: Path, random_crossing_bundle: RandomBundle) -> None:
-    """The made-up architecture whose layers take what others gave."""
-    bundle, other = Bundle.open(export_crossing(tmp_path, "coreml").bundle), Bundle.open(random_crossing_bundle.bundle)
-    assert bundle.manifest.identity == other.manifest.identity
-    layers = len(bundle.manifest.layers)
-    noise = 0.05 * np.random.default_rng(0).standard_normal(bundle.manifest.adapter.size)
-    adapter = bundle.initial_adapter() + noise.astype(np.float32)
-    batch = pack([example(1, 9), example(2, 1), example(3, 14)], bundle.manifest.seq_len)
+def test_values_that_cross_layers(tmp_path: Path) -> None:
+    """The made-up architecture whose layers take what others gave: its trace is what the eager reference computed, steps and two cycles."""
     with known_architecture():
-        model = model_of(bundle.manifest.model)
-        for step in (subset(range(layers)), subset([0, 3], range(layers)), subset([1, 5])):
-            expected = reference_step(model, bundle.manifest.adapter, other.weights, step, batch, adapter)
-            found = BlockRunner(bundle, CoreMl(bundle)).step(step, batch, adapter)
-            assert found.loss == pytest.approx(expected.loss, rel=TOLERANCE)
-            assert largest_difference(found, expected) < 1e-5
+        bundle = export_crossing(tmp_path, "coreml").bundle
+    found = verify(bundle)
+    assert found.steps == 9 and found.step_loss < TOLERANCE and found.step_gradient_norm < 1e-5 and found.run_loss < 1e-5
 
 
 def test_a_bundle_of_another_target_is_refused(packages: MakePackage) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,9 @@ class CoreAI:
         """Removes what was lowered."""
         if not self._loop.is_closed():
             self._functions.clear()
-            self.wait(self._open.aclose())
+            leaving = self._open.aclose()
+            with suppress(StopIteration):  # it waits for nothing, and the garbage collector may call this while another loop runs
+                leaving.send(None)
             self._loop.close()
 
     def __del__(self) -> None:

@@ -24,7 +24,7 @@ from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
-from lcsb_mobile.config import ModelConfig, QuantizationConfig, Quantizer
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, AccuracyLevel, ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
@@ -105,14 +105,9 @@ def export_model(
 
 
 def _check_options(options: ExportOptions) -> None:
-    row = target_row(options.target)
+    target_row(options.target)
     exporter(options.target).import_tools()
-    if options.accuracy_level not in (0, 4):
-        raise OptionError(f"accuracy-level: expected 0 or 4, found {options.accuracy_level}")
-    if options.accuracy_level and not (row.int8_activations and options.quantization.bits == 4):
-        able = " or ".join(name for name, other in TARGETS.items() if other.int8_activations)
-        found = f"target {options.target} and {options.quantization.bits} bits"
-        raise OptionError(f"accuracy-level: {options.accuracy_level} needs target {able} and 4 bits, found {found}")
+    _check_accuracy_level(options)
     least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
     for name, value, least in least_values:
         if value < least:
@@ -123,6 +118,19 @@ def _check_options(options: ExportOptions) -> None:
     _check_quantizer(options)
     if not options.lora.alpha > 0:
         raise OptionError(f"alpha: expected a positive number, found {options.lora.alpha}")
+
+
+def _check_accuracy_level(options: ExportOptions) -> None:
+    level, bits = options.accuracy_level, options.quantization.bits
+    if level not in get_args(AccuracyLevel):
+        raise OptionError(f"accuracy-level: expected {', '.join(map(str, get_args(AccuracyLevel)))}, found {level}")
+    able = {
+        HALF_PRODUCTS: [name for name, row in TARGETS.items() if row.half_products],
+        INT8_ACTIVATIONS: [name for name, row in TARGETS.items() if row.int8_activations],
+    }
+    if level and (options.target not in able[level] or (level == INT8_ACTIVATIONS and bits != 4)):
+        needed = f"target {' or '.join(able[level])}" + (" and 4 bits" if level == INT8_ACTIVATIONS else "")
+        raise OptionError(f"accuracy-level: {level} needs {needed}, found target {options.target} and {bits} bits")
 
 
 def _check_quantizer(options: ExportOptions) -> None:
@@ -220,12 +228,18 @@ def _write_graphs(
         blocks = capture_blocks(setting)
         norms = capture_final_norm(model, options.seq_len)
     with clock("graphs"):
-        whole = capture_blocks(replace(setting, tile=None)).kinds if options.accuracy_level else {}
+        whole = capture_blocks(replace(setting, tile=None)).kinds if options.accuracy_level == INT8_ACTIVATIONS else {}
         int8 = {name: graphs.forward for name, graphs in whole.items()}
         parts = StepParts(layout, quantization, blocks, *norms, table, int8)
         target = exporter(options.target)
         request = ExportRequest(
-            directory, parts, adapter, options.optimizer, partial(capture_decoding, setting), partial(progress, "graphs")
+            directory,
+            parts,
+            adapter,
+            options.optimizer,
+            partial(capture_decoding, setting),
+            options.accuracy_level == HALF_PRODUCTS,
+            partial(progress, "graphs"),
         )
         graphs = target.export_programs(request)
     kinds = tuple(_kind(kind, options.seq_len) for kind in blocks.kinds.values())

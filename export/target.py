@@ -20,13 +20,15 @@ from lcsb_mobile.targets import target_row
 @dataclass(frozen=True)
 class ExportRequest:
     """What programs are written from. `directory`: the bundle's, with its `weights.bin`. `adapter`: the initial one, float32 [N].
-    `decoding`: captures the programs of generation, for a target that has them. `progress` of what takes long: (done, total)."""
+    `decoding`: captures the programs of generation, for a target that has them. `half_products`: in float16. `progress` of what
+    takes long: (done, total)."""
 
     directory: Path
     parts: StepParts
     adapter: Float32Array
     optimizer: AdamWConfig
     decoding: Callable[[], DecodeGraphs]
+    half_products: bool = False
     progress: Callable[[int, int], None] = lambda done, total: None
 
 

@@ -18,7 +18,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Quantizer = Literal["search", "gptq"]
-AccuracyLevel = Literal[0, 4]  # of com.microsoft::MatMulNBits: 0 float32 activations, 4 activations rounded to int8
+# By the numbers of com.microsoft::MatMulNBits: 0 float32 throughout; 2 products in float16; 4 the forward's activations rounded to int8.
+AccuracyLevel = Literal[0, 2, 4]
+HALF_PRODUCTS: AccuracyLevel = 2
+INT8_ACTIVATIONS: AccuracyLevel = 4
 
 
 class RopeScaling(Record, frozen=True):

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from lcsb_mobile.errors import OptionError
 
 # Every target that a bundle may name, those of other versions of the toolkit too: such a bundle can be opened, not run.
-Target = Literal["onnxruntime", "executorch", "onnxruntime-training", "coreml"]
+Target = Literal["onnxruntime", "executorch", "onnxruntime-training", "coreai", "coreml"]
 
 # "block programs": small programs with weights as inputs, which a loop of the host runs over the layers. So a run may keep
 # activations, pause between two layers, and time each program. "whole step": one program computes a step.
@@ -20,6 +20,9 @@ Form = Literal["block programs", "whole step"]
 
 CHECKPOINT_FILE = "checkpoint"  # of target onnxruntime-training
 PTE_FILE = "programs.pte"  # of target executorch: all programs, as methods
+AIMODEL = "programs.aimodel"  # of target coreai: a directory, all programs as functions
+MIL_DATA = "Data/com.apple.CoreML"  # of it: where its model and weights lie
+MLPACKAGE = "programs.mlpackage"  # of target coreml: a directory, all programs as functions, and their weights
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class TargetRow:
     its form. `shared_file`: the one file of all programs, where each has none of its own. `measures_products`: it has the programs `gemm`
     and `gemm_backward`. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner
     takes `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations
-    (`accuracy_level`)."""
+    (`accuracy_level`). `half_products`: products may be computed in float16 (`compute`).
+
+    `static_shapes`: every dimension is known, none is missing and integers are int32, as accelerators want it: AdamW is a program of each
+    kind, scalars are [1], and the head is straight-line programs that the host calls chunk by chunk. `holds_weights`: they are constants
+    of the programs, a layer's programs are functions of their own (`layer_function`), and there is no `weights.bin`."""
 
     name: Target
     exporter: str
@@ -41,6 +48,9 @@ class TargetRow:
     imports_torch: bool = False
     profiles_operators: bool = False
     int8_activations: bool = False
+    half_products: bool = False
+    static_shapes: bool = False
+    holds_weights: bool = False
 
     def program_file(self, name: str) -> str:
         return self.shared_file or f"{name}.onnx"
@@ -71,6 +81,29 @@ TARGETS: dict[str, TargetRow] = {
             imports_torch=True,
         ),
         TargetRow(
+            "coreai",
+            exporter="lcsb_mobile.export.to_coreai",
+            runner="lcsb_mobile.runners.coreai",
+            form="block programs",
+            files=(f"{AIMODEL}/main.hash", f"{AIMODEL}/metadata.json"),
+            shared_file=f"{AIMODEL}/main.mlirb",
+            measures_products=False,
+            half_products=True,
+            static_shapes=True,
+        ),
+        TargetRow(
+            "coreml",
+            exporter="lcsb_mobile.export.to_coreml",
+            runner="lcsb_mobile.runners.coreml",
+            form="block programs",
+            files=(f"{MLPACKAGE}/Manifest.json", f"{MLPACKAGE}/{MIL_DATA}/weights/weight.bin"),
+            shared_file=f"{MLPACKAGE}/{MIL_DATA}/model.mlmodel",
+            measures_products=False,
+            half_products=True,
+            static_shapes=True,
+            holds_weights=True,
+        ),
+        TargetRow(
             "onnxruntime-training",
             exporter="lcsb_mobile.export.to_onnxruntime_training",
             runner="lcsb_mobile.runners.onnxruntime_training",
@@ -83,7 +116,7 @@ TARGETS: dict[str, TargetRow] = {
 }
 
 # What a user may name; a test holds it to RUNNERS.
-RunnerName = Literal["onnxruntime", "executorch", "onnxruntime-training", "eager"]
+RunnerName = Literal["onnxruntime", "executorch", "onnxruntime-training", "coreai", "coreml", "eager"]
 REFERENCE: RunnerName = "eager"
 RUNNERS = {name: row.runner for name, row in TARGETS.items()} | {REFERENCE: "lcsb_mobile.export.reference.eager"}
 

@@ -10,8 +10,8 @@ import torch.ao.quantization.fx._decomposed  # registers the operators of quanti
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from lcsb_mobile.export.executorch.order import sorted_module
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
+from lcsb_mobile.export.graphs.order import sorted_module
 
 # Of two tensors whose shapes may differ: there an operand need not be expanded.
 BROADCASTING = {"mul", "add", "sub", "div", "where", "maximum"}

@@ -60,6 +60,11 @@ class Bundle:
 
     @cached_property
     def weights(self) -> MappedWeights:
+        """Raises BundleError where the programs hold them."""
+        target = self.manifest.target
+        if target in TARGETS and TARGETS[target].holds_weights:
+            found = f"found one of target {target}, whose programs hold the weights"
+            raise BundleError(f"{self.path}: expected a bundle with {WEIGHTS_FILE}, {found}; export one with --target onnxruntime")
         return MappedWeights(self.path / WEIGHTS_FILE, self.manifest.weights)
 
     @cached_property
@@ -133,5 +138,8 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
         if file.is_file() and file.name != MANIFEST_FILE
     }
     sealed = msgspec.structs.replace(manifest, files=files, identity=training_identity(manifest, files))
+    if TARGETS[manifest.target].holds_weights:  # they have entered the identity, and every program that needs them has its own
+        (directory / WEIGHTS_FILE).unlink()
+        del files[WEIGHTS_FILE]
     (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed

@@ -59,9 +59,11 @@ def _name_faults(manifest: Manifest) -> Iterator[str]:
     for folded, count in Counter(name.casefold() for name in (*names, MANIFEST_FILE)).items():
         if count > 1:
             yield f"the manifest lists {folded!r} {count} times for a system that does not tell upper case from lower"
-    needed = {WEIGHTS_FILE, ADAPTER_FILE, GOLDEN_FILE, TOKENIZER_FILE, CONFIG_FILE, *(graph.file for graph in manifest.graphs.values())}
+    needed = {ADAPTER_FILE, GOLDEN_FILE, TOKENIZER_FILE, CONFIG_FILE, *(graph.file for graph in manifest.graphs.values())}
     if manifest.target in TARGETS:
         needed.update(TARGETS[manifest.target].files)
+    if manifest.target not in TARGETS or not TARGETS[manifest.target].holds_weights:
+        needed.add(WEIGHTS_FILE)
     if missing := sorted(needed - names):
         yield f"the manifest lists no {', '.join(missing)}; export the bundle again"
     if len(names) > MOST_FILES:

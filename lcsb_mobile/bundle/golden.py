@@ -11,7 +11,7 @@ import numpy as np
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
-from lcsb_mobile.config import Record
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, AccuracyLevel, Record
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.io.bounded import one_line, read_bounded, some
 
@@ -24,6 +24,13 @@ STEP_TOLERANCE = 1e-4
 RUN_TOLERANCE = 1e-3
 # Of bundles whose forward rounds activations to int8. Found on tiny: losses 6e-3, gradient norms 1.4e-2 on x86 and 1.6e-2 on ARM64.
 INT8_TOLERANCE = 5e-2
+# Of bundles whose products are in float16, of eps 2^-11.
+HALF_TOLERANCE = 1e-2
+TOLERANCES: dict[AccuracyLevel, tuple[float, float]] = {
+    0: (STEP_TOLERANCE, RUN_TOLERANCE),
+    HALF_PRODUCTS: (HALF_TOLERANCE, HALF_TOLERANCE),
+    INT8_ACTIVATIONS: (INT8_TOLERANCE, INT8_TOLERANCE),
+}
 
 
 class GoldenBatch(Record, frozen=True):

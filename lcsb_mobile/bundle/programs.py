@@ -8,6 +8,7 @@ from typing import Literal
 
 from lcsb_mobile.bundle.layers import Kind, Layer
 from lcsb_mobile.bundle.manifest import GraphTensor, Manifest
+from lcsb_mobile.bundle.weights import head_rows
 from lcsb_mobile.targets import TARGETS
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
@@ -17,7 +18,10 @@ GRADIENT = "d_"  # before the name of what crosses layers: its gradient
 ANY = -1  # a free dimension
 TOKENS = ("input_ids", "position_ids", "segment_ids")
 PRODUCTS = ("gemm", "gemm_backward")  # the programs that have some
-UPDATE = "adamw"  # takes vectors of any size
+UPDATE = "adamw"  # takes vectors of any size; of static shapes there is one of each kind
+HEAD_CHUNKS = ("head_chunk", "eval_chunk", "logits_chunk")  # the programs that see some rows of the head: of static shapes
+CHUNK_WEIGHTS = ("packed", "scale")  # their inputs that are these rows, where the host feeds weights
+CHUNK_START = "start"  # their input in place of it, where the program holds the weights: the number of the first row
 Role = Literal["forward", "backward", "forward_keep", "backward_kept", "prefill", "decode"]
 
 
@@ -34,6 +38,32 @@ def program_name(kind: str, role: Role) -> str:
     return f"{kind}_{role}"
 
 
+def update_program(kind: str) -> str:
+    """Of static shapes."""
+    return f"{kind}_{UPDATE}"
+
+
+def layer_function(program: str, layer: int) -> str:
+    """The function of a layer's program that holds the layer's weights. `layer`: its number in the model."""
+    return f"{program}_{layer:02}"
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name in the files of targets of static shapes, whose formats take identifiers alone."""
+    return name.replace(".", "_")
+
+
+def chunk_rows(vocab_size: int, hidden_size: int) -> int:
+    """Rows of the head that a chunk's program sees. The last chunk ends with the vocabulary, so it may overlap the one before it."""
+    return min(head_rows(hidden_size), vocab_size)
+
+
+def chunk_starts(vocab_size: int, rows: int) -> list[tuple[int, int]]:
+    """Of each chunk the first row, and how many of its rows the chunk before it has had."""
+    starts = [min(start, vocab_size - rows) for start in range(0, vocab_size, rows)]
+    return [(start, number * rows - start) for number, start in enumerate(starts)]
+
+
 def signatures(manifest: Manifest) -> dict[str, Signature]:
     """Of the programs that every bundle of the target has. No other target's programs are known here."""
     free = (ANY, ANY)
@@ -41,6 +71,8 @@ def signatures(manifest: Manifest) -> dict[str, Signature]:
         return {}
     row = TARGETS[manifest.target]
     products = dict.fromkeys(PRODUCTS if row.measures_products else (), Signature(_floats(a=free, b=free), _floats(y=free)))
+    if row.static_shapes:
+        return _static_programs(manifest, row.holds_weights) | _kind_programs(manifest)
     if row.form == "block programs":
         return _common_programs(manifest) | _kind_programs(manifest) | products
     return _training_programs(manifest) | products
@@ -67,16 +99,46 @@ def _common_programs(manifest: Manifest) -> dict[str, Signature]:
     t, n, model = manifest.seq_len, (ANY,), manifest.model
     hidden, one = _floats(h=(t, model.hidden_size)), _floats(h=(1, model.hidden_size))
     loss, gradient = _floats(loss=()), _floats(g=(t, model.hidden_size))
-    moments = ("parameters", "first_moment", "second_moment")
-    vectors, scalars = _floats(**dict.fromkeys((*moments, "gradient"), n)), _floats(decay=(), rate=(), root=())
     return {
         "embed": Signature(_integers(t, *TOKENS), _tables(manifest, "embed") | hidden),
         "head": Signature(hidden | _integers(t, "labels"), loss | gradient),
         "head_eval": Signature(hidden | _integers(t, "labels"), loss),
         "decode_embed": Signature(_integers(1, "input_ids", "position_ids"), _tables(manifest, "decode_embed") | one),
         "logits": Signature(one, _floats(logits=(model.vocab_size,))),
-        UPDATE: Signature(vectors | scalars, _floats(**{f"{name}_next": n for name in moments})),
+        UPDATE: _update(n, ()),
     }
+
+
+def _update(vector: tuple[int, ...], scalar: tuple[int, ...]) -> Signature:
+    moments = ("parameters", "first_moment", "second_moment")
+    scalars = _floats(decay=scalar, rate=scalar, root=scalar)
+    vectors = _floats(**dict.fromkeys((*moments, "gradient"), vector))
+    return Signature(vectors | scalars, _floats(**{f"{name}_next": vector for name in moments}))
+
+
+def _static_programs(manifest: Manifest, holds_weights: bool) -> dict[str, Signature]:
+    """Of static shapes: integers are int32, nothing has rank 0, and the head is a chunk at a time."""
+    t, model = manifest.seq_len, manifest.model
+    hidden, one, column = (t, model.hidden_size), (1, model.hidden_size), (t, 1)
+    rows = chunk_rows(model.vocab_size, model.hidden_size)
+    start = _integers(1, CHUNK_START, dtype="int32") if holds_weights else {}
+    chosen = _floats(x=hidden, target=hidden, share=column)
+    sums = _floats(peak=column, total=column)
+    weighted, bias, loss = _floats(weighted=hidden), _floats(bias=(1, rows)), _floats(loss=(1,))
+    nexts = _floats(peak_next=column, total_next=column)
+    return {
+        "embed": Signature(_integers(t, *TOKENS, dtype="int32"), _tables(manifest, "embed") | _floats(h=hidden)),
+        "head_start": Signature(_floats(h=hidden) | _integers(t, "labels", dtype="int32"), chosen),
+        "head_chunk": Signature(_floats(x=hidden) | sums | weighted | bias | start, nexts | _floats(weighted_next=hidden)),
+        "head_end": Signature(_floats(h=hidden) | chosen | sums | weighted, loss | _floats(g=hidden)),
+        "eval_chunk": Signature(_floats(x=hidden) | sums | bias | start, nexts),
+        "eval_end": Signature(chosen | sums, loss),
+        "decode_embed": Signature(
+            _integers(1, "input_ids", "position_ids", dtype="int32"), _tables(manifest, "decode_embed") | _floats(h=one)
+        ),
+        "logits_start": Signature(_floats(h=one), _floats(x=one)),
+        "logits_chunk": Signature(_floats(x=one) | start, _floats(logits=(rows,))),
+    } | {update_program(kind.name): _update((kind.size,), (1,)) for kind in manifest.kinds}
 
 
 def _tables(manifest: Manifest, program: str) -> Tensors:
@@ -161,6 +223,6 @@ def _floats(**shapes: tuple[int, ...]) -> Tensors:
     return {name: ("float32", shape) for name, shape in shapes.items()}
 
 
-def _integers(count: int, *names: str) -> Tensors:
-    tensor: tuple[str, tuple[int, ...]] = ("int64", (count,))
+def _integers(count: int, *names: str, dtype: str = "int64") -> Tensors:
+    tensor: tuple[str, tuple[int, ...]] = (dtype, (count,))
     return dict.fromkeys(names, tensor)

@@ -9,12 +9,32 @@ from typing import get_args
 
 from lcsb_mobile.bundle.layers import Kind
 from lcsb_mobile.bundle.manifest import Graph, Manifest
-from lcsb_mobile.bundle.programs import GRADIENT, KEPT, PAST, Role, Signature, Tensors, described, differences, program_name, signatures
+from lcsb_mobile.bundle.programs import (
+    CHUNK_WEIGHTS,
+    GRADIENT,
+    HEAD_CHUNKS,
+    KEPT,
+    PAST,
+    PRODUCTS,
+    UPDATE,
+    Role,
+    Signature,
+    Tensors,
+    chunk_rows,
+    described,
+    differences,
+    program_name,
+    signatures,
+    update_program,
+)
 from lcsb_mobile.bundle.weights import LAYERS, WEIGHTS_FILE, layer_tensor
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.targets import TARGETS
 
 ROLES_THAT_GIVE: tuple[Role, ...] = ("forward", "prefill", "decode")  # whose outputs later layers take
+# What is no kind's, of any target.
+ENDS = ("embed", "head", "head_eval", "head_start", "head_end", "eval_end", "decode_embed", "logits", "logits_start")
+OTHER_PROGRAMS = (*ENDS, *HEAD_CHUNKS, UPDATE, *PRODUCTS)
 TAKEN_NAMES = ("h", "g", "adapter", "h_next", "g_next")  # of a program's own inputs and outputs
 
 
@@ -55,8 +75,8 @@ def _model_faults(manifest: Manifest) -> Iterator[str]:
 def _kind_faults(manifest: Manifest) -> Iterator[str]:
     yield from _repeated("kinds", (kind.name for kind in manifest.kinds))
     programs = [program_name(kind.name, role) for kind in manifest.kinds for role in get_args(Role)]
-    others = ("embed", "head", "head_eval", "decode_embed", "logits", "adamw", "gemm", "gemm_backward")
-    yield from _repeated("graphs", (*programs, *others))
+    programs += [update_program(kind.name) for kind in manifest.kinds]
+    yield from _repeated("graphs", (*programs, *OTHER_PROGRAMS))
     if unused := sorted({kind.name for kind in manifest.kinds} - {layer.kind for layer in manifest.layers}):
         yield f"kinds: no layer is of kind {', '.join(unused)}"
     if manifest.target in TARGETS and TARGETS[manifest.target].form != "block programs" and len(manifest.kinds) > 1:
@@ -140,8 +160,13 @@ def _weight_faults(manifest: Manifest) -> Iterator[str]:
             yield f"weights: {before.name!r} and {after.name!r} overlap"
     end = max((tensor.offset + tensor.nbytes for tensor in manifest.weights), default=0)
     size = manifest.files[WEIGHTS_FILE].size if WEIGHTS_FILE in manifest.files else 0
-    if end > size:
+    if end > size and not holds_weights(manifest):
         yield f"weights: the tensors end at byte {end} of {WEIGHTS_FILE}, which has {size}"
+
+
+def holds_weights(manifest: Manifest) -> bool:
+    """Whether the programs hold the weights."""
+    return manifest.target in TARGETS and TARGETS[manifest.target].holds_weights
 
 
 def _table(manifest: Manifest) -> Tensors:
@@ -237,7 +262,10 @@ def _shape_faults(manifest: Manifest, where: str, bound: Iterable[tuple[int, Map
 
 def _weights_of_program(manifest: Manifest, name: str, graph: Graph, table: Tensors) -> list[str]:
     """What a program is fed of `weights.bin` is there, of the dtype and shape that the program takes, and of layers of its kind."""
-    faults = [f"{x.name!r}: expected the layers' weight that it is" for x in graph.initializers if not (x.weight or "").startswith(LAYERS)]
+    held = holds_weights(manifest)
+    prefix = "" if held else LAYERS
+    faults = [f"{x.name!r}: expected the layers' weight that it is" for x in graph.initializers if not (x.weight or "").startswith(prefix)]
+    faults += [f"{x.name!r}: expected no weight, which the programs hold" for x in graph.inputs if held and x.weight is not None]
     faults += [f"the output {x.name!r} cannot be a weight" for x in graph.outputs if x.weight is not None]
     own = {program_name(kind.name, role): kind.name for kind in manifest.kinds for role in get_args(Role)}.get(name)
     for x in (*graph.inputs, *graph.initializers):
@@ -248,7 +276,9 @@ def _weights_of_program(manifest: Manifest, name: str, graph: Graph, table: Tens
                 faults.append(f"{x.name!r}: expected a weight of {layer_tensor(own, '')}…, found {x.weight!r}")
             if own is None and stacked:
                 faults.append(f"{x.name!r}: expected a weight of no layer, found {x.weight!r}")
-            fed = {x.name: (dtype, shape[1:] if stacked else shape)}
+            rows = chunk_rows(manifest.model.vocab_size, manifest.model.hidden_size)
+            chunk = name in HEAD_CHUNKS and x.name in CHUNK_WEIGHTS and not held
+            fed = {x.name: (dtype, shape[1:] if stacked else (rows, *shape[1:]) if chunk else shape)}
             faults += differences(f"{x.weight!r} as", fed, {x.name: (x.dtype, x.shape)})
     return faults
 

@@ -67,7 +67,11 @@ def export(
     ] = DEFAULTS.calibration,
     seq_len: Annotated[int, Option(help="Tokens of a training sequence.")] = DEFAULTS.seq_len,
     accuracy_level: Annotated[
-        int, Option(help="4: the forward's products round activations to int8 (target onnxruntime); weights then take memory as constants.")
+        int,
+        Option(
+            help="4: the forward's products round activations to int8 (target onnxruntime); weights then take memory as constants. "
+            "2: products are computed in float16 (targets coreai and coreml)."
+        ),
     ] = DEFAULTS.accuracy_level,
     weight_decay: Annotated[float, Option(help="AdamW's decoupled weight decay.")] = OPTIMIZER.weight_decay,
     clip_norm: Annotated[float, Option(help="A step's gradient is scaled down to this norm.")] = OPTIMIZER.clip_norm,

@@ -12,7 +12,7 @@ from lcsb_mobile.bundle.layers import Kind
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import WeightTensor
-from lcsb_mobile.config import Record
+from lcsb_mobile.config import INT8_ACTIVATIONS, Record
 from lcsb_mobile.errors import OptionError
 
 FLOAT = 4  # bytes of a float32
@@ -85,7 +85,7 @@ def step_cost(manifest: Manifest, subset: Subset, counted_labels: int | None = N
         forward_flops=flops(range(len(kinds)), "forward", FORWARD_PRODUCTS),
         head_flops=2 * _head_product(manifest, counted_labels, tokens),
         backward_flops=flops(recomputed, "backward", BACKWARD_PRODUCTS) + flops(kept, "backward_kept", BACKWARD_PRODUCTS),
-        forward_bytes=decompressed(kept if manifest.accuracy_level else range(len(kinds)), "forward"),
+        forward_bytes=decompressed(kept if manifest.accuracy_level == INT8_ACTIVATIONS else range(len(kinds)), "forward"),
         head_bytes=head_parameters(manifest) * FLOAT,
         backward_bytes=decompressed(recomputed, "backward") + decompressed(kept, "backward_kept"),
     )
@@ -98,7 +98,7 @@ def evaluation_cost(manifest: Manifest, counted_labels: int | None = None) -> St
         forward_flops=sum(kind.flops.forward for kind in kinds),
         head_flops=_head_product(manifest, counted_labels, manifest.seq_len),
         backward_flops=0,
-        forward_bytes=0 if manifest.accuracy_level else sum(kind.decompressed_bytes.forward for kind in kinds),
+        forward_bytes=0 if manifest.accuracy_level == INT8_ACTIVATIONS else sum(kind.decompressed_bytes.forward for kind in kinds),
         head_bytes=head_parameters(manifest) * FLOAT,
         backward_bytes=0,
     )

@@ -33,11 +33,11 @@ class BlockDecoder:
         step = StepValues(tables)
         for layer, vector in enumerate(self._vectors):
             h = programs.forward_layer("prefill", layer, h, step, vector, self._state[layer])
-        return programs.logits(h[self._position - 1 : self._position])
+        return programs.head.logits(h[self._position - 1 : self._position])
 
     def extend(self, token: int) -> Float32Array:
         programs = self._programs
-        feeds = {"input_ids": np.array([token], np.int64), "position_ids": np.array([self._position], np.int64)}
+        feeds = {"input_ids": programs.integers([token]), "position_ids": programs.integers([self._position])}
         programs.run("decode_embed", feeds, self._embedded)
         step = StepValues(self._embedded)
         h: Float32Array = self._embedded["h"]
@@ -51,4 +51,4 @@ class BlockDecoder:
                 np.copyto(place, outputs[kept.name])
             h = outputs["h_next"]
         self._position += 1
-        return programs.logits(h)
+        return programs.head.logits(h)

@@ -11,15 +11,18 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import GraphTensor
-from lcsb_mobile.bundle.programs import ANY, TOKENS, Role, program_name
-from lcsb_mobile.bundle.weights import LAYERS
+from lcsb_mobile.bundle.programs import ANY, TOKENS, UPDATE, Role, program_name, update_program
+from lcsb_mobile.bundle.weights import LAYERS, MappedWeights
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.measuring.phases import PhaseClock
+from lcsb_mobile.runners.heads import ChunkedHead, Head, WholeHead
+from lcsb_mobile.targets import TARGETS
 
 Values = Mapping[str, np.ndarray]  # by the names of a program's inputs or outputs; each contiguous
 
@@ -52,11 +55,13 @@ class StepValues:
 
 
 def layer_weights(bundle: Bundle, tensors: Sequence[GraphTensor]) -> dict[int | None, dict[str, np.ndarray]]:
-    """Layer -> the weights among a program's tensors, in place, for the layers of its kind; under None where they are no layer's."""
+    """Layer -> the weights among a program's tensors, in place, for the layers of its kind; under None where they are no layer's. Of a
+    program that sees a chunk of rows, the rows are not among them."""
     named = {x.name: x.weight for x in tensors if x.weight is not None}
     kinds = {weight.removeprefix(LAYERS).partition(".")[0] for weight in named.values() if weight.startswith(LAYERS)}
     if not kinds:
-        return {None: {name: bundle.weights[weight] for name, weight in named.items()}}
+        whole = {x.name: bundle.weights[x.weight] for x in tensors if x.weight is not None}
+        return {None: {x.name: whole[x.name] for x in tensors if x.name in whole and whole[x.name].shape == tuple(x.shape)}}
     layers = {number: layer.number for number, layer in enumerate(bundle.manifest.layers) if layer.kind in kinds}
     return {layer: {name: bundle.weights[weight][number] for name, weight in named.items()} for layer, number in layers.items()}
 
@@ -65,7 +70,9 @@ class BlockPrograms:
     """`between_layers` is called before each layer: it may wait, to pause, or raise, to cancel."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime, between_layers: Callable[[], None] = lambda: None) -> None:
-        self.manifest, self.weights, self.runtime = bundle.manifest, bundle.weights, runtime
+        self.manifest, self.runtime = bundle.manifest, runtime
+        self._row = TARGETS[bundle.manifest.target]
+        self._bundle = bundle
         self.model = bundle.manifest.model
         self.layers = self.model.num_hidden_layers
         self.between_layers = between_layers
@@ -74,6 +81,7 @@ class BlockPrograms:
         self._kinds = bundle.manifest.kinds_of_layers()
         self.hidden = (bundle.manifest.seq_len, self.model.hidden_size)
         self.turns = [np.empty(self.hidden, np.float32) for _ in range(2)]  # for results that the next program reads and none after it
+        self.head: Head = ChunkedHead(self) if self._row.static_shapes else WholeHead(self)
 
     # A batch's way through the layers
 
@@ -81,7 +89,7 @@ class BlockPrograms:
         """h[0], in `target` if given, and the tables that layers read."""
         outputs = self._embed_outputs | ({} if target is None else {"h": target})
         with self.clock("embed"):
-            self.run("embed", {name: getattr(batch, name) for name in TOKENS}, outputs)
+            self.run("embed", {name: self.integers(getattr(batch, name)) for name in TOKENS}, outputs)
         return outputs["h"], outputs
 
     def forward_layer(
@@ -125,17 +133,26 @@ class BlockPrograms:
     def enter(self, following: int) -> None:
         """Between two layers: whoever wants to may pause or cancel, and the system reads the next layer's weights ahead."""
         self.between_layers()
-        if 0 <= following < self.layers:
+        if 0 <= following < self.layers and not self._row.holds_weights:
             place = self.manifest.layers[following]
             self.weights.read_ahead(place.kind, place.number)
 
-    def logits(self, h: Float32Array) -> Float32Array:
-        """h[L] of one token, [1, D] -> logits [V]."""
-        logits = np.empty(self.model.vocab_size, np.float32)
-        self.run("logits", {"h": h}, {"logits": logits})
-        return logits
-
     # Programs and buffers
+
+    @property
+    def weights(self) -> MappedWeights:
+        """Raises BundleError where the programs hold them."""
+        return self._bundle.weights
+
+    def integers(self, x: npt.ArrayLike) -> np.ndarray:
+        """Tokens, positions or labels as the target's programs take them."""
+        return np.asarray(x, np.int32 if self._row.static_shapes else np.int64)
+
+    def update(self, kind: str, feeds: Mapping[str, npt.ArrayLike], outputs: Values) -> None:
+        """AdamW of a vector of a kind's size."""
+        static = self._row.static_shapes
+        arrays = {name: np.atleast_1d(x) if static else np.asarray(x) for name, x in feeds.items()}
+        self.run(update_program(kind) if static else UPDATE, arrays, outputs)
 
     def run(self, program: str, feeds: Values, outputs: Values, layer: int | None = None) -> None:
         """On a layer's weights, where it is a layer's program; its results go into `outputs`."""

@@ -15,7 +15,7 @@ import numpy as np
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.programs import KEPT, UPDATE, Role
+from lcsb_mobile.bundle.programs import KEPT, Role
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.runners.block_decoder import BlockDecoder
@@ -42,6 +42,7 @@ class BlockRunner:
         self._gradients: dict[int, list[Float32Array]] = {}  # size -> as many as a step has needed at once
         self._updated: dict[int, dict[str, Float32Array]] = {}  # size -> what `adamw` returns
         self._layout = bundle.manifest.adapter
+        self._kind_of_size = {kind.size: kind.name for kind in bundle.manifest.kinds}
         self._g = np.empty(self.programs.hidden, np.float32)
 
     # The step
@@ -68,13 +69,11 @@ class BlockRunner:
 
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
         h = self._forward_alone(batch, adapter)
-        loss = np.empty((), np.float32)
         with self.clock("head"):
-            self.programs.run("head_eval", {"h": h, "labels": batch.labels}, {"loss": loss})
-        return float(loss)
+            return self.programs.head.loss(h, batch.labels)
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        return self.programs.logits(self._forward_alone(batch, adapter)[position : position + 1])
+        return self.programs.head.logits(self._forward_alone(batch, adapter)[position : position + 1])
 
     def decoder(self, adapter: Float32Array) -> BlockDecoder:
         return BlockDecoder(self.programs, adapter)
@@ -88,12 +87,12 @@ class BlockRunner:
         scalars: LayerUpdate,
         config: AdamWConfig,
     ) -> None:
-        """`optimizer.update_layer` by the program `adamw`, which has the manifest's constants."""
+        """`optimizer.update_layer` by the program of AdamW, which has the manifest's constants."""
         state = {"parameters": theta, "first_moment": m, "second_moment": v}
         feeds = state | {"gradient": self._zeros[: theta.size] if gradient is None else gradient, **vars(scalars)}
         updated = self._update_buffers(theta.size)
         with self.clock("optimizer"):
-            self.programs.run(UPDATE, {n: np.asarray(x) for n, x in feeds.items()}, updated)
+            self.programs.update(self._kind_of_size[theta.size], feeds, updated)
             for name, x in state.items():
                 np.copyto(x, updated[f"{name}_next"])
 
@@ -117,11 +116,9 @@ class BlockRunner:
 
     def _head(self, h: Float32Array, batch: Batch) -> float:
         """The loss; its gradient goes to `self._g`."""
-        loss = np.empty((), np.float32)
         self.programs.between_layers()
         with self.clock("head"):
-            self.programs.run("head", {"h": h, "labels": batch.labels}, {"loss": loss, "g": self._g})
-        return float(loss)
+            return self.programs.head.loss(h, batch.labels, self._g)
 
     # Buffers
 
@@ -156,7 +153,7 @@ class BlockRunner:
 
     def _update_buffers(self, size: int) -> dict[str, Float32Array]:
         if size not in self._updated:
-            self._updated[size] = {x.name: np.empty(size, np.float32) for x in self.manifest.graphs[UPDATE].outputs}
+            self._updated[size] = {f"{name}_next": np.empty(size, np.float32) for name in ("parameters", "first_moment", "second_moment")}
         return self._updated[size]
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult, StepRunner
-from lcsb_mobile.bundle.golden import INT8_TOLERANCE, LEARNING_RATE, RUN_TOLERANCE, STEP_TOLERANCE, GoldenBatch, GoldenStep, GoldenTrace
+from lcsb_mobile.bundle.golden import LEARNING_RATE, TOLERANCES, GoldenBatch, GoldenStep, GoldenTrace
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AccuracyLevel, AdamWConfig
 from lcsb_mobile.errors import GoldenTraceError, NonFiniteLossError, OptionError
@@ -82,8 +82,7 @@ def record_trace(
         trainer.step(number, [batches[index].batch()])
         records.append(GoldenStep(subset, index, *recorder.last))
         progress(len(steps) + number + 1, total)
-    tolerances = (INT8_TOLERANCE, INT8_TOLERANCE) if accuracy_level else (STEP_TOLERANCE, RUN_TOLERANCE)
-    return GoldenTrace(batches, tuple(singles), LEARNING_RATE, tuple(records), *tolerances)
+    return GoldenTrace(batches, tuple(singles), LEARNING_RATE, tuple(records), *TOLERANCES[accuracy_level])
 
 
 def check_first_step(runner: StepRunner, trace: GoldenTrace, adapter: Float32Array) -> TraceDifference:

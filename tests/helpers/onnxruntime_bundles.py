@@ -13,6 +13,7 @@ import pytest
 from helpers.manifests import kinds_of, layers_of
 from helpers.tiny_models import TinyModel
 from lcsb_mobile.arrays import Float32Array
+from lcsb_mobile.bundle import programs
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Graph, Manifest
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
@@ -51,7 +52,7 @@ MakeExported = Callable[..., Exported]  # as the fixtures `programs` and `traini
 def small_head_chunks() -> Iterator[None]:
     """Chunks of the head so small that the tiny vocabulary has several."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (head, step_graph, modules):
+        for module in (head, step_graph, modules, programs):
             patch.setattr(module, "head_rows", lambda hidden_size: CHUNK_ROWS)
         yield
 

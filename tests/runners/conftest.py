@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.captured import MakeDecoding, MakeModelGraphs
-from helpers.executorch_bundles import export_executorch, export_methods
+from helpers.target_bundles import export_executorch, export_target
 from helpers.onnxruntime_bundles import Exported, MakeExported, small_head_chunks
 from helpers.tiny_models import MakeTiny
 
@@ -36,6 +36,22 @@ def methods(
         model = tiny(name, bits, embedding_bits)
         captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
         with small_head_chunks():
-            return export_methods(tmp_path_factory.mktemp(name), model, *captured)
+            return export_target("executorch", tmp_path_factory.mktemp(name), model, *captured)
+
+    return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)
+
+
+@pytest.fixture(scope="session")
+def functions(
+    tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
+) -> MakeExported:
+    """As `programs`, for target coreai."""
+
+    @functools.cache
+    def export(name: str, bits: int, embedding_bits: int, tile: int | None) -> Exported:
+        model = tiny(name, bits, embedding_bits)
+        captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
+        with small_head_chunks():
+            return export_target("coreai", tmp_path_factory.mktemp(name), model, *captured)
 
     return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)

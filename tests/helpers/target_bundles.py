@@ -1,4 +1,4 @@
-"""Bundles of target executorch. An export takes most of a minute, so tests share them."""
+"""Bundles of other targets than `onnxruntime`. An export for executorch takes most of a minute, so tests share them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from helpers.onnxruntime_bundles import DEFAULTS, Exported, manifest_of, request
 from helpers.tiny_models import TinyModel
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
-from lcsb_mobile.export import to_executorch
 from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs
+from lcsb_mobile.export.target import exporter
+from lcsb_mobile.targets import Target
 
 SEQ_LEN = 64
 
@@ -22,8 +23,8 @@ def export_executorch(directory: Path) -> Path:
     return directory / "bundle"
 
 
-def export_methods(directory: Path, model: TinyModel, blocks: ModelGraphs, decoding: DecodeGraphs) -> Exported:
+def export_target(target: Target, directory: Path, model: TinyModel, blocks: ModelGraphs, decoding: DecodeGraphs) -> Exported:
     """The programs of a tiny model, in a directory with a copy of its `weights.bin`."""
     shutil.copy(model.directory / WEIGHTS_FILE, directory)
-    graphs = to_executorch.export_programs(request(model, blocks, DEFAULTS, directory, decoding))
-    return Exported(model, Bundle(directory, manifest_of(model, "executorch", DEFAULTS, graphs)), model.adapter(), DEFAULTS)
+    graphs = exporter(target).export_programs(request(model, blocks, DEFAULTS, directory, decoding))
+    return Exported(model, Bundle(directory, manifest_of(model, target, DEFAULTS, graphs)), model.adapter(), DEFAULTS)

@@ -1,5 +1,5 @@
-"""The order in which a captured graph's nodes stand, which is the order in which ExecuTorch and XNNPACK execute them: the one of the
-least memory among depth-first walks back from the results, in which a tile of the weights is used up before the next is cut out.
+"""The order in which a captured graph's nodes stand, where that is the order in which a runtime executes them: the one of the least memory
+among depth-first walks back from the results, in which a tile of the weights is used up before the next is cut out.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""From captured graphs to one Core AI asset of many functions."""

@@ -1,0 +1,264 @@
+"""ATen graph -> Core AI operations: one small rule an operator, for the operators that captured graphs consist of.
+
+Core AI has no negation and no shifts of integers, and its transposes are operations; int64 is int32 throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from coreai import authoring as ai
+from coreai.authoring.constant import constant
+from torch import Tensor
+from torch.fx import Node
+
+from lcsb_mobile.bundle.manifest import GraphTensor
+from lcsb_mobile.errors import UnsupportedModelError
+from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
+from lcsb_mobile.export.graphs.order import sorted_module
+
+ZERO_POINT = 8  # of a nibble
+DTYPES: dict[torch.dtype, type[np.generic]] = {
+    torch.int64: np.int32,
+    torch.int32: np.int32,
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.uint8: np.uint8,
+    torch.int8: np.int8,
+    torch.bool: np.bool_,
+}
+
+Value = Any  # coreai.authoring.Value
+
+
+def lower(name: str, captured: CapturedGraph, feeds: Mapping[str, Value], half_products: bool = False) -> list[Value]:
+    """Appends the graph's operations to the function that is being built, in the order of the least memory; its inputs are taken from
+    `feeds` by name. Returns its outputs in order. `name`: of the program, for what is said of an operator without a rule."""
+    lowering = _Lowering(name, half_products)
+    module = sorted_module(captured)
+    names = iter(captured.inputs)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            lowering.values[node] = feeds[next(names)]
+        elif node.op == "output":
+            return [lowering.values[result] for result in node.args[0]]
+        else:
+            lowering.values[node] = lowering.lower(node)
+    raise AssertionError("a graph ends with its output node")
+
+
+def lower_program(
+    name: str,
+    captured: CapturedGraph,
+    consts: Mapping[str, Tensor],
+    inputs: Sequence[GraphTensor],
+    outputs: Sequence[GraphTensor],
+    half_products: bool,
+) -> Callable[[Mapping[str, Value]], list[Value]]:
+    """What builds a program of its inputs: float16 at the border is float32 inside, unless it is a weight."""
+    halves = {x.name for x in inputs if x.dtype == "float16" and x.weight is None}
+
+    def build(feeds: Mapping[str, Value]) -> list[Value]:
+        wide = {key: ai.cast(x, np.float32) if key in halves else x for key, x in feeds.items()}
+        fixed = {key: constant(x.numpy().astype(DTYPES[x.dtype])) for key, x in consts.items() if key in captured.inputs}
+        results = lower(name, captured, {**wide, **fixed}, half_products)
+        return [ai.cast(r, np.float16) if o.dtype == "float16" else r for r, o in zip(results, outputs, strict=True)]
+
+    return build
+
+
+def _shape(node: Node) -> list[int]:
+    return list(node.meta["val"].shape)
+
+
+def _dtype(node: Node) -> type[np.generic]:
+    return DTYPES[node.meta["val"].dtype]
+
+
+def _ints(values: Any) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def _transpose(x: Value, order: Sequence[int]) -> Value:
+    return ai.transpose(x, np.array(order, np.uint32))
+
+
+def _is_transpose(node: Any) -> bool:
+    return isinstance(node, Node) and op_name(node) == "permute" and list(node.args[1]) == [1, 0]  # type: ignore[arg-type]
+
+
+class _Lowering:
+    def __init__(self, program: str, half_products: bool) -> None:
+        self.program, self.half_products = program, half_products
+        self.values: dict[Any, Any] = {}
+
+    def lower(self, node: Node) -> Any:
+        name = op_name(node)
+        if name in BINARY:
+            return BINARY[name](*(self.operand(x, node) for x in node.args[:2]))
+        if name in UNARY:
+            return UNARY[name](self.values[node.args[0]])
+        if name not in RULES:
+            known = ", ".join(sorted({*BINARY, *UNARY, *RULES}))
+            raise UnsupportedModelError(f"operator {node.target} in program {self.program} has no Core AI lowering; supported: {known}")
+        return RULES[name](self, node, *node.args)
+
+    def operand(self, x: Any, node: Node) -> Value:
+        """A number takes the dtype of the other operand."""
+        if isinstance(x, Node):
+            return self.values[x]
+        (other,) = (y for y in node.args[:2] if isinstance(y, Node))
+        return constant(np.array(x, _dtype(other)))
+
+    def alias(self, node: Node, x: Node, *_: Any) -> Any:
+        return self.values[x]
+
+    def product(self, node: Node, left: Node, right: Node) -> Value:
+        x, y = self.values[left], self.values[right]
+        if not self.half_products:
+            return ai.batch_matmul(x, y)
+        return ai.cast(ai.batch_matmul(ai.cast(x, np.float16), ai.cast(y, np.float16)), np.float32)
+
+    def reshape(self, node: Node, x: Node, *_: Any) -> Value:
+        return ai.reshape(self.values[x], _ints(_shape(node)))
+
+    def expand(self, node: Node, x: Node, *_: Any) -> Value:
+        return ai.broadcast_to(self.values[x], _ints(_shape(node)))
+
+    def permute(self, node: Node, x: Node, order: list[int]) -> Any:
+        if _is_transpose(node) and _is_transpose(x):  # two that cancel, as autograd leaves them
+            return self.values[x.args[0]]
+        return _transpose(self.values[x], order)
+
+    def reduce(self, node: Node, x: Node, axes: list[int] | int, keepdim: bool = False, *_: Any) -> Value:
+        axes = [axes] if isinstance(axes, int) else list(axes) or list(range(len(_shape(x))))
+        kept = REDUCTIONS[op_name(node)](self.values[x], _ints(axes))
+        return kept if keepdim else ai.reshape(kept, _ints(_shape(node)))
+
+    def slice(self, node: Node, x: Node, axis: int = 0, start: int = 0, end: int = 2**31, *_: Any) -> Value:
+        shape = _shape(x)
+        begins, ends = [0] * len(shape), list(shape)
+        begins[axis], ends[axis] = start, min(end, shape[axis])
+        return ai.slice_(self.values[x], _ints(begins), _ints(ends), _ints([1] * len(shape)))
+
+    def split(self, node: Node, x: Node, sizes: list[int], axis: int = 0) -> list[Value]:
+        """Slices, of which only those that are used stay."""
+        shape, starts = _shape(x), np.cumsum([0, *sizes])
+        parts = []
+        for start, size in zip(starts, sizes):
+            begins, ends = [0] * len(shape), list(shape)
+            begins[axis], ends[axis] = int(start), int(start) + size
+            parts.append(ai.slice_(self.values[x], _ints(begins), _ints(ends), _ints([1] * len(shape))))
+        return parts
+
+    def getitem(self, node: Node, x: Node, index: int) -> Any:
+        return self.values[x][index]
+
+    def cat(self, node: Node, parts: list[Node], axis: int = 0) -> Value:
+        rank = len(_shape(node))
+        return ai.concat(np.array(axis % rank, np.int32), [self.values[x] for x in parts])
+
+    def softmax(self, node: Node, x: Node, axis: int, *_: Any) -> Value:
+        return ai.softmax(self.values[x], np.array(axis % len(_shape(x)), np.int32))
+
+    def negate(self, node: Node, x: Node) -> Value:
+        return ai.broadcasting_mul(self.values[x], constant(np.array(-1, _dtype(x))))
+
+    def less(self, node: Node, x: Any, y: Any) -> Value:
+        return ai.broadcasting_greater(self.operand(y, node), self.operand(x, node))
+
+    def power(self, node: Node, x: Node, exponent: float) -> Value:
+        value = self.values[x]
+        if exponent in (2, 3):
+            square = ai.broadcasting_mul(value, value)
+            return square if exponent == 2 else ai.broadcasting_mul(square, value)
+        return ai.broadcasting_pow(value, constant(np.array(exponent, _dtype(x))))
+
+    def where(self, node: Node, condition: Node, x: Node, y: Node) -> Value:
+        return ai.broadcasting_where(*(self.values[z] for z in (condition, x, y)))
+
+    def gather(self, node: Node, x: Node, axis: int, index: Node) -> Value:
+        """Slices of the first dimension, by indices [C, 1]."""
+        value, order = self.values[x], list(range(len(_shape(x))))
+        order[0], order[axis] = axis, 0
+        front = value if axis == 0 else _transpose(value, order)
+        found = ai.gather_nd(front, ai.reshape(self.values[index], _ints([*_shape(index), 1])))
+        return found if axis == 0 else _transpose(found, order)
+
+    def cast(self, node: Node, x: Node) -> Value:
+        return ai.cast(self.values[x], _dtype(node))
+
+    def full(self, node: Node, shape: list[int], fill: float, *_: Any) -> Value:
+        """The gradient of a part of a split that is not used."""
+        return ai.broadcast_to(constant(np.array(fill, _dtype(node)).reshape([1] * len(shape))), _ints(shape))
+
+    def dequantize(self, node: Node, packed: Node, scale: Node) -> Value:
+        """packed uint8 [N, K/G, G/2] or int8 [N, K/G, G], scale float16 [N, K/G] -> float32 [N, K]."""
+        data, (rows, groups, _) = self.values[packed], _shape(packed)
+        nibbles = op_name(node) == "dequantize_int4"
+        if nibbles:
+            low = ai.broadcasting_bitwise_and(data, constant(np.array(15, np.uint8)))
+            high = ai.broadcasting_floor_divide(data, constant(np.array(16, np.uint8)))
+            data = ai.concat(np.array(2, np.int32), [low, high])
+        blocks = [rows, groups, 1]
+        scales = ai.reshape(ai.cast(self.values[scale], np.float32), _ints(blocks))
+        zero = np.full(blocks, ZERO_POINT, np.uint8) if nibbles else np.zeros(blocks, np.int8)
+        return ai.reshape(ai.blockwise_shift_scale(data, scales, zero, np.zeros(blocks, np.float32)), _ints(_shape(node)))
+
+
+BINARY: dict[str, Callable[[Value, Value], Value]] = {
+    "mul": ai.broadcasting_mul,
+    "add": ai.broadcasting_add,
+    "sub": ai.broadcasting_sub,
+    "div": ai.broadcasting_divide,
+    "maximum": ai.broadcasting_maximum,
+    "eq": ai.broadcasting_equal,
+    "gt": ai.broadcasting_greater,
+    "bitwise_and": ai.broadcasting_and,
+    "logical_and": ai.broadcasting_and,
+}
+
+UNARY: dict[str, Callable[[Value], Value]] = {
+    "abs": ai.abs_,
+    "exp": ai.exp,
+    "log": ai.log,
+    "relu": ai.relu,
+    "sigmoid": ai.sigmoid,
+    "sqrt": ai.sqrt,
+    "rsqrt": ai.rsqrt,
+}
+
+REDUCTIONS = {"mean": ai.reduce_mean, "sum": ai.reduce_sum, "amax": ai.reduce_max}
+
+RULES: dict[str, Callable[..., Any]] = {
+    "mm": _Lowering.product,
+    "bmm": _Lowering.product,
+    "neg": _Lowering.negate,
+    "lt": _Lowering.less,
+    "pow": _Lowering.power,
+    "where": _Lowering.where,
+    "view": _Lowering.reshape,
+    "unsqueeze": _Lowering.reshape,
+    "squeeze": _Lowering.reshape,
+    "expand": _Lowering.expand,
+    "permute": _Lowering.permute,
+    "mean": _Lowering.reduce,
+    "sum": _Lowering.reduce,
+    "amax": _Lowering.reduce,
+    "slice": _Lowering.slice,
+    "split_with_sizes": _Lowering.split,
+    "getitem": _Lowering.getitem,
+    "cat": _Lowering.cat,
+    "_softmax": _Lowering.softmax,
+    "index_select": _Lowering.gather,
+    "_to_copy": _Lowering.cast,
+    "full": _Lowering.full,
+    "clone": _Lowering.alias,
+    "alias": _Lowering.alias,
+    "computed_once": _Lowering.alias,
+    "dequantize_int4": _Lowering.dequantize,
+    "dequantize_int8": _Lowering.dequantize,
+}

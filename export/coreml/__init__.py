@@ -1,0 +1,1 @@
+"""From captured graphs to one Core ML package of many functions."""

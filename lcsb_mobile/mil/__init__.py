@@ -1,0 +1,1 @@
+"""Core ML packages, read from disk and evaluated in NumPy."""

@@ -44,6 +44,9 @@ func updateProgram(_ kind: String) -> String { "\(kind)_adamw" }
 /// The function of a layer's program that holds the layer's weights. `layer`: its number in the model.
 func layerFunction(_ program: String, _ layer: Int) -> String { "\(program)_\(layer < 10 ? "0" : "")\(layer)" }
 
+/// A tensor's name in the files of targets of static shapes, whose formats take identifiers alone.
+func plainName(_ name: String) -> String { name.replacingOccurrences(of: ".", with: "_") }
+
 /// Rows of the head in a chunk: a power of two.
 func headRows(_ hiddenSize: Int) -> Int {
     Int(exp2(log2(max(256, Double(headChunkBytes) / Double(4 * hiddenSize))).rounded(.down)))

@@ -6,6 +6,7 @@ import Metal
 // Target `coreai`, on the system's own Core AI. Written by Apple's documentation of the framework and by what others have built with its
 // SDK; on Linux stand-ins have these names (Stubs/README.md), and nobody has run it on a device.
 
+@available(iOS 27, macOS 27, *)
 private let scalarTypes: [String: NDArray.ScalarType] = [
     "float32": .float32, "float16": .float16, "int32": .int32, "int64": .int64, "int8": .int8, "uint8": .uint8, "bool": .bool,
 ]
@@ -40,10 +41,11 @@ final class CoreAIRuntime: Runtime {
         let function = try function(program, graph)
         let tensors = weights.inputs(graph, feeds, manifest.layers[layer].number)
         let call = CoreAICall(
-            function, inputs: Array(zip(graph.inputs.map(\.name), tensors)),
-            outputs: graph.outputs.compactMap { x in outputs[x.name].map { (x.name, $0) } }, shared)
+            function, inputs: Array(zip(graph.inputs.map { plainName($0.name) }, tensors)),
+            outputs: graph.outputs.compactMap { x in outputs[x.name].map { (plainName(x.name), $0) } }, shared)
         let others = try orFailed("\(path): \(program): Core AI cannot run it") { try waited { try await call.run() } }
-        if let unwritten = others.first(where: { outputs[$0] != nil }) {
+        let wanted = Set(outputs.keys.map(plainName))
+        if let unwritten = others.first(where: wanted.contains) {
             throw LcsbError(.runtimeFailed, "\(path): \(program): Core AI did not write \(quoted(unwritten)) to the buffer that it was given")
         }
     }
@@ -100,12 +102,12 @@ private final class CoreAICall: @unchecked Sendable {
     func run() async throws -> [String] {
         var fed = InferenceFunction.Inputs()
         for (name, x) in inputs {
-            let type = scalarTypes[x.dtype]!
+            let (type, memory) = (scalarTypes[x.dtype]!, x.bytes.raw)
             if let shared, let offset = shared.offset(x.bytes) {
                 let view = NDArray.RawView(metalBuffer: shared.buffer, byteOffset: offset, scalarType: type, shape: x.shape)
                 fed.insert(_overrideLifetime(view, borrowing: self), for: name)
             } else {
-                let view = NDArray.RawView(bytes: x.bytes.raw.bytes, scalarType: type, shape: x.shape)
+                let view = NDArray.RawView(bytes: memory.bytes, scalarType: type, shape: x.shape)
                 fed.insert(_overrideLifetime(view, borrowing: self), for: name)
             }
         }

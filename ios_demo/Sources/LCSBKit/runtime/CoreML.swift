@@ -56,8 +56,8 @@ final class CoreMLRuntime: Runtime {
 
     private func run(_ model: MLModel, _ graph: ProgramGraph, _ feeds: Values, _ outputs: Values) throws {
         var inputs: [String: Any] = [:]
-        for x in graph.inputs { inputs[x.name] = try array(feeds[x.name]!) }
-        let wanted = graph.outputs.compactMap { x in outputs[x.name].map { (name: x.name, target: $0) } }
+        for x in graph.inputs { inputs[plainName(x.name)] = try array(feeds[x.name]!) }
+        let wanted = graph.outputs.compactMap { x in outputs[x.name].map { (name: plainName(x.name), target: $0) } }
         let options = MLPredictionOptions()
         for (name, target) in wanted { options.outputBackings[name] = try array(target) }
         let results = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: inputs), options: options)
@@ -144,11 +144,17 @@ private func compiledModel(_ package: URL, _ digest: String, _ directory: URL) t
     let kept = compiledModel(directory, digest)
     if isDirectory(kept) { return kept }
     let made = try orFailed("\(package.path): Core ML cannot compile it") { try waited { try await MLModel.compileModel(at: package) } }
-    defer { try? FileManager.default.removeItem(at: made) }
+    let new = directory.appendingPathComponent(".\(digest).\(UUID().uuidString)")
+    defer { for left in [made, new] { try? FileManager.default.removeItem(at: left) } }
     try storing(kept) {
         try makeDirectories(directory)
         do {
-            try move(made, to: kept)
+            try FileManager.default.moveItem(at: made, to: new)  // from another volume, perhaps
+        } catch {
+            throw IoError(error.localizedDescription)
+        }
+        do {
+            try move(new, to: kept)
         } catch where isDirectory(kept) {}  // another run was first
     }
     return kept

@@ -5,8 +5,20 @@ let loadedBytes = 256 << 20
 
 /// What a loaded function is taken to hold on to: its working set, and its weights as they are stored.
 func functionBytes(_ manifest: Manifest, _ program: String) -> Int {
-    let graph = manifest.graphs[program]!
-    return (graph.workingBytes ?? 0) + graph.initializers.reduce(0) { $0 + tensorBytes($1.dtype, $1.shape) }
+    workingBytes(manifest, program) + manifest.graphs[program]!.initializers.reduce(0) { $0 + tensorBytes($1.dtype, $1.shape) }
+}
+
+/// What a runtime allocates for a program's own values, about. Where nobody has determined it, of static shapes: a layer's weights in float.
+func workingBytes(_ manifest: Manifest, _ program: String) -> Int {
+    if let bytes = manifest.graphs[program]!.workingBytes { return bytes }
+    let parts = program.split(separator: "_", maxSplits: 1)
+    guard manifest.row.staticShapes, let kind = manifest.kinds.first(where: { $0.name == parts[0] }) else { return 0 }
+    switch Role(rawValue: String(parts.last!)) {
+    case .backward: return kind.decompressedBytes.backward
+    case .backwardKept: return kind.decompressedBytes.backwardKept
+    case .some: return kind.decompressedBytes.forward
+    case nil: return 0
+    }
 }
 
 /// Functions that were loaded, of `capacity` bytes at most and the one at work besides.

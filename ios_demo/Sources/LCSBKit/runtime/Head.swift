@@ -80,7 +80,7 @@ final class ChunkedHead: HeadPrograms {
         loss = try HostTensor("float32", [1])
         one = try HostTensor("float32", [1, width])
         rows = try HostTensor("float32", [count])
-        let table = manifest.graphs[headChunks[0]]!.inputs.filter { $0.weight != nil }
+        let table = manifest.graphs[headChunks[0]]!.inputs.filter { $0.weight != nil && chunkWeights.contains($0.name) }
         let none = try HostTensor("float32", [1, count])
         chunks = try chunkStarts(vocabSize, count).map { start, had in
             var feeds: Values = ["bias": none]

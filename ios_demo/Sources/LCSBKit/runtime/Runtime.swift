@@ -87,10 +87,10 @@ func orFailed<Result>(_ what: String, _ remedy: String = "", _ act: () throws ->
     }
 }
 
-/// Throws BUNDLE_UNREADABLE unless a program takes and returns what the manifest says, by which buffers are made.
+/// Throws BUNDLE_UNREADABLE unless a function takes and returns, under plain names, what the manifest says, by which buffers are made.
 func checkInterface(_ path: String, _ name: String, _ graph: ProgramGraph, inputs: Tensors, outputs: Tensors) throws {
-    let faults = differences("inputs", Entries(graph.inputs.map { ($0.name, TensorType($0)) }), inputs)
-        + differences("outputs", Entries(graph.outputs.map { ($0.name, TensorType($0)) }), outputs)
+    func described(_ tensors: [GraphTensor]) -> Tensors { Entries(tensors.map { (plainName($0.name), TensorType($0)) }) }
+    let faults = differences("inputs", described(graph.inputs), inputs) + differences("outputs", described(graph.outputs), outputs)
     if !faults.isEmpty { throw unreadable("\(path): \(name): other than the manifest says: \(some(faults)); export the bundle again") }
 }
 

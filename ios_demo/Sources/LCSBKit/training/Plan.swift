@@ -62,7 +62,7 @@ func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulatio
         (Array(manifest.layers.indices), .forward),  // of the evaluation, if nothing else
         (backward.flatMap(\.recomputed), .backward), (kept.sorted(), .forwardKeep), (kept.sorted(), .backwardKept),
     ]
-    let programs = roles.flatMap { programs(manifest, $0.layers, $0.role) }
+    let programs = roles.flatMap { LCSBKit.programs(manifest, $0.layers, $0.role) }
     let used = programs + (manifest.row.staticShapes ? ["embed"] + manifest.kinds.map { updateProgram($0.name) } : ["embed", "adamw"])
     let isOneFile = manifest.row.sharedFile != nil
     return [
@@ -110,7 +110,7 @@ private func given(_ manifest: Manifest, _ kind: String) -> [GraphTensor] {
 }
 
 /// Those that `layers` are run by, one a kind.
-private func programs(_ manifest: Manifest, _ layers: [Int], _ role: Role) -> [String] {
+func programs(_ manifest: Manifest, _ layers: [Int], _ role: Role) -> [String] {
     Set(layers.map { program(manifest.layers[$0].kind, role) }).sorted()
 }
 
@@ -135,15 +135,14 @@ private func methodBytes(_ manifest: Manifest, _ used: [String]) -> Int {
 /// Of target coreml, whose functions are a layer's own: those that the runtime keeps loaded.
 private func functionBytes(_ manifest: Manifest, _ used: [String], _ roles: [(layers: [Int], role: Role)]) -> Int {
     let ofLayers = roles.flatMap { part in Set(part.layers).map { program(manifest.layers[$0].kind, part.role) } }
-    let functions = (ofLayers + Set(used).subtracting(ofLayers) + headPrograms(manifest)).map { LCSBKit.functionBytes(manifest, $0) }
+    let others = Set(used).subtracting(ofLayers) + headPrograms(manifest)
+    let functions = (ofLayers + others).map { LCSBKit.functionBytes(manifest, $0) }
     return min(functions.reduce(0, +), max(loadedBytes, functions.max()!))
 }
 
 private func headPrograms(_ manifest: Manifest) -> [String] {
     manifest.row.staticShapes ? ["head_start", "head_chunk", "head_end", "eval_chunk", "eval_end"] : ["head", "head_eval"]
 }
-
-private func workingBytes(_ manifest: Manifest, _ name: String) -> Int { manifest.graphs[name]!.workingBytes ?? 0 }
 
 /// Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero; where the
 /// host goes over the head's chunks, what it hands from one to the next.

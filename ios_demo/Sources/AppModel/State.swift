@@ -33,6 +33,8 @@ public struct Verdict: Codable, Equatable, Sendable {
     public var runtime: String
     public var version: String
     public var holds: Bool
+
+    public init(runtime: String, version: String, holds: Bool) { (self.runtime, self.version, self.holds) = (runtime, version, holds) }
 }
 
 /// A bundle that lies in the app's documents and is not listed yet.

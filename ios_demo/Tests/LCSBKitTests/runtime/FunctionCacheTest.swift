@@ -22,12 +22,13 @@ final class FunctionCacheTest: XCTestCase {
         for _ in 0..<3 { XCTAssertEqual(loads(&cache, circle), 0) }
     }
 
-    /// Where the one that was used longest ago would give way, nothing would ever be there.
-    func testOfACircleThatDoesNotFitAllButOnePlaceStays() {
+    /// Where the one that was used longest ago gave way, nothing would ever be there.
+    func testOfACircleThatDoesNotFitAboutWhatFitsIsThere() {
         var cache = FunctionCache<Function>(capacity: 6)
         let circle = (0..<10).map { "f\($0)" }
         XCTAssertEqual(loads(&cache, circle), 10)
-        for _ in 0..<5 { XCTAssertEqual(loads(&cache, circle), 5) }
+        // No order of giving way can do with fewer than 10 * 4 / 9 on average.
+        for _ in 0..<9 { XCTAssertTrue((4...5).contains(loads(&cache, circle))) }
         XCTAssertEqual(cache.names.count, 6)
     }
 

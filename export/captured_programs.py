@@ -37,8 +37,8 @@ class CapturedProgramWriter(BlockProgramWriter):
         outputs: Tensors,
         kind: BlockKind | None = None,
     ) -> None:
-        """Writes a program, of `kind` where it is a layer's. `inputs` are the graph's, in an order of their own, without `consts`, which are
-        constants of the program. A `weight` among them is a tensor of `weights.bin`, a layer's slice of it, or, of a head's chunk, some
+        """Writes a program, of `kind` where it is a layer's. `inputs` are the graph's, in an order of their own, without `consts`, which
+        are constants of the program. A `weight` among them is a tensor of `weights.bin`, a layer's slice of it, or, of a head's chunk, some
         rows of it (`CHUNK_WEIGHTS`). An int64 of the graph is int32 at the border, and a float32 of it is float16 there where `inputs`
         or `outputs` say so. Names in the file are `plain_name`s."""
 

@@ -56,5 +56,5 @@ class Exporter(Protocol):
 
 
 def exporter(target: str) -> Exporter:
-    """Raises OptionError for a target that is none, or none of this version."""
+    """Raises OptionError for a target that is none."""
     return cast(Exporter, importlib.import_module(target_row(target).exporter))

@@ -13,6 +13,7 @@ from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export.block_programs import Tensors
 from lcsb_mobile.export.captured_programs import CapturedProgramWriter
 from lcsb_mobile.export.graphs.captured import CapturedGraph
+from lcsb_mobile.export.graphs.order import peak_bytes, sorted_module
 from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.target import ExportRequest
@@ -62,8 +63,12 @@ class _Writer(CapturedProgramWriter):
     ) -> None:
         from lcsb_mobile.export.coreai.lowering import lower_program
 
-        self.asset.add(name, inputs, outputs, lower_program(name, captured, consts, inputs, outputs, self.request.half_products))
-        self.described[name] = Graph(target_row("coreai").program_file(name), tuple(inputs), tuple(outputs))
+        half_products = self.request.half_products and kind is not None  # the loss stays in float32
+
+        ordered = sorted_module(captured).graph
+        self.asset.add(name, inputs, outputs, lower_program(name, captured, ordered, consts, inputs, outputs, half_products))
+        working_bytes = peak_bytes(list(ordered.nodes)[:-1])
+        self.described[name] = Graph(target_row("coreai").program_file(name), tuple(inputs), tuple(outputs), (), working_bytes)
 
     def finish(self) -> dict[str, Graph]:
         self.asset.save(self.request.directory / AIMODEL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import time
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +14,8 @@ from coreai import authoring as ai
 
 from lcsb_mobile.bundle.manifest import GraphTensor
 from lcsb_mobile.bundle.programs import plain_name
-from lcsb_mobile.errors import UnsupportedModelError
 
 Build = Callable[[dict[str, Any]], Sequence[Any]]  # inputs by name -> the outputs
-
-FIXED_TIME = time.mktime((2026, 1, 1, 0, 0, 0, 0, 1, 0))
 
 
 class AssetWriter:
@@ -43,5 +40,8 @@ class AssetWriter:
 
     def save(self, path: Path) -> None:
         self._building.close()
-        asset = ai.AIProgram(self.module).save_asset(path)
-        asset.update_metadata(lambda metadata: setattr(metadata, "creation_date", FIXED_TIME))
+        ai.AIProgram(self.module).save_asset(path)
+        # An export is the same bytes again: without its time, and in one order.
+        metadata = path / "metadata.json"
+        entries = {key: value for key, value in json.loads(metadata.read_text()).items() if key != "creationDate"}
+        metadata.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")

@@ -5,7 +5,7 @@ Core AI has no negation and no shifts of integers, and its transposes are operat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ import torch
 from coreai import authoring as ai
 from coreai.authoring.constant import constant
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from lcsb_mobile.bundle.manifest import GraphTensor
+from lcsb_mobile.bundle.programs import GRADIENT
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
-from lcsb_mobile.export.graphs.order import sorted_module
+from lcsb_mobile.export.graphs.captured import PRODUCTS, CapturedGraph, op_name
 
 ZERO_POINT = 8  # of a nibble
+LINEAR = ("g_next", "d_adapter")  # results of a backward that are linear in its gradients
 DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.int64: np.int32,
     torch.int32: np.int32,
@@ -34,15 +35,14 @@ DTYPES: dict[torch.dtype, type[np.generic]] = {
 Value = Any  # coreai.authoring.Value
 
 
-def lower(name: str, captured: CapturedGraph, feeds: Mapping[str, Value], half_products: bool = False) -> list[Value]:
-    """Appends the graph's operations to the function that is being built, in the order of the least memory; its inputs are taken from
-    `feeds` by name. Returns its outputs in order. `name`: of the program, for what is said of an operator without a rule."""
+def lower(name: str, graph: Graph, names: Sequence[str], feeds: Mapping[str, Value], half_products: bool = False) -> list[Value]:
+    """Appends a captured graph's operations to the function that is being built, in the order in which they stand; its inputs are taken
+    from `feeds` by `names`. Returns its outputs in order. `name`: of the program, for what is said of an operator without a rule."""
     lowering = _Lowering(name, half_products)
-    module = sorted_module(captured)
-    names = iter(captured.inputs)
-    for node in module.graph.nodes:
+    inputs = iter(names)
+    for node in graph.nodes:
         if node.op == "placeholder":
-            lowering.values[node] = feeds[next(names)]
+            lowering.values[node] = feeds[next(inputs)]
         elif node.op == "output":
             return [lowering.values[result] for result in node.args[0]]
         else:
@@ -53,21 +53,45 @@ def lower(name: str, captured: CapturedGraph, feeds: Mapping[str, Value], half_p
 def lower_program(
     name: str,
     captured: CapturedGraph,
+    ordered: Graph,
     consts: Mapping[str, Tensor],
     inputs: Sequence[GraphTensor],
     outputs: Sequence[GraphTensor],
     half_products: bool,
 ) -> Callable[[Mapping[str, Value]], list[Value]]:
-    """What builds a program of its inputs: float16 at the border is float32 inside, unless it is a weight."""
+    """What builds a program of its inputs, its operations `ordered`: float16 at the border is float32 inside, unless it is a weight."""
     halves = {x.name for x in inputs if x.dtype == "float16" and x.weight is None}
 
+    incoming = [x.name for x in inputs if x.name == "g" or x.name.startswith(GRADIENT)] if half_products else []
+    linear = [x.name in LINEAR or x.name.startswith(GRADIENT) for x in outputs]
+
     def build(feeds: Mapping[str, Value]) -> list[Value]:
+        """A backward is linear in its gradients, so they are scaled into float16's range and the results back."""
         wide = {key: ai.cast(x, np.float32) if key in halves else x for key, x in feeds.items()}
         fixed = {key: constant(x.numpy().astype(DTYPES[x.dtype])) for key, x in consts.items() if key in captured.inputs}
-        results = lower(name, captured, {**wide, **fixed}, half_products)
+        largest = _largest([wide[key] for key in incoming]) if incoming else None
+        if largest is not None:
+            wide |= {key: ai.broadcasting_divide(wide[key], _reshaped(largest, wide[key])) for key in incoming}
+        results = lower(name, ordered, captured.inputs, {**wide, **fixed}, half_products)
+        if largest is not None:
+            results = [ai.broadcasting_mul(r, _reshaped(largest, r)) if scaled else r for r, scaled in zip(results, linear, strict=True)]
         return [ai.cast(r, np.float16) if o.dtype == "float16" else r for r, o in zip(results, outputs, strict=True)]
 
     return build
+
+
+def _largest(values: Sequence[Value]) -> Value:
+    """The largest magnitude of all elements, [1], and at least the smallest normal number."""
+    found = constant(np.array([np.finfo(np.float32).tiny]))
+    for x in values:
+        rank = len(x.type.shape)
+        found = ai.broadcasting_maximum(found, ai.reshape(ai.reduce_max(ai.abs_(x), _ints(range(rank))), _ints([1])))
+    return found
+
+
+def _reshaped(scalar: Value, like: Value) -> Value:
+    """[1] with as many dimensions as another value."""
+    return ai.reshape(scalar, _ints([1] * len(like.type.shape)))
 
 
 def _shape(node: Node) -> list[int]:
@@ -84,6 +108,26 @@ def _ints(values: Any) -> np.ndarray:
 
 def _transpose(x: Value, order: Sequence[int]) -> Value:
     return ai.transpose(x, np.array(order, np.uint32))
+
+
+def _is_factor(node: Node) -> bool:
+    """Whether it is a decompressed matrix, transposed or not, that nothing but products takes: with products in float16 it is float16
+    itself. Its elements are those of the float32 matrix rounded, since a scale times an integer is exact there."""
+    if op_name(node) == "permute":
+        return _is_factor(node.args[0])  # type: ignore[arg-type]
+    return op_name(node).startswith("dequantize_") and all(_is_product(user) for user in _users(node))
+
+
+def _users(node: Node) -> Iterator[Node]:
+    for user in node.users:
+        if op_name(user) == "permute":
+            yield from _users(user)
+        else:
+            yield user
+
+
+def _is_product(node: Node) -> bool:
+    return op_name(node) in PRODUCTS
 
 
 def _is_transpose(node: Any) -> bool:
@@ -117,10 +161,10 @@ class _Lowering:
         return self.values[x]
 
     def product(self, node: Node, left: Node, right: Node) -> Value:
-        x, y = self.values[left], self.values[right]
         if not self.half_products:
-            return ai.batch_matmul(x, y)
-        return ai.cast(ai.batch_matmul(ai.cast(x, np.float16), ai.cast(y, np.float16)), np.float32)
+            return ai.batch_matmul(self.values[left], self.values[right])
+        halves = [self.values[x] if _is_factor(x) else ai.cast(self.values[x], np.float16) for x in (left, right)]
+        return ai.cast(ai.batch_matmul(*halves), np.float32)
 
     def reshape(self, node: Node, x: Node, *_: Any) -> Value:
         return ai.reshape(self.values[x], _ints(_shape(node)))
@@ -196,17 +240,22 @@ class _Lowering:
         return ai.broadcast_to(constant(np.array(fill, _dtype(node)).reshape([1] * len(shape))), _ints(shape))
 
     def dequantize(self, node: Node, packed: Node, scale: Node) -> Value:
-        """packed uint8 [N, K/G, G/2] or int8 [N, K/G, G], scale float16 [N, K/G] -> float32 [N, K]."""
-        data, (rows, groups, _) = self.values[packed], _shape(packed)
+        """packed uint8 [N, K/G, G/2] or int8 [N, K/G, G], scale float16 [N, K/G] -> float32 [N, K].
+
+        A byte divided by [1, 16] has the low and the high nibble behind each other, as their elements stand in the group, without a
+        concatenation, which takes eight times as long on the desktop's build. What is above a nibble is subtracted."""
+        data, (rows, groups, width) = self.values[packed], _shape(packed)
         nibbles = op_name(node) == "dequantize_int4"
         if nibbles:
-            low = ai.broadcasting_bitwise_and(data, constant(np.array(15, np.uint8)))
-            high = ai.broadcasting_floor_divide(data, constant(np.array(16, np.uint8)))
-            data = ai.concat(np.array(2, np.int32), [low, high])
-        blocks = [rows, groups, 1]
-        scales = ai.reshape(ai.cast(self.values[scale], np.float32), _ints(blocks))
+            sixteen = constant(np.array(16, np.uint8))
+            bytes_twice = ai.reshape(data, _ints([rows, groups, 1, width]))
+            parts = ai.broadcasting_floor_divide(bytes_twice, constant(np.array([[[[1], [16]]]], np.uint8)))
+            above = ai.broadcasting_mul(ai.broadcasting_floor_divide(parts, sixteen), sixteen)
+            data = ai.reshape(ai.broadcasting_sub(parts, above), _ints([rows, groups, 2 * width]))
+        blocks, dtype = [rows, groups, 1], np.float16 if self.half_products and _is_factor(node) else np.float32
+        scales = ai.reshape(ai.cast(self.values[scale], dtype), _ints(blocks))
         zero = np.full(blocks, ZERO_POINT, np.uint8) if nibbles else np.zeros(blocks, np.int8)
-        return ai.reshape(ai.blockwise_shift_scale(data, scales, zero, np.zeros(blocks, np.float32)), _ints(_shape(node)))
+        return ai.reshape(ai.blockwise_shift_scale(data, scales, zero, np.zeros(blocks, dtype)), _ints(_shape(node)))
 
 
 BINARY: dict[str, Callable[[Value, Value], Value]] = {

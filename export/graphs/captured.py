@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,11 +69,17 @@ class CapturedGraph:
         return sum(result.numel() * result.element_size() for result in results)
 
 
+@functools.cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """To put them together takes longer than to capture a small graph."""
+    return dict(core_aten_decompositions())
+
+
 def capture(
     function: Callable[..., tuple[Tensor, ...]], args: Sequence[Tensor], inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> CapturedGraph:
     """`function` of tensors as an ATen graph; what it decompresses stays compressed."""
-    module = make_fx(function, decomposition_table=dict(core_aten_decompositions()), tracing_mode="fake")(*args)
+    module = make_fx(function, decomposition_table=_decompositions(), tracing_mode="fake")(*args)
     module.graph.eliminate_dead_code()
     module.recompile()
     return CapturedGraph(torch.export.export(module, tuple(args), strict=False), inputs, outputs)

@@ -215,6 +215,8 @@ def check_choices(options: BenchOptions) -> None:
     for name, value in (("subsets", options.subsets), ("rounds", options.rounds), ("threads", options.threads), ("steps", options.steps)):
         if value is not None and value < 1:
             raise OptionError(f"{name}: expected at least 1, found {value}")
+    if options.target is not None:
+        check_timed(options.target)
     if not options.keep:
         raise OptionError("keep: expected none, all or a number of layers, found nothing")
     if shutil.which(options.python) is None:
@@ -227,15 +229,23 @@ def check_choices(options: BenchOptions) -> None:
 def check_options(options: BenchOptions, manifest: Manifest) -> None:
     """Raises OptionError, BundleError or MissingDependencyError."""
     check_choices(options)
-    if manifest.target not in TARGETS or options.target not in (None, manifest.target):
+    if options.target not in (None, manifest.target):
         expected = options.target or " or ".join(TARGETS)
         raise BundleError(f"{options.bundle}: expected a bundle of target {expected}, found {manifest.target}; export one with --target")
+    check_timed(manifest.target)
     for method in options.methods:
         cycle = len(make_schedule(ScheduleConfig(method, options.subsets), manifest.model.num_hidden_layers))
         if options.steps is not None and options.steps % cycle:
             raise OptionError(f"steps: expected whole cycles of {cycle} steps with {method}, found {options.steps}")
     if any(options.keep) and not TARGETS[manifest.target].keeps_activations:
         raise OptionError(f"keep: expected none with target {manifest.target}, which cannot keep activations, found {max(options.keep)}")
+
+
+def check_timed(target: str) -> None:
+    """Raises OptionError for a target whose runner here is an evaluator."""
+    if target in TARGETS and TARGETS[target].evaluated:
+        timed = " or ".join(name for name, row in TARGETS.items() if not row.evaluated)
+        raise OptionError(f"target: {target} is evaluated in NumPy here, whose time says nothing of a phone; expected {timed}")
 
 
 def check_names(option: str, found: Iterable[str], known: Iterable[str], empty: bool = False) -> None:

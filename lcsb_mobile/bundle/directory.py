@@ -62,7 +62,7 @@ class Bundle:
     def weights(self) -> MappedWeights:
         """Raises BundleError where the programs hold them."""
         target = self.manifest.target
-        if target in TARGETS and TARGETS[target].holds_weights:
+        if TARGETS[target].holds_weights:
             found = f"found one of target {target}, whose programs hold the weights"
             raise BundleError(f"{self.path}: expected a bundle with {WEIGHTS_FILE}, {found}; export one with --target onnxruntime")
         return MappedWeights(self.path / WEIGHTS_FILE, self.manifest.weights)

@@ -23,6 +23,7 @@ from lcsb_mobile.text.tokenizer import CONFIG_FILE, FILE_BYTES, TEMPLATE_FILE, T
 MIB = 2**20
 MANIFEST_BYTES = 4 * MIB  # 60 kB are usual; the schedule is what grows, to 1 MB for 126 layers, each a subset, shuffled
 ENTRY_BYTES = 256  # of an adapter file's header for each tensor
+MODEL_BYTES = 256 * MIB  # of a package's functions; 7 MB are usual for 24 layers
 MOST_FILES = 1000
 FLOAT = 4
 
@@ -60,9 +61,8 @@ def _name_faults(manifest: Manifest) -> Iterator[str]:
         if count > 1:
             yield f"the manifest lists {folded!r} {count} times for a system that does not tell upper case from lower"
     needed = {ADAPTER_FILE, GOLDEN_FILE, TOKENIZER_FILE, CONFIG_FILE, *(graph.file for graph in manifest.graphs.values())}
-    if manifest.target in TARGETS:
-        needed.update(TARGETS[manifest.target].files)
-    if manifest.target not in TARGETS or not TARGETS[manifest.target].holds_weights:
+    needed.update(TARGETS[manifest.target].files)
+    if not TARGETS[manifest.target].holds_weights:
         needed.add(WEIGHTS_FILE)
     if missing := sorted(needed - names):
         yield f"the manifest lists no {', '.join(missing)}; export the bundle again"
@@ -76,7 +76,8 @@ def _size_faults(manifest: Manifest) -> Iterator[str]:
     state = layout.size * FLOAT
     header = sum(len(layout.matrices[kind]) for kind in layout.kinds) * ENTRY_BYTES + SLACK_BYTES
     bounds = {name: (0, most) for name, most in {GOLDEN_FILE: TRACE_BYTES, CHAT_FILE: CHAT_BYTES, **FILE_BYTES}.items()}
-    bounds |= {graph.file: (0, PROGRAM_BYTES) for graph in manifest.graphs.values()}
+    whole = manifest.target in TARGETS and TARGETS[manifest.target].holds_weights  # then each layer has its own functions
+    bounds |= {graph.file: (0, MODEL_BYTES if whole else PROGRAM_BYTES) for graph in manifest.graphs.values()}
     bounds |= {ADAPTER_FILE: (state, state + header), CHECKPOINT_FILE: (state, state + SLACK_BYTES)}
     for name, (least, most) in bounds.items():
         if name in manifest.files and not least <= manifest.files[name].size <= most:

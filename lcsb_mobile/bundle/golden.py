@@ -24,8 +24,9 @@ STEP_TOLERANCE = 1e-4
 RUN_TOLERANCE = 1e-3
 # Of bundles whose forward rounds activations to int8. Found on tiny: losses 6e-3, gradient norms 1.4e-2 on x86 and 1.6e-2 on ARM64.
 INT8_TOLERANCE = 5e-2
-# Of bundles whose products are in float16, of eps 2^-11.
-HALF_TOLERANCE = 1e-2
+# Of bundles whose products are in float16. Found on tiny with Core AI's desktop build, which sums in float16 too: losses 1.3e-3, gradient
+# norms 1.2e-2.
+HALF_TOLERANCE = 5e-2
 TOLERANCES: dict[AccuracyLevel, tuple[float, float]] = {
     0: (STEP_TOLERANCE, RUN_TOLERANCE),
     HALF_PRODUCTS: (HALF_TOLERANCE, HALF_TOLERANCE),

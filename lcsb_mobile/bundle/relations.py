@@ -46,8 +46,7 @@ def relation_faults(manifest: Manifest) -> Iterator[str]:
     if layer_faults:
         return
     yield from _weight_faults(manifest)
-    if known := signatures(manifest):
-        yield from _program_faults(manifest, known)
+    yield from _program_faults(manifest, signatures(manifest))
 
 
 def _model_faults(manifest: Manifest) -> Iterator[str]:
@@ -79,7 +78,7 @@ def _kind_faults(manifest: Manifest) -> Iterator[str]:
     yield from _repeated("graphs", (*programs, *OTHER_PROGRAMS))
     if unused := sorted({kind.name for kind in manifest.kinds} - {layer.kind for layer in manifest.layers}):
         yield f"kinds: no layer is of kind {', '.join(unused)}"
-    if manifest.target in TARGETS and TARGETS[manifest.target].form != "block programs" and len(manifest.kinds) > 1:
+    if TARGETS[manifest.target].form != "block programs" and len(manifest.kinds) > 1:
         yield f"kinds: expected one for target {manifest.target}, found {', '.join(kind.name for kind in manifest.kinds)}"
     for kind in manifest.kinds:
         yield from (f"kinds: {kind.name}: {fault}" for fault in (*_name_faults(kind), *_matrix_faults(kind, manifest.lora.rank)))
@@ -166,7 +165,7 @@ def _weight_faults(manifest: Manifest) -> Iterator[str]:
 
 def holds_weights(manifest: Manifest) -> bool:
     """Whether the programs hold the weights."""
-    return manifest.target in TARGETS and TARGETS[manifest.target].holds_weights
+    return TARGETS[manifest.target].holds_weights
 
 
 def _table(manifest: Manifest) -> Tensors:

@@ -11,13 +11,15 @@ from lcsb_mobile.bundle.programs import Role, program_name
 from lcsb_mobile.bundle.weights import LAYERS
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.planning.inspection import Inspection, KeepSummary, StepSummary, WeightSummary
+from lcsb_mobile.targets import MLPACKAGE
 
 
 def render(inspection: Inspection) -> RenderableType:
     """Facts, kinds of layers where there are several, the cycle, what keeping activations changes, files, graphs, one below the other."""
     kinds = [_kinds(inspection)] if len(inspection.kinds) > 1 else []
     keeping = [_keeping(inspection)] if inspection.keeping else []
-    return Group(_facts(inspection), *kinds, _steps(inspection), *keeping, _files(inspection), _graphs(inspection))
+    functions = [_functions(inspection)] if inspection.functions else []
+    return Group(_facts(inspection), *kinds, _steps(inspection), *keeping, _files(inspection), *functions, _graphs(inspection))
 
 
 def _facts(inspection: Inspection) -> Table:
@@ -134,6 +136,20 @@ def _files(inspection: Inspection) -> Table:
     for name, size in sorted(inspection.file_sizes.items(), key=lambda item: -item[1]):
         table.add_row(name, f"{size:,}")
     table.add_row("all", f"{sum(inspection.file_sizes.values()):,}", style="bold")
+    return table
+
+
+def _functions(inspection: Inspection) -> Table:
+    """Of a package of Core ML, whose files are among the others."""
+    size = megabytes(sum(size for name, size in inspection.file_sizes.items() if name.startswith(MLPACKAGE)))
+    title = f"Functions of {MLPACKAGE}, {size}: one for each layer where it is a layer's program"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", padding=(0, 1))
+    table.add_column("program", no_wrap=True)
+    for column in ("functions", "operations each", "weights decompressed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for x in inspection.functions:
+        table.add_row(x.program, *(f"{count:,}" for count in (x.functions, x.operations, x.decompressions)))
+    table.add_row("all", f"{sum(x.functions for x in inspection.functions):,}", style="bold")
     return table
 
 

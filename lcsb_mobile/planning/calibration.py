@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import numpy as np
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.manifest import GraphTensor, Manifest
-from lcsb_mobile.bundle.programs import ANY as FREE
+from lcsb_mobile.bundle.layers import Kind
+from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.programs import UPDATE, Role, program_name
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import Record
@@ -21,7 +21,7 @@ from lcsb_mobile.planning.cost import backward_layers
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.block_programs import BlockPrograms
 from lcsb_mobile.runners.block_runner import BlockRunner
-from lcsb_mobile.targets import targets_of
+from lcsb_mobile.targets import TARGETS, targets_of
 
 LAYER_PROGRAMS: tuple[Role, ...] = ("forward", "backward", "forward_keep", "backward_kept")
 ONE_LABEL = "head, one label"  # beside the head with all labels: what it costs whatever is counted
@@ -38,7 +38,7 @@ class Calibration(Record, frozen=True):
 
 def calibrate_bundle(bundle: Bundle, threads: int | None = None) -> Calibration:
     """Raises OptionError for a target that has no block programs, MissingDependencyError where its runtime is not installed."""
-    timed = targets_of("block programs")
+    timed = [name for name in targets_of("block programs") if not TARGETS[name].evaluated]
     if bundle.manifest.target not in timed:
         raise OptionError(
             f"calibrate: needs a bundle of target {' or '.join(timed)}, whose programs can be timed one by one, found "
@@ -51,13 +51,13 @@ def calibrate(programs: BlockPrograms) -> Calibration:
     """Runs every program of a step once to warm up and a few times more, on the first layer of each kind: a second or two at 0.5B."""
     manifest = programs.manifest
     tokens, kinds = manifest.seq_len, [layer.kind for layer in manifest.layers]
-    seconds = {name: _median_seconds(programs, name, tokens) for name in ("embed", "head")}
+    seconds = {"embed": _program_seconds(programs, "embed"), "head": _loss_seconds(programs, tokens)}
     for kind in manifest.kinds:
         first = kinds.index(kind.name)
         names = [program_name(kind.name, role) for role in LAYER_PROGRAMS]
-        seconds |= {name: _median_seconds(programs, name, tokens, first) for name in names}
-        seconds[_update(kind.name)] = _median_seconds(programs, UPDATE, tokens, free=kind.size)
-    return Calibration(seconds | {ONE_LABEL: _median_seconds(programs, "head", 1)})
+        seconds |= {name: _program_seconds(programs, name, first) for name in names}
+        seconds[_update(kind.name)] = _update_seconds(programs, kind)
+    return Calibration(seconds | {ONE_LABEL: _loss_seconds(programs, 1)})
 
 
 def _update(kind: str) -> str:
@@ -92,22 +92,33 @@ def _head_seconds(manifest: Manifest, calibration: Calibration, counted_labels: 
     return max(one, one + (every - one) * (counted - 1) / max(1, tokens - 1))
 
 
-def _median_seconds(programs: BlockPrograms, program: str, labels: int, layer: int = 0, free: int = 1) -> float:
-    """`free`: the size of the dimensions that the program leaves open."""
+def _program_seconds(programs: BlockPrograms, program: str, layer: int = 0) -> float:
     graph = programs.manifest.graphs[program]
-    feeds = {x.name: _any_input(x, labels, free) for x in graph.inputs if x.weight is None}
-    outputs = programs.new_outputs(program, free)
-    programs.run(program, feeds, outputs, layer)
+    feeds = {x.name: np.full(x.shape, 0 if x.dtype in ("int64", "int32") else ANY, x.dtype) for x in graph.inputs if x.weight is None}
+    outputs = programs.new_outputs(program)
+    return _median_seconds(lambda: programs.run(program, feeds, outputs, layer))
+
+
+def _loss_seconds(programs: BlockPrograms, counted: int) -> float:
+    """Of the head, whose programs are the target's own affair."""
+    h, g = np.full(programs.hidden, ANY, np.float32), np.empty(programs.hidden, np.float32)
+    labels = np.where(np.arange(len(h)) < counted, 0, IGNORED_LABEL)
+    return _median_seconds(lambda: programs.head.loss(h, labels, g))
+
+
+def _update_seconds(programs: BlockPrograms, kind: Kind) -> float:
+    state = ("parameters", "first_moment", "second_moment")
+    vectors, scalars = (*state, "gradient"), ("decay", "rate", "root")
+    feeds = {name: np.full(kind.size, ANY, np.float32) for name in vectors} | {name: np.full((), ANY, np.float32) for name in scalars}
+    outputs = {f"{name}_next": np.empty(kind.size, np.float32) for name in state}
+    return _median_seconds(lambda: programs.update(kind.name, feeds, outputs))
+
+
+def _median_seconds(run: Callable[[], object]) -> float:
+    run()
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < ENOUGH_SECONDS:
         start = time.perf_counter()
-        programs.run(program, feeds, outputs, layer)
+        run()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def _any_input(tensor: GraphTensor, labels: int, free: int) -> np.ndarray:
-    if tensor.name == "labels":
-        return np.where(np.arange(tensor.shape[0]) < labels, 0, IGNORED_LABEL)
-    shape = [free if size == FREE else size for size in tensor.shape]
-    return np.full(shape, 0 if tensor.dtype == "int64" else ANY, tensor.dtype)

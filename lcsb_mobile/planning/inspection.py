@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.layers import BlockWork, Kind
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE, Graph, Manifest
-from lcsb_mobile.bundle.programs import program_name
+from lcsb_mobile.bundle.programs import Role, layer_function, program_name
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
 from lcsb_mobile.bundle.weights import WeightTensor, layer_tensor
 from lcsb_mobile.config import LoraConfig, QuantizationConfig, Record
+from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import layer_ranges
+from lcsb_mobile.mil.package import COMPRESSED, Package
 from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset, matrix_parameters, step_cost, time_share
 from lcsb_mobile.planning.plan import kept_bytes, predicted_peak
-from lcsb_mobile.targets import TARGETS
+from lcsb_mobile.targets import MLPACKAGE, TARGETS
 
 EMBEDDING_AND_HEAD = ("embed_tokens.weight", "lm_head.weight")
 
@@ -74,7 +77,7 @@ class StepSummary(Record, frozen=True):
     flops_share: float
     time_share: float
     decompressed_bytes: float
-    predicted_peak_bytes: int | None
+    predicted_peak_bytes: int
     seconds: float | None
 
 
@@ -88,13 +91,24 @@ class KeepSummary(Record, frozen=True):
     seconds: float | None
 
 
+class FunctionSummary(Record, frozen=True):
+    """A program in a package of Core ML. `functions`: how many it is, one a layer where it is a layer's. Of one of them: the operations
+    that run, and the decompressions of weights."""
+
+    program: str
+    functions: int
+    operations: int
+    decompressions: int
+
+
 class Inspection(Record, frozen=True):
     """What `lcsb inspect --json` prints. Sizes in bytes.
 
     `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ by matrix, averaged over the layers. `cycle_steps`: steps of one cycle, of which `steps`
     holds the distinct ones. `predicted_peak_bytes`: anonymous memory beyond what the process occupies once its runtime is imported, an
-    estimate that is mostly high (`planning.plan`); None for a target that it is not known of. `keeping`: by how many layers keep their
+    estimate that is mostly high (`planning.plan`). `keeping`: by how many layers keep their
     activations; empty for a target that cannot. `calibration`: what the predicted seconds rest on, None where nothing was run.
+    `functions`: of a package of Core ML; empty where there is none, or nothing to read it with.
     """
 
     path: str
@@ -114,12 +128,13 @@ class Inspection(Record, frozen=True):
     steps: tuple[StepSummary, ...]
     cycle_mean: StepSummary
     full: StepSummary
-    predicted_peak_bytes: int | None
+    predicted_peak_bytes: int
     keeping: tuple[KeepSummary, ...]
     calibration: Calibration | None
     file_sizes: dict[str, int]
     graphs: dict[str, Graph]
     tools: dict[str, str]
+    functions: tuple[FunctionSummary, ...]
 
 
 def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> Inspection:
@@ -145,14 +160,35 @@ def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> In
         steps=tuple(summaries.values()),
         cycle_mean=_mean(manifest, [summaries[subset] for subset in manifest.schedule]),
         full=_step(manifest, full_subset(manifest), "full", calibration),
-        predicted_peak_bytes=_peak(manifest, manifest.schedule),
+        predicted_peak_bytes=predicted_peak(manifest, manifest.schedule, 0, 0),
         keeping=_keeping(manifest, calibration),
         calibration=calibration,
         file_sizes={name: entry.size for name, entry in manifest.files.items()}
         | {MANIFEST_FILE: (bundle.path / MANIFEST_FILE).stat().st_size},
         graphs=manifest.graphs,
         tools=manifest.tools,
+        functions=_functions(bundle) if manifest.target == "coreml" else (),
     )
+
+
+def _functions(bundle: Bundle) -> tuple[FunctionSummary, ...]:
+    try:
+        package = Package(bundle.path / MLPACKAGE)
+    except MissingDependencyError:
+        return ()
+    layers = [layer.kind for layer in bundle.manifest.layers]
+    firsts = {
+        program_name(kind.name, role): (layers.index(kind.name), layers.count(kind.name))
+        for kind in bundle.manifest.kinds
+        for role in get_args(Role)
+    }
+    summaries = []
+    for name in bundle.manifest.graphs:
+        first, count = firsts.get(name, (None, 1))
+        operations = package.function(name if first is None else layer_function(name, first)).operations
+        running = sum(x.kind not in ("const", COMPRESSED) for x in operations)
+        summaries.append(FunctionSummary(name, count, running, sum(x.decompresses for x in operations)))
+    return tuple(summaries)
 
 
 def _model(manifest: Manifest) -> ModelSummary:
@@ -205,14 +241,14 @@ def _step(manifest: Manifest, subset: Subset, name: str, calibration: Calibratio
         flops_share=cost.flops / full.flops,
         time_share=time_share(manifest, subset),
         decompressed_bytes=cost.decompressed_bytes,
-        predicted_peak_bytes=_peak(manifest, [subset]),
+        predicted_peak_bytes=predicted_peak(manifest, [subset], 0, 0),
         seconds=predicted_seconds(manifest, calibration, subset) if calibration else None,
     )
 
 
 def _mean(manifest: Manifest, steps: Sequence[StepSummary]) -> StepSummary:
     means = {field: _over(steps, field) for field in ("flops", "flops_share", "time_share", "decompressed_bytes")}
-    peak = _peak(manifest, manifest.schedule)
+    peak = predicted_peak(manifest, manifest.schedule, 0, 0)
     seconds = _over(steps, "seconds") if steps[0].seconds is not None else None
     return StepSummary(name="mean of the cycle", train="", propagate="", predicted_peak_bytes=peak, seconds=seconds, **means)
 
@@ -221,13 +257,9 @@ def _over(steps: Sequence[StepSummary], field: str) -> float:
     return math.fsum(getattr(step, field) for step in steps) / len(steps)
 
 
-def _peak(manifest: Manifest, subsets: Sequence[Subset], keep: int = 0) -> int | None:
-    return predicted_peak(manifest, subsets, keep, 0) if manifest.target in TARGETS else None
-
-
 def _keeping(manifest: Manifest, calibration: Calibration | None) -> tuple[KeepSummary, ...]:
     """With no layer kept, a quarter, half and all of them."""
-    if manifest.target not in TARGETS or not TARGETS[manifest.target].keeps_activations:
+    if not TARGETS[manifest.target].keeps_activations:
         return ()
     layers, steps = manifest.model.num_hidden_layers, manifest.schedule
     full = step_cost(manifest, full_subset(manifest)).flops

@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from lcsb_mobile.bundle.programs import Tensors, differences, plain_name
 from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError, RunFailure, RuntimeVersionError
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.io.bounded import refused_as, some
+from lcsb_mobile.io.files import sha256
 from lcsb_mobile.io.native_log import captured_stderr
 from lcsb_mobile.runners.block_programs import Values, check_target, layer_weights
 from lcsb_mobile.runners.block_runner import BlockRunner
@@ -68,6 +70,7 @@ class CoreAI:
         self.array = runtime.NDArray
         self.version = metadata.version("coreai-core")
         self._bundle, self._path = bundle, bundle.path / AIMODEL
+        _check_digest(self._path)
         if threads is not None:
             _keep_to_cores(threads)
         self._loop = asyncio.new_event_loop()
@@ -141,6 +144,13 @@ class Function:
             faults += differences(what, expected, {name: _tensor(found(name)) for name in names})
         if faults:
             raise BundleError(f"{self._where}: other than the manifest says: {some(faults)}; export the bundle again")
+
+
+def _check_digest(asset: Path) -> None:
+    """Raises BundleError for an asset whose program is another than its own digest says: the runtime's reader ends the process on some."""
+    program, digest = asset / "main.mlirb", asset / "main.hash"
+    if bytes.fromhex(sha256(program)) != digest.read_bytes():
+        raise BundleError(f"{program}: other than {digest.name} beside it says; export the bundle again")
 
 
 def _tensor(descriptor: Any) -> tuple[str, tuple[int, ...]]:

@@ -25,7 +25,7 @@ from lcsb_mobile.measuring.memory import MemorySampler, estimated_anonymous, pro
 from lcsb_mobile.planning.plan import Plan, plan_run
 from lcsb_mobile.runners import import_runtime, make_runner
 from lcsb_mobile.runs.checkpoint import RunIdentity
-from lcsb_mobile.targets import RunnerName
+from lcsb_mobile.targets import TARGETS, RunnerName
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome, TrainConfig
 
@@ -193,6 +193,8 @@ def load_runner(run: Run, sampler: MemorySampler, keep: int | None, observer: Ob
     options, manifest = run.options, run.bundle.manifest
     name = options.runner or manifest.target
     import_runtime(name)
+    if name in TARGETS and TARGETS[name].evaluated:
+        observer.warned(f"target {name} is evaluated in NumPy here, which is slow: the losses are the package's, the times are no phone's")
     measured, resident = process_memory()
     base = estimated_anonymous(resident) if measured is None else measured
     if measured is None and options.memory_budget is not None:

@@ -20,7 +20,7 @@ BEGIN, END = "<!-- modules: scripts/docs/draw_modules.py -->", "<!-- / -->"
 # A folder imports only from folders that stand before it. Modules at the top of the package count as folders of one file.
 FLOW = (
     *("errors", "config", "arrays", "formatting", "installing", "targets"),
-    *("measuring", "io", "text", "bundle", "data", "training", "runners", "generation", "planning", "runs", "adapters", "report"),
+    *("measuring", "io", "text", "bundle", "mil", "data", "training", "runners", "generation", "planning", "runs", "adapters", "report"),
     *("devices", "tiny", "bench"),
     *(
         "export/models",
@@ -30,6 +30,8 @@ FLOW = (
         "export/reference",
         "export/onnx",
         "export/executorch",
+        "export/coreai",
+        "export/coreml",
         "export",
     ),
     *("api", "cli", "__main__"),

@@ -236,7 +236,6 @@ def test_a_target_whose_runtime_is_not_here(random_bundle: RandomBundle, tmp_pat
         line = lcsb_error(2, *verb, "--target", "onnxruntime-training", "--output", tmp_path / "b")
         assert "target onnxruntime-training needs onnxruntime-training 1.19.2" in line
         assert line.endswith(how_to_install("onnxruntime-training")) and not list(tmp_path.iterdir())
-    assert "target coreml is not available" in lcsb_error(2, "quickstart", "--target", "coreml", "--output", tmp_path / "b")
 
 
 def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:

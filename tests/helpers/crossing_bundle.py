@@ -15,9 +15,10 @@ from helpers.bundles import RandomBundle, small_export
 from helpers.checkpoints import write_tokenizer
 from lcsb_mobile.export.bundle import export_bundle
 from lcsb_mobile.export.models import ARCHITECTURES, checkpoint_weights
+from lcsb_mobile.targets import Target
 
 
-def export_crossing(directory: Path, **sizes: int) -> RandomBundle:
+def export_crossing(directory: Path, target: Target = "onnxruntime", **sizes: int) -> RandomBundle:
     """`sizes`: instead of the architecture's own."""
     checkpoint, raw = directory / "checkpoint", crossing_model.RAW | sizes
     with known_architecture():
@@ -27,7 +28,7 @@ def export_crossing(directory: Path, **sizes: int) -> RandomBundle:
         (checkpoint / "config.json").write_text(json.dumps(raw))
         save_file({name: read(name) for name in shapes}, checkpoint / "model.safetensors")
         write_tokenizer(checkpoint)
-        export_bundle(small_export(model=str(checkpoint), output=directory / "bundle"))
+        export_bundle(small_export(model=str(checkpoint), output=directory / "bundle", target=target))
     return RandomBundle(checkpoint, directory / "bundle")
 
 

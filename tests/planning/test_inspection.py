@@ -141,12 +141,6 @@ def test_a_repeated_subset_is_listed_once_and_weighs_as_often_as_it_comes(bundle
     assert inspection.cycle_mean.flops == pytest.approx((3 * inspection.steps[0].flops + inspection.steps[1].flops) / 4)
 
 
-def test_another_target_has_no_predicted_peak(bundle: Bundle) -> None:
-    other = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, target="coreml"))
-    inspection = inspect_bundle(other)
-    assert inspection.predicted_peak_bytes is None and all(step.predicted_peak_bytes is None for step in inspection.steps)
-
-
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Of target onnxruntime, which can keep activations."""

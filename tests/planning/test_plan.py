@@ -139,8 +139,6 @@ def test_only_target_onnxruntime_keeps(manifest: Manifest) -> None:
         plan_run(training, training.schedule, BASE, None, 1)
     with pytest.raises(OptionError, match="keep: expected 0 or more layers, found -1"):
         plan_run(manifest, manifest.schedule, BASE, None, -1)
-    with pytest.raises(OptionError, match="onnxruntime, executorch, onnxruntime-training, found coreml"):
-        plan_run(msgspec.structs.replace(manifest, target="coreml"), manifest.schedule, BASE, None, None)
 
 
 def test_int8_activations_need_a_session_and_packed_weights_a_layer(manifest: Manifest) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers.captured import MakeDecoding, MakeModelGraphs
-from helpers.target_bundles import export_executorch, export_target
 from helpers.onnxruntime_bundles import Exported, MakeExported, small_head_chunks
+from helpers.target_bundles import export_executorch, export_target
 from helpers.tiny_models import MakeTiny
 
 

@@ -8,18 +8,8 @@ func functionBytes(_ manifest: Manifest, _ program: String) -> Int {
     workingBytes(manifest, program) + manifest.graphs[program]!.initializers.reduce(0) { $0 + tensorBytes($1.dtype, $1.shape) }
 }
 
-/// What a runtime allocates for a program's own values, about. Where nobody has determined it, of static shapes: a layer's weights in float.
-func workingBytes(_ manifest: Manifest, _ program: String) -> Int {
-    if let bytes = manifest.graphs[program]!.workingBytes { return bytes }
-    let parts = program.split(separator: "_", maxSplits: 1)
-    guard manifest.row.staticShapes, let kind = manifest.kinds.first(where: { $0.name == parts[0] }) else { return 0 }
-    switch Role(rawValue: String(parts.last!)) {
-    case .backward: return kind.decompressedBytes.backward
-    case .backwardKept: return kind.decompressedBytes.backwardKept
-    case .some: return kind.decompressedBytes.forward
-    case nil: return 0
-    }
-}
+/// What a runtime allocates for a program's own values, about; 0 where it was not determined.
+func workingBytes(_ manifest: Manifest, _ program: String) -> Int { manifest.graphs[program]!.workingBytes ?? 0 }
 
 /// Functions that were loaded, of `capacity` bytes at most and the one at work besides.
 ///

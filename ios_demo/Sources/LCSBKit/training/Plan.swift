@@ -74,7 +74,8 @@ func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulatio
         "crossing values": crossingBytes(manifest),
         "gradients": gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers": fixedBuffers(manifest),
-        "working set": isOneFile ? headSet(manifest) : max(headSet(manifest), used.map { workingBytes(manifest, $0) }.max()!),
+        "working set": manifest.row.staticShapes ? 0  // its functions', which each holds on to
+            : isOneFile ? headSet(manifest) : max(headSet(manifest), used.map { workingBytes(manifest, $0) }.max()!),
     ]
 }
 

@@ -26,6 +26,7 @@ final class StaticBundleTest: XCTestCase {
                     XCTAssertEqual(plan.predictedPeakBytes, found.values.reduce(0, +))
                     let (t, d, rows) = (manifest.seqLen, manifest.model.hiddenSize, chunkRows(manifest.model))
                     XCTAssertEqual(found["other buffers"], expected["other buffers"]! + 4 * (4 * t * d + 5 * t + rows))
+                    XCTAssertEqual(found["working set"], 0, "each function holds on to its own")
                     for term in ["saved layer inputs", "gradients", "crossing values"] { XCTAssertEqual(found[term], expected[term]) }
                     XCTAssertEqual(try stepCost(manifest, manifest.schedule[0]).flops, try stepCost(other, other.schedule[0]).flops)
                 }

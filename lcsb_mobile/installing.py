@@ -25,6 +25,8 @@ def how_to_install(extra: str) -> str:
     """What to do about something missing that an extra brings, as the end of a message."""
     if extra == "onnxruntime-training" and not training_runtime_exists():
         return "it exists for Linux x86-64 and macOS with Python up to 3.12 alone, so it cannot be had here; use target onnxruntime"
+    if extra == "coreml" and not coremltools_exists():
+        return "it has wheels for macOS and Linux x86-64 alone, so it cannot be had here; export on such a machine"
     if extra == "gguf" and sys.version_info < GGUF_PYTHON:
         return "GGUF files are read with Python 3.11 or newer; use one, or the model as a Hugging Face directory"
     others = [
@@ -65,6 +67,11 @@ def training_runtime_exists(
 ) -> bool:
     """Whether onnxruntime-training-cpu has wheels there, as the marker of the extra in pyproject.toml says."""
     return tuple(version) < (3, 13) and (machine == "x86_64" or system == "darwin")
+
+
+def coremltools_exists(system: str = sys.platform, machine: str = platform.machine()) -> bool:
+    """Whether it has wheels there."""
+    return system == "darwin" or (system == "linux" and machine == "x86_64")
 
 
 def _is_clone() -> bool:

@@ -131,3 +131,10 @@ def test_nobody_installs_the_package_by_a_name_that_no_index_has() -> None:
         path for pattern in ("*.md", "docs/**/*.md", "scripts/**/*", "tests/**/*.py", "benchmarks/*.py") for path in ROOT.glob(pattern)
     )
     assert not [str(path) for path in pages if path.is_file() and path != Path(__file__) and by_name.search(path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(("system", "machine", "exists"), [("linux", "x86_64", True), ("linux", "aarch64", False), ("darwin", "arm64", True)])
+def test_where_coremltools_exists(monkeypatch: pytest.MonkeyPatch, system: str, machine: str, exists: bool) -> None:
+    assert installing.coremltools_exists(system, machine) == exists
+    monkeypatch.setattr(installing, "coremltools_exists", lambda: exists)
+    assert ("it cannot be had here" in how_to_install("coreml")) == (not exists)

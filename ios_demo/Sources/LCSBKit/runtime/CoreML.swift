@@ -14,7 +14,7 @@ final class CoreMLRuntime: Runtime {
     private let manifest: Manifest
     private let path: String
     private let compiled: URL
-    private let configuration = MLModelConfiguration()
+    private let compute: ComputeUnits
     private let ofLayers: Set<String>
     private var functions: FunctionCache<MLModel>
 
@@ -27,9 +27,9 @@ final class CoreMLRuntime: Runtime {
     ) throws {
         try checkTarget(bundle, coremlTarget)
         let package = bundle.file(mlpackageDirectory)
-        (manifest, path, functions) = (bundle.manifest, package.path, FunctionCache(capacity: capacity))
+        (manifest, path, self.compute) = (bundle.manifest, package.path, compute)
+        functions = FunctionCache(capacity: capacity)
         ofLayers = Set(bundle.manifest.kinds.flatMap { kind in Role.allCases.map { program(kind.name, $0) } })
-        configuration.computeUnits = computeUnits(compute)
         compiled = try compiledModel(package, bundle.digest, directory)
         let (place, model) = (package.path, compiled)
         let found = try orFailed("\(place): Core ML cannot read what it compiled") {
@@ -71,7 +71,8 @@ final class CoreMLRuntime: Runtime {
 
     /// Held to the manifest first, by which buffers are made.
     private func load(_ function: String, _ graph: ProgramGraph) throws -> MLModel {
-        configuration.functionName = function
+        let configuration = MLModelConfiguration()
+        (configuration.functionName, configuration.computeUnits) = (function, computeUnits(compute))
         let model = try orFailed("\(path): \(function): Core ML cannot load it") {
             try MLModel(contentsOf: compiled, configuration: configuration)
         }

@@ -25,7 +25,7 @@ IOS_RUNTIME := 1.24.2
 ENVIRONMENT := scripts/testing/environment.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-python test-model test-training models clean device-bundles test-device test-ios-runtime test-pythons \
+.PHONY: help demo test check test-python test-model test-training test-coreai models clean device-bundles test-device test-ios-runtime test-pythons \
     test-lowest test-arm64 test-android test-ios app-bundle coreml-bundle screenshots apk fuzz environment
 help: ## shows these lines
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,8 @@ test-model: ## the tests on SmolLM2-135M
 	$(RUN_PARTS) real-model
 test-training: ## the tests of target onnxruntime-training
 	$(RUN_PARTS) training-api
+test-coreai: ## the tests of target coreai
+	$(RUN_PARTS) coreai
 test-device: ## the device half without torch, on the newest ONNX Runtime
 	$(RUN_PARTS) device-environment
 test-pythons: ## the device half on each Python from 3.10 to 3.14; name those that are not here in LCSB_MAY_SKIP
@@ -89,6 +91,10 @@ $(VENV)/.installed: environment
 
 $(TRAINING_VENV)/.installed: $(VENV)/.installed
 	@$(ENVIRONMENT) --over $(VENV) $(@D) onnxruntime-training
+
+# Its wheels are for few systems.
+$(VENV)-coreai/.installed: $(VENV)/.installed
+	@$(ENVIRONMENT) --over $(VENV) $(@D) coreai
 
 $(DEVICE_VENV)/.installed: environment
 	@$(ENVIRONMENT) $(@D) device-test

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from helpers.kinds_of_layers import FAMILIES, check_steps_and_text, export_kinds
 
+pytestmark = pytest.mark.coreai
+
 
 @pytest.mark.parametrize("name", [*FAMILIES, "crossing"])
 def test_steps_and_text(name: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ ENVIRONMENT := scripts/testing/environment.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check test-python test-model test-training test-coreai models clean device-bundles test-device test-ios-runtime test-pythons \
-    test-lowest test-arm64 test-android test-ios app-bundle screenshots apk fuzz environment
+    test-lowest test-arm64 test-android test-ios app-bundle coreml-bundle screenshots apk fuzz environment
 help: ## shows these lines
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12  TARGET=onnxruntime-training (of demo)  TORCH_INDEX=URL  LCSB_MAY_SKIP=PART,PART (of test)"
@@ -69,6 +69,9 @@ test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed ## the
 # The bundle that rides in the app, with room for whole messages.
 app-bundle: $(VENV)/.installed ## exports the bundle that rides in the app
 	$(BIN)/lcsb export tiny --seq-len 256 --output $(APP_BUNDLE) --force
+
+coreml-bundle: $(VENV)/.installed ## exports the bundle that a Mac's Core ML is held to
+	$(BIN)/lcsb export tiny --target coreml --output build/coreml-bundle --force
 
 # Pictures of the app's screens for the documentation; those of a run are of 300 steps of the tiny model.
 screenshots: app-bundle ## draws the app's screens for the documentation

@@ -25,8 +25,8 @@ IOS_RUNTIME := 1.24.2
 ENVIRONMENT := scripts/testing/environment.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-python test-model test-training models clean device-bundles test-device test-ios-runtime test-pythons \
-    test-lowest test-arm64 test-android test-ios app-bundle screenshots apk fuzz environment
+.PHONY: help demo test check test-python test-model test-training test-coreai models clean device-bundles test-device test-ios-runtime test-pythons \
+    test-lowest test-arm64 test-android test-ios app-bundle coreml-bundle screenshots apk fuzz environment
 help: ## shows these lines
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12  TARGET=onnxruntime-training (of demo)  TORCH_INDEX=URL  LCSB_MAY_SKIP=PART,PART (of test)"
@@ -46,6 +46,8 @@ test-model: ## the tests on SmolLM2-135M
 	$(RUN_PARTS) real-model
 test-training: ## the tests of target onnxruntime-training
 	$(RUN_PARTS) training-api
+test-coreai: ## the tests of target coreai
+	$(RUN_PARTS) coreai
 test-device: ## the device half without torch, on the newest ONNX Runtime
 	$(RUN_PARTS) device-environment
 test-pythons: ## the device half on each Python from 3.10 to 3.14; name those that are not here in LCSB_MAY_SKIP
@@ -68,6 +70,9 @@ test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed ## the
 app-bundle: $(VENV)/.installed ## exports the bundle that rides in the app
 	$(BIN)/lcsb export tiny --seq-len 256 --output $(APP_BUNDLE) --force
 
+coreml-bundle: $(VENV)/.installed ## exports the bundle that a Mac's Core ML is held to
+	$(BIN)/lcsb export tiny --target coreml --output build/coreml-bundle --force
+
 # Pictures of the app's screens for the documentation; those of a run are of 300 steps of the tiny model.
 screenshots: app-bundle ## draws the app's screens for the documentation
 	rm -rf docs/screenshots
@@ -86,6 +91,10 @@ $(VENV)/.installed: environment
 
 $(TRAINING_VENV)/.installed: $(VENV)/.installed
 	@$(ENVIRONMENT) --over $(VENV) $(@D) onnxruntime-training
+
+# Its wheels are for few systems.
+$(VENV)-coreai/.installed: $(VENV)/.installed
+	@$(ENVIRONMENT) --over $(VENV) $(@D) coreai
 
 $(DEVICE_VENV)/.installed: environment
 	@$(ENVIRONMENT) $(@D) device-test

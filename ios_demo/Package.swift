@@ -10,9 +10,14 @@ let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onn
 // which on a Mac belong to the Xcode project.
 let drawing: [Target.Dependency] = ["SwiftUI", "Charts", "UniformTypeIdentifiers", "Accessibility"]
 let system: [Target.Dependency] = ["BackgroundTasks", "UIKit", "UserNotifications", "os"]
+// And for the runtimes that are a part of Apple's systems; without them LCSBKit is built as for a system that has none.
+let core: [Target.Dependency] = ["COrt", "CoreAI", "CoreML", "Metal"]
 // ExecuTorchRunner's sources over a stand-in for the library; on Apple's systems they are a package of their own.
-let executorch: [Target.Dependency] = ["LCSBExecuTorch", "ExecuTorch"]
+let coreTests: [Target.Dependency] = ["LCSBKit", "LCSBExecuTorch", "ExecuTorch", "CoreAI", "CoreML", "Metal"]
 let onLinux: [Target] = [
+    .target(name: "Metal", path: "Stubs/Metal"),
+    .target(name: "CoreAI", dependencies: ["Metal"], path: "Stubs/CoreAI"),
+    .target(name: "CoreML", path: "Stubs/CoreML"),
     .target(name: "ExecuTorch", path: "Stubs/ExecuTorch"),
     .target(name: "LCSBExecuTorch", dependencies: ["ExecuTorch", "LCSBKit"], path: "ExecuTorchRunner/Sources/LCSBExecuTorch"),
     .target(name: "UniformTypeIdentifiers", path: "Stubs/UniformTypeIdentifiers"),
@@ -40,7 +45,8 @@ let onnxruntime: Target = .binaryTarget(
     checksum: "f7100a992d2a8135168c8afd831e6a58b465349101982aa58b3e11d36e600b54"
 )
 let drawing: [Target.Dependency] = []
-let executorch: [Target.Dependency] = []
+let core: [Target.Dependency] = ["COrt"]
+let coreTests: [Target.Dependency] = ["LCSBKit"]
 let onLinux: [Target] = []
 #endif
 
@@ -65,11 +71,11 @@ let package = Package(
                 .linkedFramework("CoreML", .when(platforms: [.iOS, .macOS])),
             ]
         ),
-        .target(name: "LCSBKit", dependencies: ["COrt"]),
+        .target(name: "LCSBKit", dependencies: core),
         .executableTarget(name: "lcsb-swift", dependencies: ["LCSBKit"]),
         .target(name: "AppModel", dependencies: ["LCSBKit"]),
         .target(name: "AppUI", dependencies: ["AppModel"] + drawing),
-        .testTarget(name: "LCSBKitTests", dependencies: ["LCSBKit"] + executorch),
+        .testTarget(name: "LCSBKitTests", dependencies: coreTests),
         .testTarget(name: "AppModelTests", dependencies: ["AppModel"]),
     ] + onLinux
 )

@@ -17,6 +17,10 @@ from urllib.parse import unquote, urlsplit
 NAME = "lcsb_mobile"
 SOURCE = Path(__file__).resolve().parents[1]  # the clone, unless the package was copied into site-packages
 GGUF_PYTHON = (3, 11)  # as transformers 5.23
+APPLE = {  # extra -> where there are wheels of what it brings
+    "coreai": "Linux x86-64 with glibc 2.34 and macOS 26 on Apple silicon, with Python 3.11 to 3.14,",
+    "coreml": "Linux x86-64 and macOS, with Python up to 3.13,",
+}
 # Extra -> the distribution of its runtime. All of them install the module `onnxruntime`.
 RUNTIMES = {"onnxruntime": "onnxruntime", "onnxruntime-training": "onnxruntime-training-cpu"}
 
@@ -25,8 +29,8 @@ def how_to_install(extra: str) -> str:
     """What to do about something missing that an extra brings, as the end of a message."""
     if extra == "onnxruntime-training" and not training_runtime_exists():
         return "it exists for Linux x86-64 and macOS with Python up to 3.12 alone, so it cannot be had here; use target onnxruntime"
-    if extra == "coreml" and not coremltools_exists():
-        return "it has wheels for macOS and Linux x86-64 alone, so it cannot be had here; export on such a machine"
+    if extra in APPLE and not apple_tools_exist(extra):
+        return f"it has wheels for {APPLE[extra]} alone, so it cannot be had here; use such a machine, or target onnxruntime"
     if extra == "gguf" and sys.version_info < GGUF_PYTHON:
         return "GGUF files are read with Python 3.11 or newer; use one, or the model as a Hugging Face directory"
     others = [
@@ -69,9 +73,13 @@ def training_runtime_exists(
     return tuple(version) < (3, 13) and (machine == "x86_64" or system == "darwin")
 
 
-def coremltools_exists(system: str = sys.platform, machine: str = platform.machine()) -> bool:
-    """Whether it has wheels there."""
-    return system == "darwin" or (system == "linux" and machine == "x86_64")
+def apple_tools_exist(
+    extra: str, version: Sequence[int] = sys.version_info[:2], system: str = sys.platform, machine: str = platform.machine()
+) -> bool:
+    """Whether what the extra brings has wheels there, as its marker in pyproject.toml says. Versions of macOS and glibc are no markers."""
+    if extra == "coreml":
+        return tuple(version) < (3, 14) and (machine == "x86_64" or system == "darwin")
+    return tuple(version) >= (3, 11) and (system, machine) in (("linux", "x86_64"), ("darwin", "arm64"))
 
 
 def _is_clone() -> bool:

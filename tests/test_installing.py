@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -14,12 +16,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from lcsb_mobile import installing
-from lcsb_mobile.installing import how_to_install, pip_install, requirement, training_runtime_exists
+from lcsb_mobile.installing import apple_tools_exist, how_to_install, pip_install, requirement, training_runtime_exists
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")  # what is installed may be of another day
 TRAINING = "onnxruntime-training"
 ONLY_THE_FUNCTION = "pip" + " install"
+MACHINES = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "x86_64"), ("darwin", "arm64")]
 SHELLS = [shell for shell in ("sh", "bash", "zsh") if shutil.which(shell)]
 
 
@@ -43,7 +46,7 @@ def test_from_a_clone_into_this_environment(installed: set[str]) -> None:
     assert pip_install("peft", "torch") == f"{sys.executable} -m pip install peft torch"
 
 
-@pytest.mark.parametrize("extra", ["export", "gguf", "onnxruntime", TRAINING])
+@pytest.mark.parametrize("extra", ["export", "gguf", "onnxruntime", "coreai", "coreml", TRAINING])
 def test_every_extra_that_is_named_is_one(extra: str) -> None:
     assert f"\n{extra} = [" in PROJECT.partition("[project.optional-dependencies]")[2]
 
@@ -87,13 +90,21 @@ def test_gguf_on_an_old_python(installed: set[str], monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_where_it_can_be_had_is_what_the_extra_says() -> None:
-    (text,) = re.findall(r'"(onnxruntime-training-cpu==[^"]*)"', PROJECT)
+@pytest.mark.parametrize(
+    ("distribution", "exists"),
+    [
+        ("onnxruntime-training-cpu", training_runtime_exists),
+        ("coreai-core", functools.partial(apple_tools_exist, "coreai")),
+        ("coremltools", functools.partial(apple_tools_exist, "coreml")),
+    ],
+)
+def test_where_it_can_be_had_is_what_the_extra_says(distribution: str, exists: Callable[..., bool]) -> None:
+    text = re.findall(rf'"({distribution}==[^"]*)"', PROJECT)[0]
     marker = Requirement(text).marker
     assert marker is not None
-    for minor, system, machine in product(range(10, 16), ("linux", "darwin"), ("x86_64", "arm64", "aarch64")):
+    for minor, (system, machine) in product(range(10, 16), MACHINES):
         environment = {"python_version": f"3.{minor}", "sys_platform": system, "platform_machine": machine}
-        assert marker.evaluate(environment) == training_runtime_exists((3, minor), system, machine), environment
+        assert marker.evaluate(environment) == exists((3, minor), system, machine), environment
 
 
 @pytest.mark.parametrize(
@@ -133,10 +144,8 @@ def test_nobody_installs_the_package_by_a_name_that_no_index_has() -> None:
     assert not [str(path) for path in pages if path.is_file() and path != Path(__file__) and by_name.search(path.read_text("utf-8"))]
 
 
-@pytest.mark.parametrize(
-    ("system", "machine", "exists"), [("linux", "x86_64", True), ("linux", "aarch64", False), ("darwin", "arm64", True)]
-)
-def test_where_coremltools_exists(monkeypatch: pytest.MonkeyPatch, system: str, machine: str, exists: bool) -> None:
-    assert installing.coremltools_exists(system, machine) == exists
-    monkeypatch.setattr(installing, "coremltools_exists", lambda: exists)
-    assert ("it cannot be had here" in how_to_install("coreml")) == (not exists)
+@pytest.mark.parametrize("extra", installing.APPLE)
+def test_apples_tools_that_cannot_be_had(installed: set[str], monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
+    assert ONLY_THE_FUNCTION in how_to_install(extra)
+    monkeypatch.setattr(installing, "apple_tools_exist", lambda extra: False)
+    assert "it cannot be had here" in how_to_install(extra) and ONLY_THE_FUNCTION not in how_to_install(extra)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from coreai import authoring as ai
 
 from lcsb_mobile.bundle.manifest import GraphTensor
 from lcsb_mobile.bundle.programs import plain_name
@@ -22,7 +21,10 @@ class AssetWriter:
     """Functions are added one by one; on saving, all are rewritten by the compiler's own passes at once."""
 
     def __init__(self) -> None:
-        self.module = ai.Module.create()
+        from coreai import authoring
+
+        self.ai: Any = authoring
+        self.module = self.ai.Module.create()
         self._building = ExitStack()
         self._building.enter_context(self.module)
 
@@ -33,14 +35,18 @@ class AssetWriter:
         body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter(plain_name(x.name), inspect.Parameter.POSITIONAL_OR_KEYWORD) for x in inputs]
         )
-        body.__annotations__ = {plain_name(x.name): Annotated[ai.Value, ai.TensorType(x.shape, np.dtype(x.dtype).type)] for x in inputs}
-        results = tuple(Annotated[ai.Value, ai.TensorType(x.shape, np.dtype(x.dtype).type, name=plain_name(x.name))] for x in outputs)
+        body.__annotations__ = {
+            plain_name(x.name): Annotated[self.ai.Value, self.ai.TensorType(x.shape, np.dtype(x.dtype).type)] for x in inputs
+        }
+        results = tuple(
+            Annotated[self.ai.Value, self.ai.TensorType(x.shape, np.dtype(x.dtype).type, name=plain_name(x.name))] for x in outputs
+        )
         body.__annotations__["return"] = tuple[results]  # type: ignore[valid-type]
-        ai.graph(body, provided_name=name)
+        self.ai.graph(body, provided_name=name)
 
     def save(self, path: Path) -> None:
         self._building.close()
-        ai.AIProgram(self.module).save_asset(path)
+        self.ai.AIProgram(self.module).save_asset(path)
         # An export is the same bytes again: without its time, and in one order.
         metadata = path / "metadata.json"
         entries = {key: value for key, value in json.loads(metadata.read_text()).items() if key != "creationDate"}

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from coreai import authoring as ai
-from coreai.authoring.constant import constant
 from torch import Tensor
 from torch.fx import Graph, Node
 
@@ -67,6 +65,7 @@ def lower_program(
 
     def build(feeds: Mapping[str, Value]) -> list[Value]:
         """A backward is linear in its gradients, so they are scaled into float16's range and the results back."""
+        ai, constant = _authoring()
         wide = {key: ai.cast(x, np.float32) if key in halves else x for key, x in feeds.items()}
         fixed = {key: constant(x.numpy().astype(DTYPES[x.dtype])) for key, x in consts.items() if key in captured.inputs}
         largest = _largest([wide[key] for key in incoming]) if incoming else None
@@ -80,8 +79,17 @@ def lower_program(
     return build
 
 
+def _authoring() -> tuple[Any, Any]:
+    """coreai's functions, and the one that makes constants."""
+    from coreai import authoring
+    from coreai.authoring.constant import constant
+
+    return authoring, constant
+
+
 def _largest(values: Sequence[Value]) -> Value:
     """The largest magnitude of all elements, [1], and at least the smallest normal number."""
+    ai, constant = _authoring()
     found = constant(np.array([np.finfo(np.float32).tiny]))
     for x in values:
         rank = len(x.type.shape)
@@ -91,6 +99,7 @@ def _largest(values: Sequence[Value]) -> Value:
 
 def _reshaped(scalar: Value, like: Value) -> Value:
     """[1] with as many dimensions as another value."""
+    ai, _ = _authoring()
     return ai.reshape(scalar, _ints([1] * len(like.type.shape)))
 
 
@@ -104,10 +113,6 @@ def _dtype(node: Node) -> type[np.generic]:
 
 def _ints(values: Any) -> np.ndarray:
     return np.array(values, np.int32)
-
-
-def _transpose(x: Value, order: Sequence[int]) -> Value:
-    return ai.transpose(x, np.array(order, np.uint32))
 
 
 def _is_factor(node: Node) -> bool:
@@ -136,15 +141,16 @@ def _is_transpose(node: Any) -> bool:
 
 class _Lowering:
     def __init__(self, program: str, half_products: bool) -> None:
+        self.ai, self.constant = _authoring()
         self.program, self.half_products = program, half_products
         self.values: dict[Any, Any] = {}
 
     def lower(self, node: Node) -> Any:
         name = op_name(node)
         if name in BINARY:
-            return BINARY[name](*(self.operand(x, node) for x in node.args[:2]))
+            return getattr(self.ai, BINARY[name])(*(self.operand(x, node) for x in node.args[:2]))
         if name in UNARY:
-            return UNARY[name](self.values[node.args[0]])
+            return getattr(self.ai, UNARY[name])(self.values[node.args[0]])
         if name not in RULES:
             known = ", ".join(sorted({*BINARY, *UNARY, *RULES}))
             raise UnsupportedModelError(f"operator {node.target} in program {self.program} has no Core AI lowering; supported: {known}")
@@ -155,38 +161,41 @@ class _Lowering:
         if isinstance(x, Node):
             return self.values[x]
         (other,) = (y for y in node.args[:2] if isinstance(y, Node))
-        return constant(np.array(x, _dtype(other)))
+        return self.constant(np.array(x, _dtype(other)))
 
     def alias(self, node: Node, x: Node, *_: Any) -> Any:
         return self.values[x]
 
     def product(self, node: Node, left: Node, right: Node) -> Value:
         if not self.half_products:
-            return ai.batch_matmul(self.values[left], self.values[right])
-        halves = [self.values[x] if _is_factor(x) else ai.cast(self.values[x], np.float16) for x in (left, right)]
-        return ai.cast(ai.batch_matmul(*halves), np.float32)
+            return self.ai.batch_matmul(self.values[left], self.values[right])
+        halves = [self.values[x] if _is_factor(x) else self.ai.cast(self.values[x], np.float16) for x in (left, right)]
+        return self.ai.cast(self.ai.batch_matmul(*halves), np.float32)
 
     def reshape(self, node: Node, x: Node, *_: Any) -> Value:
-        return ai.reshape(self.values[x], _ints(_shape(node)))
+        return self.ai.reshape(self.values[x], _ints(_shape(node)))
 
     def expand(self, node: Node, x: Node, *_: Any) -> Value:
-        return ai.broadcast_to(self.values[x], _ints(_shape(node)))
+        return self.ai.broadcast_to(self.values[x], _ints(_shape(node)))
+
+    def transposed(self, x: Value, order: Sequence[int]) -> Value:
+        return self.ai.transpose(x, np.array(order, np.uint32))
 
     def permute(self, node: Node, x: Node, order: list[int]) -> Any:
         if _is_transpose(node) and _is_transpose(x):  # two that cancel, as autograd leaves them
             return self.values[x.args[0]]
-        return _transpose(self.values[x], order)
+        return self.transposed(self.values[x], order)
 
     def reduce(self, node: Node, x: Node, axes: list[int] | int, keepdim: bool = False, *_: Any) -> Value:
         axes = [axes] if isinstance(axes, int) else list(axes) or list(range(len(_shape(x))))
-        kept = REDUCTIONS[op_name(node)](self.values[x], _ints(axes))
-        return kept if keepdim else ai.reshape(kept, _ints(_shape(node)))
+        kept = getattr(self.ai, REDUCTIONS[op_name(node)])(self.values[x], _ints(axes))
+        return kept if keepdim else self.ai.reshape(kept, _ints(_shape(node)))
 
     def slice(self, node: Node, x: Node, axis: int = 0, start: int = 0, end: int = 2**31, *_: Any) -> Value:
         shape = _shape(x)
         begins, ends = [0] * len(shape), list(shape)
         begins[axis], ends[axis] = start, min(end, shape[axis])
-        return ai.slice_(self.values[x], _ints(begins), _ints(ends), _ints([1] * len(shape)))
+        return self.ai.slice_(self.values[x], _ints(begins), _ints(ends), _ints([1] * len(shape)))
 
     def split(self, node: Node, x: Node, sizes: list[int], axis: int = 0) -> list[Value]:
         """Slices, of which only those that are used stay."""
@@ -195,7 +204,7 @@ class _Lowering:
         for start, size in zip(starts, sizes):
             begins, ends = [0] * len(shape), list(shape)
             begins[axis], ends[axis] = int(start), int(start) + size
-            parts.append(ai.slice_(self.values[x], _ints(begins), _ints(ends), _ints([1] * len(shape))))
+            parts.append(self.ai.slice_(self.values[x], _ints(begins), _ints(ends), _ints([1] * len(shape))))
         return parts
 
     def getitem(self, node: Node, x: Node, index: int) -> Any:
@@ -203,41 +212,41 @@ class _Lowering:
 
     def cat(self, node: Node, parts: list[Node], axis: int = 0) -> Value:
         rank = len(_shape(node))
-        return ai.concat(np.array(axis % rank, np.int32), [self.values[x] for x in parts])
+        return self.ai.concat(np.array(axis % rank, np.int32), [self.values[x] for x in parts])
 
     def softmax(self, node: Node, x: Node, axis: int, *_: Any) -> Value:
-        return ai.softmax(self.values[x], np.array(axis % len(_shape(x)), np.int32))
+        return self.ai.softmax(self.values[x], np.array(axis % len(_shape(x)), np.int32))
 
     def negate(self, node: Node, x: Node) -> Value:
-        return ai.broadcasting_mul(self.values[x], constant(np.array(-1, _dtype(x))))
+        return self.ai.broadcasting_mul(self.values[x], self.constant(np.array(-1, _dtype(x))))
 
     def less(self, node: Node, x: Any, y: Any) -> Value:
-        return ai.broadcasting_greater(self.operand(y, node), self.operand(x, node))
+        return self.ai.broadcasting_greater(self.operand(y, node), self.operand(x, node))
 
     def power(self, node: Node, x: Node, exponent: float) -> Value:
         value = self.values[x]
         if exponent in (2, 3):
-            square = ai.broadcasting_mul(value, value)
-            return square if exponent == 2 else ai.broadcasting_mul(square, value)
-        return ai.broadcasting_pow(value, constant(np.array(exponent, _dtype(x))))
+            square = self.ai.broadcasting_mul(value, value)
+            return square if exponent == 2 else self.ai.broadcasting_mul(square, value)
+        return self.ai.broadcasting_pow(value, self.constant(np.array(exponent, _dtype(x))))
 
     def where(self, node: Node, condition: Node, x: Node, y: Node) -> Value:
-        return ai.broadcasting_where(*(self.values[z] for z in (condition, x, y)))
+        return self.ai.broadcasting_where(*(self.values[z] for z in (condition, x, y)))
 
     def gather(self, node: Node, x: Node, axis: int, index: Node) -> Value:
         """Slices of the first dimension, by indices [C, 1]."""
         value, order = self.values[x], list(range(len(_shape(x))))
         order[0], order[axis] = axis, 0
-        front = value if axis == 0 else _transpose(value, order)
-        found = ai.gather_nd(front, ai.reshape(self.values[index], _ints([*_shape(index), 1])))
-        return found if axis == 0 else _transpose(found, order)
+        front = value if axis == 0 else self.transposed(value, order)
+        found = self.ai.gather_nd(front, self.ai.reshape(self.values[index], _ints([*_shape(index), 1])))
+        return found if axis == 0 else self.transposed(found, order)
 
     def cast(self, node: Node, x: Node) -> Value:
-        return ai.cast(self.values[x], _dtype(node))
+        return self.ai.cast(self.values[x], _dtype(node))
 
     def full(self, node: Node, shape: list[int], fill: float, *_: Any) -> Value:
         """The gradient of a part of a split that is not used."""
-        return ai.broadcast_to(constant(np.array(fill, _dtype(node)).reshape([1] * len(shape))), _ints(shape))
+        return self.ai.broadcast_to(self.constant(np.array(fill, _dtype(node)).reshape([1] * len(shape))), _ints(shape))
 
     def dequantize(self, node: Node, packed: Node, scale: Node) -> Value:
         """packed uint8 [N, K/G, G/2] or int8 [N, K/G, G], scale float16 [N, K/G] -> float32 [N, K].
@@ -247,40 +256,39 @@ class _Lowering:
         data, (rows, groups, width) = self.values[packed], _shape(packed)
         nibbles = op_name(node) == "dequantize_int4"
         if nibbles:
-            sixteen = constant(np.array(16, np.uint8))
-            bytes_twice = ai.reshape(data, _ints([rows, groups, 1, width]))
-            parts = ai.broadcasting_floor_divide(bytes_twice, constant(np.array([[[[1], [16]]]], np.uint8)))
-            above = ai.broadcasting_mul(ai.broadcasting_floor_divide(parts, sixteen), sixteen)
-            data = ai.reshape(ai.broadcasting_sub(parts, above), _ints([rows, groups, 2 * width]))
+            sixteen = self.constant(np.array(16, np.uint8))
+            bytes_twice = self.ai.reshape(data, _ints([rows, groups, 1, width]))
+            parts = self.ai.broadcasting_floor_divide(bytes_twice, self.constant(np.array([[[[1], [16]]]], np.uint8)))
+            above = self.ai.broadcasting_mul(self.ai.broadcasting_floor_divide(parts, sixteen), sixteen)
+            data = self.ai.reshape(self.ai.broadcasting_sub(parts, above), _ints([rows, groups, 2 * width]))
         blocks, dtype = [rows, groups, 1], np.float16 if self.half_products and _is_factor(node) else np.float32
-        scales = ai.reshape(ai.cast(self.values[scale], dtype), _ints(blocks))
+        scales = self.ai.reshape(self.ai.cast(self.values[scale], dtype), _ints(blocks))
         zero = np.full(blocks, ZERO_POINT, np.uint8) if nibbles else np.zeros(blocks, np.int8)
-        return ai.reshape(ai.blockwise_shift_scale(data, scales, zero, np.zeros(blocks, dtype)), _ints(_shape(node)))
+        return self.ai.reshape(self.ai.blockwise_shift_scale(data, scales, zero, np.zeros(blocks, dtype)), _ints(_shape(node)))
 
 
-BINARY: dict[str, Callable[[Value, Value], Value]] = {
-    "mul": ai.broadcasting_mul,
-    "add": ai.broadcasting_add,
-    "sub": ai.broadcasting_sub,
-    "div": ai.broadcasting_divide,
-    "maximum": ai.broadcasting_maximum,
-    "eq": ai.broadcasting_equal,
-    "gt": ai.broadcasting_greater,
-    "bitwise_and": ai.broadcasting_and,
-    "logical_and": ai.broadcasting_and,
+# By the names of coreai.authoring's functions.
+BINARY = {
+    "mul": "broadcasting_mul",
+    "add": "broadcasting_add",
+    "sub": "broadcasting_sub",
+    "div": "broadcasting_divide",
+    "maximum": "broadcasting_maximum",
+    "eq": "broadcasting_equal",
+    "gt": "broadcasting_greater",
+    "bitwise_and": "broadcasting_and",
+    "logical_and": "broadcasting_and",
 }
-
-UNARY: dict[str, Callable[[Value], Value]] = {
-    "abs": ai.abs_,
-    "exp": ai.exp,
-    "log": ai.log,
-    "relu": ai.relu,
-    "sigmoid": ai.sigmoid,
-    "sqrt": ai.sqrt,
-    "rsqrt": ai.rsqrt,
+UNARY = {
+    "abs": "abs_",
+    "exp": "exp",
+    "log": "log",
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
 }
-
-REDUCTIONS = {"mean": ai.reduce_mean, "sum": ai.reduce_sum, "amax": ai.reduce_max}
+REDUCTIONS = {"mean": "reduce_mean", "sum": "reduce_sum", "amax": "reduce_max"}
 
 RULES: dict[str, Callable[..., Any]] = {
     "mm": _Lowering.product,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch.fx import Graph, GraphModule, Node
@@ -37,16 +36,16 @@ def ancestors(nodes: Iterable[Node]) -> set[Node]:
 
 @dataclass(frozen=True)
 class CapturedGraph:
-    """A graph of core ATen operators and the two lcsb ops; `inputs` and `outputs` name its placeholders and results."""
+    """A graph of core ATen operators and the two lcsb ops; `inputs` and `outputs` name its placeholders and results. Every node has a fake
+    tensor of its value, `meta["val"]`."""
 
-    program: torch.export.ExportedProgram
+    module: GraphModule
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
     @property
     def graph(self) -> Graph:
-        graph: Graph = self.program.graph
-        return graph
+        return self.module.graph
 
     @property
     def placeholders(self) -> list[Node]:
@@ -82,7 +81,7 @@ def capture(
     module = make_fx(function, decomposition_table=_decompositions(), tracing_mode="fake")(*args)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return CapturedGraph(torch.export.export(module, tuple(args), strict=False), inputs, outputs)
+    return CapturedGraph(module, inputs, outputs)
 
 
 def extract(captured: CapturedGraph, inputs: Mapping[Node, str], outputs: Mapping[str, Node]) -> CapturedGraph:
@@ -98,10 +97,9 @@ def extract(captured: CapturedGraph, inputs: Mapping[Node, str], outputs: Mappin
     graph, copies = Graph(), {}
     for node, name in used.items():
         copies[node] = graph.placeholder(name.replace(".", "_"))
+        copies[node].meta["val"] = node.meta["val"]
     for node in captured.graph.nodes:
         if node in needed and node not in used:
             copies[node] = graph.node_copy(node, lambda source: copies[source])
     graph.output(tuple(copies[node] for node in outputs.values()))
-    examples = tuple(torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in used)
-    program = torch.export.export(GraphModule(captured.program.graph_module, graph), examples, strict=False)
-    return CapturedGraph(program, tuple(used.values()), tuple(outputs))
+    return CapturedGraph(GraphModule(captured.module, graph), tuple(used.values()), tuple(outputs))

@@ -42,7 +42,7 @@ class Ends:
 
     def embedding(self, tokens: int, graph: TableGraph) -> End:
         """(input_ids [tokens], packed, scale, what the tables come of) -> (h, *tables)."""
-        scale, make = self.parts.config.embedding_scale, Interpreter(graph.graph.program.graph_module)
+        scale, make = self.parts.config.embedding_scale, Interpreter(graph.graph.module)
         others = {name: node.meta["val"] for name, node in zip(graph.graph.inputs, graph.graph.placeholders)}
         examples = {"input_ids": torch.zeros(tokens, dtype=torch.int64), **self._table(self.embedding_table)}
         examples |= {name: torch.zeros(x.shape, dtype=x.dtype) for name, x in others.items() if name not in examples}

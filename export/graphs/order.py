@@ -30,7 +30,7 @@ def sorted_module(captured: CapturedGraph) -> GraphModule:
     for node in order:
         copies[node] = graph.node_copy(node, lambda source: copies[source])
     graph.output(tuple(copies[result] for result in captured.results))
-    return GraphModule(captured.program.graph_module, graph)
+    return GraphModule(captured.module, graph)
 
 
 def tile_waits(graph: Graph) -> dict[Node, list[Node]]:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def push(
-    bundle: Annotated[Path, typer.Argument(help="A TrainingBundle of target onnxruntime.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="A TrainingBundle of target onnxruntime, coreml or coreai.", show_default=False)],
     name: Annotated[str | None, Option(help="What it is called on the phone.", show_default="the directory's name")] = None,
     device: Annotated[
         str | None, Option(help="The phone's name or identifier, of `xcrun devicectl list devices`.", show_default="the only one")

@@ -16,6 +16,7 @@ from lcsb_mobile.errors import MissingDependencyError, OptionError, PhoneError
 from lcsb_mobile.formatting import megabytes
 
 APPLICATION = "lcsbmobile.app"
+TARGETS = ("onnxruntime",)
 FOLDER = "/sdcard/Android/data/{application}/files/bundles"
 WHERE_ADB_IS = "install the Android SDK platform tools (https://developer.android.com/tools/releases/platform-tools) and put adb on PATH"
 SPARE_BYTES = 64 << 20  # for the state and the checkpoints of a run
@@ -78,7 +79,7 @@ def push(
     Raises BundleError or IntegrityError for the bundle, OptionError for one that is no phone's or a bad name, and as `Adb.connect` does.
     """
     name = name or directory.resolve().name
-    files = files_to_push(directory, name=name, package=application)
+    files = files_to_push(directory, TARGETS, name=name, package=application)
     adb = Adb.connect(serial)
     if not adb.shell("look for the app", f"pm path {application} || true").strip():
         raise PhoneError(f"{adb.serial}: the app {application} is not installed; build and install it first (android_demo/README.md)")

@@ -17,6 +17,7 @@ from lcsb_mobile.devices.pushed import PushedBundle, files_to_push
 from lcsb_mobile.errors import MissingDependencyError, OptionError, PhoneError
 
 APPLICATION = "lcsbmobile.app"
+TARGETS = ("onnxruntime", "coreml", "coreai")  # whether the phone's system has the runtime, the app says
 FOLDER = "Documents"  # within the app's container; each directory in it that has a manifest is listed
 WHERE_DEVICECTL_IS = (
     "it is a part of Xcode from 15 on, which needs a Mac: install it, open it once, then `sudo xcode-select -s /Applications/Xcode.app`; "
@@ -95,7 +96,7 @@ def push(directory: Path, name: str | None = None, device: str | None = None, ap
     does.
     """
     name = name or directory.resolve().name
-    files = files_to_push(directory, name=name, app=application)
+    files = files_to_push(directory, TARGETS, name=name, app=application)
     phone = DeviceCtl.connect(device)
     if not phone.has(application):
         raise PhoneError(f"{phone.name}: the app {application} is not installed; build and install it first (ios_demo/README.md)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lcsb_mobile.bundle.directory import Bundle
@@ -10,7 +11,6 @@ from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
 
-TARGET = "onnxruntime"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -23,16 +23,16 @@ class PushedBundle(Record, frozen=True):
     size: int
 
 
-def files_to_push(directory: Path, **names: str) -> dict[str, int]:
-    """The size of each file of the bundle, which is verified. `names`: options that stand in paths and commands on the phone.
+def files_to_push(directory: Path, targets: Sequence[str], **names: str) -> dict[str, int]:
+    """The size of each file of the bundle, which is verified. `targets`: those that the app runs. `names`: options that stand in paths and
+    commands on the phone.
 
     Raises BundleError or IntegrityError for the bundle, OptionError for one that is no phone's or a bad name.
     """
     bundle = Bundle.open(directory)
-    if bundle.manifest.target != TARGET:
-        raise OptionError(
-            f"{directory}: the app runs bundles of target {TARGET}, found {bundle.manifest.target}; export it with --target {TARGET}"
-        )
+    if bundle.manifest.target not in targets:
+        runs = f"{directory}: the app runs bundles of target {' or '.join(targets)}"
+        raise OptionError(f"{runs}, found {bundle.manifest.target}; export it with --target {targets[0]}")
     for what, value in names.items():
         if not NAME.fullmatch(value):
             raise OptionError(f"{what}: expected letters, digits and . _ - alone, found {value!r}")

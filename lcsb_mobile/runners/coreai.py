@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,6 @@ from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.targets import AIMODEL
 
 TARGET = "coreai"
-LOWEST_GLIBC = (2, 34)
 
 
 def import_runtime() -> Any:
@@ -39,18 +36,8 @@ def import_runtime() -> Any:
         with captured_stderr():
             from coreai import authoring, runtime
     except ImportError as error:
-        raise MissingDependencyError(f"target {TARGET} needs coreai-core 1.0.0b3 ({error}); {_how_to_install()}") from error
+        raise MissingDependencyError(f"target {TARGET} needs coreai-core 1.0.0b3 ({error}); {how_to_install(TARGET)}") from error
     return authoring, runtime
-
-
-def _how_to_install() -> str:
-    """There are wheels of it for few systems."""
-    name, version = platform.libc_ver()
-    if sys.version_info < (3, 11):
-        return "it exists for Python 3.11 and newer; use one"
-    if name == "glibc" and tuple(int(part) for part in version.split(".")[:2]) < LOWEST_GLIBC:
-        return f"it needs glibc 2.34, found {version}; use a newer system"
-    return how_to_install(TARGET)
 
 
 def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> BlockRunner:
@@ -96,7 +83,9 @@ class CoreAI:
         """Removes what was lowered."""
         if not self._loop.is_closed():
             self._functions.clear()
-            self.wait(self._open.aclose())
+            leaving = self._open.aclose()
+            with suppress(StopIteration):  # it waits for nothing, and the garbage collector may call this while another loop runs
+                leaving.send(None)
             self._loop.close()
 
     def __del__(self) -> None:

@@ -1,5 +1,6 @@
-"""Steps on a package of target `coreml`, evaluated in NumPy: what is in it is computed as its formats say. That checks the package, and
-is no measure of a phone. Imports no torch.
+"""Steps on a package of target `coreml`, evaluated in NumPy: what is in it is computed as its formats say.
+
+That checks the package and is no measure of a phone. Imports no torch.
 """
 
 from __future__ import annotations

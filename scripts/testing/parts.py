@@ -17,10 +17,11 @@ TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
 # What may be missing on a Mac: an emulator of Linux', Debian's aapt2 (unless the Android SDK's is on the PATH) and what needs it,
-# mounts of small disks.
-MAC_MAY_SKIP = ("arm64", "android-core", "android-app", "parity", "kills", "minified", "ios-parity", "skipped-tests")
+# mounts of small disks; Core AI's packages, before macOS 26.
+ANDROID = ("android-core", "android-app", "parity", "kills", "minified", "ios-parity")
+MAC_MAY_SKIP = ("arm64", "coreai-packages", "coreai", *ANDROID, "skipped-tests")
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
-OF_NO_OTHER_PART = "not model and not training_api"
+OF_NO_OTHER_PART = "not model and not training_api and not coreai"
 # Of each package that has a lower bound, the tests in which it does the most.
 LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx/test_lowering.py", "tests/report")
 PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a process a core; a file's tests share what they export
@@ -116,6 +117,12 @@ PARTS = (
         needs=("packages",),
     ),
     pytest("training-api", TRAINING_PYTHON, "-m", "training_api", needs=("training-packages",)),
+    Part(
+        "coreai-packages",
+        (command(ENVIRONMENT, "--over", ".venv", ".venv-coreai", "coreai", can_be_unavailable=True),),
+        needs=("packages",),
+    ),
+    pytest("coreai", ".venv-coreai/bin/python", "-m", "coreai", needs=("coreai-packages",)),
     # The device half on the newest ONNX Runtime, without torch.
     pytest("device-environment", DEVICE_PYTHON, "tests_device", needs=("device-packages", "device-bundles"), suite="tests_device"),
     # The lowest versions that pyproject.toml allows: the device half on the lowest Python that is here; both halves on this one.

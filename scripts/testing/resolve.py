@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 UNREACHABLE = "cause: Failed to fetch: "
+NEW_LINUX = "x86_64-manylinux_2_34"
 LINUX, ARM_LINUX, MAC, INTEL_MAC = "x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-darwin", "x86_64-apple-darwin"
 OLDEST_MACOS = "14.0"  # that PyTorch 2.13 has wheels for
 
@@ -32,6 +33,7 @@ class Case:
     lacks: str = ""
 
 
+APPLE = ("coreai", "coreml")
 EVERYTHING, DEVICE, TRAINING = ("export", "onnxruntime", "executorch", "gguf"), ("onnxruntime",), ("onnxruntime-training",)
 CASES = (
     *(Case(platform, python, EVERYTHING, "torch") for platform in (LINUX, ARM_LINUX, MAC) for python in ("3.10", "3.14")),
@@ -42,6 +44,11 @@ CASES = (
     *(Case(platform, "3.12", TRAINING, "onnxruntime-training-cpu") for platform in (LINUX, MAC)),
     Case(LINUX, "3.13", TRAINING, "torch", lacks="onnxruntime-training-cpu"),
     Case(ARM_LINUX, "3.12", TRAINING, "torch", lacks="onnxruntime-training-cpu"),
+    Case(LINUX, "3.12", APPLE, lacks="coreai-core"),
+    *(Case(NEW_LINUX, python, APPLE, "coreai-core") for python in ("3.11", "3.14")),
+    Case(LINUX, "3.10", APPLE, "coremltools", lacks="coreai-core"),
+    Case(ARM_LINUX, "3.12", APPLE, "torch", lacks="coremltools"),
+    Case(MAC, "3.12", ("coreml",), "coremltools"),
 )
 
 

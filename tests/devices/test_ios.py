@@ -7,14 +7,19 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
 from helpers.hostile import edit, put
 
-from lcsb_mobile.devices.ios import APPLICATION, DeviceCtl, find_devicectl, push
+from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.devices.ios import APPLICATION, TARGETS, DeviceCtl, find_devicectl, push
+from lcsb_mobile.devices.pushed import files_to_push
 from lcsb_mobile.errors import IntegrityError, MissingDependencyError, OptionError, PhoneError
+from lcsb_mobile.targets import Target
 
 XCRUN = """#!{python}
 import json, shutil, sys
@@ -106,6 +111,19 @@ def test_what_is_no_part_of_the_bundle_stays_here(bundle: Path, phone: Path) -> 
     (bundle / "messages.jsonl").write_text("private")
     push(bundle)
     assert files_of(pushed(phone, "bundle")) == whole
+
+
+def test_targets_that_the_app_runs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Bundle.open(exported).manifest
+    for target in get_args(Target):
+        changed = msgspec.structs.replace(manifest, target=target)
+        monkeypatch.setattr(Bundle, "open", lambda _, found=changed: SimpleNamespace(manifest=found))
+        if target in ("onnxruntime", "coreml", "coreai"):
+            assert "manifest.json" in files_to_push(exported, TARGETS, name="mine")
+        else:
+            said = f"runs bundles of target onnxruntime or coreml or coreai, found {target}; export it with --target onnxruntime"
+            with pytest.raises(OptionError, match=said):
+                files_to_push(exported, TARGETS, name="mine")
 
 
 def test_half_a_copy_has_no_manifest(exported: Path, phone: Path) -> None:

@@ -35,16 +35,16 @@ def export_kinds(directory: Path, name: str, target: Target) -> RandomBundle:
     return RandomBundle(checkpoint, directory / "bundle")
 
 
-def check_steps_and_text(path: Path, weights: Path) -> None:
+def check_steps_and_text(path: Path, weights: Path, tolerance: float = 3e-5) -> None:
     """Laws 1 and 2 with nothing, some and all layers kept; the recorded run of two cycles (law 4); a text token by token. `weights`: a
-    bundle of the same model that has `weights.bin`."""
+    bundle of the same model that has `weights.bin`. `tolerance`: of gradients, relative to a layer's largest element."""
     bundle, reference = Bundle.open(path), Bundle.open(weights)
     crossing = bundle.manifest.model.model_type.startswith("crossing")
     with known_architecture() if crossing else contextlib.nullcontext():
-        _check(bundle, reference)
+        _check(bundle, reference, tolerance)
 
 
-def _check(bundle: Bundle, reference: Bundle) -> None:
+def _check(bundle: Bundle, reference: Bundle, tolerance: float) -> None:
     layout, model, layers = bundle.manifest.adapter, model_of(bundle.manifest.model), len(bundle.manifest.layers)
     noise = 0.05 * np.random.default_rng(0).standard_normal(layout.size)
     adapter = bundle.initial_adapter() + noise.astype(np.float32)
@@ -55,7 +55,7 @@ def _check(bundle: Bundle, reference: Bundle) -> None:
         for keep, runner in runners.items():
             found = runner.step(step, batch, adapter)
             assert found.loss == pytest.approx(expected.loss, rel=3e-5)
-            assert largest_difference(found, expected) < (2e-3 if keep else 3e-5)
+            assert largest_difference(found, expected) < (2e-3 if keep else tolerance)
     eager, runner = make_runner(reference, "eager"), runners[0]
     assert runner.evaluate(batch, adapter) == pytest.approx(eager.evaluate(batch, adapter), rel=1e-5)
     words = [int(token) for token in np.random.default_rng(2).integers(4, 131, 12)]

@@ -19,6 +19,8 @@ from lcsb_mobile.runners.coreai import CoreAI
 from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.training.optimizer import LayerUpdate, update_layer
 
+pytestmark = pytest.mark.coreai
+
 # Model, bits of blocks, bits of embedding and head, tile.
 CASES = [("llama-untied", 8, 4, None), ("qwen2", 4, 8, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE)]
 # With kept activations, which are float16 (tests/runners/test_onnxruntime.py).

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from coreai.authoring import AIModelAsset
 from helpers.bundles import export_random, lcsb, lcsb_error, lcsb_json
 from helpers.relays import relay
 
@@ -28,6 +27,8 @@ from lcsb_mobile.export.models import model_of
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.coreai import CoreAI
 from lcsb_mobile.targets import AIMODEL, target_row
+
+pytestmark = pytest.mark.coreai
 
 PROGRAMS = target_row("coreai").program_file("")
 SEQ_LEN = 64
@@ -48,6 +49,8 @@ def coreai_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def functions_of(bundle: Path) -> dict[str, str]:
     """Name -> text of each function, as it lies on the disk."""
+    from coreai.authoring import AIModelAsset
+
     text = str(AIModelAsset.load(bundle / AIMODEL).program)
     parts = re.split(r"(?m)^\s*coreai\.graph @", text)
     return {part.split("(", 1)[0]: part for part in parts[1:]}

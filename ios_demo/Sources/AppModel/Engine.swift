@@ -39,6 +39,9 @@ final class Engine: Sendable {
 
     init(scratch: URL) { self.scratch = scratch }
 
+    /// What the system leaves an app that is not seen any more, where a run goes on.
+    static let compute = ComputeUnits.cpu
+
     /// Some of a phone's cores are slow ones.
     static var threads: Int { min(4, max(1, ProcessInfo.processInfo.activeProcessorCount / 2)) }
 
@@ -97,21 +100,18 @@ final class Engine: Sendable {
         let manifest = bundle.manifest
         let adapter = try Floats(count: manifest.adapter.size)
         try bundle.readInitialAdapter(into: adapter)
-        let runner = try makeRunner(bundle, threads: Self.threads, betweenLayers: { _, _ in try stop.check() })
+        let runner = try makeRunner(bundle, threads: Self.threads, compute: Self.compute, betweenLayers: { _, _ in try stop.check() })
         _ = try runner.step(subset, batch, adapter)
-        let started = ContinuousClock.now
-        _ = try runner.step(subset, batch, adapter)
-        let seconds = (ContinuousClock.now - started) / .seconds(1)
-        let mean = try manifest.schedule.map { try stepCost(manifest, $0).timeUnits }.reduce(0, +) / Double(manifest.schedule.count)
-        return try seconds * mean / stepCost(manifest, subset).timeUnits
+        return try LCSBKit.secondsAStep(manifest, runner, subset, batch, adapter)
     }
 
-    /// Holds this phone to the bundle's golden trace; throws GOLDEN_TRACE, and CancellationError once `stop` was asked.
-    func check(_ directory: URL, threads: Int, stop: Stop) throws {
+    /// Holds this phone to the bundle's golden trace: whether the runtime of its target may be used here, and what a step takes. Throws
+    /// CancellationError once `stop` was asked.
+    func check(_ directory: URL, threads: Int, stop: Stop) throws -> VerifyResult {
         let bundle = try open(directory)
-        let runner = try makeRunner(bundle, threads: threads, betweenLayers: { _, _ in try stop.check() })
+        let runner = try makeRunner(bundle, threads: threads, compute: Self.compute, betweenLayers: { _, _ in try stop.check() })
         try storing(scratch) { try makeDirectories(scratch) }
-        _ = try verify(bundle, runner, scratch: scratch)
+        return try judge(bundle, runner, scratch: scratch)
     }
 
     /// `progress`: bytes read of all; it may throw to stop.
@@ -141,6 +141,7 @@ final class Engine: Sendable {
             checkpointEvery: Self.checkpointEvery,
             memoryBudget: job.budget,
             threads: job.threads,
+            compute: Self.compute,
             initialAdapter: job.initial
         )
         return try TrainingRun(open(job.bundle), data: job.data, directory: job.state, options).run(control, observer)
@@ -200,7 +201,8 @@ final class Engine: Sendable {
 
         init(_ bundle: TrainingBundle) throws {
             self.bundle = bundle
-            runner = try makeRunner(bundle, threads: Engine.threads, betweenLayers: { [asked] _, _ in try asked.with { $0 }?.check() })
+            runner = try makeRunner(
+                bundle, threads: Engine.threads, compute: Engine.compute, betweenLayers: { [asked] _, _ in try asked.with { $0 }?.check() })
         }
 
         func heed(_ stop: Stop?) { asked.with { $0 = stop } }

@@ -32,6 +32,11 @@ extension Words {
 
     func date(_ date: Date) -> String { date.formatted(Date.FormatStyle(date: .abbreviated, time: .shortened, locale: locale)) }
 
+    /// As people call it.
+    func runtime(_ target: String) -> String {
+        ["onnxruntime": "ONNX Runtime", "executorch": "ExecuTorch", "coreai": "Core AI", "coreml": "Core ML"][target] ?? target
+    }
+
     func title(_ transfer: Transfer) -> String {
         switch transfer.kind {
         case .copying: self("copying", transfer.name)

@@ -44,6 +44,8 @@ public struct Problem: Equatable, Sendable {
     public func what(_ words: any Words) -> String {
         let numbers = arguments.compactMap { Int($0) }
         switch fault {
+        case .runtimeNotIncluded where arguments.count == 1: return words("\(key)_name", arguments[0])
+        case .systemOlder where arguments.count == 1: return words("\(key)_since", arguments[0])
         case .dataLine where arguments.count > 1 && Int(arguments[1]) != nil: return words("\(key)_number", arguments[1])
         case .memoryTooSmall where numbers.count == arguments.count && numbers.count >= 2,
             .storageFull where numbers.count == arguments.count && numbers.count == 2:

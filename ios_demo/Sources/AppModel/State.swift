@@ -3,7 +3,7 @@ import Foundation
 /// A bundle that the app has. `name`: its own. `place`: the directory it lies in. `source`: what it was exported from. `adapterSize`:
 /// parameters of all layers. `schedule`: one cycle, by step. `predictedMemory`: anonymous bytes of a step that keeps nothing.
 /// `secondsAStep`: predicted from one step that was timed on this phone, later measured. `checked`: the golden trace came out right on
-/// this phone. `chats`: it says how a conversation is written.
+/// this phone. `verdict`: what it said when it was last computed here. `chats`: it says how a conversation is written.
 public struct BundleInfo: Codable, Equatable, Sendable, Identifiable {
     /// In the app's own storage, or where `lcsb ios push` put it, below the app's documents, or in the app itself.
     public enum Place: String, Codable, Sendable { case library, documents, app }
@@ -23,8 +23,18 @@ public struct BundleInfo: Codable, Equatable, Sendable, Identifiable {
     public var predictedMemory: Int?
     public var secondsAStep: Double?
     public var checked = false
+    public var verdict: Verdict?
 
     public var id: String { name }
+}
+
+/// What the golden trace says of a runtime on this phone. `holds`: it computes rightly, and may be used.
+public struct Verdict: Codable, Equatable, Sendable {
+    public var runtime: String
+    public var version: String
+    public var holds: Bool
+
+    public init(runtime: String, version: String, holds: Bool) { (self.runtime, self.version, self.holds) = (runtime, version, holds) }
 }
 
 /// A bundle that lies in the app's documents and is not listed yet.

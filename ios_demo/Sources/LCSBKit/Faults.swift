@@ -7,6 +7,7 @@ public enum Fault: String, Sendable, CaseIterable {
     case bundleDamaged = "BUNDLE_DAMAGED"
     case goldenTrace = "GOLDEN_TRACE"
     case runtimeNotIncluded = "RUNTIME_NOT_INCLUDED"
+    case systemOlder = "SYSTEM_OLDER"
     case runtimeMissing = "RUNTIME_MISSING"
     case runtimeFailed = "RUNTIME_FAILED"
     case tokenizerUnsupported = "TOKENIZER_UNSUPPORTED"

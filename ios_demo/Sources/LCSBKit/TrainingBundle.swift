@@ -18,8 +18,16 @@ public final class TrainingBundle: Sendable {
 
     func file(_ name: String) -> URL { directory.appendingPathComponent(name) }
 
+    /// Throws BUNDLE_OTHER_TARGET where the programs hold them.
     var weights: MappedWeights {
-        get throws { try madeWeights.get { try MappedWeights(file(weightsFile), manifest.weights) } }
+        get throws {
+            if manifest.row.holdsWeights {
+                let message = "\(directory.path): expected a bundle with \(weightsFile), found one of target \(manifest.target); "
+                    + "export one with --target \(onnxruntimeTarget)"
+                throw LcsbError(.bundleOtherTarget, message, [manifest.target])
+            }
+            return try madeWeights.get { try MappedWeights(file(weightsFile), manifest.weights) }
+        }
     }
 
     public var tokenizer: Tokenizer {

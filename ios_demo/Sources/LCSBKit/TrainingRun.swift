@@ -72,7 +72,7 @@ public struct TrainingRun: Sendable {
         let kept = plan?.keep ?? options.keep ?? 0
         let memory = MemoryWatch(options.memoryBudget)
         weak var under: Session?  // which is made after what asks for its steps, and has it
-        let runner = try makeRunner(bundle, threads: options.threads, keep: kept) { layer, backward in
+        let runner = try makeRunner(bundle, threads: options.threads, keep: kept, compute: options.compute) { layer, backward in
             try control.rest()
             try memory.look((under?.outcomes.count ?? 0) + 1)
             if layer < layout.numLayers { observer.layer(layer, backward: backward) }

@@ -42,10 +42,13 @@ func bad(_ message: String) -> LcsbError { LcsbError(.option, message) }
 
 let runNames: Set<String> = [
     "steps", "lr", "lr-schedule", "warmup", "accumulation", "method", "eval-data", "hold-out", "eval-every", "checkpoint-every", "memory-budget",
-    "keep", "threads", "prompt", "max-tokens", "temperature", "top-p", "stop", "seed", "delay",
+    "keep", "threads", "compute-units", "prompt", "max-tokens", "temperature", "top-p", "stop", "seed", "delay",
 ]
 
 extension Arguments {
+    /// `cpu`, `gpu`, `neural-engine` or `all`, of targets coreai and coreml.
+    func computeUnits() throws -> ComputeUnits { try value("compute-units", ComputeUnits.init) ?? .all }
+
     /// As those of `lcsb simulate`; sizes in bytes, layers as a number. `--delay`: milliseconds of rest before each layer.
     func runOptions() throws -> RunOptions {
         guard let steps = try int("steps") else { throw bad("--steps is missing") }
@@ -62,6 +65,7 @@ extension Arguments {
         options.memoryBudget = try int("memory-budget")
         options.keep = try int("keep")
         options.threads = try int("threads") ?? options.threads
+        options.compute = try computeUnits()
         options.prompts = all("prompt")
         options.chat = flag("chat")
         options.seed = try int("seed") ?? options.seed

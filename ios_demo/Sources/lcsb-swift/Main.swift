@@ -27,9 +27,9 @@ enum Main {
 private func command(_ arguments: [String]) throws {
     switch arguments.first {
     case "simulate": try simulate(Arguments(arguments.dropFirst(), names: runNames, flags: ["chat"]))
-    case "verify": try verify(Arguments(arguments.dropFirst(), names: ["threads"]))
+    case "verify": try verify(Arguments(arguments.dropFirst(), names: ["threads", "compute-units"]))
     case "generate":
-        let names: Set<String> = ["adapter", "max-tokens", "temperature", "top-p", "stop", "seed", "threads"]
+        let names: Set<String> = ["adapter", "max-tokens", "temperature", "top-p", "stop", "seed", "threads", "compute-units"]
         try generate(Arguments(arguments.dropFirst(), names: names, flags: ["chat"]))
     case "peft": try peft(Arguments(arguments.dropFirst()).positional)
     default: throw bad("expected: \(usage)")
@@ -51,12 +51,12 @@ private func simulate(_ arguments: Arguments) throws {
 
 private func verify(_ arguments: Arguments) throws {
     let bundle = try TrainingBundle.open(places(arguments.positional, 1)[0])
-    let runner = try makeRunner(bundle, threads: arguments.int("threads") ?? 0)
+    let runner = try makeRunner(bundle, threads: arguments.int("threads") ?? 0, compute: arguments.computeUnits())
     let found = try LCSBKit.verify(bundle, runner, scratch: FileManager.default.temporaryDirectory)
     line([
         ("runtime", .string("\(found.runtime) \(found.runtimeVersion)")), ("steps", .integer(found.difference.steps)),
         ("step_loss", .double(found.difference.stepLoss)), ("step_gradient_norm", .double(found.difference.stepGradientNorm)),
-        ("run_loss", .double(found.difference.runLoss)),
+        ("run_loss", .double(found.difference.runLoss)), ("seconds_a_step", found.secondsAStep.map(Json.double) ?? .null),
     ])
 }
 
@@ -67,7 +67,7 @@ private func generate(_ arguments: Arguments) throws {
     if let file = arguments.all("adapter").last {
         try readAdapter(URL(fileURLWithPath: file), bundle.manifest.adapter, adapter)
     }
-    let runner = try makeRunner(bundle, threads: arguments.int("threads") ?? 0)
+    let runner = try makeRunner(bundle, threads: arguments.int("threads") ?? 0, compute: arguments.computeUnits())
     var chat: Chat?
     if arguments.flag("chat") {
         guard let format = try bundle.chat else { throw bad("chat: the bundle says nothing of how messages become text") }

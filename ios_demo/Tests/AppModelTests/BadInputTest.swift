@@ -51,7 +51,38 @@ final class BadInputTest: XCTestCase {
         try await Self.refuse(
             "This model was exported for something else than this app.", "Dieses Modell wurde nicht für diese App exportiert.",
             .bundleOtherTarget
-        ) { try Self.manifest($0) { $0["target"] = "coreml" } }
+        ) { try Self.manifest($0) { $0["target"] = "onnxruntime-training" } }
+    }
+
+    /// The model is kept, and says so: another system may compute it rightly.
+    func testARuntimeThatComputesSomethingElse() async throws {
+        try await onPhone { phone in
+            let directory = try Self.changed(phone) { directory in
+                let file = directory.appendingPathComponent("golden.json")
+                var trace = try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as! [String: Any]
+                trace["run"] = (trace["run"] as! [[String: Any]]).map { step in step.merging(["loss": (step["loss"] as! Double) * 1.5]) { $1 } }
+                try JSONSerialization.data(withJSONObject: trace).write(to: file)
+                try Self.restate(directory, "golden.json")
+            }
+            phone.app.model.add(folder: directory)
+            try await phone.wait("the bundle") { phone.state.chosen == "smollm" && phone.state.transfer == nil }
+            try await phone.settle()
+            try await phone.useSample()
+            for _ in 0..<2 {  // it is tested again, and again not used
+                phone.begin(steps: 2)
+                try await phone.waitForEnd(.failed)
+                try await phone.assertSaid(
+                    "The model computes wrong results on this device, so it was not trained.",
+                    "Das Modell rechnet auf diesem Gerät falsch und wurde deshalb nicht trainiert.", .goldenTrace)
+                let bundle = phone.state.bundle!
+                XCTAssertFalse(bundle.checked)
+                XCTAssertEqual(bundle.verdict, Verdict(runtime: "onnxruntime", version: bundle.verdict!.version, holds: false))
+            }
+            let check = phone.app.model.rows.first { $0.id == "smollm" }!.check
+            XCTAssertEqual(check, "Computes wrong results on this device with ONNX Runtime and is not trained here")
+            try await phone.start()
+            XCTAssertEqual(phone.app.model.rows.first { $0.id == "smollm" }!.check, check, "it was kept")
+        }
     }
 
     func testABundleOfANewerVersion() async throws {

@@ -46,6 +46,22 @@ final class ProblemTest: XCTestCase {
         XCTAssertEqual(Problem(.dataLine).what(english), "A line of the file is not an example that can be learned from.")
     }
 
+    func testWhatAModelNeedsIsNamed() throws {
+        let (english, german) = (try catalog("en"), try catalog("de"))
+        let older = Problem(LcsbError(.systemOlder, "…", ["iOS 27"]))
+        XCTAssertEqual(older.what(english), "This model needs iOS 27 or newer.")
+        XCTAssertEqual(older.what(german), "Dieses Modell braucht iOS 27 oder neuer.")
+        let absent = Problem(LcsbError(.runtimeNotIncluded, "…", ["Core AI"]))
+        XCTAssertEqual(absent.what(english), "This model is for Core AI, which is not in this app.")
+        XCTAssertEqual(absent.what(german), "Dieses Modell ist für Core AI, das in dieser App nicht enthalten ist.")
+    }
+
+    func testRuntimesAreCalledAsPeopleCallThem() throws {
+        let words = try catalog("en")
+        let names = ["onnxruntime", "executorch", "coreai", "coreml", "other"].map(words.runtime)
+        XCTAssertEqual(names, ["ONNX Runtime", "ExecuTorch", "Core AI", "Core ML", "other"])
+    }
+
     func testWhatIsNoFaultOfLCSBKitsIsSaidTooWithItsDetails() throws {
         let words = try catalog("en")
         XCTAssertEqual(Problem(IoError("I/O error")).fault, .storageFailed)

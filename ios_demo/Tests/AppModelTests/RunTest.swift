@@ -22,6 +22,8 @@ final class RunTest: XCTestCase {
             XCTAssertEqual(app.train.title, "Finished")
             XCTAssertEqual(app.train.sentence, "Step \(steps) of \(steps). Try it, or share the adapter.")
             XCTAssertTrue(state.bundle!.checked, "it was tested before the first run")
+            XCTAssertEqual(state.bundle!.verdict?.holds, true)
+            XCTAssertEqual(app.model.rows[0].check, "Computes correctly on this device with ONNX Runtime")
             XCTAssertEqual(state.run.training.map(\.step), Array(1...steps))
             XCTAssertEqual(state.run.evaluation.first?.step, 0)
             XCTAssertEqual(state.run.evaluation.last?.step, steps)

@@ -41,6 +41,12 @@ final class ScreensTest: XCTestCase, @unchecked Sendable {
         try inBothLanguages(.model, [
             Case("none", { _ in }),
             Case("two", { Self.ready($0) }),
+            Case("judged", { window in
+                Self.ready(window)
+                window.state.bundles += [true, false].map { holds in
+                    bundle("judged \(holds)", checked: holds, verdict: Verdict(runtime: "coreai", version: "27.0", holds: holds))
+                }
+            }),
             Case("copying", { $0.state.transfer = Transfer(.copying, "one", done: 3_000_000, total: 9_000_000) }),
             Case("verifying", { $0.state.transfer = Transfer(.verifying, "one") }),
             Case("broken off", { $0.state.unfinishedImport = "one" }),

@@ -150,11 +150,12 @@ struct NoNotices: Notifier {
     return found
 }
 
-func bundle(_ name: String, checked: Bool = true) -> BundleInfo {
+func bundle(_ name: String, checked: Bool = true, verdict: Verdict? = nil) -> BundleInfo {
     BundleInfo(
         name: name, place: .library, directory: name, source: "SmolLM2-135M-Instruct", bytes: 93_000_000, layers: 4, adapterSize: 4000,
         seqLen: 256, schedule: [[.trained, .trained, .skipped, .skipped], [.passed, .skipped, .trained, .trained]], digest: "d",
-        chats: true, predictedMemory: checked ? 150_000_000 : nil, secondsAStep: checked ? 1.5 : nil, checked: checked)
+        chats: true, predictedMemory: checked ? 150_000_000 : nil, secondsAStep: checked ? 1.5 : nil, checked: checked,
+        verdict: verdict)
 }
 
 func adapter(_ id: String, _ name: String) -> AdapterInfo {

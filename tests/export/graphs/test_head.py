@@ -84,6 +84,6 @@ def test_final_norm_graphs(tiny: MakeTiny, model: str) -> None:
     assert (forward.inputs, forward.outputs) == (("x", "weight"), ("y",))
     assert (backward.inputs, backward.outputs) == (("x", "g", "weight"), ("dx",))
     # The same float32 operations, but that the graph's derivative is decomposed otherwise: some roundings of numbers below 5.
-    torch.testing.assert_close(forward.program.module()(x.detach(), weight)[0], y.detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(forward.module(x.detach(), weight)[0], y.detach(), rtol=0, atol=1e-6)
     (expected_dx,) = torch.autograd.grad(y, x, g)
-    torch.testing.assert_close(backward.program.module()(x.detach(), g, weight)[0], expected_dx, rtol=0, atol=2e-6)
+    torch.testing.assert_close(backward.module(x.detach(), g, weight)[0], expected_dx, rtol=0, atol=2e-6)

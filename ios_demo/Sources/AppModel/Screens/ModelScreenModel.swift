@@ -24,7 +24,7 @@ public struct BundleRow: Equatable, Sendable, Identifiable {
 
     private func row(_ bundle: BundleInfo) -> BundleRow {
         func about(_ figure: String?) -> String { figure.map { words("about", $0) } ?? words("unknown") }
-        let check = words(bundle.checked ? "bundle_checked" : "bundle_unchecked")
+        let check = check(bundle)
         let chosen = bundle.name == state.chosen
         return BundleRow(
             id: bundle.name,
@@ -40,6 +40,12 @@ public struct BundleRow: Equatable, Sendable, Identifiable {
             spoken: [words("bundle_name", bundle.name), bundle.source, check].joined(separator: ". "),
             canRemove: !(chosen && state.steady.active)
         )
+    }
+
+    private func check(_ bundle: BundleInfo) -> String {
+        guard let verdict = bundle.verdict else { return words(bundle.checked ? "bundle_checked" : "bundle_unchecked") }
+        return verdict.holds
+            ? words("bundle_checked_with", words.runtime(verdict.runtime)) : words("bundle_wrong_with", words.runtime(verdict.runtime))
     }
 
     /// Bundles that lie in the app's documents, each to be added with a tap.

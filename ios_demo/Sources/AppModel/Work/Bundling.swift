@@ -1,4 +1,5 @@
 import Foundation
+import LCSBKit
 
 /// What the Model screen does: brings bundles in, chooses and removes them.
 @MainActor final class Bundling {
@@ -134,7 +135,9 @@ import Foundation
                 engine.forget(library.directory(bundle))
                 library.remove(bundle)
                 runs.remove(name)
-                if !again { adapters.list().filter { $0.digest == bundle.digest }.forEach { adapters.remove($0.id) } }
+                if again { return }
+                removeCompiledModel(bundle.digest)
+                adapters.list().filter { $0.digest == bundle.digest }.forEach { adapters.remove($0.id) }
             }
             look()
             core.keeping.list()

@@ -237,10 +237,12 @@ import LCSBKit
         let (engine, directory, stop) = (core.engine, core.library.directory(bundle), Stop())
         checking = stop
         defer { checking = nil }
-        try await offMain("check") { try engine.check(directory, threads: record.threads, stop: stop) }
+        let result = try await offMain("check") { try engine.check(directory, threads: record.threads, stop: stop) }
         var checked = bundle
-        checked.checked = true
+        checked.verdict = Verdict(runtime: result.runtime, version: result.runtimeVersion, holds: result.refusal == nil)
+        (checked.checked, checked.secondsAStep) = (result.refusal == nil, result.secondsAStep ?? checked.secondsAStep)
         try core.bundling.update(checked)
+        if let refusal = result.refusal { throw refusal }
     }
 
     /// Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop. A turn that nobody sees does

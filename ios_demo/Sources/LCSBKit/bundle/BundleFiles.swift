@@ -8,7 +8,7 @@ private let mostCharacters = 200
 private let entryBytes = 256  // of an adapter file's header for each tensor
 private let slackBytes = 4096
 
-private let always = [weightsFile, adapterFile, goldenFile, "tokenizer.json", "tokenizer_config.json"]
+private let always = [adapterFile, goldenFile, "tokenizer.json", "tokenizer_config.json"]
 private let largest: Entries<Int> = [
     goldenFile: traceBytes,
     "tokenizer.json": 64 << 20,
@@ -60,7 +60,8 @@ private func nameFaults(_ manifest: Manifest) -> [String] {
         faults.append("the manifest lists \(quoted(folded)) \(count) times for a system that does not tell upper case from lower")
     }
     if manifest.files.contains(manifestFile) { faults.append("the manifest lists itself") }
-    let missing = Set(always + manifest.graphs.values.map(\.file)).subtracting(names).sorted()
+    let needed = always + manifest.row.files + (manifest.row.holdsWeights ? [] : [weightsFile])
+    let missing = Set(needed + manifest.graphs.values.map(\.file)).subtracting(names).sorted()
     if !missing.isEmpty { faults.append("the manifest lists no \(missing.joined(separator: ", ")); export the bundle again") }
     if names.count > mostFiles { faults.append("the manifest lists \(names.count) files, more than \(mostFiles)") }
     return faults
@@ -104,8 +105,18 @@ private func placeFaults(_ directory: URL, _ manifest: Manifest) -> [String] {
         if !isInside(directory, name) { return "\(name) is a link that leads outside the bundle" }
         return isFile(directory.appendingPathComponent(name)) ? nil : "\(name) is missing; copy the bundle again, whole"
     }
-    return faults + unasked.filter { !manifest.files.contains($0) && exists(directory.appendingPathComponent($0)) }
-        .map { "\($0) is not listed in the manifest; remove it" }
+    let asset = manifest.row.asset.map { filesBelow(directory, $0) } ?? []
+    let unlisted = (unasked.filter { exists(directory.appendingPathComponent($0)) } + asset).filter { !manifest.files.contains($0) }
+    return faults + unlisted.map { "\(isPortable($0) ? $0 : quoted($0, 80)) is not listed in the manifest; remove it" }
+}
+
+/// What lies in `asset`, whose runtime reads all of it: by paths from `directory` on, a link as itself.
+private func filesBelow(_ directory: URL, _ asset: String) -> [String] {
+    let paths = FileManager.default.enumerator(atPath: directory.appendingPathComponent(asset).path)?.compactMap { $0 as? String } ?? []
+    return paths.map { "\(asset)/\($0)" }.sorted { ByteText($0) < ByteText($1) }.filter { path in
+        var status = stat()
+        return lstat(directory.appendingPathComponent(path).path, &status) == 0 && status.st_mode & S_IFMT != S_IFDIR
+    }
 }
 
 private func changes(

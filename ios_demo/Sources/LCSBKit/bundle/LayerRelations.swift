@@ -18,7 +18,7 @@ func layerFaults(_ manifest: Manifest, _ report: Report) throws {
 }
 
 private func kindFaults(_ manifest: Manifest, _ kind: LayerKind, _ report: Report) throws {
-    for program in Role.allCases.map({ program(kind.name, $0) }) where commonProgramNames.contains(program) {
+    for program in Role.allCases.map({ program(kind.name, $0) }) + [updateProgram(kind.name)] where commonProgramNames.contains(program) {
         try report("another program is called \(program)")
     }
     try repeated("names", kind.reads + kind.takes + kind.gives + kind.state.map(\.name), report)  // a program may have all of them

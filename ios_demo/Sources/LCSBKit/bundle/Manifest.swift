@@ -58,7 +58,8 @@ public struct WeightTensor: Sendable, Equatable {
 }
 
 /// `manifest.json`: all that a device must know of a bundle, as data. `files` lists every file of the bundle but the manifest. `schedule`:
-/// the steps of one cycle. `accuracyLevel`: of the forward's products, 4 rounds activations to int8.
+/// the steps of one cycle. `accuracyLevel`: 0 float32 throughout; 2 products in float16; 4 the
+/// forward's activations rounded to int8.
 public struct Manifest: Sendable {
     public var formatVersion: Int
     public var target: String
@@ -91,8 +92,10 @@ public struct Manifest: Sendable {
     func kind(_ layer: Int) -> LayerKind { kinds.first { $0.name == layers[layer].kind }! }
 }
 
+let int8Activations = 4  // an `accuracyLevel`
+
 /// Bytes of one element.
-let dtypeBytes = ["bool": 1, "int64": 8, "uint8": 1, "int8": 1, "float16": 2, "float32": 4]
+let dtypeBytes = ["bool": 1, "int32": 4, "int64": 8, "uint8": 1, "int8": 1, "float16": 2, "float32": 4]
 
 private let beyond = 1 << 60  // more bytes than any file has, and few enough to add to
 

@@ -100,8 +100,8 @@ private func choiceFaults(_ manifest: Manifest, _ report: Report) throws {
     if quantization.quantizer != "search" && quantization.quantizer != "gptq" {
         try report("quantization.quantizer: expected search or gptq, found \(quoted(quantization.quantizer))")
     }
-    if manifest.accuracyLevel != 0 && manifest.accuracyLevel != 4 {
-        try report("accuracy_level: expected 0 or 4, found \(manifest.accuracyLevel)")
+    if ![0, 2, int8Activations].contains(manifest.accuracyLevel) {
+        try report("accuracy_level: expected 0, 2 or 4, found \(manifest.accuracyLevel)")
     }
     let order = manifest.scheduleConfig.order
     if order != "cyclic" && order != "shuffled" { try report("schedule_config.order: expected cyclic or shuffled, found \(quoted(order))") }

@@ -65,7 +65,7 @@ private func weightFaults(_ manifest: Manifest, _ report: Report) throws {
     }
     let end = manifest.weights.map { $0.offset + $0.nbytes }.max() ?? 0
     let size = manifest.files[weightsFile]?.size ?? 0
-    if end > size { try report("weights: the tensors end at byte \(end) of \(weightsFile), which has \(size)") }
+    if end > size && !manifest.row.holdsWeights { try report("weights: the tensors end at byte \(end) of \(weightsFile), which has \(size)") }
 }
 
 private func table(_ manifest: Manifest) -> Tensors { Entries(manifest.weights.map { ($0.name, TensorType($0.dtype, $0.shape)) }) }
@@ -119,15 +119,14 @@ private func expectedWeights(_ manifest: Manifest) -> Tensors {
 private func programFaults(_ manifest: Manifest, _ known: [String: Signature], _ report: Report) throws {
     let graphs = manifest.graphs
     let table = table(manifest)
-    let target = targets[manifest.target]!
     let missing = known.keys.filter { !graphs.contains($0) }.sorted()
     if !missing.isEmpty { try report("graphs: \(missing.joined(separator: ", ")) missing") }
     var kinds: [String: String] = [:]
     for kind in manifest.kinds { for role in Role.allCases { kinds[program(kind.name, role)] = kind.name } }
     for (name, graph) in graphs {
         let here: Report = { try report("graphs.\(name): \($0)") }
-        try fileFaults(target.programFile(name), graph, here)
-        try weightsOfProgram(graph, table, kinds[name], here)
+        try fileFaults(manifest.row.programFile(name), graph, here)
+        try weightsOfProgram(manifest, name, graph, table, kinds[name], here)
         if let signature = known[name] { try signatureFaults(graph, signature, here) }
     }
     for kind in manifest.kinds {
@@ -156,10 +155,18 @@ private func signatureFaults(_ graph: ProgramGraph, _ signature: Signature, _ re
 private func kept(_ tensors: [GraphTensor]) -> Tensors { described(tensors).only { $0.hasPrefix(keptPrefix) } }
 
 /// What a program is fed of `weights.bin` is there, of the dtype and shape that the program takes, and of its own `kind` of layers.
-private func weightsOfProgram(_ graph: ProgramGraph, _ table: Tensors, _ kind: String?, _ report: Report) throws {
-    for x in graph.initializers where x.weight?.hasPrefix(layersPrefix) != true {
-        try report("\(quoted(x.name)): expected the layers' weight that it is")
+private func weightsOfProgram(
+    _ manifest: Manifest, _ name: String, _ graph: ProgramGraph, _ table: Tensors, _ kind: String?, _ report: Report
+) throws {
+    let held = manifest.row.holdsWeights
+    for x in graph.initializers where x.weight == nil || !held && !x.weight!.hasPrefix(layersPrefix) {
+        try report("\(quoted(x.name)): expected the \(held ? "" : "layers' ")weight that it is")
     }
+    for x in graph.inputs where held && x.weight != nil {
+        try report("\(quoted(x.name)): expected no weight to feed, since the programs hold them")
+    }
+    let rows = chunkRows(manifest.model)
+    let takesChunk = manifest.row.staticShapes && !held && headChunks.contains(name)
     for x in graph.outputs where x.weight != nil { try report("the output \(quoted(x.name)) cannot be a weight") }
     for x in graph.inputs + graph.initializers {
         guard let weight = x.weight else { continue }
@@ -170,7 +177,9 @@ private func weightsOfProgram(_ graph: ProgramGraph, _ table: Tensors, _ kind: S
             try report("\(quoted(weight)): expected no weight of the layers")
         }
         let stored = table[weight] ?? TensorType("nothing", [])
-        let fed = stacked ? TensorType(stored.dtype, Array(stored.shape.dropFirst())) : stored
+        let inner = Array(stored.shape.dropFirst())
+        let isChunk = takesChunk && chunkWeights.contains(x.name)
+        let fed = stacked ? TensorType(stored.dtype, inner) : isChunk ? TensorType(stored.dtype, [rows] + inner) : stored
         for fault in differences("\(quoted(weight)) as", [x.name: fed], [x.name: TensorType(x)]) { try report(fault) }
     }
 }

@@ -6,7 +6,7 @@ private let readBeyond = 16  // bytes after an input that XNNPACK may read (its 
 final class MappedWeights: Sendable {
     private let tensors: [String: WeightTensor]
     private let stacks: [String: [WeightTensor]]  // by kind of layers
-    private let whole: Bytes
+    let whole: Bytes
     private let copies: [String: Bytes]
 
     /// Throws BUNDLE_UNREADABLE where the file cannot be mapped or ends before its tensors do.
@@ -47,6 +47,12 @@ final class MappedWeights: Sendable {
         if !tensor.perLayer { return bytes }
         let size = tensor.nbytes / tensor.shape[0]
         return bytes.part(number * size, size)
+    }
+
+    /// `count` rows of a tensor that is not stacked, from row `start` on, in place.
+    func rows(_ name: String, _ start: Int, _ count: Int) -> Bytes {
+        let size = tensors[name]!.nbytes / tensors[name]!.shape[0]
+        return bytes(name, 0).part(start * size, count * size)
     }
 
     /// Shape of what `bytes` gives.

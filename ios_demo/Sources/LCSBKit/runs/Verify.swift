@@ -10,13 +10,18 @@ public struct TraceDifference: Sendable {
     static let nothing = TraceDifference(steps: 0, stepLoss: 0, stepGradientNorm: 0, runLoss: 0)
 }
 
-/// What holding a runner to a bundle's golden trace came to, with the bundle's own tolerances.
+/// What holding a runner to a bundle's golden trace came to, with the bundle's own tolerances: whether this device may train with it, and how
+/// long that takes. `secondsAStep`: the mean of a cycle's steps, by proportion from one that was timed; nil where the trace has no run.
 public struct VerifyResult: Sendable {
     public let runtime: String
     public let runtimeVersion: String
     public let difference: TraceDifference
     public let stepTolerance: Double
     public let runTolerance: Double
+    public let secondsAStep: Double?
+
+    /// GOLDEN_TRACE with the largest differences; nil where the trace holds.
+    public var refusal: LcsbError? { traceRefusal(runtime, difference, stepTolerance: stepTolerance, runTolerance: runTolerance) }
 }
 
 /// Every recorded step, and the run through the trainer, whose state lies in a file in `scratch` meanwhile. Throws GOLDEN_TRACE with the
@@ -24,14 +29,36 @@ public struct VerifyResult: Sendable {
 public func verify(
     _ bundle: TrainingBundle, _ runner: any StepRunner, scratch: URL, progress: (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
 ) throws -> VerifyResult {
+    let result = try judge(bundle, runner, scratch: scratch, progress: progress)
+    if let refusal = result.refusal { throw refusal }
+    return result
+}
+
+/// As `verify`; that the trace does not hold is a part of what it returns.
+public func judge(
+    _ bundle: TrainingBundle, _ runner: any StepRunner, scratch: URL, progress: (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
+) throws -> VerifyResult {
     let (trace, layout) = (try bundle.golden, bundle.manifest.adapter)
     let state = try mappedState(scratch, layout.size)
     try bundle.readInitialAdapter(into: state.adapter)
     let optimizer = AdamW(state, layout, bundle.manifest.optimizer, runner)
-    let difference = trace.run.isEmpty ? .nothing : try checkTrace(runner, trace, optimizer, progress)
+    var (difference, seconds): (TraceDifference, Double?) = (.nothing, nil)
+    if let last = trace.run.last {
+        difference = try checkTrace(runner, trace, optimizer, progress)
+        seconds = try secondsAStep(bundle.manifest, runner, last.subset, trace.batches[last.batch], state.adapter)
+    }
     return VerifyResult(
         runtime: runner.name, runtimeVersion: runner.version, difference: difference, stepTolerance: trace.stepTolerance,
-        runTolerance: trace.runTolerance)
+        runTolerance: trace.runTolerance, secondsAStep: seconds)
+}
+
+/// The mean of the steps of a bundle's cycle, by proportion from one that is timed; a step before it should have warmed up.
+public func secondsAStep(_ manifest: Manifest, _ runner: any StepRunner, _ subset: Subset, _ batch: Batch, _ adapter: Floats) throws -> Double {
+    let started = nanoseconds()
+    _ = try runner.step(subset, batch, adapter)
+    let timed = seconds(started, nanoseconds())
+    let mean = try manifest.schedule.map { try stepCost(manifest, $0).timeUnits }.reduce(0, +) / Double(manifest.schedule.count)
+    return try timed * mean / stepCost(manifest, subset).timeUnits
 }
 
 /// One recorded step, if there is one: what a run checks before it starts. Throws GOLDEN_TRACE.
@@ -40,7 +67,8 @@ func checkFirstStep(_ runner: any StepRunner, _ trace: GoldenTrace, _ adapter: F
     guard let first = trace.run.first else { return .nothing }
     let (loss, norm) = try compare(runner, trace, first, adapter)
     let difference = TraceDifference(steps: 1, stepLoss: loss, stepGradientNorm: norm, runLoss: loss)
-    try hold(runner.name, trace, difference)
+    let refusal = traceRefusal(runner.name, difference, stepTolerance: trace.stepTolerance, runTolerance: trace.runTolerance)
+    if let refusal { throw refusal }
     return difference
 }
 
@@ -55,9 +83,7 @@ private func checkTrace(
         try progress(number + 1, total)
     }
     let runLoss = try runLosses(runner, trace, optimizer) { try progress(min(total, trace.steps.count + 1 + $0), total) }
-    let difference = TraceDifference(steps: total, stepLoss: losses, stepGradientNorm: norms, runLoss: runLoss)
-    try hold(runner.name, trace, difference)
-    return difference
+    return TraceDifference(steps: total, stepLoss: losses, stepGradientNorm: norms, runLoss: runLoss)
 }
 
 /// The largest difference over the run; it goes no further than a loss that is not finite.
@@ -92,15 +118,15 @@ private func relative(_ found: Double, _ expected: Double) -> Double {
     return difference.isFinite ? difference : .infinity
 }
 
-private func hold(_ name: String, _ trace: GoldenTrace, _ difference: TraceDifference) throws {
+private func traceRefusal(_ name: String, _ difference: TraceDifference, stepTolerance: Double, runTolerance: Double) -> LcsbError? {
     let faults = [
-        ("a step's loss", difference.stepLoss, trace.stepTolerance),
-        ("a gradient's norm", difference.stepGradientNorm, trace.stepTolerance),
-        ("the run's losses", difference.runLoss, trace.runTolerance),
+        ("a step's loss", difference.stepLoss, stepTolerance),
+        ("a gradient's norm", difference.stepGradientNorm, stepTolerance),
+        ("the run's losses", difference.runLoss, runTolerance),
     ].filter { $0.1 > $0.2 }.map { what, found, most in "\(what) by \(figure(found)) (at most \(figure(most)))" }
-    if faults.isEmpty { return }
+    if faults.isEmpty { return nil }
     let message = "\(name) does not reproduce the bundle's golden trace: \(faults.joined(separator: ", ")); do not train with it"
-    throw LcsbError(.goldenTrace, message)
+    return LcsbError(.goldenTrace, message)
 }
 
 private func figure(_ value: Double) -> String { String(format: "%.1e", value) }

@@ -28,7 +28,6 @@ final class BlockDecoder: SequenceDecoder {
     private let turns: [HostTensor]
     private let crossing = CrossingBuffers()
     private let top: HostTensor
-    private let logits: HostTensor
     private let token: HostTensor
     private let place: HostTensor
     private var position = 0  // of the next token
@@ -51,9 +50,8 @@ final class BlockDecoder: SequenceDecoder {
         embedded = try newOutputs(manifest, "decode_embed")
         turns = try (0..<2).map { _ in try HostTensor("float32", one) }
         top = try HostTensor("float32", one)
-        logits = try HostTensor("float32", [manifest.model.vocabSize])
-        token = try HostTensor("int64", [1])
-        place = try HostTensor("int64", [1])
+        token = try HostTensor(manifest.row.integers, [1])
+        place = try HostTensor(manifest.row.integers, [1])
     }
 
     /// All tokens in one pass of the bundle's length; what is beyond them in a state by position is never attended to.
@@ -72,8 +70,8 @@ final class BlockDecoder: SequenceDecoder {
 
     func next(_ id: Int) throws -> [Float] {
         precondition((1..<manifest.seqLen).contains(position), "no room for a token at \(position) of \(manifest.seqLen)")
-        token.bytes.pointer.storeBytes(of: Int64(id), as: Int64.self)
-        place.bytes.pointer.storeBytes(of: Int64(position), as: Int64.self)
+        token.write([Int64(id)])
+        place.write([Int64(position)])
         try runner.run("decode_embed", ["input_ids": token, "position_ids": place], embedded)
         let values = Crossing(manifest, crossing, .decode)
         let top = try (0..<runner.layers).reduce(embedded["h"]!) { h, layer in try decodeLayer(layer, h, values) }
@@ -94,7 +92,6 @@ final class BlockDecoder: SequenceDecoder {
     /// h[L] of one token -> [V].
     private func logits(_ h: Floats) throws -> [Float] {
         top.floats.copy(from: h)
-        try runner.run("logits", ["h": top], ["logits": logits])
-        return logits.floats.array
+        return try runner.head.logits(top)
     }
 }

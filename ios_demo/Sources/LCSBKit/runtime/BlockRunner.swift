@@ -9,7 +9,7 @@ public final class BlockRunner: StepRunner {
     let manifest: Manifest
     let layers: Int
     private let runtime: any Runtime
-    private let weights: MappedWeights
+    private let weights: MappedWeights?  // none where the programs hold them
     private let keep: Int
     private let betweenLayers: BetweenLayers
     private let layout: AdapterLayout
@@ -20,7 +20,7 @@ public final class BlockRunner: StepRunner {
     private let gradients = Pool<Int, HostTensor> { try HostTensor("float32", [$0]) }
     private let turns: [HostTensor]  // for results that the next program reads and none after it
     private let g: HostTensor
-    private let loss: HostTensor
+    let head: any HeadPrograms
     private let tokens: Values
     private let scalars: Values  // of an update
     private let embedded: Values
@@ -34,21 +34,26 @@ public final class BlockRunner: StepRunner {
     init(_ bundle: TrainingBundle, _ runtime: any Runtime, keep: Int, betweenLayers: @escaping BetweenLayers) throws {
         (manifest, layout) = (bundle.manifest, bundle.manifest.adapter)
         layers = manifest.model.numHiddenLayers
-        weights = try bundle.weights
+        weights = manifest.row.holdsWeights ? nil : try bundle.weights
         (self.runtime, name, version) = (runtime, runtime.name, runtime.version)
         (self.keep, self.betweenLayers) = (min(keep, layers), betweenLayers)
         let (seqLen, hidden) = (manifest.seqLen, [manifest.seqLen, manifest.model.hiddenSize])
         self.hidden = hidden
         turns = try (0..<2).map { _ in try HostTensor("float32", hidden) }
         g = try HostTensor("float32", hidden)
-        loss = try HostTensor("float32", [])
-        tokens = try named(tokenInputs + [labelInput]) { _ in try HostTensor("int64", [seqLen]) }
-        scalars = try named(["decay", "rate", "root"]) { _ in try HostTensor("float32", []) }
+        let row = manifest.row
+        tokens = try named(tokenInputs + [labelInput]) { _ in try HostTensor(row.integers, [seqLen]) }
+        scalars = try named(["decay", "rate", "root"]) { _ in try HostTensor("float32", row.scalar) }
         embedded = try newOutputs(manifest, "embed")
         // Pages that are never written to take no memory.
         let largest = manifest.kinds.map(\.size).max()!
         updated = try (0..<3).map { _ in try Floats(count: largest) }
         zeros = try Floats(count: largest)
+        let between = { [layers] in try betweenLayers(layers, false) }
+        let run: RunProgram = { try runtime.run($0, $1, $2, layer: 0) }
+        head = row.staticShapes
+            ? try ChunkedHead(manifest, weights, rows: chunkRows(manifest.model), between: between, run)
+            : try WholeHead(manifest, between: between, run)
     }
 
     // The step
@@ -60,7 +65,7 @@ public final class BlockRunner: StepRunner {
         let kept = try byLayer(propagate.filter { $0 >= layers - keep }, keptBuffers)
         let values = Crossing(manifest, crossing, .forward)
         let top = try forward(embed(batch, saved[0]), adapter, values, saved, kept)
-        let loss = try head(top, batch)
+        let loss = try head.train(top, ids(labelInput, batch.labels), g)
         let gradients = try byLayer(subset.train, self.gradients.lend(subset.train.map(layout.vectorSize)))
         try backward(propagate, adapter, values, saved, kept, gradients)
         return StepResult(loss: loss, gradients: gradients.mapValues(\.floats))
@@ -88,10 +93,7 @@ public final class BlockRunner: StepRunner {
     }
 
     public func evaluate(_ batch: Batch, _ adapter: Floats) throws -> Float {
-        let top = try forward(embed(batch), adapter, Crossing(manifest, crossing, .forward))
-        try betweenLayers(layers, false)
-        try run("head_eval", ["h": top, labelInput: ids(labelInput, batch.labels)], ["loss": loss])
-        return loss.floats[0]
+        try head.evaluate(forward(embed(batch), adapter, Crossing(manifest, crossing, .forward)), ids(labelInput, batch.labels))
     }
 
     public func decoder(_ adapter: Floats) throws -> any SequenceDecoder { try BlockDecoder(self, adapter) }
@@ -108,7 +110,7 @@ public final class BlockRunner: StepRunner {
         }
         feeds["gradient"] = HostTensor(gradient ?? zeros.part(0, size))
         for (name, value) in [("decay", scalars.decay), ("rate", scalars.rate), ("root", scalars.root)] { feeds[name]!.floats[0] = value }
-        try run("adamw", feeds, outputs)
+        try run(updateProgram(size), feeds, outputs)
         for ((_, floats), result) in zip(state, updated) { floats.copy(from: result.part(0, size)) }
     }
 
@@ -142,17 +144,15 @@ public final class BlockRunner: StepRunner {
         return next
     }
 
-    /// The loss; its gradient goes to `g`.
-    private func head(_ top: HostTensor, _ batch: Batch) throws -> Float {
-        try betweenLayers(layers, false)
-        try run("head", ["h": top, labelInput: ids(labelInput, batch.labels)], ["loss": loss, "g": g])
-        return loss.floats[0]
+    /// AdamW's for vectors of `size`; of static shapes, of any kind that has them.
+    private func updateProgram(_ size: Int) -> String {
+        manifest.row.staticShapes ? LCSBKit.updateProgram(manifest.kinds.first { $0.size == size }!.name) : "adamw"
     }
 
     /// Before a layer's program: whoever wants to may pause or cancel, and the system reads the weights of the layer after it ahead.
     private func enter(_ layer: Int, backward: Bool, following: Int) throws {
         try betweenLayers(layer, backward)
-        if (0..<layers).contains(following) { weights.readAhead(manifest.layers[following].kind, manifest.layers[following].number) }
+        if (0..<layers).contains(following) { weights?.readAhead(manifest.layers[following].kind, manifest.layers[following].number) }
     }
 
     // Programs and buffers
@@ -174,8 +174,7 @@ public final class BlockRunner: StepRunner {
     /// `values` in the buffer for the input of that name.
     private func ids(_ name: String, _ values: [Int64]) -> HostTensor {
         let buffer = tokens[name]!
-        precondition(values.count == manifest.seqLen, "\(name): expected \(manifest.seqLen), found \(values.count)")
-        values.withUnsafeBytes { buffer.bytes.pointer.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+        buffer.write(values)
         return buffer
     }
 
@@ -186,8 +185,6 @@ public final class BlockRunner: StepRunner {
         return buffers
     }
 }
-
-private let labelInput = "labels"
 
 /// A buffer for each of a program's outputs whose names are `wanted`.
 func newOutputs(_ manifest: Manifest, _ program: String, _ wanted: (String) -> Bool = { _ in true }) throws -> Values {

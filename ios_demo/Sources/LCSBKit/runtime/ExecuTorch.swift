@@ -43,18 +43,14 @@ final class ExecuTorchRuntime: Runtime {
             return (file, try file.methods())
         }
         self.file = file
-        let missing = bundle.manifest.graphs.keys.filter { !methods.contains($0) }.sorted()
-        if !missing.isEmpty {
-            let names = missing.joined(separator: ", ")
-            throw unreadable("\(path): expected the methods \(names), found none of these names; export the bundle again")
-        }
+        try checkFunctions(path, "methods", bundle.manifest.graphs.keys, methods)
     }
 
     /// Results are copied out of the method's arena.
     func run(_ program: String, _ feeds: Values, _ outputs: Values, layer: Int) throws {
         let (graph, number) = (manifest.graphs[program]!, manifest.layers[layer].number)
         try load(program, graph)
-        let inputs = graph.inputs.map { x in x.weight.map { weights[$0, number] } ?? feeds[x.name]! }
+        let inputs = weights.inputs(graph, feeds, number)
         let results = try withExtendedLifetime(inputs) {
             try orFailed("\(path): \(program): executorch cannot run it") { try file.execute(program, inputs.map(value)) }
         }
@@ -101,14 +97,4 @@ final class ExecuTorchRuntime: Runtime {
 
 extension TensorType {
     fileprivate init(_ tensor: MethodTensor) { self.init(tensor.dtype, tensor.shape) }
-}
-
-private func orFailed<Result>(_ what: String, _ remedy: String = "", _ act: () throws -> Result) throws -> Result {
-    do {
-        return try act()
-    } catch let error as LcsbError {
-        throw error
-    } catch {
-        throw LcsbError(.runtimeFailed, "\(what): \(oneLine(error.localizedDescription))\(remedy)")
-    }
 }

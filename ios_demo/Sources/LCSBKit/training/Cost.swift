@@ -36,7 +36,7 @@ public func stepCost(_ manifest: Manifest, _ subset: Subset, keep: Int = 0) thro
     let head = manifest.model.vocabSize * manifest.model.hiddenSize
     func sum(_ layers: [Int], _ work: (LayerKind) -> Int) -> Int { layers.reduce(0) { $0 + work(manifest.kind($1)) } }
     let flops = sum(layers, \.flops.forward) + sum(recomputed, \.flops.backward) + sum(kept, \.flops.backwardKept)
-    let decompressed = sum(manifest.accuracyLevel != 0 ? kept : layers, \.decompressedBytes.forward)  // of the forward's layers
+    let decompressed = sum(manifest.accuracyLevel == int8Activations ? kept : layers, \.decompressedBytes.forward)  // of the forward's layers
         + sum(recomputed, \.decompressedBytes.backward) + sum(kept, \.decompressedBytes.backwardKept)
     return StepCost(flops: flops + 2 * 2 * manifest.seqLen * head, decompressedBytes: decompressed + head * floatBytes)
 }

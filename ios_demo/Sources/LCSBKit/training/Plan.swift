@@ -1,7 +1,5 @@
 import Foundation
 
-private let headChunkBytes = 8 << 20  // of float rows of the head that are decompressed at once
-
 /// `keep`: that many of the top layers keep their activations. Bytes of anonymous memory; `leastBytes`: the least that the run can do with,
 /// which is with nothing kept or, in a shallow model, with everything: then no program that recomputes is needed.
 public struct Plan: Sendable, Hashable {
@@ -60,20 +58,24 @@ private let headHoles = 2.9
 func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulation: Int) throws -> [String: Int] {
     let backward = try subsets.map { try backwardLayers(manifest, $0, keep: keep) }
     let kept = Set(backward.flatMap(\.kept))
-    let programs = programs(manifest, Array(manifest.layers.indices), .forward)  // of the evaluation, if nothing else
-        + programs(manifest, backward.flatMap(\.recomputed), .backward) + programs(manifest, kept.sorted(), .forwardKeep)
-        + programs(manifest, kept.sorted(), .backwardKept)
-    let used = programs + ["embed", "adamw"]
-    let isOneFile = targets[manifest.target]!.sharedFile != nil
+    let roles: [(layers: [Int], role: Role)] = [
+        (Array(manifest.layers.indices), .forward),  // of the evaluation, if nothing else
+        (backward.flatMap(\.recomputed), .backward), (kept.sorted(), .forwardKeep), (kept.sorted(), .backwardKept),
+    ]
+    let programs = roles.flatMap { LCSBKit.programs(manifest, $0.layers, $0.role) }
+    let used = programs + (manifest.row.staticShapes ? ["embed"] + manifest.kinds.map { updateProgram($0.name) } : ["embed", "adamw"])
+    let isOneFile = manifest.row.sharedFile != nil
     return [
         "runtime": runtimeBytes,
-        "sessions": isOneFile ? methodBytes(manifest, used) : programs.map { sessionBytes(manifest, $0) }.reduce(0, +),
+        "sessions": manifest.row.holdsWeights ? functionBytes(manifest, used, roles)
+            : isOneFile ? methodBytes(manifest, used) : programs.map { sessionBytes(manifest, $0) }.reduce(0, +),
         "saved layer inputs": backward.map { $0.recomputed.count + $0.kept.count }.max()! * hiddenBytes(manifest),
         "kept activations": kept.map { keptBytes(manifest, $0) }.reduce(0, +),
         "crossing values": crossingBytes(manifest),
         "gradients": gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers": fixedBuffers(manifest),
-        "working set": isOneFile ? headSet(manifest) : max(headSet(manifest), used.map { workingBytes(manifest, $0) }.max()!),
+        "working set": manifest.row.staticShapes ? 0  // its functions', which each holds on to
+            : isOneFile ? headSet(manifest) : max(headSet(manifest), used.map { workingBytes(manifest, $0) }.max()!),
     ]
 }
 
@@ -109,7 +111,7 @@ private func given(_ manifest: Manifest, _ kind: String) -> [GraphTensor] {
 }
 
 /// Those that `layers` are run by, one a kind.
-private func programs(_ manifest: Manifest, _ layers: [Int], _ role: Role) -> [String] {
+func programs(_ manifest: Manifest, _ layers: [Int], _ role: Role) -> [String] {
     Set(layers.map { program(manifest.layers[$0].kind, role) }).sorted()
 }
 
@@ -125,31 +127,40 @@ private func sessionBytes(_ manifest: Manifest, _ name: String) -> Int {
     return layers * (session + values + 6 * scales)
 }
 
-/// Of target executorch: the Swift binding makes an arena for each method, as Kotlin's does, where Python's makes one for all.
+/// Of target executorch: the Swift binding makes an arena for each method, as Kotlin's does, where Python's makes one for all. Of target
+/// coreai: a function owns its buffers.
 private func methodBytes(_ manifest: Manifest, _ used: [String]) -> Int {
-    (used + ["head", "head_eval"]).map { workingBytes(manifest, $0) }.reduce(0, +)
+    (used + headPrograms(manifest)).map { workingBytes(manifest, $0) }.reduce(0, +)
 }
 
-private func workingBytes(_ manifest: Manifest, _ name: String) -> Int { manifest.graphs[name]!.workingBytes ?? 0 }
+/// Of target coreml, whose functions are a layer's own: those that the runtime keeps loaded.
+private func functionBytes(_ manifest: Manifest, _ used: [String], _ roles: [(layers: [Int], role: Role)]) -> Int {
+    let ofLayers = roles.flatMap { part in Set(part.layers).map { program(manifest.layers[$0].kind, part.role) } }
+    let others = Set(used).subtracting(ofLayers) + headPrograms(manifest)
+    let functions = (ofLayers + others).map { LCSBKit.functionBytes(manifest, $0) }
+    return min(functions.reduce(0, +), max(loadedBytes, functions.max()!))
+}
 
-/// Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero.
+private func headPrograms(_ manifest: Manifest) -> [String] {
+    manifest.row.staticShapes ? ["head_start", "head_chunk", "head_end", "eval_chunk", "eval_end"] : ["head", "head_eval"]
+}
+
+/// Two results that layers take in turns, the gradient, what `embed` and the update of each kind return, and a gradient of zero; where the
+/// host goes over the head's chunks, what it hands from one to the next.
 private func fixedBuffers(_ manifest: Manifest) -> Int {
     let sizes = Set(manifest.kinds.map(\.size))
     let vectors = updateOutputs * sizes.reduce(0, +) + sizes.max()!
-    return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs["embed"]!.outputs) + vectors * floatBytes
+    let columns = 5 * activations(manifest, 1) + chunkRows(manifest.model) * floatBytes
+    let chunked = manifest.row.staticShapes ? 4 * hiddenBytes(manifest) + columns : 0
+    return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs["embed"]!.outputs) + vectors * floatBytes + chunked
 }
 
 /// A chunk of the head's rows in float, its logits and their exponentials, and five [T, D].
 private func headSet(_ manifest: Manifest) -> Int {
     let hidden = manifest.model.hiddenSize
-    let rows = min(headRows(hidden), manifest.model.vocabSize)
+    let rows = chunkRows(manifest.model)
     let held = rows * hidden * floatBytes + 2 * activations(manifest, rows) + 5 * hiddenBytes(manifest)
     return Int((headHoles * Double(held)).rounded(.toNearestOrEven))
-}
-
-/// Rows of the head in a chunk: a power of two.
-private func headRows(_ hiddenSize: Int) -> Int {
-    Int(exp2(log2(max(256, Double(headChunkBytes) / Double(4 * hiddenSize))).rounded(.down)))
 }
 
 private func bytesOf(_ tensors: [GraphTensor]) -> Int { tensors.map { tensorBytes($0.dtype, $0.shape) }.reduce(0, +) }

@@ -97,7 +97,7 @@ final class ManifestCheckTest: XCTestCase {
             ("optimizer.betas", "[0.9]", "optimizer.betas: expected two"),
             ("optimizer.clip_norm", "0", "optimizer.clip_norm"),
             ("optimizer.implicit_updates", "\"other\"", "implicit_updates: expected one of momentum, none, found 'other'"),
-            ("accuracy_level", "1", "accuracy_level: expected 0 or 4, found 1"),
+            ("accuracy_level", "1", "accuracy_level: expected 0, 2 or 4, found 1"),
             ("identity", "\"\(String(repeating: "A", count: 64))\"", "identity: expected a SHA-256, found 'AAAA"),
             ("runtime.arena.initial_bytes", "-1", "runtime.arena.initial_bytes: expected 0 to 68719476736, found -1"),
             ("weights.1.offset", "12290", "found 'float16' [131, 6] at byte 12290"),
@@ -242,8 +242,9 @@ final class ManifestCheckTest: XCTestCase {
             let message = try refused(#"{"format_version": \#(version), "adapter": {}}"#, .bundleOlderVersion)
             XCTAssert(message.contains("format version \(version) is older than 3; export the bundle again"), message)
         }
-        let other = manifest.put("target", .string("coreml")).text
-        XCTAssert(try refused(other, .bundleOtherTarget).contains("expected a bundle of target onnxruntime or executorch, found coreml"))
+        let other = manifest.put("target", .string("onnxruntime-training")).text
+        let expected = "expected a bundle of target onnxruntime or executorch or coreai or coreml, found onnxruntime-training; export"
+        XCTAssert(try refused(other, .bundleOtherTarget).contains(expected))
     }
 
     func testMalformedJson() throws {

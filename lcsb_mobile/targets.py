@@ -34,8 +34,9 @@ class TargetRow:
 
     `static_shapes`: every dimension is known, none is missing and integers are int32, as accelerators want it: AdamW is a program of each
     kind, scalars are [1], and the head is straight-line programs that the host calls chunk by chunk. `holds_weights`: they are constants
-    of the programs, a layer's programs are functions of their own (`layer_function`), and there is no `weights.bin`. `evaluated`: its
-    runner is an evaluator in NumPy, whose time says nothing of a device: it trains, but nothing is timed with it."""
+    of the programs, a layer's programs are functions of their own (`layer_function`), and there is no `weights.bin`. `stands_in`:
+    what runs it on a desktop where a phone has something else, which is said of every run. `evaluated`: that is an evaluator in NumPy: it
+    trains, but nothing is timed with it."""
 
     name: Target
     exporter: str
@@ -51,6 +52,7 @@ class TargetRow:
     half_products: bool = False
     static_shapes: bool = False
     holds_weights: bool = False
+    stands_in: str = ""
     evaluated: bool = False
 
     def program_file(self, name: str) -> str:
@@ -91,6 +93,7 @@ TARGETS: dict[str, TargetRow] = {  # a test holds it to Target
             measures_products=False,
             half_products=True,
             static_shapes=True,
+            stands_in="Core AI's desktop build, which has no accelerator and is slow",
         ),
         TargetRow(
             "coreml",
@@ -103,6 +106,7 @@ TARGETS: dict[str, TargetRow] = {  # a test holds it to Target
             half_products=True,
             static_shapes=True,
             holds_weights=True,
+            stands_in="an evaluator in NumPy, which is slow",
             evaluated=True,
         ),
         TargetRow(

@@ -37,7 +37,7 @@ def bench(
     bundle: Annotated[Path | None, typer.Argument(help="A TrainingBundle; or give --shape.", show_default=False)] = None,
     shape: Annotated[str | None, Option(help=f"Measure random weights in this shape: {', '.join(SHAPES)}.", show_default=False)] = None,
     target: Annotated[
-        Literal["onnxruntime", "executorch", "onnxruntime-training"] | None,
+        Literal["onnxruntime", "executorch", "onnxruntime-training", "coreai"] | None,
         Option(help="The runtime.", show_default="the bundle's, or onnxruntime"),
     ] = None,
     methods: Annotated[str, Option(help="Which methods, separated by commas.")] = ",".join(DEFAULTS.methods),

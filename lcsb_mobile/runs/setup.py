@@ -193,8 +193,8 @@ def load_runner(run: Run, sampler: MemorySampler, keep: int | None, observer: Ob
     options, manifest = run.options, run.bundle.manifest
     name = options.runner or manifest.target
     import_runtime(name)
-    if name in TARGETS and TARGETS[name].evaluated:
-        observer.warned(f"target {name} is evaluated in NumPy here, which is slow: the losses are the package's, the times are no phone's")
+    if name in TARGETS and TARGETS[name].stands_in:
+        observer.warned(f"target {name} is run by {TARGETS[name].stands_in}: the losses are the programs', the times are no phone's")
     measured, resident = process_memory()
     base = estimated_anonymous(resident) if measured is None else measured
     if measured is None and options.memory_budget is not None:

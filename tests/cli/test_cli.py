@@ -238,6 +238,17 @@ def test_a_target_whose_runtime_is_not_here(random_bundle: RandomBundle, tmp_pat
         assert line.endswith(how_to_install("onnxruntime-training")) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("target", "module"), [("coreai", "coreai"), ("coreml", "coremltools")])
+def test_a_target_whose_tools_are_not_here(target: str, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Said before minutes of work."""
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in [name for name in sys.modules if name.startswith(f"{module}.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    line = lcsb_error(2, "export", "tiny", "--target", target, "--output", tmp_path / "b")
+    assert f"target {target} needs {'coreai-core 1.0.0b3' if target == 'coreai' else 'coremltools 9.0'}" in line
+    assert line.endswith(how_to_install(target)) and not list(tmp_path.iterdir())
+
+
 def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
     """SIGINT once the first evaluation is over."""
     adapter = tmp_path / "adapter.safetensors"

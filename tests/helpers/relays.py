@@ -9,17 +9,20 @@ from lcsb_mobile.runs.setup import SimulateOptions
 from lcsb_mobile.runs.simulate import simulate
 from lcsb_mobile.tiny import tiny_checkpoint
 
-STEPS = 4  # of each
+TINY_DATA = tiny_checkpoint() / "messages_eval.jsonl"
 
 
-def relay(bundles: Mapping[str, Path], order: Sequence[str], directory: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The losses of a run on the first bundle alone, and of one that goes on from a checkpoint with each of `order` in turn."""
+def relay(
+    bundles: Mapping[str, Path], order: Sequence[str], directory: Path, data: Path = TINY_DATA, steps: int = 4
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The losses of a run on the first bundle alone, and of one that goes on from a checkpoint with each of `order` in turn, for `steps`
+    each."""
 
-    def run(name: str, bundle: str, steps: int, resume: bool) -> tuple[float, ...]:
+    def run(name: str, bundle: str, count: int, resume: bool) -> tuple[float, ...]:
         options = SimulateOptions(
             bundles[bundle],
-            tiny_checkpoint() / "messages_eval.jsonl",
-            steps=steps,
+            data,
+            steps=count,
             adapter=directory / f"{name}.safetensors",
             learning_rate=2e-3,
             lr_schedule="constant",
@@ -29,8 +32,8 @@ def relay(bundles: Mapping[str, Path], order: Sequence[str], directory: Path) ->
         )
         return simulate(options).result.losses
 
-    whole = run("whole", order[0], STEPS * len(order), resume=False)
+    whole = run("whole", order[0], steps * len(order), resume=False)
     parts: tuple[float, ...] = ()
     for number, bundle in enumerate(order):
-        parts = run("relay", bundle, STEPS * (number + 1), resume=number > 0)
+        parts = run("relay", bundle, steps * (number + 1), resume=number > 0)
     return whole, parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -213,6 +214,27 @@ def test_another_description(coreai_bundle: Path, tmp_path: Path) -> None:
         other = msgspec.structs.replace(end, inputs=(changed, *end.inputs[1:]))
         bundle = with_program(coreai_bundle, tmp_path / str(number), content, eval_end=other)
         assert "eval_end: other than the manifest says: inputs: 'x'" in str(refusal(bundle))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("shape", (7, 5, 32), "'packed': expected int8 [264, 5, 32], found int8 [7, 5, 32]"),
+        ("weight", "norm.weight", "'packed': expected float32"),
+        ("weight", None, "graphs.head_chunk: inputs: 'packed': expected none"),
+    ],
+)
+def test_a_chunk_of_another_table(coreai_bundle: Path, tmp_path: Path, field: str, value: object, expected: str) -> None:
+    """What a chunk is fed is rows of a table of the manifest."""
+    shutil.copytree(coreai_bundle, tmp_path / "bundle")
+    manifest = tmp_path / "bundle" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    (packed,) = (x for x in content["graphs"]["head_chunk"]["inputs"] if x["name"] == "packed")
+    packed[field] = value
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(BundleError) as error:
+        Bundle.open(tmp_path / "bundle")
+    assert expected in str(error.value)
 
 
 def test_what_was_lowered_is_removed(coreai_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

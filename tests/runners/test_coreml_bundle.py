@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bundles import lcsb, lcsb_error, lcsb_json
-from helpers.relays import relay
+from helpers.relays import TINY_DATA, relay
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
@@ -38,7 +38,6 @@ from lcsb_mobile.mil.package import Operation, Package
 from lcsb_mobile.mil.protobuf import NAME
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.targets import MIL_DATA, MLPACKAGE, Target
-from lcsb_mobile.tiny import tiny_checkpoint
 
 SEQ_LEN = 64
 LAYERS = 8
@@ -93,8 +92,8 @@ def test_a_run_goes_on_with_the_bundle_of_another_target(coreml_bundle: Path, ot
     assert ours.identity == theirs.identity and "weights.bin" not in ours.files
     whole, parts = relay({"onnxruntime": other_bundle, "coreml": coreml_bundle}, ("onnxruntime", "coreml", "onnxruntime"), tmp_path)
     assert parts == pytest.approx(whole, rel=1e-5)
-    data = tiny_checkpoint() / "messages_eval.jsonl"
-    assert "evaluated in NumPy" in simulate_notes(coreml_bundle, data, tmp_path / "again.safetensors")
+    data = TINY_DATA
+    assert "an evaluator in NumPy, which is slow" in simulate_notes(coreml_bundle, data, tmp_path / "again.safetensors")
 
 
 def simulate_notes(bundle: Path, data: Path, adapter: Path) -> str:

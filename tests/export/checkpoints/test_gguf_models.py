@@ -57,7 +57,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]]] 
     "llama 3 otherwise": ("llama", rope_of(UNUSUAL), {}, factors_of(UNUSUAL)),
     "llama factors of 1": ("llama", {}, {}, {"rope_freqs.weight": torch.ones(6)}),
     "llama lists by layer": ("llama", {}, {"attention.head_count_kv": [2] * 3, "feed_forward_length": [80] * 3}, {}),
-    "llama neutral keys": ("llama", {}, {"expert_count": 0, "logit_scale": 1.0, "attention.causal": True, "rope.scaling.finetuned": True}, {}),
+    "llama neutral keys": ("llama", {}, {"expert_count": 0, "logit_scale": 1.0, "attention.causal": True, "pooling_type": 3}, {}),
     "qwen2": ("qwen2", {"head_dim": 8}, {"attention.key_length": None, "attention.value_length": None, "rope.dimension_count": None}, {}),
     "qwen3": ("qwen3", {}, {}, {}),
     "qwen3 biases": ("qwen3", BIASED, {}, {}),

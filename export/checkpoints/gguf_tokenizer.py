@@ -163,11 +163,10 @@ def _cut(merge: str) -> tuple[str, str, str]:
 
 def _sentencepiece(keys: Mapping[str, Value], tokens: _Tokens) -> tuple[Tokenizer, bool]:
     """Text goes by fragments between special tokens, each with a blank before it unless `add_space_prefix` is false."""
-    tokens.texts = _with_marks(tokens)
     typed = list(zip(tokens.texts, tokens.kinds, strict=True))
     unknown = next((text for text, kind in typed if kind == UNKNOWN), tokens.text("unknown_token_id"))
     vocabulary = {text: index for index, text in enumerate(tokens.texts)}
-    merges = _merges(tokens, vocabulary, _numbers(keys, "scores", len(tokens.texts), None))
+    merges = _merges(tokens, _numbers(keys, "scores", len(tokens.texts), None))
     with refused_as(TokenizerError, f"{SPACE}tokens"):
         backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=BYTE in tokens.kinds))
     prefixed = _flag(keys, "add_space_prefix", True)
@@ -178,22 +177,15 @@ def _sentencepiece(keys: Mapping[str, Value], tokens: _Tokens) -> tuple[Tokenize
     return backend, _flag(keys, "add_bos_token", True)
 
 
-def _with_marks(tokens: _Tokens) -> list[str]:
-    """The texts with sentencepiece's mark for a blank where the converter has put a blank itself: in what the model's author defined."""
-    known, typed = set(tokens.texts), zip(tokens.texts, tokens.kinds, strict=True)
-    marked = [text.replace(" ", BLANK) if kind == USER_DEFINED else text for text, kind in typed]
-    return [old if new in known else new for old, new in zip(tokens.texts, marked, strict=True)]
-
-
-def _merges(tokens: _Tokens, vocabulary: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every pair that makes a piece, the pieces from the highest score down; what the model's author defined goes before."""
-    order = {NORMAL: 1, USER_DEFINED: 0}
-    pieces = [(order[kind], -score, text) for text, kind, score in zip(tokens.texts, tokens.kinds, scores, strict=True) if kind in order]
+def _merges(tokens: _Tokens, scores: Sequence[float]) -> list[tuple[str, str]]:
+    """Every pair that makes a piece, the pieces from the highest score down. What the model's author defined is never merged."""
+    typed = zip(tokens.texts, tokens.kinds, scores, strict=True)
+    pieces = {text: (-score, index) for index, (text, kind, score) in enumerate(typed) if kind == NORMAL}
     merges = []
-    for _, _, text in sorted(pieces, key=lambda piece: piece[:2]):
+    for text in sorted(pieces, key=pieces.__getitem__):
         halves = ((text[:at], text[at:]) for at in range(1, len(text)))
-        pairs = [(left, right) for left, right in halves if left in vocabulary and right in vocabulary]
-        merges += sorted(pairs, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+        pairs = [(left, right) for left, right in halves if left in pieces and right in pieces]
+        merges += sorted(pairs, key=lambda pair: (pieces[pair[0]][1], pieces[pair[1]][1]))
     return merges
 
 

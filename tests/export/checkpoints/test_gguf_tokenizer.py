@@ -1,4 +1,4 @@
-"""Tokenizers rebuilt from GGUF: sentencepiece's against sentencepiece by fragments, byte-level ones against the tokenizer.json they came from."""
+"""Tokenizers rebuilt from GGUF: sentencepiece's against it by fragments, byte-level ones against the one that was written."""
 
 from __future__ import annotations
 
@@ -26,22 +26,58 @@ from lcsb_mobile.text.tokenizer import Tokenizer
 TOKENS = 700
 SPECIAL = ["<s>", "</s>", "<|user|>"]
 DEFINED = ["    ", "\n\n", "<tool>"]
-WORDS = ["the", "of", "and", "to", "in", "is", "that", "it", "for", "was", "on", "as", "with", "his", "they", "at", "be", "this", "from", "have", "or", "by", "one", "had", "not", "but", "what", "all", "were", "when", "we", "there"]
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "it",
+    "for",
+    "was",
+    "on",
+    "as",
+    "with",
+    "his",
+    "they",
+    "at",
+    "be",
+    "this",
+    "from",
+    "have",
+    "or",
+    "by",
+    "one",
+    "had",
+    "not",
+    "but",
+    "what",
+    "all",
+    "were",
+    "when",
+    "we",
+    "there",
+]
 ODD = ["é", "字", "🙂", "\t", "1234", "x=y;", "don't", "...", "ǅ", "ﬁ"]
 
 
-@pytest.fixture(scope="module")
-def spm(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Trained as Llama's was: byte-pair encoding, bytes, single digits, no normalisation, blanks kept."""
+@pytest.fixture(scope="module", params=[True, False])
+def spm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Byte-pair encoding with bytes, single digits, all blanks kept; with the prefix as Llama 2 has it, or as Gemma: without, and runs of
+    blanks as tokens of their own."""
+    prefixed = request.param
     rng = random.Random(1)
     lines = [" ".join(rng.choice(WORDS) for _ in range(12)) + rng.choice([".", "!", "  1 2", "\t", " é"]) for _ in range(3000)]
     path = tmp_path_factory.mktemp("spm")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines), model_prefix=str(path / "model"), vocab_size=TOKENS, model_type="bpe", byte_fallback=True,
         split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=1.0,
-        control_symbols=SPECIAL[2:], user_defined_symbols=["▁▁▁▁", "\n\n", "<tool>"], num_threads=1, minloglevel=2, hard_vocab_limit=False,
+        control_symbols=SPECIAL[2:], user_defined_symbols=["<tool>"] if prefixed else ["▁▁▁▁", "\n\n", "<tool>"], num_threads=1,
+        add_dummy_prefix=prefixed, minloglevel=2, hard_vocab_limit=False,
     )  # fmt: skip
-    return sentencepiece.SentencePieceProcessor(model_file=str(path / "model.model"))
+    return sentencepiece.SentencePieceProcessor(model_file=str(path / "model.model")), prefixed
 
 
 def spm_keys(spm: Any, **changes: Any) -> dict[str, Any]:
@@ -74,19 +110,11 @@ def opened(directory: Path, keys: Mapping[str, Any], architecture: str = "llama"
     return Tokenizer.open(directory / "out", TOKENS + 300)
 
 
-def by_fragments(spm: Any, text: str, prefixed: bool) -> list[int]:
-    """Between special tokens and what the author defined, each fragment by sentencepiece, which puts a blank before it."""
+def by_fragments(spm: Any, text: str, special: list[str]) -> list[int]:
+    """Between `special`, each fragment by sentencepiece, which puts a blank before it or not."""
     ids = []
-    for fragment in re.split("(" + "|".join(map(re.escape, [*SPECIAL, *DEFINED, "<unk>"])) + ")", text):
-        piece = fragment.replace(" ", "▁") if fragment == "    " else fragment
-        if fragment in (*SPECIAL, *DEFINED, "<unk>"):
-            ids.append(spm.piece_to_id(piece))
-        elif fragment and prefixed:
-            ids += spm.encode(fragment)
-        elif fragment:  # behind a piece that ends a word nothing is put before
-            whole = spm.encode("<tool>" + fragment)
-            assert whole[:2] == [spm.piece_to_id("▁"), spm.piece_to_id("<tool>")]
-            ids += whole[2:]
+    for fragment in re.split("(" + "|".join(map(re.escape, special)) + ")", text):
+        ids += [spm.piece_to_id(fragment)] if fragment in special else spm.encode(fragment)
     return ids
 
 
@@ -97,15 +125,16 @@ def texts(count: int) -> list[str]:
     return [*made, "</s>\n<|user|>", "<s> the", " the", "the the", "</s>the", "a" * 60, "\n" * 5]
 
 
-@pytest.mark.parametrize("prefixed", [True, False])
-def test_sentencepiece_by_fragments(tmp_path: Path, spm: Any, prefixed: bool) -> None:
-    tokenizer = opened(tmp_path, spm_keys(spm, add_space_prefix=None if prefixed else False))
+def test_sentencepiece_by_fragments(tmp_path: Path, spm: Any) -> None:
+    model, prefixed = spm
+    tokenizer = opened(tmp_path, spm_keys(model, add_space_prefix=None if prefixed else False))
     for text in texts(600):
-        assert tokenizer.encode(text) == by_fragments(spm, text, prefixed), text
-        plain = re.sub("|".join(map(re.escape, SPECIAL)), "", text)
-        if prefixed and not any(token in plain for token in DEFINED):
-            assert tokenizer.decode(tokenizer.encode(plain)) == plain
-    assert tokenizer.encode_prompt("the")[0] == spm.bos_id() and tokenizer.end_ids == {spm.eos_id()}
+        # With the prefix the tokens that the author defined part fragments, too, as in the published tokenizer.json and llama.cpp.
+        special = [*SPECIAL, "<unk>", *(["<tool>"] if prefixed else [])]
+        assert tokenizer.encode(text) == by_fragments(model, text, special), text
+        plain = re.sub("|".join(map(re.escape, [*SPECIAL, "<tool>"])), "", text)
+        assert tokenizer.decode(tokenizer.encode(plain)) == plain
+    assert tokenizer.encode_prompt("the")[0] == model.bos_id() and tokenizer.end_ids == {model.eos_id()}
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert peer.encode("the </s>\n<|user|>") == tokenizer.encode_prompt("the </s>\n<|user|>")
 
@@ -130,8 +159,8 @@ def bpe_keys(backend: tokenizers.Tokenizer, **changes: Any) -> dict[str, Any]:
     names = [backend.id_to_token(index) for index in range(count)]
     kinds = [CONTROL if name in SPECIAL else USER_DEFINED if name == "<tool>" else NORMAL for name in names]
     keys = {
-        "model": "gpt2", "pre": "smollm", "tokens": [*names, "[PAD9]"], "token_type": [*kinds, UNUSED], "bos_token_id": 0, "eos_token_id": 1,
-        "merges": [" ".join(pair) for pair in model["merges"]],
+        "model": "gpt2", "pre": "smollm", "tokens": [*names, "[PAD9]"], "token_type": [*kinds, UNUSED], "bos_token_id": 0,
+        "eos_token_id": 1, "merges": [" ".join(pair) for pair in model["merges"]],
     } | changes  # fmt: skip
     return {f"tokenizer.ggml.{name}": value for name, value in keys.items() if value is not None}
 
@@ -188,7 +217,7 @@ def test_neighbours_do_not_matter(tmp_path: Path, trained: tokenizers.Tokenizer)
         ({"model": "t5"}, r"tokenizer\.ggml\.model: found 't5', supported gpt2, llama"),
         ({"model": None}, r"tokenizer\.ggml\.model: found None"),
         ({"tokens": None}, r"tokenizer\.ggml\.tokens: expected a list of strings, found None"),
-        ({"tokens": ["a", "a"], "token_type": [1, 1]}, r"tokenizer\.ggml\.tokens: expected different tokens, found 'a' stands there twice"),
+        ({"tokens": ["a", "a"], "token_type": [1, 1]}, r"tokenizer\.ggml\.tokens: expected different tokens, found 'a' stands"),
         ({"token_type": [1, 2]}, r"tokenizer\.ggml\.token_type: expected \d+ numbers, one a token"),
         ({"merges": ["ab"]}, r"tokenizer\.ggml\.merges: expected two tokens and a blank between, found 'ab'"),
         ({"merges": ["qqq zzz"]}, r"tokenizer\.ggml\.merges: .*qqq"),
@@ -206,7 +235,7 @@ def test_refusals(tmp_path: Path, trained: tokenizers.Tokenizer, changes: dict[s
 
 def test_scores_are_needed(tmp_path: Path, spm: Any) -> None:
     with pytest.raises(TokenizerError, match=r"tokenizer\.ggml\.scores: expected \d+ numbers, one a token, found None"):
-        opened(tmp_path, spm_keys(spm, scores=None))
+        opened(tmp_path, spm_keys(spm[0], scores=None))
 
 
 def test_a_panic_of_the_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

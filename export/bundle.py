@@ -32,6 +32,7 @@ from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks
 from lcsb_mobile.export.graphs.head import capture_final_norm
 from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.models import Model, model_of
+from lcsb_mobile.export.phone_tokenizer import phone_refusal
 from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.export.target import ExportRequest, exporter
 from lcsb_mobile.export.weights.calibrate import read_calibration
@@ -41,7 +42,7 @@ from lcsb_mobile.io.files import check_output
 from lcsb_mobile.measuring.memory import MemorySampler, trim_heap
 from lcsb_mobile.planning.cost import matrix_parameters
 from lcsb_mobile.targets import TARGETS, target_row
-from lcsb_mobile.text.tokenizer import CONFIG_FILE, Tokenizer
+from lcsb_mobile.text.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lcsb_mobile.tiny import tiny_checkpoint
 from lcsb_mobile.training.golden import golden_batches, record_trace
 
@@ -162,8 +163,8 @@ def _fill(
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, config.vocab_size)
     _state_ends(directory / CONFIG_FILE, tokenizer)
-    if warning := write_chat_format(directory, tokenizer):
-        warnings.append(warning)
+    found = (phone_refusal(directory / TOKENIZER_FILE), write_chat_format(directory, tokenizer))
+    warnings += [warning for warning in found if warning is not None]
     write_content = content.write_weights
     if quantization.quantizer == "gptq":
         text = read_calibration(options.calibration, tokenizer)

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 NAME = "lcsb_mobile"
 SOURCE = Path(__file__).resolve().parents[1]  # the clone, unless the package was copied into site-packages
-GGUF_PYTHON = (3, 11)  # as transformers 5.23
+GGUF_PYTHON = (3, 11)  # from it on there is transformers 5.23, which the tests compare with
 APPLE = {  # extra -> where there are wheels of what it brings
     "coreai": "Linux x86-64 with glibc 2.34 and macOS 26 on Apple silicon, with Python 3.11 to 3.14,",
     "coreml": "Linux x86-64 and macOS, with Python up to 3.13,",

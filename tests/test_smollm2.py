@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -73,3 +75,46 @@ def test_logits_equal_transformers(checkpoint: Checkpoint, tokenizer_files: Path
     # Float32 rounding through 30 layers on logits up to 33; seen: 8e-5.
     torch.testing.assert_close(logits, expected, rtol=0, atol=3e-4)
     assert tokenizer.decode([int(logits[-1].argmax())]) == " Paris"
+
+
+def read_vocabulary() -> tuple[list[str], dict[tuple[str, str], int]]:
+    """The file's tokens and the ranks of its merges, by the package gguf."""
+    import gguf
+
+    fields = gguf.GGUFReader(GGUF).fields
+    merges = fields["tokenizer.ggml.merges"].contents()
+    return fields["tokenizer.ggml.tokens"].contents(), {tuple(merge.split(" ")): rank for rank, merge in enumerate(merges)}
+
+
+def merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding as its paper has it: the pair of the lowest rank, from the left, until none is left."""
+    while len(symbols) > 1:
+        rank, at = min((ranks.get(pair, len(ranks)), at) for at, pair in enumerate(itertools.pairwise(symbols)))
+        if rank == len(ranks):
+            break
+        symbols = [*symbols[:at], symbols[at] + symbols[at + 1], *symbols[at + 2 :]]
+    return symbols
+
+
+def test_tokens_of_ten_thousand_lines(tokenizer_files: Path) -> None:
+    """The published pattern (each digit by itself, then GPT-2's) in the package regex, and merges by their definition."""
+    import regex
+
+    tokens, ranks = read_vocabulary()
+    numbers = {token: index for index, token in enumerate(tokens)}
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + place) for place, byte in enumerate(others)}
+
+    @functools.cache
+    def word_ids(word: str) -> tuple[int, ...]:
+        return tuple(numbers[symbol] for symbol in merged([alphabet[byte] for byte in word.encode()], ranks))
+
+    gpt2 = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+    tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_files / "tokenizer.json"))
+    lines = [json.loads(line)["text"] for line in (MODELS / "fortunes.train.jsonl").read_text(encoding="utf-8").splitlines()[:10_000]]
+    assert len(lines) == 10_000
+    for line in [*lines, ":\n\n1. 22 ½", "x²  3\n\n4"]:
+        parts = (part for part in regex.split(r"(\p{N})", line) if part)
+        expected = [index for part in parts for word in gpt2.findall(part) for index in word_ids(word)]
+        assert tokenizer.encode(line).ids == expected, line

@@ -1,113 +1,138 @@
-"""Reading a GGUF file through transformers, which decodes its quantised tensors and rebuilds its tokenizer."""
+"""Reading a GGUF file: its model in Hugging Face's names, one tensor at a time. Nothing beside the file is read."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import CheckpointError, MissingDependencyError, TokenizerError, UnsupportedModelError
+from lcsb_mobile.export.models import checkpoint_weights
 from lcsb_mobile.installing import how_to_install
+from lcsb_mobile.io.bounded import one_line, some
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}  # GGUF's name -> model_type
+if TYPE_CHECKING:  # these import the package gguf, which need not be installed
+    from lcsb_mobile.export.checkpoints.gguf_file import GgufFile, GgufTensor
+    from lcsb_mobile.export.checkpoints.gguf_names import Family
 
-# What gguf and transformers raise on a truncated or malformed file, having no error class of their own.
-MALFORMED = (ValueError, IndexError, KeyError, OSError, RuntimeError)
+BIAS = re.compile(r".*\.bias")
+PERMUTED = re.compile(r".*\.self_attn\.([qk])_proj\.(?:weight|bias)")
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(the contents of a `config.json`, tensor name -> float32 tensor), both in Hugging Face's names.
+class GgufWeights:
+    """Tensors by Hugging Face's names, float32, decoded when they are read."""
 
-    Raises MissingDependencyError, CheckpointError for a malformed file, UnsupportedModelError for an architecture or an
-    option that cannot be read.
+    def __init__(self, config: ModelConfig, family: Family, tensors: Mapping[str, GgufTensor]) -> None:
+        self._config, self._family, self._tensors = config, family, dict(tensors)
+        self._shapes = checkpoint_weights(config)
+
+    def read(self, name: str) -> Tensor:
+        return self.read_rows(name, 0, self._shapes[name][0])
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows of a matrix, or values of a vector."""
+        shape = self._shapes[name]
+        if name not in self._tensors:
+            return torch.zeros(shape)[start:stop]  # a bias that the file leaves out
+        tensor = self._tensors[name]
+        order = self._order(name, shape[0])[start:stop]
+        rows = torch.from_numpy(tensor.rows(np.zeros(1, np.int64))[0][order] if len(shape) == 1 else tensor.rows(order))
+        return rows - 1 if self._family.one_plus_norms and name.endswith("norm.weight") else rows
+
+    def close(self) -> None:
+        self._tensors.clear()
+
+    def _order(self, name: str, rows: int) -> Any:
+        """Where the file has each row: RoPE turns rows 2 i and 2 i + 1 of a head together, which Hugging Face has half a head apart."""
+        found = PERMUTED.fullmatch(name) if self._family.permuted else None
+        if found is None:
+            return np.arange(rows)
+        heads = self._config.num_attention_heads if found[1] == "q" else self._config.num_key_value_heads
+        return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], GgufFile, Family, tuple[str, ...]]:
+    """(what `config.json` would hold, the file, its family, whose keys are passed over). Only keys and the table of tensors are read.
+
+    Raises MissingDependencyError, CheckpointError for a malformed file, UnsupportedModelError for an architecture or an option that cannot
+    be read.
     """
     _require()
-    _check_header(path)
-    import transformers
+    import gguf
 
+    from lcsb_mobile.export.checkpoints.gguf_config import hf_config
+    from lcsb_mobile.export.checkpoints.gguf_file import read_file
+    from lcsb_mobile.export.checkpoints.gguf_names import FAMILIES, check_keys
+
+    file = read_file(path)
+    found = file.keys.get("general.architecture")
+    if not isinstance(found, str):
+        raise CheckpointError(f"{path}: general.architecture: expected a name, found {found!r}: not a model's GGUF file")
+    if found not in FAMILIES:
+        raise UnsupportedModelError(
+            f"{path}: GGUF architecture {one_line(repr(found), 60)} is not supported; supported: {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[found]
     try:
-        with _quiet():
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # reported below, all at once
-                output_loading_info=True,
-            )
-    except MALFORMED as error:
-        raise _malformed(path, error) from error
-    model, info = loaded
-    faults = [f"{name}: missing" for name in sorted(info["missing_keys"])]  # transformers has filled these with random numbers
-    faults += [f"{name}: expected shape {list(shape)}, found {list(found)}" for name, found, shape in sorted(info["mismatched_keys"])]
+        others = check_keys(family, file.keys, frozenset(gguf.MODEL_ARCH_NAMES.values()))
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(
+            f"{path}: {error}; use the model's Hugging Face directory of safetensors if its model_type is supported"
+        ) from None
+    return hf_config(file, family), file, family, others
+
+
+def open_weights(config: ModelConfig, file: GgufFile, family: Family) -> GgufWeights:
+    """Holds the table of tensors to the model's names and shapes. Raises CheckpointError or UnsupportedModelError, naming every fault."""
+    from lcsb_mobile.export.checkpoints.gguf_names import tensor_name
+
+    tensors, unknown = {}, []
+    expected = checkpoint_weights(config)
+    for name, tensor in file.tensors.items():
+        ours = tensor_name(family, config.num_hidden_layers, name)
+        if ours in expected:
+            tensors[ours] = tensor
+        elif ours != "":
+            unknown.append(name)
+    if unknown:
+        raise UnsupportedModelError(
+            f"{file.path}: tensors that are not read and would change the model: {some(unknown)}; {family.name} with others than "
+            "its own is another architecture (a mixture of experts, say)"
+        )
+    faults = [f"{name}: missing" for name in expected if name not in tensors and not BIAS.fullmatch(name)]
+    faults += [f"{name}: missing" for name in expected if family.name == "qwen2" and name not in tensors and BIAS.fullmatch(name)]
+    faults += [
+        f"{name}: expected shape {list(expected[name])}, found {list(tensor.shape)}"
+        for name, tensor in sorted(tensors.items())
+        if tensor.shape != expected[name]
+    ]
     if faults:
-        raise CheckpointError(f"{path}: {'; '.join(faults)}")
-    raw: dict[str, Any] = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    for field in ("quantization_config", "_name_or_path"):  # of the file, not of the model that was decoded
-        raw.pop(field, None)
-    return raw, {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        raise CheckpointError(f"{file.path}: {some(faults)}")
+    return GgufWeights(config, family, tensors)
 
 
 def save_tokenizer(path: Path, directory: Path) -> None:
-    """Writes the file's tokenizer as transformers saves one: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`."""
+    """Writes the file's tokenizer as `tokenizer.json` and `tokenizer_config.json`. Raises TokenizerError, CheckpointError."""
     _require()
-    import transformers
+    from lcsb_mobile.export.checkpoints.gguf_file import read_file
+    from lcsb_mobile.export.checkpoints.gguf_tokenizer import write_tokenizer
 
+    file = read_file(path)
     try:
-        with _quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
-            )
-            tokenizer.init_kwargs.pop("local_files_only", None)  # it would be saved as a setting of the tokenizer
-            tokenizer.save_pretrained(directory)
-    except MALFORMED as error:
+        write_tokenizer(file.keys, directory)
+    except TokenizerError as error:
         raise TokenizerError(
             f"{path}: the tokenizer cannot be read ({error}); use a Hugging Face directory with a tokenizer.json"
         ) from error
 
 
 def _require() -> None:
-    missing = [name for name in ("gguf", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(f"a .gguf file needs {' and '.join(missing)}; {how_to_install('gguf')}")
-
-
-def _check_header(path: Path) -> None:
-    """Raises for what transformers would misread: a truncated file, another architecture, scaled RoPE, which it ignores."""
-    import gguf
-
-    try:
-        reader = gguf.GGUFReader(path)
-        found = str(reader.fields["general.architecture"].contents())
-    except MALFORMED as error:
-        raise _malformed(path, error) from error
-    if found not in ARCHITECTURES:
-        raise UnsupportedModelError(f"{path}: GGUF architecture {found!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
-    scaling = reader.fields.get(f"{found}.rope.scaling.type")
-    scaled = scaling is not None and scaling.contents() != "none"
-    if scaled or any(tensor.name.startswith("rope_freqs") for tensor in reader.tensors):
-        raise UnsupportedModelError(f"{path}: RoPE scaling is not read from GGUF; use the model's Hugging Face directory of safetensors")
-
-
-def _malformed(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: not a readable GGUF file, or truncated ({error}); download it again")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings and progress bars of transformers meanwhile."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # the bar that decodes tensors has no switch
-            yield
-    finally:
-        logging.disable(disabled)
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependencyError(f"a .gguf file needs gguf; {how_to_install('gguf')}")

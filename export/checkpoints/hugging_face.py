@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import tokenizers
@@ -20,6 +20,10 @@ from torch import Tensor
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
 from lcsb_mobile.export.models import architecture, checkpoint_weights, embedding_name
+from lcsb_mobile.io.bounded import refused_as
+
+if TYPE_CHECKING:
+    from lcsb_mobile.export.checkpoints.gguf import GgufWeights
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' names of what is read -> torch's
 SINGLE = "model.safetensors"
@@ -102,21 +106,21 @@ class DirectoryCheckpoint(Checkpoint):
 
 
 class GgufCheckpoint(Checkpoint):
-    """A GGUF file. transformers decodes it whole, so the float32 model is in memory until `close`."""
+    """A GGUF file. Tensors are decoded when they are read."""
 
-    def __init__(self, path: Path, config: ModelConfig, raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: Path, config: ModelConfig, raw: Mapping[str, Any], weights: GgufWeights, passed_over: tuple[str, ...]) -> None:
         self.path = path
         self.config = config
         self.raw = raw
-        self.description = f"{_size(config)}, GGUF"
+        self.description = ", ".join((_size(config), "GGUF", *(f"without the keys of {name}" for name in passed_over)))
         self.left_out: Mapping[str, tuple[int, ...]] = {}
-        self._tensors = dict(tensors)
+        self._weights = weights
 
     def read(self, name: str) -> Tensor:
-        return self._tensors[name]
+        return self._weights.read(name)
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self._tensors[name][start:stop]
+        return self._weights.read_rows(name, start, stop)
 
     def write_tokenizer(self, directory: Path) -> None:
         from lcsb_mobile.export.checkpoints import gguf
@@ -126,7 +130,7 @@ class GgufCheckpoint(Checkpoint):
             copy_tokenizer(Path(saved), directory)
 
     def close(self) -> None:
-        self._tensors.clear()
+        self._weights.close()
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -138,10 +142,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     tokenizer = source / "tokenizer.json"
     if not tokenizer.is_file():
         raise TokenizerError(f"{source}: no tokenizer.json; save a fast one with transformers' AutoTokenizer.save_pretrained")
-    try:
+    with refused_as(TokenizerError, f"{tokenizer}: not a tokenizer; download it again"):
         tokenizers.Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise TokenizerError(f"{tokenizer}: not a tokenizer ({error}); download it again") from error
     settings = _read_settings(source / "tokenizer_config.json")
     settings = _read_settings(source / "special_tokens_map.json") | settings
     template = source / "chat_template.jinja"
@@ -182,8 +184,9 @@ def _open_directory(directory: Path) -> DirectoryCheckpoint:
 def _open_gguf(path: Path) -> GgufCheckpoint:
     from lcsb_mobile.export.checkpoints import gguf
 
-    raw, tensors = gguf.read_gguf(path)
-    return GgufCheckpoint(path, _read_config(raw, path), raw, tensors)
+    raw, file, family, passed_over = gguf.read_gguf(path)
+    config = _read_config(raw, path)
+    return GgufCheckpoint(path, config, raw, gguf.open_weights(config, file, family), passed_over)
 
 
 def _read_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:

@@ -219,6 +219,16 @@ def gemma(_: Any) -> Tokenizer:
     return special(backend, ["<start_of_turn>", "<end_of_turn>"], ("\n\n", "\n\n\n", "▁▁", "▁▁▁"))
 
 
+def llama2(vocabulary: Any) -> Tokenizer:
+    """Gemma's vocabulary, with the blank that sentencepiece puts before each fragment of a text between special tokens."""
+    backend = gemma(vocabulary)
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(parts)
+    return backend
+
+
 def unknown(vocabulary: Any) -> Tokenizer:
     """Of no family: a byte-level vocabulary without some bytes, which become the unknown token, each alone."""
     tokens, merges = vocabulary
@@ -229,7 +239,9 @@ def unknown(vocabulary: Any) -> Tokenizer:
     return byte_level_backend((ids, pairs), byte_level(use_regex=True), unk_token="<unk>", fuse_unk=False)
 
 
-STYLES: dict[str, Callable[[Any], Tokenizer]] = {"qwen2": qwen2, "llama3": llama3, "smollm2": smollm2, "unknown": unknown, "gemma": gemma}
+STYLES: dict[str, Callable[[Any], Tokenizer]] = {
+    "qwen2": qwen2, "llama3": llama3, "smollm2": smollm2, "unknown": unknown, "gemma": gemma, "llama2": llama2,
+}  # fmt: skip
 
 
 def line(backends: list[Tokenizer], sample: str, with_offsets: bool) -> dict[str, Any]:

@@ -81,11 +81,9 @@ def test_unsupported_ggufs(tmp_path: Path) -> None:
         UnsupportedModelError, match="mamba.gguf: GGUF architecture 'mamba' is not supported; supported: llama, qwen2, qwen3, gemma3"
     ):
         open_checkpoint(tmp_path / "mamba.gguf")
-    write_gguf(tmp_path / "scaled.gguf", "llama", {}, rope__scaling__type="linear")
-    write_gguf(tmp_path / "llama3.gguf", "llama", {"rope_freqs.weight": (2,)})
-    for name in ("scaled", "llama3"):
-        with pytest.raises(UnsupportedModelError, match=f"{name}.gguf: RoPE scaling is not read from GGUF"):
-            open_checkpoint(tmp_path / f"{name}.gguf")
+    write_gguf(tmp_path / "scaled.gguf", "llama", tiny_tensors(), **TINY_LLAMA, rope__scaling__type="yarn")
+    with pytest.raises(UnsupportedModelError, match="scaled.gguf: llama.rope.scaling.type: found 'yarn', supported none, linear"):
+        open_checkpoint(tmp_path / "scaled.gguf")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 40, -4])

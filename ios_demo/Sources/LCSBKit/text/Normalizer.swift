@@ -191,3 +191,18 @@ struct ReplaceNormalizer: Normalizer {
         return result.result
     }
 }
+
+/// Puts `prefix` before a text that is not empty; it comes from the text's first character, as that does.
+struct PrependNormalizer: Normalizer {
+    let prefix: [UInt8]
+
+    func normalize(_ input: NormalizedText) -> NormalizedText {
+        let text = input.text
+        guard !text.isEmpty, !prefix.isEmpty else { return input }
+        let size = text.scalar(at: 0).1
+        var result = Rewriting(input)
+        result.replace(0, size, by: prefix + text[..<size])
+        result.keep(size, text.count)
+        return result.result
+    }
+}

@@ -78,6 +78,25 @@ struct ReplaceDecoder: TokenDecoder {
     func decode(_ tokens: [[UInt8]]) -> [[UInt8]] { tokens.map { $0.replacing(pattern, with: content) } }
 }
 
+/// Takes up to `start` times `content` from each token's beginning, and up to `stop` times from its end.
+struct StripDecoder: TokenDecoder {
+    let content: [UInt8]
+    let start: Int
+    let stop: Int
+
+    func decode(_ tokens: [[UInt8]]) -> [[UInt8]] { tokens.map(stripped) }
+
+    private func stripped(_ token: [UInt8]) -> [UInt8] {
+        guard !content.isEmpty else { return token }
+        var text = token[...]
+        var left = start
+        while left > 0, text.starts(with: content) { (text, left) = (text.dropFirst(content.count), left - 1) }
+        left = stop
+        while left > 0, text.suffix(content.count).elementsEqual(content) { (text, left) = (text.dropLast(content.count), left - 1) }
+        return Array(text)
+    }
+}
+
 /// All as one: without a `separator` what the library calls Fuse, with a blank what it does without a decoder.
 struct JoiningDecoder: TokenDecoder {
     let separator: [UInt8]

@@ -28,6 +28,13 @@ struct Part {
         return flag
     }
 
+    func count(_ key: String) throws -> Int {
+        guard let count = value(key)?.double.flatMap({ Int(exactly: $0) }), count >= 0 else {
+            throw DamagedTokenizer("\(name): \(key) is not a number from 0 on")
+        }
+        return count
+    }
+
     func list(_ key: String) throws -> [Json] {
         guard let list = value(key)?.array else { throw DamagedTokenizer("\(name): \(key) is not a list") }
         return list
@@ -59,6 +66,7 @@ func normalizers(_ tree: Json?) throws -> [any Normalizer] {
         case "Replace":
             guard let pattern = try part.pattern() else { throw UnsupportedTokenizer("the normalizer Replace of a regular expression") }
             return ReplaceNormalizer(pattern: pattern, content: Array((try part.text("content") ?? "").utf8))
+        case "Prepend": return PrependNormalizer(prefix: Array((try part.text("prepend") ?? "").utf8))
         case let type: throw UnsupportedTokenizer("the normalizer \(shown(type))")
         }
     }
@@ -119,6 +127,9 @@ func decoders(_ tree: Json?) throws -> [any TokenDecoder] {
         switch try part.type() {
         case "ByteLevel": return ByteLevelDecoder()
         case "ByteFallback": return ByteFallbackDecoder()
+        case "Strip":
+            let content = Array((try part.text("content") ?? "").utf8)
+            return StripDecoder(content: content, start: try part.count("start"), stop: try part.count("stop"))
         case "Fuse": return JoiningDecoder(separator: [])
         case "Replace":
             guard let pattern = try part.pattern() else { throw UnsupportedTokenizer("the decoder Replace of a regular expression") }

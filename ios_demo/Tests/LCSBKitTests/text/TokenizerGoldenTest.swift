@@ -45,7 +45,7 @@ final class TokenizerGoldenTest: XCTestCase {
     private static let lines = Result {
         try gunzip(Repository.golden("tokenizers/golden.jsonl.gz")).split(separator: 0x0A).map { try Line(JsonReader($0)) }
     }
-    private static let styles = ["qwen2", "llama3", "smollm2", "unknown", "gemma"]
+    private static let styles = ["qwen2", "llama3", "smollm2", "unknown", "gemma", "llama2"]
 
     private func samples() throws -> [(line: Line, text: String)] {
         try Self.lines.get().compactMap { line in line.text.map { (line, $0) } }

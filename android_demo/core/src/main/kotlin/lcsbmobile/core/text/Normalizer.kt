@@ -93,3 +93,16 @@ internal class ReplaceNormalizer(private val pattern: String, private val conten
         return result.result()
     }
 }
+
+/** Puts [prefix] before a text that is not empty; it comes from the text's first character, as that does. */
+internal class PrependNormalizer(private val prefix: String) : Normalizer {
+    override fun normalize(input: NormalizedText): NormalizedText {
+        val text = input.text
+        if (text.isEmpty() || prefix.isEmpty()) return input
+        val first = Character.charCount(text.codePointAt(0))
+        val result = Rewriting(input)
+        result.add(prefix + text.substring(0, first), 0, first)
+        if (first < text.length) result.add(text.substring(first), first, text.length)
+        return result.result()
+    }
+}

@@ -74,6 +74,19 @@ internal class ReplaceDecoder(private val pattern: String, private val content: 
     override fun decode(tokens: List<String>): List<String> = tokens.map { it.replace(pattern, content) }
 }
 
+/** Takes up to [start] times [content] from each token's beginning, and up to [stop] times from its end. */
+internal class StripDecoder(private val content: String, private val start: Int, private val stop: Int) : TokenDecoder {
+    override fun decode(tokens: List<String>): List<String> = tokens.map(::stripped)
+
+    private fun stripped(token: String): String {
+        if (content.isEmpty()) return token
+        var text = token
+        repeat(start) { text = text.removePrefix(content) }
+        repeat(stop) { text = text.removeSuffix(content) }
+        return text
+    }
+}
+
 internal object FuseDecoder : TokenDecoder {
     override fun decode(tokens: List<String>): List<String> = listOf(tokens.joinToString(""))
 }

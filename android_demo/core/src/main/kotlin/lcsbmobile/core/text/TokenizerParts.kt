@@ -14,6 +14,9 @@ internal class Part(private val name: String, tree: Any?) {
     fun flag(key: String, absent: Boolean = false): Boolean =
         values[key]?.let { it as? Boolean ?: throw DamagedTokenizer("$name: $key is not true or false") } ?: absent
 
+    fun count(key: String): Int =
+        (values[key] as? Double)?.toInt()?.takeIf { it >= 0 } ?: throw DamagedTokenizer("$name: $key is not a number from 0 on")
+
     fun list(key: String): List<*> = values[key] as? List<*> ?: throw DamagedTokenizer("$name: $key is not a list")
 
     /** Raises [UnsupportedTokenizer] for other keys than these. */
@@ -41,6 +44,7 @@ internal fun normalizers(tree: Any?): List<Normalizer> = flat("normalizer", tree
             if (pattern.isNullOrEmpty()) throw UnsupportedTokenizer("the normalizer Replace of a regular expression")
             ReplaceNormalizer(pattern, part.text("content") ?: "")
         }
+        "Prepend" -> PrependNormalizer(part.text("prepend") ?: "")
         else -> throw UnsupportedTokenizer("the normalizer ${shown(type)}")
     }
 }
@@ -92,6 +96,7 @@ internal fun decoder(tree: Any?): TokenDecoder {
             "ByteLevel" -> ByteLevelDecoder
             "ByteFallback" -> ByteFallbackDecoder
             "Fuse" -> FuseDecoder
+            "Strip" -> StripDecoder(part.text("content") ?: "", part.count("start"), part.count("stop"))
             "Replace" -> {
                 val pattern = part.pattern()
                 if (pattern.isNullOrEmpty()) throw UnsupportedTokenizer("the decoder Replace of a regular expression")

@@ -85,6 +85,6 @@ class TokenizerGoldenTest {
     private fun eachStyle(check: (Int, Tokenizer) -> Unit) = STYLES.forEachIndexed { style, name -> check(style, folder.tokenizer(name)) }
 
     private companion object {
-        val STYLES = listOf("qwen2", "llama3", "smollm2", "unknown", "gemma")
+        val STYLES = listOf("qwen2", "llama3", "smollm2", "unknown", "gemma", "llama2")
     }
 }

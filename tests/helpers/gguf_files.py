@@ -1,0 +1,111 @@
+"""GGUF files of made-up models and tokenizers, with names, order and keys as llama.cpp's converter writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3"}
+Keys = Mapping[str, Any]
+
+
+def permuted(tensor: Tensor, heads: int) -> Tensor:
+    """Rows of queries or keys as the original RoPE pairs them."""
+    return tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+
+
+def model_tensors(model: Any) -> dict[str, Tensor]:
+    config = model.config
+    architecture = ARCHITECTURES[config.model_type]
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        module, _, part = name.rpartition(".")
+        if architecture == "llama" and module.endswith((".q_proj", ".k_proj")):
+            tensor = permuted(tensor, config.num_attention_heads if module.endswith("q_proj") else config.num_key_value_heads)
+        if architecture == "gemma3" and module.endswith("norm"):
+            tensor = tensor + 1
+        tensors[f"{names.get_name(module)}.{part}"] = tensor
+    return tensors
+
+
+def model_keys(model: Any) -> dict[str, Any]:
+    """Without RoPE's scaling."""
+    config = model.config
+    rope = config.rope_parameters
+    keys: dict[str, Any] = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.dimension_count": config.head_dim,
+        "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
+        "vocab_size": config.vocab_size,
+    }
+    if config.model_type == "gemma3_text":
+        keys |= {"attention.sliding_window": config.sliding_window}
+        keys |= {"attention.sliding_window_pattern": [name == "sliding_attention" for name in config.layer_types]}
+    architecture = ARCHITECTURES[config.model_type]
+    return {f"{architecture}.{name}": value for name, value in keys.items()}
+
+
+def write_file(path: Path, architecture: str, keys: Keys, tensors: Mapping[str, Tensor], kind: Any = None) -> Path:
+    """`kind`: of the matrices, a GGMLQuantizationType. Numbers are uint32 and float32."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in keys.items():
+        add(writer, key, value)
+    for name, tensor in tensors.items():
+        array = np.ascontiguousarray(tensor.numpy())
+        if kind is not None and array.ndim == 2:
+            writer.add_tensor(name, gguf.quantize(array, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add(writer: Any, key: str, value: Any) -> None:
+    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+    if value == []:
+        writer.add_key_value(key, value, gguf.GGUFValueType.ARRAY, sub_type=gguf.GGUFValueType.INT32)
+    else:
+        kinds[type(value)](key, value)
+
+
+def write_model(path: Path, model: Any, keys: Keys = {}, tensors: Mapping[str, Tensor] = {}, kind: Any = None) -> Path:  # noqa: B006
+    """`keys` and `tensors`: what the file holds besides, or instead; None leaves a key or a tensor out."""
+    all_keys = {key: value for key, value in (model_keys(model) | dict(keys)).items() if value is not None}
+    all_tensors = {name: tensor for name, tensor in (model_tensors(model) | dict(tensors)).items() if tensor is not None}
+    return write_file(path, ARCHITECTURES[model.config.model_type], all_keys, all_tensors, kind)
+
+
+def rope_factors(head_dim: int, theta: float, factor: float, low: float, high: float, original: int) -> Tensor:
+    """As llama.cpp's converter computes them, frequency by frequency."""
+    factors = []
+    for frequency in 1.0 / (theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)):
+        wave = 2 * torch.pi / frequency
+        if wave < original / high:
+            factors.append(1.0)
+        elif wave > original / low:
+            factors.append(factor)
+        else:
+            smooth = (original / wave - low) / (high - low)
+            factors.append(float(1 / ((1 - smooth) / factor + smooth)))
+    return torch.tensor(factors)

@@ -23,10 +23,11 @@ from lcsb_mobile.bundle.export_options import TINY
 from lcsb_mobile.bundle.weights import layer_tensor
 from lcsb_mobile.config import ModelConfig, Record
 from lcsb_mobile.errors import CheckpointError
-from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.checkpoints.hugging_face import model_name, open_checkpoint
 from lcsb_mobile.export.checkpoints.stored import DTYPES, INDEX, SINGLE
 from lcsb_mobile.export.models import checkpoint_weights, embedding_name, head_name, layer_prefix
 from lcsb_mobile.export.weights.quantization import dequantize
+from lcsb_mobile.io.bounded import some
 from lcsb_mobile.io.files import replace_directory
 from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
 from lcsb_mobile.tiny import tiny_checkpoint
@@ -111,7 +112,7 @@ def merge(bundle: Bundle, options: MergeOptions, progress: Progress = lambda sta
         files = _write_weights(directory, merging, lambda done, total: progress("weights", done, total))
         _write_config(directory, model.raw, options.dtype)
         model.write_side_files(directory)
-        source = f"{bundle.path.name}, decompressed" if options.dequantized else f"{path.name}: {model.description}"
+        source = f"{bundle.path.name}, decompressed" if options.dequantized else f"{model_name(path)}: {model.description}"
     difference = None if options.dequantized else merging.difference
     return MergedModel(str(options.output), source, options.dtype, tuple(files), sum(files.values()), merging.merged, difference)
 
@@ -184,7 +185,7 @@ def _check_model(path: Path, found: ModelConfig, expected: ModelConfig) -> None:
         f"{field}: expected {wanted}, found {sides[0][field]}" for field, wanted in sides[1].items() if not _alike(sides[0][field], wanted)
     ]
     if faults:
-        raise CheckpointError(f"{path}: not the model that the bundle was exported from: {'; '.join(faults)}")
+        raise CheckpointError(f"{path}: not the model that the bundle was exported from: {some(faults)}")
 
 
 def _alike(first: Any, second: Any) -> bool:

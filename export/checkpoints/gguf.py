@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lcsb_mobile.errors import CheckpointError, MissingDependencyError, TokenizerError, UnsupportedModelError
 from lcsb_mobile.installing import how_to_install
+from lcsb_mobile.io.bounded import some
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}  # GGUF's name -> model_type
 
@@ -49,7 +50,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     faults = [f"{name}: missing" for name in sorted(info["missing_keys"])]  # transformers has filled these with random numbers
     faults += [f"{name}: expected shape {list(shape)}, found {list(found)}" for name, found, shape in sorted(info["mismatched_keys"])]
     if faults:
-        raise CheckpointError(f"{path}: {'; '.join(faults)}")
+        raise CheckpointError(f"{path}: {some(faults)}")
     raw: dict[str, Any] = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for field in ("quantization_config", "_name_or_path"):  # of the file, not of the model that was decoded
         raw.pop(field, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from lcsb_mobile.export.checkpoints.stored import (
 )
 from lcsb_mobile.export.models import architecture, checkpoint_weights, layer_prefix
 from lcsb_mobile.io.bounded import one_line
+
+REPOSITORY = "models--"  # what folders of Hugging Face's cache begin with; the rest is owner--name
+QUANTIZED = ("quantization_config", "quantization", "compression_config")  # keys of `config.json`: of most, of MLX, of compressed-tensors
 
 
 class Checkpoint(abc.ABC):
@@ -80,6 +84,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.suffix != ".gguf":
         raise CheckpointError(f"{path}: expected a Hugging Face checkpoint directory or a .gguf file, found another file")
     return _open_gguf(path)
+
+
+def model_name(path: Path) -> str:
+    """What people call it: the file's or the directory's name, also of "."; of a snapshot in Hugging Face's cache, which has its commit's
+    name, the repository's ("owner/name")."""
+    whole = Path(os.path.abspath(path))  # links, as all files of the cache are, stay what they are called
+    for folder in (whole, *whole.parents):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(REPOSITORY) and whole.suffix != ".gguf":
+            names = folder.parent.parent.name.removeprefix(REPOSITORY).split("--", 1)
+            return "/".join((*names, *whole.relative_to(folder).parts))
+    return whole.name or str(whole)
 
 
 @dataclass(frozen=True)
@@ -162,18 +177,16 @@ def _open_directory(directory: Path) -> DirectoryCheckpoint:
 
 
 def _refuse_quantized(directory: Path, raw: Mapping[str, Any]) -> None:
-    """Raises UnsupportedModelError naming the method, if the configuration has one. MLX writes its groups and bits under another key."""
-    found = raw.get("quantization_config") or raw.get("quantization") or raw.get("compression_config")
+    """Raises UnsupportedModelError naming the method, if the configuration has one. MLX writes its bits and groups without a name."""
+    found = next((raw[key] for key in QUANTIZED if raw.get(key) is not None), None)
     if found is None:
         return
-    advice = "take the checkpoint that they were made from, or a .gguf file"
-    method = f"quant_method {found.get('quant_method')!r}" if isinstance(found, dict) else repr(found)
+    method, advice = f"quant_method {found.get('quant_method')!r}" if isinstance(found, dict) else repr(found), ""
     if isinstance(found, dict) and "quant_method" not in found and "group_size" in found:
-        method = f"by MLX: {found.get('bits')} bits, groups of {found['group_size']}"
-        advice += "; `mlx_lm.convert --dequantize --hf-path MODEL` makes floats of them, too"
-    raise UnsupportedModelError(
-        f"{directory}: the weights are quantised ({one_line(method, 80)}); supported: {', '.join(DTYPES.values())}; {advice}"
-    )
+        method = f"by MLX, {found.get('bits')} bits in groups of {found['group_size']}"
+        advice = "; take the checkpoint that it was made from, or what `mlx_lm.convert --dequantize` makes of this one"
+    supported = f"{', '.join(DTYPES.values())}, or a .gguf file"
+    raise UnsupportedModelError(f"{directory}: the weights are quantised ({one_line(method, 80)}); supported: {supported}{advice}")
 
 
 def _open_gguf(path: Path) -> GgufCheckpoint:

@@ -22,8 +22,10 @@ GENERATION_FILE = "generation_config.json"  # end tokens, sampling
 MODEL_FILE = "config.json"
 SPECIAL_FILE = "special_tokens_map.json"  # of checkpoints older than `added_tokens_decoder`, which makes nothing of it; likewise the next
 ADDED_FILE = "added_tokens.json"
-OTHER_FILES = ("tokenizer.model", "vocab.json", "merges.txt")  # the vocabulary as converters and tokenizers in Python read it
-CARRIED = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, SPECIAL_FILE, ADDED_FILE, *OTHER_FILES, GENERATION_FILE)
+VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt")  # as converters and tokenizers in Python read them
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json", "chat_template.json")  # of pictures
+CARRIED = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, SPECIAL_FILE, ADDED_FILE, GENERATION_FILE, *VOCABULARIES, *PROCESSORS)
+MORE_TEMPLATES = "additional_chat_templates"  # a folder
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 EXTRA, OLD_EXTRA = "extra_special_tokens", "additional_special_tokens"  # transformers 5's name and the one before it
@@ -52,9 +54,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     of `special_tokens_map.json`, the template of `chat_template.jinja`, `eos_token_id`, what ends a text, and `add_bos_token`, whether the
     post-processor begins one. Raises TokenizerError when there is no `tokenizer.json`, a file cannot be read or means what no bundle says.
     """
-    path = source / TOKENIZER_FILE
-    if not path.is_file():
-        raise TokenizerError(f"{source}: no tokenizer.json; save a fast one with transformers' AutoTokenizer.save_pretrained")
+    path = _tokenizer_file(source)
     with refused_as(TokenizerError, f"{path}: not a tokenizer; download it again"):
         backend = tokenizers.Tokenizer.from_file(str(path))
     settings = _settings(source)
@@ -76,10 +76,21 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def carry_files(source: Path, target: Path) -> None:
-    """Copies what stands beside the weights as it is, so that whatever reads `source` reads `target` alike."""
+    """Copies what stands beside the weights as it is, so that whatever reads `source` reads `target` alike. Raises TokenizerError
+    when there is no `tokenizer.json`."""
+    _tokenizer_file(source)
     for name in CARRIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    if (source / MORE_TEMPLATES).is_dir():
+        shutil.copytree(source / MORE_TEMPLATES, target / MORE_TEMPLATES)
+
+
+def _tokenizer_file(source: Path) -> Path:
+    path = source / TOKENIZER_FILE
+    if not path.is_file():
+        raise TokenizerError(f"{source}: no tokenizer.json; save a fast one with transformers' AutoTokenizer.save_pretrained")
+    return path
 
 
 def _optional(path: Path) -> dict[str, Any]:

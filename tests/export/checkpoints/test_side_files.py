@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import tokenizers
 import transformers
 from helpers.checkpoints import VOCABULARY, write_tokenizer

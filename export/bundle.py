@@ -27,7 +27,7 @@ from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
 from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, AccuracyLevel, ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
-from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, open_checkpoint
+from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
 from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks, capture_decoding, state_shape
 from lcsb_mobile.export.graphs.head import capture_final_norm
 from lcsb_mobile.export.graphs.parts import StepParts
@@ -37,7 +37,7 @@ from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.export.target import ExportRequest, exporter
 from lcsb_mobile.export.weights.calibrate import read_calibration
 from lcsb_mobile.export.weights.compress import write_weights
-from lcsb_mobile.export.weights.layer_tensors import lora_layout
+from lcsb_mobile.export.weights.layer_tensors import check_groups, lora_layout
 from lcsb_mobile.io.files import check_output
 from lcsb_mobile.measuring.memory import MemorySampler, trim_heap
 from lcsb_mobile.planning.cost import matrix_parameters
@@ -156,6 +156,7 @@ def _fill(
     config, quantization = checkpoint.config, options.quantization
     model = model_of(config)
     exporter(options.target).check_model(model)
+    check_groups(model.kinds.values(), quantization, options.accuracy_level == INT8_ACTIVATIONS)
     _check_length(options.seq_len, config)
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
     layout = lora_layout(model, options.lora)
@@ -184,7 +185,7 @@ def _fill(
     return Manifest(
         format_version=FORMAT_VERSION,
         target=options.target,
-        source=f"{Path(options.model).name}: {checkpoint.description}",
+        source=f"{model_name(Path(options.model))}: {checkpoint.description}",
         model=config,
         lora=options.lora,
         kinds=kinds,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,15 +23,16 @@ from lcsb_mobile.bundle.export_options import TINY
 from lcsb_mobile.bundle.weights import layer_tensor
 from lcsb_mobile.config import ModelConfig, Record
 from lcsb_mobile.errors import CheckpointError
-from lcsb_mobile.export.checkpoints.hugging_face import DTYPES, INDEX, SINGLE, open_checkpoint
+from lcsb_mobile.export.checkpoints.hugging_face import model_name, open_checkpoint
+from lcsb_mobile.export.checkpoints.stored import DTYPES, INDEX, SINGLE
 from lcsb_mobile.export.models import checkpoint_weights, embedding_name, head_name, layer_prefix
 from lcsb_mobile.export.weights.quantization import dequantize
+from lcsb_mobile.io.bounded import some
 from lcsb_mobile.io.files import replace_directory
 from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
 from lcsb_mobile.tiny import tiny_checkpoint
 
 CONFIG_FILE = "config.json"
-GENERATION_FILE = "generation_config.json"  # beside it in many checkpoints: end tokens, sampling
 SHARD_BYTES = 5_000_000_000  # of tensors in one file
 ROWS_AT_ONCE = 16_384  # of a matrix: all of one in a block, a part of an embedding
 CONFIG_TOLERANCE = 1e-6  # relative: GGUF keeps a configuration's numbers in float32
@@ -110,9 +110,9 @@ def merge(bundle: Bundle, options: MergeOptions, progress: Progress = lambda sta
         shapes = checkpoint_weights(model.config) | dict(model.left_out)
         merging = Merging(base, own, shapes, manifest.adapter, adapter, options.dtype)
         files = _write_weights(directory, merging, lambda done, total: progress("weights", done, total))
-        _write_config(directory, path, model.raw, options.dtype)
-        model.write_tokenizer(directory)
-        source = f"{bundle.path.name}, decompressed" if options.dequantized else f"{path.name}: {model.description}"
+        _write_config(directory, model.raw, options.dtype)
+        model.write_side_files(directory)
+        source = f"{bundle.path.name}, decompressed" if options.dequantized else f"{model_name(path)}: {model.description}"
     difference = None if options.dequantized else merging.difference
     return MergedModel(str(options.output), source, options.dtype, tuple(files), sum(files.values()), merging.merged, difference)
 
@@ -185,7 +185,7 @@ def _check_model(path: Path, found: ModelConfig, expected: ModelConfig) -> None:
         f"{field}: expected {wanted}, found {sides[0][field]}" for field, wanted in sides[1].items() if not _alike(sides[0][field], wanted)
     ]
     if faults:
-        raise CheckpointError(f"{path}: not the model that the bundle was exported from: {'; '.join(faults)}")
+        raise CheckpointError(f"{path}: not the model that the bundle was exported from: {some(faults)}")
 
 
 def _alike(first: Any, second: Any) -> bool:
@@ -232,11 +232,9 @@ def _shards(entries: Mapping[str, TensorEntry]) -> list[dict[str, TensorEntry]]:
     return shards
 
 
-def _write_config(directory: Path, model: Path, raw: Mapping[str, Any], dtype: str) -> None:
+def _write_config(directory: Path, raw: Mapping[str, Any], dtype: str) -> None:
     kept = {field: value for field, value in raw.items() if field not in ("torch_dtype", "quantization_config")}
     _write_json(directory / CONFIG_FILE, kept | {"dtype": dtype})
-    if (model / GENERATION_FILE).is_file():
-        shutil.copyfile(model / GENERATION_FILE, directory / GENERATION_FILE)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import abc
-import json
-import shutil
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,24 +11,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import tokenizers
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
-from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
-from lcsb_mobile.export.models import architecture, checkpoint_weights, embedding_name
-from lcsb_mobile.io.bounded import refused_as
+from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
+from lcsb_mobile.export.checkpoints.side_files import carry_files, copy_tokenizer, read_object
+from lcsb_mobile.export.checkpoints.stored import (
+    BASE,
+    DTYPES,
+    LEFT_OUT,
+    Places,
+    check_tensors,
+    locate,
+    read_rows,
+    stored_shapes,
+    stored_tensors,
+    with_stored_head,
+)
+from lcsb_mobile.export.models import architecture, checkpoint_weights, layer_prefix
+from lcsb_mobile.io.bounded import one_line
 
 if TYPE_CHECKING:
     from lcsb_mobile.export.checkpoints.gguf import GgufWeights
 
-DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' names of what is read -> torch's
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-LEFT_OUT = {"model.visual.": "its vision tower", "mtp.": "its multi-token prediction"}  # what tensors begin with that no text needs
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+REPOSITORY = "models--"  # what folders of Hugging Face's cache begin with; the rest is owner--name
+QUANTIZED = ("quantization_config", "quantization", "compression_config")  # keys of `config.json`: of most, of MLX, of compressed-tensors
 
 
 class Checkpoint(abc.ABC):
@@ -51,6 +59,10 @@ class Checkpoint(abc.ABC):
     @abc.abstractmethod
     def write_tokenizer(self, directory: Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, chat template included. Raises TokenizerError."""
+
+    def write_side_files(self, directory: Path) -> None:
+        """Writes what transformers reads beside `config.json` and weights, for a checkpoint with these. Raises TokenizerError."""
+        self.write_tokenizer(directory)
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -77,29 +89,42 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return _open_gguf(path)
 
 
+def model_name(path: Path) -> str:
+    """What people call it: the file's or the directory's name, also of "."; of a snapshot in Hugging Face's cache, which has its commit's
+    name, the repository's ("owner/name")."""
+    whole = Path(os.path.abspath(path))  # links, as all files of the cache are, stay what they are called
+    for folder in (whole, *whole.parents):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(REPOSITORY) and whole.suffix != ".gguf":
+            names = folder.parent.parent.name.removeprefix(REPOSITORY).split("--", 1)
+            return "/".join((*names, *whole.relative_to(folder).parts))
+    return whole.name or str(whole)
+
+
 @dataclass(frozen=True)
 class DirectoryCheckpoint(Checkpoint):
-    """A Hugging Face directory. `files`: tensor name -> its safetensors file, which is open only during a `read`."""
+    """A Hugging Face directory. `places`: tensor name -> its safetensors file, which is open only during a `read`, and its name there."""
 
     config: ModelConfig
     description: str
     raw: Mapping[str, Any]
     directory: Path
-    files: Mapping[str, Path]
+    places: Places
     left_out: Mapping[str, tuple[int, ...]]
 
     def read(self, name: str) -> Tensor:
-        with safe_open(self.files[name], framework="pt") as shard:
-            tensor: Tensor = shard.get_tensor(name)
+        file, stored = self.places[name]
+        with safe_open(file, framework="pt") as shard:
+            tensor: Tensor = shard.get_tensor(stored)
         return tensor.to(torch.float32)
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
-        with safe_open(self.files[name], framework="pt") as shard:
-            rows: Tensor = shard.get_slice(name)[start:stop]
-        return rows.to(torch.float32)
+        return read_rows(self.places[name], start, stop)
 
     def write_tokenizer(self, directory: Path) -> None:
         copy_tokenizer(self.directory, directory)
+
+    def write_side_files(self, directory: Path) -> None:
+        carry_files(self.directory, directory)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -129,56 +154,42 @@ class GgufCheckpoint(Checkpoint):
             gguf.save_tokenizer(self.path, Path(saved))
             copy_tokenizer(Path(saved), directory)
 
+    def write_side_files(self, directory: Path) -> None:
+        from lcsb_mobile.export.checkpoints import gguf
+
+        gguf.save_tokenizer(self.path, directory)
+
     def close(self) -> None:
         self._weights.close()
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` into `target`, which is made if need be.
-
-    What newer checkpoints keep in `chat_template.jinja`, and older ones in `special_tokens_map.json`, is folded into
-    `tokenizer_config.json`. Raises TokenizerError when there is no `tokenizer.json` or a file cannot be read.
-    """
-    tokenizer = source / "tokenizer.json"
-    if not tokenizer.is_file():
-        raise TokenizerError(f"{source}: no tokenizer.json; save a fast one with transformers' AutoTokenizer.save_pretrained")
-    with refused_as(TokenizerError, f"{tokenizer}: not a tokenizer; download it again"):
-        tokenizers.Tokenizer.from_file(str(tokenizer))
-    settings = _read_settings(source / "tokenizer_config.json")
-    settings = _read_settings(source / "special_tokens_map.json") | settings
-    template = source / "chat_template.jinja"
-    if template.is_file():
-        try:
-            settings["chat_template"] = template.read_text(encoding="utf-8")
-        except ValueError as error:
-            raise TokenizerError(f"{template}: not UTF-8 ({error}); download it again") from error
-    ends = _read_settings(source / "generation_config.json").get("eos_token_id")
-    if ends is not None:
-        settings["eos_token_id"] = ends
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tokenizer, target / "tokenizer.json")
-    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _open_directory(directory: Path) -> DirectoryCheckpoint:
-    raw = _read_object(directory / "config.json")
-    quantization = raw.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise UnsupportedModelError(
-            f"{directory}: the weights are quantised (quant_method {method!r}); supported: {', '.join(DTYPES.values())}, or a .gguf file"
-        )
+    raw = read_object(directory / "config.json")
+    _refuse_quantized(directory, raw)
     config = _read_config(raw, directory / "config.json")
-    stored = _stored_tensors(directory)
+    stored = stored_tensors(directory)
     config = _with_stored_prefix(config, stored)
-    expected = checkpoint_weights(config)
-    files = _weight_files(directory, stored, expected)
-    dtypes = _check_tensors(directory, files, expected)
-    parts = [part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in stored)]
+    found, places = with_stored_head(config, locate(directory, config, stored))
+    dtypes = check_tensors(directory, places, checkpoint_weights(found))
+    others = {name: place for name, place in places.items() if name.startswith(tuple(LEFT_OUT))}
+    parts = [part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in others)]
     notes = [f"without {' and '.join(parts)}"] if parts else []
-    description = ", ".join((_size(config), " and ".join(sorted(dtypes)), *notes))
-    others = {name: file for name, file in stored.items() if name.startswith(tuple(LEFT_OUT))}
-    return DirectoryCheckpoint(config, description, raw, directory, {**files, **others}, _shapes(others))
+    description = ", ".join((_size(found), " and ".join(sorted(dtypes)), *notes))
+    raw = raw if found == config else _untied(raw)
+    return DirectoryCheckpoint(found, description, raw, directory, places, stored_shapes(others))
+
+
+def _refuse_quantized(directory: Path, raw: Mapping[str, Any]) -> None:
+    """Raises UnsupportedModelError naming the method, if the configuration has one. MLX writes its bits and groups without a name."""
+    found = next((raw[key] for key in QUANTIZED if raw.get(key) is not None), None)
+    if found is None:
+        return
+    method, advice = f"quant_method {found.get('quant_method')!r}" if isinstance(found, dict) else repr(found), ""
+    if isinstance(found, dict) and "quant_method" not in found and "group_size" in found:
+        method = f"by MLX, {found.get('bits')} bits in groups of {found['group_size']}"
+        advice = "; take the checkpoint that it was made from, or what `mlx_lm.convert --dequantize` makes of this one"
+    supported = f"{', '.join(DTYPES.values())}, or a .gguf file"
+    raise UnsupportedModelError(f"{directory}: the weights are quantised ({one_line(method, 80)}); supported: {supported}{advice}")
 
 
 def _open_gguf(path: Path) -> GgufCheckpoint:
@@ -199,101 +210,23 @@ def _read_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _stored_tensors(directory: Path) -> dict[str, Path]:
-    """Tensor name -> its file, of all that are listed; none of a single file that cannot be read, which `_check_tensors` names."""
-    if (directory / SINGLE).exists():
-        try:
-            return dict.fromkeys(_read_header(directory / SINGLE), directory / SINGLE)
-        except (SafetensorError, OSError):
-            return {}
-    if not (directory / INDEX).exists():
-        pickled = [name for name in PICKLED if (directory / name).exists()]
-        if pickled:
-            raise CheckpointError(f"{directory}: only pickled weights ({pickled[0]}), which are not read; convert them to safetensors")
-        raise CheckpointError(f"{directory}: neither {SINGLE} nor {INDEX}")
-    weight_map = _read_object(directory / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or any(Path(str(file)).name != file for file in weight_map.values()):
-        raise CheckpointError(f"{directory / INDEX}: weight_map: expected an object of tensor names and file names beside the index")
-    return {name: directory / file for name, file in weight_map.items()}
-
-
 def _with_stored_prefix(config: ModelConfig, stored: Mapping[str, Path]) -> ModelConfig:
     """transformers saves a text model under the names of the multimodal one that it was loaded from, whatever `model_type` it writes."""
     prefixes = (config.tensor_prefix, *getattr(architecture(config.model_type), "TENSOR_PREFIXES", ()))
     candidates = [msgspec.structs.replace(config, tensor_prefix=prefix) for prefix in prefixes]
-    return next((candidate for candidate in candidates if embedding_name(candidate) in stored), config)
+    for candidate in candidates:
+        layers = layer_prefix(candidate, 0)
+        if any(name.startswith((layers, layers.removeprefix(BASE))) for name in stored):
+            return candidate
+    return config
 
 
-def _weight_files(directory: Path, stored: Mapping[str, Path], expected: Mapping[str, object]) -> dict[str, Path]:
-    """Tensor name -> the file that should hold it. A tensor that the index does not list is left out."""
-    if (directory / SINGLE).exists():
-        return dict.fromkeys(expected, directory / SINGLE)
-    return {name: stored[name] for name in expected if name in stored}
-
-
-def _check_tensors(directory: Path, files: Mapping[str, Path], expected: Mapping[str, tuple[int, ...]]) -> set[str]:
-    """The dtypes found. Reads headers only; raises one CheckpointError that names every bad file and tensor."""
-    faults = []
-    headers: dict[Path, dict[str, tuple[str, list[int]]] | None] = {}
-    for file in sorted(set(files.values())):
-        try:
-            headers[file] = _read_header(file)
-        except (SafetensorError, OSError) as error:
-            headers[file] = None
-            faults.append(f"{file.name} cannot be read, or is truncated ({error}): download it again")
-    dtypes = set()
-    for name, shape in expected.items():
-        header = headers[files[name]] if name in files else {}
-        if header is None:  # the file has been named
-            continue
-        dtype, found = header.get(name, (None, []))
-        if dtype is None:
-            faults.append(f"{name}: missing")
-        elif dtype not in DTYPES:
-            faults.append(f"{name}: expected dtype {', '.join(DTYPES)}, found {dtype}")
-        elif tuple(found) != shape:
-            faults.append(f"{name}: expected shape {list(shape)}, found {found}")
-        else:
-            dtypes.add(DTYPES[dtype])
-    if faults:
-        raise CheckpointError(f"{directory}: {'; '.join(faults)}")
-    return dtypes
-
-
-def _shapes(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
-    headers = {file: _read_header(file) for file in set(files.values())}
-    return {name: tuple(headers[file][name][1]) for name, file in files.items()}
-
-
-def _read_header(file: Path) -> dict[str, tuple[str, list[int]]]:
-    """Tensor name -> (dtype, shape). Opening also proves that the file is as long as its header says."""
-    if not file.is_file():
-        raise FileNotFoundError("no such file")
-    with safe_open(file, framework="pt") as shard:
-        slices = {name: shard.get_slice(name) for name in shard.keys()}
-        return {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises CheckpointError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # a ValueError for half a surrogate pair, which JSON can hold and no file
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file; a Hugging Face checkpoint has one") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object of the tokenizer's, empty when there is no such file. Raises TokenizerError."""
-    try:
-        return _read_object(path) if path.exists() else {}
-    except CheckpointError as error:
-        raise TokenizerError(str(error)) from error
+def _untied(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a model that is not tied, said outright: a reader before transformers 5 ties what it is told to."""
+    said = {"tie_word_embeddings": False} | {name: False for name in ("tie_embedding",) if name in raw}  # LFM2's name comes first
+    text = raw.get("text_config")
+    parts = {"text_config": text | said} if isinstance(text, dict) else {}
+    return {**raw, **said, **parts}
 
 
 def _size(config: ModelConfig) -> str:

@@ -36,6 +36,8 @@ class Architecture(Protocol):
         ...
 
 
+HEAD = "lm_head.weight"  # a checkpoint's name of the head that is not tied
+
 ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": gemma3_text,
     "lfm2": lfm2,
@@ -93,7 +95,7 @@ def embedding_name(config: ModelConfig) -> str:
 
 def head_name(config: ModelConfig) -> str:
     """The embedding where they are tied."""
-    return embedding_name(config) if config.tie_word_embeddings else "lm_head.weight"
+    return embedding_name(config) if config.tie_word_embeddings else HEAD
 
 
 def final_norm_name(config: ModelConfig) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
+from lcsb_mobile.io.bounded import one_line, some
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**24)]  # a bound, so that no product of them is beyond reason
 LayerCount = Annotated[int, msgspec.Meta(ge=1, le=1000)]  # names and kinds are listed by layer
@@ -56,7 +57,7 @@ def refuse_unless(model_type: str, options: Mapping[str, tuple[object, Sequence[
         if found not in supported
     ]
     if faults:
-        raise UnsupportedModelError(f"{model_type} with an unsupported option: {'; '.join(faults)}")
+        raise UnsupportedModelError(f"{model_type} with an unsupported option: {some(faults)}")
 
 
 def resolve_layer_types(layer_types: LayerTypes | None, default: LayerTypes, supported: Sequence[str] = (FULL, SLIDING)) -> LayerTypes:
@@ -66,7 +67,7 @@ def resolve_layer_types(layer_types: LayerTypes | None, default: LayerTypes, sup
         raise CheckpointError(f"config.json: layer_types has {len(layer_types)} entries, num_hidden_layers is {len(default)}")
     unknown = sorted(set(layer_types) - set(supported))
     if unknown:
-        raise UnsupportedModelError(f"layer_types: found {', '.join(unknown)}, supported {', '.join(supported)}")
+        raise UnsupportedModelError(f"layer_types: found {one_line(', '.join(unknown))}, supported {', '.join(supported)}")
     return layer_types
 
 
@@ -105,7 +106,7 @@ def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, wh
     refuse_unless(where, {"rope_type": (rope_type, ROPE_TYPES), "partial_rotary_factor": (_partial_rotary_factor(raw, rope), (None, 1.0))})
     unknown = sorted(set(rope) - set(RopeFields.__struct_fields__))
     if unknown:
-        raise UnsupportedModelError(f"{where}: found {', '.join(unknown)}, supported {', '.join(RopeFields.__struct_fields__)}")
+        raise UnsupportedModelError(f"{where}: found {one_line(', '.join(unknown))}, supported {', '.join(RopeFields.__struct_fields__)}")
     fields = read_fields(rope, RopeFields)
     found_theta = next((value for value in (fields.rope_theta, theta) if value is not None), default_theta)
     if not isinstance(found_theta, int | float) or found_theta <= 0:

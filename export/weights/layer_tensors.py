@@ -41,7 +41,7 @@ def kind_tensors(kind: BlockKind, quantization: QuantizationConfig) -> dict[str,
     return tensors
 
 
-def check_groups(kinds: Iterable[BlockKind], quantization: QuantizationConfig) -> None:
-    """Raises UnsupportedModelError unless the group size divides the rows of every matrix."""
+def check_groups(kinds: Iterable[BlockKind], quantization: QuantizationConfig, int8_products: bool = False) -> None:
+    """Raises UnsupportedModelError unless the group size divides the rows of every matrix, and `int8_products` can have it."""
     columns = {f"{name}.weight": shape[1] for kind in kinds for name, shape in kind.matrices.items()}
-    check_group_size(columns, quantization.group_size)
+    check_group_size(columns, quantization.group_size, int8_products)

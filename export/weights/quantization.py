@@ -18,10 +18,13 @@ import torch
 from torch import Tensor
 
 from lcsb_mobile.errors import UnsupportedModelError
+from lcsb_mobile.io.bounded import one_line
 
 CHUNK_GROUPS = 8192  # groups rounded at once; their temporaries stay in a core's cache
 DIVISORS = (4.8, 5.2, 5.6, 6.0, 6.4, 6.8, 7.0, 7.4, 7.8, 8.0, 8.4, 8.8)  # candidate scales of a group: its peak over each
-GROUP_SIZES = (8, 16, 32, 64, 128)
+GROUP_SIZES = (8, 16, 32, 64, 128)  # that are offered where they work
+MOST_OFFERED = 3
+INT8_GROUP_SIZES = (16, 32, 64, 128, 256)  # of MatMulNBits
 REFITS = 2  # alternations of least-squares scale and rounding after the search
 
 
@@ -35,17 +38,31 @@ class QuantizedMatrix:
     error: float
 
 
-def check_group_size(columns: Mapping[str, int], group_size: int) -> None:
-    """`columns`: matrix -> its input dimension. Raises UnsupportedModelError unless the group size divides them all.
+def check_group_size(columns: Mapping[str, int], group_size: int, int8_products: bool = False) -> None:
+    """`columns`: matrix -> its input dimension. Raises UnsupportedModelError, which offers sizes that work, unless the group size divides
+    them all. `int8_products`: of ONNX Runtime's MatMulNBits, whose groups are powers of two from 16 on.
 
     Refused rather than padded: padding would change every shape downstream, and the supported models' dimensions all have
     divisors of 16 or more.
     """
     bad = sorted({f"{count} ({name})" for name, count in columns.items() if group_size % 2 or count % group_size})
-    if bad:
-        divisors = [g for g in GROUP_SIZES if math.gcd(*columns.values()) % g == 0]
-        advice = f"use --group-size {' or '.join(map(str, divisors))}" if divisors else "no supported group size divides them all"
-        raise UnsupportedModelError(f"group size {group_size} does not divide the input dimension {', '.join(bad)}; {advice}")
+    if not bad and not (int8_products and group_size not in INT8_GROUP_SIZES):
+        return
+    common = math.gcd(*columns.values())
+    able = [size for size in INT8_GROUP_SIZES if common % size == 0] if int8_products else _even_divisors(common)
+    nearest = sorted(sorted(able, key=lambda size: abs(math.log(size / group_size)))[:MOST_OFFERED])
+    advice = f"use --group-size {' or '.join(map(str, nearest))}" if nearest else "no supported group size divides them all"
+    if int8_products:
+        advice += f" (accuracy level 4 takes {', '.join(map(str, INT8_GROUP_SIZES))}), or leave out --accuracy-level"
+    fault = f"does not divide the input dimension {one_line(', '.join(bad))}" if bad else "is none of accuracy level 4"
+    raise UnsupportedModelError(f"group size {group_size} {fault}; {advice}")
+
+
+def _even_divisors(number: int) -> list[int]:
+    """Powers of two among GROUP_SIZES; where there is none, other even numbers within them; else smaller ones, whose scales take as much
+    as their weights."""
+    sizes = [size for size in range(2, GROUP_SIZES[-1] + 1, 2) if number % size == 0]
+    return [size for size in GROUP_SIZES if size in sizes] or [size for size in sizes if size >= GROUP_SIZES[0]] or sizes
 
 
 def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedMatrix:

@@ -44,7 +44,7 @@ def check_files(path: Path, manifest: Manifest) -> None:
     except OSError as error:
         raise BundleError(f"{path}: {error.filename} cannot be read: {error.strerror}") from error
     if changes:
-        raise IntegrityError(f"{path}: changed since it was exported: {'; '.join(changes)}; copy or export it again")
+        raise IntegrityError(f"{path}: changed since it was exported: {some(changes)}; copy or export it again")
 
 
 def is_inside(path: Path, name: str) -> bool:

@@ -22,6 +22,7 @@ from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, RunCheckpointError
+from lcsb_mobile.io.bounded import some
 from lcsb_mobile.io.files import replace_atomically
 from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
 from lcsb_mobile.training.state import AdapterState
@@ -236,7 +237,7 @@ def _views(
     if not faults and end != len(data):
         faults.append(f"expected {end} bytes of tensors, found {len(data)}")
     if faults:
-        raise RunCheckpointError(f"{path}: does not fit the bundle's adapter: {'; '.join(faults)}")
+        raise RunCheckpointError(f"{path}: does not fit the bundle's adapter: {some(faults)}")
     return arrays
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import AdapterError, CheckpointError, OutputExistsError, StorageError, TokenizerError
 from lcsb_mobile.export import merge as merging
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.checkpoints.stored import SINGLE
 from lcsb_mobile.export.merge import MergedModel, merge
-from lcsb_mobile.export.models import checkpoint_weights
+from lcsb_mobile.export.models import HEAD, checkpoint_weights
 
 ROUNDING = {"float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}  # half a unit in the last place, relative
 
@@ -153,6 +155,39 @@ def test_the_directory(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None
     assert tokenizer.chat_template == CHAT_TEMPLATE and tokenizer.eos_token == "</s>"
     with open_checkpoint(tmp_path / "merged") as checkpoint:  # and can be exported again
         assert checkpoint.config == model.config
+
+
+def test_side_files_are_carried_along(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
+    """Byte by byte, so that converters, which read `tokenizer.model`, and AutoTokenizer find what the model came with."""
+    original = write_checkpoint(tmp_path / "original", "llama", tied=True, **MODELS["llama"][2])
+    more = ("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates/rag.jinja")
+    for name, content in zip(more, ("sentencepiece", '{"pad_token": "<pad>"}', '{"<tool>": 131}', "{{ 'é' }}", "{{ 'r' }}"), strict=True):
+        (original / name).parent.mkdir(exist_ok=True)
+        (original / name).write_text(content)
+    merged(model, bundle, tmp_path, model=str(original))
+    for name in (*more, "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (tmp_path / "merged" / name).read_bytes() == (original / name).read_bytes()
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "merged").encode("<tool>") == [131]
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_head_that_the_configuration_denies(tiny: MakeTiny, tmp_path: Path, prefix: str) -> None:
+    """It is merged like any other tensor, and the configuration that is written says so."""
+    model = tiny("llama-untied")
+    bundle = bundle_of(model, tmp_path / "bundle")
+    original = tmp_path / "original"
+    shutil.copytree(model.directory / "huggingface", original)
+    tensors = load_file(original / "model.safetensors")
+    save_file(
+        {prefix + name.removeprefix("model.") if name != HEAD else name: tensor for name, tensor in tensors.items()}, original / SINGLE
+    )
+    config = json.loads((original / "config.json").read_text())
+    (original / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    merged(model, bundle, tmp_path, model=str(original), dtype="float32")
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.equal(load_file(tmp_path / "merged" / SINGLE)[HEAD], tensors[HEAD])
+    merged(model, bundle, tmp_path, dtype="float32", output=tmp_path / "plain")
+    np.testing.assert_array_equal(logits(load(tmp_path / "merged")), logits(load(tmp_path / "plain")))
 
 
 # Refusals

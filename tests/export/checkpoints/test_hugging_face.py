@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from helpers.checkpoints import CHAT_TEMPLATE, OWN_SIZES, VOCABULARY, random_mod
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
-from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
+from lcsb_mobile.export.checkpoints.hugging_face import model_name, open_checkpoint
 from lcsb_mobile.export.models import checkpoint_weights
 from lcsb_mobile.export.reference.float_model import model_logits
 
@@ -76,11 +78,12 @@ def test_dtypes_are_read_as_float32(tmp_path: Path, dtype: str) -> None:
         assert model_logits(checkpoint.config, checkpoint.read, input_ids).shape == (20, VOCABULARY)
 
 
-def test_a_head_in_the_file_is_ignored_when_tied(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("head", "fault"), [(torch.zeros(3), "[3]"), (torch.zeros(VOCABULARY + 1, 48), "[132, 48]")])
+def test_a_stored_head_of_another_shape(tmp_path: Path, head: torch.Tensor, fault: str) -> None:
     directory = write_checkpoint(tmp_path / "model", "llama", tied=True)
-    edit_tensors(directory / "model.safetensors", lambda tensors: tensors.update({"lm_head.weight": torch.zeros(3)}))
-    with open_checkpoint(directory) as checkpoint, pytest.raises(KeyError):
-        checkpoint.read("lm_head.weight")
+    edit_tensors(directory / "model.safetensors", lambda tensors: tensors.update({"lm_head.weight": head}))
+    with pytest.raises(CheckpointError, match=re.escape(f"lm_head.weight: expected shape [131, 48], found {fault}")):
+        open_checkpoint(directory)
 
 
 # The tokenizer
@@ -111,16 +114,16 @@ def test_separate_chat_template_is_folded_in(llama: Path, tmp_path: Path) -> Non
     assert (settings["chat_template"], settings["eos_token"]) == ("{{ 'é' }}\n", "</s>")
 
 
-def test_special_tokens_map_fills_what_is_missing(llama: Path, tmp_path: Path) -> None:
+def test_special_tokens_map_goes_over_the_settings(llama: Path, tmp_path: Path) -> None:
     edit_json(llama / "tokenizer_config.json", eos_token=None)
     (llama / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<pad>", "bos_token": "<unk>"}))
     settings = written_tokenizer(llama, tmp_path / "out")
-    assert (settings["eos_token"], settings["bos_token"]) == ("<pad>", "<s>")
+    assert (settings["eos_token"], settings["bos_token"]) == ("<pad>", "<unk>")  # as transformers has it, the map goes over the settings
 
 
 def test_tokenizer_alone_is_enough(llama: Path, tmp_path: Path) -> None:
     (llama / "tokenizer_config.json").unlink()
-    assert written_tokenizer(llama, tmp_path / "out") == {"eos_token_id": 2}  # of generation_config.json
+    assert written_tokenizer(llama, tmp_path / "out") == {"eos_token_id": 2, "add_bos_token": False}  # the former of generation_config.json
 
 
 @pytest.mark.parametrize(
@@ -216,12 +219,32 @@ def test_no_weights(llama: Path) -> None:
         open_checkpoint(llama)
 
 
+def test_a_list_of_faults_is_bounded(tmp_path: Path) -> None:
+    """Of a file that holds another model's tensors, all are missing."""
+    directory = write_checkpoint(tmp_path / "model", "llama", tied=True, num_hidden_layers=60, hidden_size=12)
+    edit_tensors(
+        directory / "model.safetensors", lambda tensors: [tensors.pop(name) for name in list(tensors)] and tensors.update(x=torch.ones(1))
+    )
+    with pytest.raises(CheckpointError, match=r"missing \(and 534 more\)$") as caught:
+        open_checkpoint(directory)
+    assert len(str(caught.value)) < 800
+
+
 # Refusals of the configuration and of the path
 
 
 def test_quantised_weights(llama: Path) -> None:
     edit_json(llama / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(UnsupportedModelError, match=r"quant_method 'gptq'\); supported: bfloat16, float16, float32, or a \.gguf file"):
+        open_checkpoint(llama)
+
+
+@pytest.mark.parametrize("keys", [("quantization",), ("quantization_config",), ("quantization", "quantization_config")])
+def test_quantised_by_mlx(llama: Path, keys: tuple[str, ...]) -> None:
+    """mlx_lm writes the former key, and since 2025 both."""
+    groups: dict[str, Any] = {"group_size": 64, "bits": 4, "mode": "affine"}
+    edit_json(llama / "config.json", **dict.fromkeys(keys, groups))
+    with pytest.raises(UnsupportedModelError, match=r"quantised \(by MLX, 4 bits in groups of 64\); .*`mlx_lm.convert --dequantize`"):
         open_checkpoint(llama)
 
 
@@ -261,6 +284,33 @@ def test_bad_paths(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
     with pytest.raises(CheckpointError, match="model.bin: expected a Hugging Face checkpoint directory or a .gguf file"):
         open_checkpoint(tmp_path / "model.bin")
+
+
+COMMIT = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("models/SmolLM2", "SmolLM2"),
+        ("models/SmolLM2/", "SmolLM2"),
+        ("SmolLM2.gguf", "SmolLM2.gguf"),
+        (f"hub/models--HuggingFaceTB--SmolLM2-135M/snapshots/{COMMIT}", "HuggingFaceTB/SmolLM2-135M"),
+        (f"hub/models--gpt2/snapshots/{COMMIT}/", "gpt2"),
+        (f"hub/models--a--b--c/snapshots/{COMMIT}/float", "a/b--c/float"),
+        (f"hub/models--a--b/snapshots/{COMMIT}/b-Q8_0.gguf", "b-Q8_0.gguf"),
+        (f"other/snapshots/{COMMIT}", COMMIT),
+        ("tiny", "tiny"),
+    ],
+)
+def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, name: str) -> None:
+    """Alike from without, and from within the directory itself."""
+    assert model_name(Path(path)) == name
+    if not path.endswith(".gguf"):
+        (tmp_path / path).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / path)
+        assert model_name(Path(".")) == name
+        assert model_name(Path(os.pardir) / Path(path).name) == name
 
 
 def test_directories_need_neither_transformers_nor_gguf(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

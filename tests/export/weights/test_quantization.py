@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 import numpy as np
@@ -248,6 +249,28 @@ def test_group_size_that_does_not_divide(up: int, down: int, group_size: int, te
     with pytest.raises(UnsupportedModelError) as caught:
         check_group_size({"mlp.up_proj": up, "mlp.down_proj": down}, group_size)
     assert all(text in str(caught.value) for text in (f"group size {group_size} ", *texts)), caught.value
+
+
+@pytest.mark.parametrize("int8_products", [False, True])
+@pytest.mark.parametrize(("up", "down"), [(48, 80), (64, 72), (576, 1536), (896, 4864), (36, 100), (72, 120), (9, 9), (256, 768)])
+def test_the_group_sizes_offered_work(up: int, down: int, int8_products: bool) -> None:
+    columns = {"mlp.up_proj": up, "mlp.down_proj": down}
+    for group_size in (2, 7, 20, 32, 512):
+        try:
+            check_group_size(columns, group_size, int8_products)
+        except UnsupportedModelError as error:
+            offered = re.search(r"use --group-size ([0-9]+(?: or [0-9]+)*)", str(error))
+            for size in offered[1].split(" or ") if offered else ():
+                check_group_size(columns, int(size), int8_products)
+            assert offered or "no supported group size" in str(error)
+            assert bool(offered) == (math.gcd(up, down) % (16 if int8_products else 2) == 0)
+
+
+def test_group_sizes_of_int8_products() -> None:
+    """MatMulNBits refuses any other when the program is loaded."""
+    check_group_size({"mlp.up_proj": 96}, 8)
+    with pytest.raises(UnsupportedModelError, match=r"group size 8 is none of accuracy level 4; use --group-size 16 or 32 .*leave out"):
+        check_group_size({"mlp.up_proj": 96}, 8, int8_products=True)
 
 
 def test_group_size_that_divides() -> None:

@@ -27,7 +27,7 @@ def other_format(raw: bytes, file: str) -> str | None:
     if (encoding := utf16(raw)) is not None:
         return f"{NOT_UTF8}: iconv -f {encoding} -t UTF-8 {source} > {target}"
     line = raw[:SHOWN_BYTES].decode("utf-8-sig", "replace").strip()
-    if line.startswith("["):
+    if line.startswith("[") and line[1:].lstrip()[:1] in ("", "{"):
         return _answer("a JSON array", "json, sys", ARRAY, source, target)
     if line == "{":
         return _answer("JSON over several lines", "json, sys", INDENTED, source, target)

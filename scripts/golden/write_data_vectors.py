@@ -83,6 +83,7 @@ RECORDS: list[dict[str, Any]] = [
 FILES = [
     ("data.json", "[\n"),
     ("my data's.json", '\ufeff [{"text": "a"}, {"text": "b"}]'),
+    ("data.txt", "[Verse 1]\n"),
     ("data/all.records.json", "{\r\n"),
     (".data", "{"),
     ("data.csv", "text\n"),

@@ -17,8 +17,8 @@ private const val OTHER_KEYS = "…"
  * [truncated] examples lost [tokensCut] tokens to the sequence length; [withoutLabels] examples were dropped because nothing to learn was
  * left of them. So lines = examples + withoutLabels = texts + completions + conversations. [uncountedTurns]: of the assistant, which are
  * not learned from because the chat template rewrites them (docs/data.md). [duplicates]: lines that equal an earlier one.
- * [blankLines] are none of the lines. [furtherKeys]: in how many lines each key was that no form has; those of a turn as `messages[].name`,
- * those beyond the first MOST_KEYS together as OTHER_KEYS. Lengths are tokens of all lines before they are cut, percentiles by nearest rank.
+ * [blankLines] are none of the lines. [furtherKeys]: in how many lines each key was that no form has; of a turn as `messages[].name`, those
+ * beyond the first MOST_KEYS together as OTHER_KEYS. Lengths are tokens of all lines before they are cut, percentiles by nearest rank.
  */
 @Serializable
 public data class DataReport(

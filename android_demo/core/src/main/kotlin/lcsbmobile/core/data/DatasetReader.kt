@@ -16,12 +16,12 @@ internal const val LINE_LIMIT = 1 shl 20 // bytes of the longest line
 private const val PROGRESS_BYTES = 1 shl 18 // read between two reports of progress
 
 /**
- * Reads one example a line that is not blank, each cut to [seqLen] tokens, into temporary files in [spool]: neither reading nor holding a file takes memory
- * in proportion to it. [chat]: null refuses `messages`. [progress] counts bytes (done, total); it may throw to cancel.
+ * Reads one example a line that is not blank, each cut to [seqLen] tokens, into temporary files in [spool]: neither reading nor holding a
+ * file takes memory in proportion to it. [chat]: null refuses `messages`. [progress] counts bytes (done, total); it may throw to cancel.
  *
  * Raises [LcsbException] "FILE:LINE: reason" for the first malformed line (the reason of a file of another format is the command that makes
- * JSON lines of it), with DATA_LINE, DATA_ENCODING, or what the tokenizer raised; its
- * arguments are the file's name, the line and the reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
+ * JSON lines of it), with DATA_LINE, DATA_ENCODING, or what the tokenizer raised; its arguments are the file's name, the line and the
+ * reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
  */
 internal fun readDataset(
     file: File,
@@ -67,8 +67,8 @@ private fun lineHash(raw: ByteArray, size: Int, digest: MessageDigest): Long {
 
 /**
  * [line] gets each line with its number from 1 (its end included, the last may have none), how many bytes are done with it, and the file's
- * size. The array is used again for the next line. Raises [LcsbException] with DATA_LINE for a line that is too long, with what [other] says of
- * its beginning, if anything; and DATA_UNREADABLE.
+ * size. The array is used again for the next line. Raises [LcsbException] with DATA_LINE for a line that is too long, with what [other] says
+ * of its beginning, if anything; and DATA_UNREADABLE.
  */
 internal fun eachLine(
     file: File,

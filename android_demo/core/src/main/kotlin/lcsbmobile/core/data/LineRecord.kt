@@ -43,7 +43,8 @@ private val KNOWN_KEYS = (FORM_KEYS.flatten() + OPTIONAL.values.flatten()).toSet
 private val TURN_KEYS = listOf(listOf("role", "content"), listOf("from", "value"))
 
 /** `from` of ShareGPT. Tools' calls and results are refused: each template has a way of its own. */
-private val SHAREGPT_ROLES = mapOf("system" to "system", "human" to "user", "user" to "user", "gpt" to "assistant", "assistant" to "assistant")
+private val SHAREGPT_ROLES =
+    mapOf("system" to "system", "human" to "user", "user" to "user", "gpt" to "assistant", "assistant" to "assistant")
 
 /** Whether the first [size] bytes of [raw] are a line without text. */
 internal fun isBlankLine(raw: ByteArray, size: Int): Boolean {
@@ -158,7 +159,8 @@ private class RecordReader(private val fields: Map<String, Any?>) {
     private fun optional(name: String): String = fields[name]?.let { string(name, it) }.orEmpty()
 }
 
-private fun string(name: String, value: Any?): String = value as? String ?: throw LineFault("$name: expected a string, found ${kind(value)}")
+private fun string(name: String, value: Any?): String =
+    value as? String ?: throw LineFault("$name: expected a string, found ${kind(value)}")
 
 /** A value's kind in words, with its article, as [JsonReader.kind]. */
 private fun kind(value: Any?): String = when (value) {

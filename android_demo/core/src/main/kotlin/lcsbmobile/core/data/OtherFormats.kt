@@ -2,8 +2,8 @@ package lcsbmobile.core.data
 
 import lcsbmobile.core.text.strip
 
-// Files that are not JSON lines but could be: recognised by how they begin, and answered with the one command that turns them into it, as the
-// desktop answers, word for word. Specification: docs/data.md.
+// Files that are not JSON lines but could be: recognised by how they begin, and answered with the one command that turns them into it, as
+// the desktop answers, word for word. Specification: docs/data.md.
 
 private const val SHOWN_BYTES = 4096 // of a first line that is looked at
 private const val MARK = "\uFEFF"
@@ -18,8 +18,8 @@ private const val PARTS = """open(sys.argv[1], encoding='utf-8-sig').read().spli
 private const val INDENTED = "print(*(json.dumps(json.loads(x + '}')) for x in $PARTS)$LINES"
 
 /**
- * What a file named [file] is whose first line that is not blank is the first [size] bytes of [raw], or begins so, and the command that makes
- * it JSON lines; null for JSON lines, and for what is not known.
+ * What a file named [file] is whose first line that is not blank is the first [size] bytes of [raw], or begins so, and the command that
+ * makes it JSON lines; null for JSON lines, and for what is not known.
  */
 internal fun otherFormat(raw: ByteArray, size: Int, file: String): String? {
     val (source, target) = listOf(file, target(file)).map(::shellQuoted)

@@ -27,8 +27,8 @@ internal class Example(val inputIds: IntArray, val labels: IntArray) {
 }
 
 /**
- * One line's example, not truncated. [uncountedTurns]: those of the assistant that its chat format does not let be found. [furtherKeys]: those
- * of the line that were passed over.
+ * One line's example, not truncated. [uncountedTurns]: those of the assistant that its chat format does not let be found.
+ * [furtherKeys]: those of the line that were passed over.
  */
 internal class LineExample(
     val example: Example,

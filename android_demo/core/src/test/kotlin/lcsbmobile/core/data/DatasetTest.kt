@@ -90,8 +90,10 @@ class DatasetTest {
         line(Fault.DATA_LINE, "text: expected text, found an empty string", """{"text": ""}""")
         line(Fault.DATA_LINE, "messages: expected an array, found a string", """{"messages": "a"}""")
         line(Fault.DATA_LINE, "messages[1]: expected an object, found null", """{"messages": [{"role": "user", "content": "x"}, null]}""")
-        line(Fault.DATA_LINE, "messages[0]: expected the keys of {\"role\", \"content\"} or {\"from\", \"value\"}, found 'role'", """{"messages": [{"role": "user"}]}""")
-        line(Fault.DATA_LINE, "messages[0].role: expected a string, found true or false", """{"messages": [{"role": true, "content": "x"}]}""")
+        val turnKeys = """{"role", "content"} or {"from", "value"}"""
+        line(Fault.DATA_LINE, "messages[0]: expected the keys of $turnKeys, found 'role'", """{"messages": [{"role": "user"}]}""")
+        val noRole = """{"messages": [{"role": true, "content": "x"}]}"""
+        line(Fault.DATA_LINE, "messages[0].role: expected a string, found true or false", noRole)
         line(Fault.DATA_LINE, "messages: expected text, found an empty string", """{"messages": [{"role": "assistant", "content": ""}]}""")
         line(Fault.DATA_LINE, "at least one with the role 'assistant'", """{"messages": [{"role": "user", "content": "x"}]}""")
         val tool = """{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}]}"""
@@ -124,7 +126,8 @@ class DatasetTest {
 
     @Test
     fun otherFormats() {
-        refused(Fault.DATA_LINE, ":2: a JSON array; expected one JSON object a line: python3 -c ", "\n[\n{\"text\": \"a\"}\n]".toByteArray())
+        val array = "\n[\n{\"text\": \"a\"}\n]".toByteArray()
+        refused(Fault.DATA_LINE, ":2: a JSON array; expected one JSON object a line: python3 -c ", array)
         refused(Fault.DATA_LINE, ":1: a JSON array", "[{\"text\": \"${"a".repeat(1 shl 20)}\"}]".toByteArray())
         refused(Fault.DATA_LINE, ":1: JSON over several lines; ", "{\n  \"text\": \"a\"\n}".toByteArray())
         refused(Fault.DATA_LINE, ":1: CSV; ", "id,text\n1,a\n".toByteArray())

@@ -11,6 +11,7 @@ from typer import Option
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.cli.console import Json, StageBars, out, print_json, progress_bars, say, verb
+from lcsb_mobile.data.dataset import further_keys_line
 from lcsb_mobile.data.token_report import Run, TokenReport, report_tokens
 from lcsb_mobile.training.trainer import TrainConfig
 
@@ -25,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def data(
-    file: Annotated[Path, typer.Argument(help="One JSON object a line: text, prompt and completion, or messages.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="One JSON object a line: a text, prompt and completion, or messages.", show_default=False)
+    ],
     bundle: Annotated[Path, Option(help="A TrainingBundle, for its tokenizer and sequence length.", show_default=False)],
     seq_len: Annotated[int | None, Option(help="Tokens of a sequence.", show_default="the bundle's")] = None,
     accumulation: Annotated[int, Option(help="Sequences a step.")] = ACCUMULATION,
@@ -46,7 +49,7 @@ def data(
 
 def show(report: TokenReport) -> None:
     data = report.data
-    forms = {"text": data.texts, "prompt and completion": data.completions, "messages": data.conversations}
+    forms = {"text": data.texts, "prompt and completion": data.completions, "conversations": data.conversations}
     say(f"file         {report.file}: {data.lines:,} lines ({', '.join(f'{count:,} {form}' for form, count in forms.items() if count)})")
     say(f"examples     {data.examples:,}" + _unless_zero(data.without_labels, "lines dropped, nothing in them to learn"))
     say(f"tokens       {data.tokens:,}, of which {data.counted_labels:,} count for the loss")
@@ -63,6 +66,10 @@ def show(report: TokenReport) -> None:
     if data.uncounted_turns:
         turns = f"{data.uncounted_turns:,} of the assistant's turns do not count: the chat template rewrites them when others follow"
         say(f"turns        {turns}; give each as the last of a line of its own to learn from it")
+    if data.blank_lines:
+        say(f"blank lines  {data.blank_lines:,} passed over")
+    if data.further_keys:
+        say(f"passed over  {further_keys_line(data.further_keys)}")
     for number, runs in enumerate(report.preview, 1):
         say(f"\nexample {number}")
         out.print(_marked(runs, styled=out.is_terminal), soft_wrap=True)

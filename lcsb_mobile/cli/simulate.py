@@ -13,7 +13,7 @@ from typer import Option
 from lcsb_mobile.bundle.schedule import Method
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
-from lcsb_mobile.data.dataset import DataReport
+from lcsb_mobile.data.dataset import DataReport, further_keys_line
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.generation.generate import Chat
 from lcsb_mobile.generation.sampling import SamplingConfig
@@ -179,6 +179,8 @@ def data_line(data: DataReport) -> str:
         line += f"; {data.truncated:,} longer than the sequence, {data.tokens_cut:,} tokens cut"
     if data.without_labels:
         line += f"; {data.without_labels:,} dropped, nothing in them to learn"
+    if data.further_keys:
+        line += f"; passed over: {further_keys_line(data.further_keys)}"
     return line
 
 

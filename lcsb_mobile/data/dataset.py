@@ -18,15 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
-from lcsb_mobile.data.records import FORMS, Example, Form, Int32Array, LineExample, read_line
+from lcsb_mobile.data.line_record import FORMS, is_blank
+from lcsb_mobile.data.other_formats import other_format
+from lcsb_mobile.data.records import Example, Form, Int32Array, LineExample, read_line
 from lcsb_mobile.data.shuffling import CHUNK, UInt64Array, shuffled
 from lcsb_mobile.data.spool import Spool
 from lcsb_mobile.errors import DataError, OptionError, TokenizerError
+from lcsb_mobile.io.bounded import one_line
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 LINE_LIMIT = 1 << 20  # bytes of the longest line: tokenising one takes some 200 bytes of memory for each of its own
 HELD_OUT_EPOCH = -1  # the order that chooses the examples to evaluate on, beside those of the epochs from 0
 PROGRESS_BYTES = 1 << 18  # read between two reports of progress
+MOST_KEYS = 20  # that were passed over and are counted by name; the others are counted together
+OTHER_KEYS = "…"
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class DataReport:
     `truncated` examples lost `tokens_cut` tokens to the sequence length; `without_labels` examples were dropped because
     nothing to learn was left of them. So lines = examples + without_labels = texts + completions + conversations.
     `uncounted_turns`: of the assistant, which are not learned from because the chat template rewrites them (docs/data.md).
-    `duplicates`: lines that equal an earlier one. Lengths are tokens of all lines before they are cut, percentiles by nearest rank.
+    `duplicates`: lines that equal an earlier one. `blank_lines` are none of the lines. `further_keys`: in how many lines each key was that
+    no form has; those of a turn as `messages[].name`, those beyond the first MOST_KEYS together as OTHER_KEYS. Lengths are tokens of all
+    lines before they are cut, percentiles by nearest rank.
     """
 
     lines: int
@@ -51,10 +58,17 @@ class DataReport:
     conversations: int
     uncounted_turns: int
     duplicates: int
+    blank_lines: int
+    further_keys: dict[str, int]
     length_p50: int
     length_p90: int
     length_p99: int
     longest: int
+
+
+def further_keys_line(keys: dict[str, int]) -> str:
+    """Of the report's `further_keys`, printable."""
+    return "keys that no form has: " + ", ".join(f"{one_line(repr(key))} in {count:,} lines" for key, count in keys.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +113,15 @@ class DatasetWriter:
         self._counts: Counter[str] = Counter()  # fields of DataReport
         self._forms: Counter[Form] = Counter()
         self._all_lengths: Counter[int] = Counter()
+        self._further_keys: Counter[str] = Counter()
         self._end = 0
+
+    @property
+    def lines(self) -> int:
+        return self._counts["lines"]
+
+    def pass_over_blank(self) -> None:
+        self._counts["blank_lines"] += 1
 
     def add(self, line: LineExample, line_hash: int = 0) -> None:
         """`line_hash`: 64 bits, equal for equal lines."""
@@ -107,6 +129,9 @@ class DatasetWriter:
         self._line_hashes.append([line_hash])
         self._forms[line.form] += 1
         self._all_lengths[length] += 1
+        for key in line.further_keys:
+            named = key in self._further_keys or len(self._further_keys) < MOST_KEYS
+            self._further_keys[key if named else OTHER_KEYS] += 1
         counts = {"lines": 1, "uncounted_turns": line.uncounted_turns}
         if length > self._seq_len:
             counts |= {"truncated": 1, "tokens_cut": length - self._seq_len}
@@ -129,18 +154,17 @@ class DatasetWriter:
 
     def dataset(self, path: Path, sha256: str) -> Dataset:
         """Raises DataError when there is no example."""
-        lines = self._counts["lines"]
-        if not lines:
+        if not self.lines:
             raise DataError(f"{path}: the file is empty; expected one JSON object a line: {FORMS}")
         if not self._end:
             raise DataError(
-                f"{path}: nothing to train on: none of the {lines} lines has a counted label within {self._seq_len} tokens; "
+                f"{path}: nothing to train on: none of the {self.lines} lines has a counted label within {self._seq_len} tokens; "
                 "use longer texts or a larger sequence length"
             )
         return Dataset(path, self._report(), sha256, self._lengths.mapped(), self._starts.mapped(), self._words.mapped())
 
     def _report(self) -> DataReport:
-        fields = ("lines", "examples", "tokens", "counted_labels", "truncated", "tokens_cut", "uncounted_turns")
+        fields = ("lines", "examples", "tokens", "counted_labels", "truncated", "tokens_cut", "uncounted_turns", "blank_lines")
         counts = {name: self._counts[name] for name in fields}
         p50, p90, p99, longest = _percentiles(self._all_lengths, (50, 90, 99, 100))
         return DataReport(
@@ -150,6 +174,7 @@ class DatasetWriter:
             completions=self._forms["completion"],
             conversations=self._forms["messages"],
             duplicates=_duplicates(self._line_hashes.mapped(writable=True)),
+            further_keys=dict(self._further_keys),
             length_p50=p50,
             length_p90=p90,
             length_p99=p99,
@@ -160,24 +185,36 @@ class DatasetWriter:
 def read_dataset(
     path: Path, tokenizer: Tokenizer, seq_len: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Dataset:
-    """Reads one example a line, each cut to `seq_len` tokens. `progress(done, total)` counts bytes.
+    """Reads one example a line that is not blank, each cut to `seq_len` tokens. `progress(done, total)` counts bytes.
 
-    Raises DataError "FILE:LINE: reason" for the first malformed line, and when nothing to train on is left; TokenizerError
-    likewise when a token is outside the model's vocabulary or `messages` meet a tokenizer without a chat template; StorageError.
+    Raises DataError "FILE:LINE: reason" for the first malformed line, with the command that makes JSON lines of a file that is of another
+    format, and when nothing to train on is left; TokenizerError likewise when a token is outside the model's vocabulary or a conversation
+    meets a tokenizer without a chat template; StorageError.
     """
     writer, digest = DatasetWriter(seq_len), hashlib.sha256()
     done = reported = 0
     for number, raw, size in _lines(path):
         digest.update(raw)
         try:
-            writer.add(read_line(raw, tokenizer), _line_hash(raw))
+            _take(raw, writer, tokenizer)
         except (DataError, TokenizerError) as error:
-            raise type(error)(f"{path}:{number}: {error}") from error
+            other = None if writer.lines else other_format(raw, str(path))
+            raise type(error)(f"{path}:{number}: {other or error}") from error
         done += len(raw)
         if done - reported >= PROGRESS_BYTES:
             progress(done, max(done, size))
             reported = done
     return writer.dataset(path, digest.hexdigest())
+
+
+def _take(raw: bytes, writer: DatasetWriter, tokenizer: Tokenizer) -> None:
+    """One line, of which no more than LINE_LIMIT + 1 bytes were read."""
+    if len(raw) > LINE_LIMIT:
+        raise DataError(f"a line of more than {LINE_LIMIT} bytes; give it in parts, one JSON object a line: {FORMS}")
+    if is_blank(raw):
+        writer.pass_over_blank()
+    else:
+        writer.add(read_line(raw, tokenizer), _line_hash(raw))
 
 
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -203,17 +240,13 @@ def chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """The lines with their numbers from 1, read as they are needed, and the file's size in bytes."""
+    """The lines with their numbers from 1, read as they are needed, and the file's size in bytes. Of a line too long its beginning."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             number = 0
             while raw := file.readline(LINE_LIMIT + 1):
                 number += 1
-                if len(raw) > LINE_LIMIT:
-                    raise DataError(
-                        f"{path}:{number}: a line of more than {LINE_LIMIT} bytes; give it in parts, one JSON object a line: {FORMS}"
-                    )
                 yield number, raw, size
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error

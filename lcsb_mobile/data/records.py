@@ -1,14 +1,13 @@
 """One line of a data file to one example: tokens, and which of them count for the loss. Specification: docs/data.md.
 
 A label stands at the position that predicts it: `labels[t]` is the token after t. What a label counts for depends on the
-form of the line: all of a `text`, the completion of a `prompt`, the assistant's turns of `messages`.
+form of the line: all of a `text`, the completion of a `prompt`, the assistant's turns of a conversation.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -16,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
-from lcsb_mobile.config import Record
+from lcsb_mobile.data.line_record import ASSISTANT, CompletionLine, Message, TextLine, decode_line
 from lcsb_mobile.errors import DataError, TokenizerError
-from lcsb_mobile.io.bounded import one_line
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -26,39 +24,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Form = Literal["text", "completion", "messages"]
 Span = tuple[int, int]
 
-FORMS = '{"text"}, {"prompt", "completion"} or {"messages"}'
-ASSISTANT = "assistant"
 MOST_MESSAGES = 1000  # of a line: each of the assistant's turns is found by rendering the conversation up to it
-SHOWN_CHARACTERS = 200  # of what a stranger's file says, in an error
-# To say why a line was refused; it does not decide.
-HALF_PAIR = re.compile(r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
-
-
-class TextLine(Record, frozen=True):
-    """Every token is counted, the end token too; the first has nothing before it that could predict it."""
-
-    text: str
-
-
-class CompletionLine(Record, frozen=True):
-    """The completion and the end token are counted."""
-
-    prompt: str
-    completion: str
-
-
-class Message(Record, frozen=True):
-    role: str
-    content: str
-
-
-class ChatLine(Record, frozen=True):
-    """The assistant's turns are counted, with the tokens that end them. What follows the last of them is dropped."""
-
-    messages: tuple[Message, ...]
-
-
-Line = TextLine | CompletionLine | ChatLine
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,26 +48,28 @@ class Example:
 
 @dataclass(frozen=True)
 class LineExample:
-    """One line's example, not truncated. `uncounted_turns`: those of the assistant that its chat template does not let be found."""
+    """One line's example, not truncated. `uncounted_turns`: those of the assistant that its chat template does not let be found.
+    `further_keys`: those of the line that were passed over."""
 
     example: Example
     form: Form
     uncounted_turns: int = 0
+    further_keys: tuple[str, ...] = ()
 
 
 def read_line(raw: bytes, tokenizer: Tokenizer) -> LineExample:
     """Decodes and tokenises one line. Raises DataError or TokenizerError without a file's name."""
-    line = _decode(raw)
+    line, further = decode_line(raw)
     if isinstance(line, TextLine):
         ids = tokenizer.encode_document(line.text)
-        return LineExample(_example(ids, np.ones(len(ids), np.bool_)), "text")
+        return LineExample(_example(ids, np.ones(len(ids), np.bool_)), "text", further_keys=further)
     if isinstance(line, CompletionLine):
         # Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
         prompt = tokenizer.encode_prompt(line.prompt)
         completion = tokenizer.encode_continuation(line.completion) + tokenizer.eos()
         counted = np.arange(len(prompt) + len(completion)) >= len(prompt)
-        return LineExample(_example(prompt + completion, counted), "completion")
-    return _chat_example(line.messages, tokenizer)
+        return LineExample(_example(prompt + completion, counted), "completion", further_keys=further)
+    return replace(_chat_example(line.messages, tokenizer), further_keys=further)
 
 
 def _example(ids: list[int], counted: BoolArray) -> Example:
@@ -167,45 +135,3 @@ def _overlaps(offsets: Sequence[Span], spans: Sequence[Span], length: int) -> Bo
     starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T
     result: BoolArray = before[ends] > before[starts]
     return result
-
-
-def _decode(raw: bytes) -> Line:
-    """One line's record. Raises DataError with what was expected and found."""
-    try:
-        text = raw.decode("utf-8-sig")  # editors on Windows put a byte order mark before the first line
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8: {error.reason} at byte {error.start}") from error
-    if not text.strip():
-        raise DataError(f"a blank line; expected {FORMS}")
-    try:
-        keys = set(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
-        line: Line = msgspec.json.decode(text, type=_form(keys))
-    except msgspec.ValidationError as error:
-        raise DataError(one_line(error, SHOWN_CHARACTERS)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason = "half a surrogate pair" if HALF_PAIR.search(text) else str(error)
-        raise DataError(f"not JSON: {reason}") from error
-    for name, value in _strings(line):
-        if not value:
-            raise DataError(f"{name}: expected text, found an empty string")
-    return line
-
-
-def _form(keys: set[str]) -> type[Line]:
-    if "text" in keys and keys.isdisjoint({"prompt", "completion", "messages"}):
-        return TextLine
-    if keys & {"prompt", "completion"} and keys.isdisjoint({"text", "messages"}):
-        return CompletionLine
-    if "messages" in keys and keys.isdisjoint({"text", "prompt", "completion"}):
-        return ChatLine
-    found = one_line(", ".join(map(repr, sorted(keys))) or "none", SHOWN_CHARACTERS)
-    raise DataError(f"expected the keys of {FORMS}, found {found}")
-
-
-def _strings(line: Line) -> Iterator[tuple[str, str]]:
-    """The texts that must not be empty, with their names. A single turn of a conversation may be."""
-    if isinstance(line, ChatLine):
-        yield from (("messages[].role", message.role) for message in line.messages)
-        yield "messages", "".join(message.content for message in line.messages)
-    else:
-        yield from msgspec.structs.asdict(line).items()

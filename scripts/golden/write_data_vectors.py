@@ -15,13 +15,86 @@ import numpy as np
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.data.dataset import Dataset, DatasetWriter, hold_out
+from lcsb_mobile.data.line_record import ChatLine, TextLine, decode_line
+from lcsb_mobile.data.other_formats import other_format
 from lcsb_mobile.data.packing import OPEN_SEQUENCES, assign, epochs, pack
 from lcsb_mobile.data.records import Example, LineExample
 from lcsb_mobile.data.shuffling import shuffled, splitmix64
+from lcsb_mobile.errors import DataError
 
 FILE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "data_pipeline.json"
 SEEDS = (0, 1, 1234567, 2**63 - 1, -1)
 PAD = 0
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+ALPACA = {"instruction": "a", "output": "b"}
+RECORDS: list[dict[str, Any]] = [
+    {"text": "a"},
+    {"id": 7, "text": "a", "source": {"x": [1]}, "k" * 60: None},
+    {"prompt": "a", "completion": "b", "weight": 0.5},
+    {"prompt": "a", "messages": TURNS, "tools": []},  # as UltraChat: a prompt alone is no form
+    {"messages": [TURNS[0] | {"name": "x"}, TURNS[1] | {"name": "y", "weight": 0}]},
+    {"messages": TURNS, "system": "s"},
+    {"messages": SHAREGPT},
+    {"conversations": SHAREGPT, "id": "x"},
+    {"conversations": TURNS},
+    {"conversations": SHAREGPT, "system": "s", "tools": "t"},
+    {"conversations": SHAREGPT, "system": ""},
+    {"conversations": SHAREGPT, "system": None},
+    {"conversations": [{"from": "system", "value": "t"}, *SHAREGPT], "system": "s"},
+    {"conversations": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}]},
+    ALPACA,
+    ALPACA | {"input": "c"},
+    ALPACA | {"input": ""},
+    ALPACA | {"input": None, "system": "s", "history": [["c", "d"], ["e", "f"]], "category": "x"},
+    ALPACA | {"output": ""},
+    ALPACA | {"instruction": "", "input": "c", "history": None},
+    {},
+    {"txt": "a"},
+    {"prompt": "a", "complation": "b"},
+    {"instruction": "a", "response": "b"},
+    {"text": "a", "messages": TURNS},
+    ALPACA | {"text": "a", "input": ""},
+    {"messages": TURNS, "conversations": SHAREGPT},
+    {"text": None},
+    {"text": ""},
+    {"prompt": "a", "completion": 5},
+    {"messages": []},
+    {"conversations": []},
+    {"messages": {}},
+    {"conversations": "a"},
+    {"messages": [None]},
+    {"messages": [{"role": "user"}]},
+    {"messages": [TURNS[0] | SHAREGPT[0]]},
+    {"messages": [{"role": "user", "value": "a"}]},
+    {"messages": [{"role": "user", "content": ["a"]}]},
+    {"messages": [{"role": "", "content": "a"}]},
+    {"messages": [{"role": "user", "content": ""}]},
+    {"conversations": [{"from": "observation", "value": "a"}]},
+    {"conversations": [{"from": 1, "value": "a"}]},
+    {"conversations": SHAREGPT, "system": 1},
+    ALPACA | {"input": 1},
+    ALPACA | {"history": "a"},
+    ALPACA | {"history": ["ab"]},
+    ALPACA | {"history": [["a"]]},
+    ALPACA | {"history": [["a", True]]},
+    {"instruction": "", "output": ""},
+]
+FILES = [
+    ("data.json", "[\n"),
+    ("my data's.json", '\ufeff [{"text": "a"}, {"text": "b"}]'),
+    ("data.txt", "[Verse 1]\n"),
+    ("data/all.records.json", "{\r\n"),
+    (".data", "{"),
+    ("data.csv", "text\n"),
+    ("data.csv", '\ufeffid,"prompt","completion"\r\n'),
+    ("data.tsv", "instruction\tinput\toutput\n"),
+    ("data.csv", "output; instruction;x\n"),
+    ("data.jsonl", '{"text": "a"}\n'),
+    ("data.jsonl", '{"text": \n'),
+    ("data.txt", "a text, and nothing else\n"),
+    ("data.csv", "messages,id\n"),
+]
 
 
 def sizes(count: int, most: int) -> list[int]:
@@ -89,8 +162,32 @@ def sequences(lengths: list[int], seq_len: int, pad_id: int) -> dict[str, Any]:
     }
 
 
+def record(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a line says, or why it is refused."""
+    line = json.dumps(fields)
+    try:
+        read, further = decode_line(line.encode())
+    except DataError as error:
+        return {"line": line, "reason": str(error)}
+    if isinstance(read, TextLine):
+        return {"line": line, "text": read.text, "further_keys": further}
+    if isinstance(read, ChatLine):
+        return {"line": line, "turns": [[each.role, each.content] for each in read.messages], "further_keys": further}
+    return {"line": line, "prompt": read.prompt, "completion": read.completion, "further_keys": further}
+
+
+def file_start(name: str, start: bytes) -> dict[str, Any]:
+    """What is said of a file that begins so; null where it is JSON lines or not known."""
+    return {"file": name, "start": start.hex(), "answer": other_format(start, name)}
+
+
 def vectors() -> dict[str, Any]:
+    line = '{"text": "é"}\n'
+    encoded = [("data.jsonl", line.encode(encoding)) for encoding in ("utf-16-le", "utf-16-be")]
+    encoded += [("data.jsonl", mark + line.encode(name)) for mark, name in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))]
     return {
+        "records": [record(fields) for fields in RECORDS],
+        "file_starts": [file_start(name, start.encode()) for name, start in FILES] + [file_start(*case) for case in encoded],
         "splitmix64": [generator(seed) for seed in SEEDS],
         "orders": [order(seed, epoch, 12) for seed in SEEDS for epoch in (0, 1, -1)] + [order(7, 3, 1), order(7, 3, 100)],
         "held_out": [split(seed, count, share) for seed in (0, 5) for count, share in ((2, 0.9), (5, 0.1), (25, 0.1), (40, 0.25))],

@@ -37,7 +37,7 @@ def test_json(random_bundle: RandomBundle, file: Path) -> None:
 def test_text(random_bundle: RandomBundle, file: Path) -> None:
     out = lcsb("data", file, "--bundle", random_bundle.bundle, "--preview", 9)
     for expected in (
-        f"{file}: 5 lines (3 text, 1 prompt and completion, 1 messages)",
+        f"{file}: 5 lines (3 text, 1 prompt and completion, 1 conversations)",
         "20.0% of the lines at 32 tokens; 19 tokens lost",
         "51 tokens would cut at most 1 % of the lines, 51 none",
         "1 lines equal an earlier one",
@@ -47,6 +47,15 @@ def test_text(random_bundle: RandomBundle, file: Path) -> None:
     ):
         assert expected in out
     assert "example 6" not in out and "turns" not in out
+
+
+def test_what_was_passed_over(random_bundle: RandomBundle, tmp_path: Path) -> None:
+    path = write(tmp_path, {"text": "a", "id": 1, "\x1b[2J": 2}, b"", {"text": "b", "id": 2}, b"")
+    out = lcsb("data", path, "--bundle", random_bundle.bundle)
+    assert "blank lines  2 passed over\n" in out
+    assert r"passed over  keys that no form has: 'id' in 2 lines, '\x1b[2J' in 1 lines" in out
+    data = lcsb_json("data", path, "--bundle", random_bundle.bundle)["data"]
+    assert (data["lines"], data["blank_lines"], data["further_keys"]) == (2, 2, {"id": 2, "\x1b[2J": 1})
 
 
 def test_malformed_data(random_bundle: RandomBundle, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_duplicates(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 def test_the_first_malformed_line_is_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = write(tmp_path, {"text": "a"}, {"text": 1}, {"text": 2})
-    with pytest.raises(DataError, match=r"data.jsonl:2: Expected `str`, got `int`") as caught:
+    with pytest.raises(DataError, match=r"data.jsonl:2: text: expected a string, found a number") as caught:
         read_dataset(path, tokenizer, 10)
     assert str(caught.value).startswith(f"{path}:2: ")
     with pytest.raises(TokenizerError, match=r"data.jsonl:1: token 258 .* vocabulary of 258"):

@@ -129,7 +129,7 @@ public struct RunResult: Sendable {
             ("predicted_peak_anonymous_bytes", .optional(predictedPeakAnonymousBytes, Json.integer)),
             ("kept_layers", .integer(keptLayers)),
             ("phase_seconds", .object(phaseSeconds.map { ($0.phase, .double($0.seconds)) })),
-            ("data", .optional(data) { .object($0.figures.map { ($0.key, .integer($0.value)) }) }),
+            ("data", .optional(data) { .object($0.figures) }),
             ("packing_fill", .optional(packingFill, Json.double)),
             ("samples", .list(samples) {
                 .object([("prompt", .string($0.prompt)), ("before", .string($0.before)), ("after", .string($0.after))])
@@ -142,12 +142,15 @@ public struct RunResult: Sendable {
 
 extension DataReport {
     /// By the desktop's names.
-    var figures: [(key: String, value: Int)] {
-        [
-            ("lines", lines), ("examples", examples), ("tokens", tokens), ("counted_labels", countedLabels), ("truncated", truncated),
-            ("tokens_cut", tokensCut), ("without_labels", withoutLabels), ("texts", texts), ("completions", completions),
-            ("conversations", conversations), ("uncounted_turns", uncountedTurns), ("duplicates", duplicates), ("length_p50", lengthP50),
-            ("length_p90", lengthP90), ("length_p99", lengthP99), ("longest", longest),
+    var figures: [(key: String, value: Json)] {
+        let keys = furtherKeys.map { (key: $0.key, value: Json.integer($0.lines)) }
+        return [
+            ("lines", .integer(lines)), ("examples", .integer(examples)), ("tokens", .integer(tokens)),
+            ("counted_labels", .integer(countedLabels)), ("truncated", .integer(truncated)), ("tokens_cut", .integer(tokensCut)),
+            ("without_labels", .integer(withoutLabels)), ("texts", .integer(texts)), ("completions", .integer(completions)),
+            ("conversations", .integer(conversations)), ("uncounted_turns", .integer(uncountedTurns)), ("duplicates", .integer(duplicates)),
+            ("blank_lines", .integer(blankLines)), ("further_keys", .object(keys)), ("length_p50", .integer(lengthP50)),
+            ("length_p90", .integer(lengthP90)), ("length_p99", .integer(lengthP99)), ("longest", .integer(longest)),
         ]
     }
 }

@@ -1,13 +1,17 @@
 import Foundation
 
+private let mostKeys = 20  // that were passed over and are counted by name; the others are counted together
+private let otherKeys = "…"
 private let heldOutEpoch = -1  // the order that chooses the examples to evaluate on, beside those of the epochs from 0
 
 /// What a data file came to. `tokens` and `countedLabels` are those of the `examples` that are trained on.
 ///
 /// `truncated` examples lost `tokensCut` tokens to the sequence length; `withoutLabels` examples were dropped because nothing to learn was
 /// left of them. So lines = examples + withoutLabels = texts + completions + conversations. `uncountedTurns`: of the assistant, which are
-/// not learned from because the chat template rewrites them (docs/data.md). `duplicates`: lines that equal an earlier one. Lengths are
-/// tokens of all lines before they are cut, percentiles by nearest rank.
+/// not learned from because the chat template rewrites them (docs/data.md). `duplicates`: lines that equal an earlier one.
+/// `blankLines` are none of the lines. `furtherKeys`: in how many lines each key was that no form has, in their order; those of a turn as
+/// `messages[].name`, those beyond the first `mostKeys` together as `otherKeys`. Lengths are tokens of all lines before they are cut,
+/// percentiles by nearest rank.
 public struct DataReport: Sendable, Equatable {
     public let lines: Int
     public let examples: Int
@@ -21,10 +25,18 @@ public struct DataReport: Sendable, Equatable {
     public let conversations: Int
     public let uncountedTurns: Int
     public let duplicates: Int
+    public let blankLines: Int
+    public let furtherKeys: [KeyCount]
     public let lengthP50: Int
     public let lengthP90: Int
     public let lengthP99: Int
     public let longest: Int
+}
+
+/// A key that was passed over, and in how many lines.
+public struct KeyCount: Sendable, Equatable {
+    public let key: String
+    public var lines: Int
 }
 
 /// The examples of a data file, or of a part of it, in its order; `report` and `sha256` are the whole file's. They lie in mapped files
@@ -78,7 +90,10 @@ struct DatasetWriter {
     private var forms: [Form: Int] = [:]
     private var allLengths: [Int: Int] = [:]
     private var end = 0
-    private var lines = 0
+    private var furtherKeys: [KeyCount] = []
+    /// That are not blank.
+    private(set) var lines = 0
+    private var blankLines = 0
     private var examples = 0
     private var tokens = 0
     private var countedLabels = 0
@@ -92,12 +107,15 @@ struct DatasetWriter {
         (words, lineHashes) = (try Spool(spool), try Spool(spool))
     }
 
+    mutating func passOverBlank() { blankLines += 1 }
+
     /// `lineHash`: 64 bits, equal for equal lines.
     mutating func add(_ line: LineExample, lineHash: UInt64 = 0) throws {
         let length = line.example.inputIds.count
         try lineHashes.append(lineHash)
         forms[line.form, default: 0] += 1
         allLengths[length, default: 0] += 1
+        line.furtherKeys.forEach { count($0) }
         lines += 1
         uncountedTurns += line.uncountedTurns
         if length > seqLen {
@@ -111,6 +129,12 @@ struct DatasetWriter {
         tokens += example.inputIds.count
         countedLabels += counted
         try write(example)
+    }
+
+    private mutating func count(_ key: String) {
+        func place(_ key: String) -> Int? { furtherKeys.firstIndex { $0.key.utf8.elementsEqual(key.utf8) } }
+        let name = place(key) != nil || furtherKeys.count < mostKeys ? key : otherKeys
+        if let place = place(name) { furtherKeys[place].lines += 1 } else { furtherKeys.append(KeyCount(key: name, lines: 1)) }
     }
 
     private mutating func write(_ example: Example) throws {
@@ -146,6 +170,7 @@ struct DatasetWriter {
             lines: lines, examples: examples, tokens: tokens, countedLabels: countedLabels, truncated: truncated, tokensCut: tokensCut,
             withoutLabels: lines - examples, texts: forms[.text] ?? 0, completions: forms[.completion] ?? 0,
             conversations: forms[.messages] ?? 0, uncountedTurns: uncountedTurns, duplicates: try duplicates(),
+            blankLines: blankLines, furtherKeys: furtherKeys,
             lengthP50: percentile(50), lengthP90: percentile(90), lengthP99: percentile(99), longest: percentile(100)
         )
     }

@@ -3,11 +3,12 @@ import Foundation
 let lineLimit = 1 << 20  // bytes of the longest line
 private let progressBytes = 1 << 18  // read between two reports of progress
 
-/// Reads one example a line, each cut to `seqLen` tokens, into temporary files in `spool`: neither reading nor holding a file takes memory
-/// in proportion to it. `chat`: nil refuses `messages`. `progress` counts bytes (done, total); it may throw to cancel.
+/// Reads one example a line that is not blank, each cut to `seqLen` tokens, into temporary files in `spool`: neither reading nor holding a
+/// file takes memory in proportion to it. `chat`: nil refuses `messages`. `progress` counts bytes (done, total); it may throw to cancel.
 ///
-/// Throws "FILE:LINE: reason" for the first malformed line, with DATA_LINE, DATA_ENCODING, or what the tokenizer threw; its arguments are
-/// the file's name, the line and the reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
+/// Throws "FILE:LINE: reason" for the first malformed line (the reason of a file of another format is the command that makes JSON lines of
+/// it), with DATA_LINE, DATA_ENCODING, or what the tokenizer threw; its arguments are the file's name, the line and the reason. DATA_EMPTY
+/// when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
 func readDataset(
     _ file: URL, _ tokenizer: Tokenizer, _ chat: ChatFormat?, _ seqLen: Int, _ spool: URL,
     _ progress: (Int, Int) throws -> Void = { _, _ in }
@@ -15,17 +16,20 @@ func readDataset(
     var writer = try DatasetWriter(seqLen, spool)
     var digest = Sha256()
     var reported = 0
-    try eachLine(file) { number, raw, done, total in
+    func other(_ raw: Bytes) -> String? {
+        withExtendedLifetime(raw) { writer.lines == 0 ? otherFormat(raw.units, file.lastPathComponent) : nil }
+    }
+    try eachLine(file, other: other) { number, raw, done, total in
         digest.update(raw.raw)
-        let line: LineExample
+        let line: LineExample?
         do {
-            line = try readLine(raw, tokenizer, chat)
+            line = isBlankLine(raw) ? nil : try readLine(raw, tokenizer, chat)
         } catch let error as LineFault {
-            throw lineError(error.encoding ? .dataEncoding : .dataLine, file, number, error.reason)
+            throw lineError(error.encoding ? .dataEncoding : .dataLine, file, number, other(raw) ?? error.reason)
         } catch let error as LcsbError {
             throw lineError(error.fault, file, number, error.message)
         }
-        try writer.add(line, lineHash: lineHash(raw))
+        if let line { try writer.add(line, lineHash: lineHash(raw)) } else { writer.passOverBlank() }
         if done - reported >= progressBytes {
             try progress(done, max(done, total))
             reported = done
@@ -51,8 +55,12 @@ func lineEnd(_ raw: Bytes) -> Int {
 }
 
 /// `line` gets each line with its number from 1 (its end included, the last may have none), how many bytes are done with it, and the file's
-/// size. The memory is used again for the next line. Throws DATA_LINE for a line that is too long, and DATA_UNREADABLE.
-func eachLine(_ file: URL, _ line: (_ number: Int, _ raw: Bytes, _ done: Int, _ total: Int) throws -> Void) throws {
+/// size. The memory is used again for the next line. Throws DATA_LINE for a line that is too long, with what `other` says of its
+/// beginning, if anything; and DATA_UNREADABLE.
+func eachLine(
+    _ file: URL, other: (Bytes) -> String? = { _ in nil },
+    _ line: (_ number: Int, _ raw: Bytes, _ done: Int, _ total: Int) throws -> Void
+) throws {
     func reading<Result>(_ read: () throws -> Result) throws -> Result {
         do {
             return try read()
@@ -68,7 +76,7 @@ func eachLine(_ file: URL, _ line: (_ number: Int, _ raw: Bytes, _ done: Int, _ 
         done += raw.count
         if raw.count > lineLimit {
             let reason = "a line of more than \(lineLimit) bytes; give it in parts, one JSON object a line: \(forms)"
-            throw lineError(.dataLine, file, number, reason)
+            throw lineError(.dataLine, file, number, other(raw) ?? reason)
         }
         try line(number, raw, done, total)
     }

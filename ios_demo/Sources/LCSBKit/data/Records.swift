@@ -1,7 +1,7 @@
 // One line of a data file to one example: tokens, and which of them count for the loss. Specification: docs/data.md.
 //
 // A label stands at the position that predicts it: `labels[t]` is the token after t. What a label counts for depends on the form of the
-// line: all of a `text`, the completion of a `prompt`, the assistant's turns of `messages`.
+// line: all of a `text`, the completion of a `prompt`, the assistant's turns of a conversation.
 
 enum Form: Sendable { case text, completion, messages }
 
@@ -18,28 +18,33 @@ struct Example: Sendable {
 }
 
 /// One line's example, not truncated. `uncountedTurns`: those of the assistant that its chat format does not let be found.
+/// `furtherKeys`: those of the line that were passed over.
 struct LineExample: Sendable {
     let example: Example
     let form: Form
     var uncountedTurns = 0
+    var furtherKeys: [String] = []
 }
 
 /// Tokenises one line. Throws LineFault, or LcsbError of the tokenizer or the chat format, without a file's name.
 func readLine(_ raw: Bytes, _ tokenizer: Tokenizer, _ chat: ChatFormat?) throws -> LineExample {
-    switch try decodeLine(raw) {
+    let (line, further) = try decodeLine(raw)
+    switch line {
     case .text(let text):
-        return LineExample(example: example(try tokenizer.encodeDocument(text)) { _ in true }, form: .text)
+        return LineExample(example: example(try tokenizer.encodeDocument(text)) { _ in true }, form: .text, furtherKeys: further)
     case .completion(let prompt, let completion):
         // Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
         let before = try tokenizer.encodePrompt(prompt)
         let ids = try before + tokenizer.encodeContinuation(completion) + tokenizer.eos()
-        return LineExample(example: example(ids) { $0 >= before.count }, form: .completion)
+        return LineExample(example: example(ids) { $0 >= before.count }, form: .completion, furtherKeys: further)
     case .chat(let messages):
         guard let chat else {
             let what = "the bundle has no chat format (\(ChatFormat.file)), so messages cannot be used"
             throw LcsbError(.chatUnsupported, "\(what); give them as prompt and completion")
         }
-        return try chatExample(messages, tokenizer, chat)
+        var read = try chatExample(messages, tokenizer, chat)
+        read.furtherKeys = further
+        return read
     }
 }
 

@@ -34,6 +34,7 @@ private func hasParagraphs(_ input: URL, _ check: () throws -> Void) throws -> B
     var state = 0  // 1: text, 2: and a blank line after it, 3: and text again
     try eachTextLine(input, check) { line in
         let blank = isBlank(line)
+        if state == 0 && !blank { try refuseRecords(line, input) }
         if state == 1 && blank {
             state = 2
         } else if state != 3 && !blank {
@@ -41,6 +42,13 @@ private func hasParagraphs(_ input: URL, _ check: () throws -> Void) throws -> B
         }
     }
     return state == 3
+}
+
+/// A text does not begin as records in another format than JSON lines do: to learn their marks would be no use.
+private func refuseRecords(_ first: UnsafeBufferPointer<UInt8>, _ input: URL) throws {
+    let marks = [",", ";", "\t", "["].map { UInt8(ascii: $0) }
+    guard first.contains(where: marks.contains), let reason = otherFormat(first, input.lastPathComponent) else { return }
+    throw LcsbError(.dataLine, "\(input.path): \(reason)", [input.lastPathComponent])
 }
 
 /// `line` gets each line without its end and without a mark of the byte order.

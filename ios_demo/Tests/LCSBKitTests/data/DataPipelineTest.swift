@@ -2,7 +2,7 @@ import Foundation
 import XCTest
 @testable import LCSBKit
 
-/// From *Order* of docs/data.md on, against tests/golden/data_pipeline.json.
+/// docs/data.md's lines and files' beginnings, and all from *Order* on, against tests/golden/data_pipeline.json.
 final class DataPipelineTest: XCTestCase {
     private let vectors = Result { try Json(content: readBounded(Repository.golden("data_pipeline.json"), 1 << 20)) }
 
@@ -31,6 +31,42 @@ final class DataPipelineTest: XCTestCase {
         let firsts = places.filter { batch.positionIds[$0] == 0 }.map { Int(batch.inputIds[$0]) / 100 }
         let padded = places.allSatisfy { batch.segmentIds[$0] != batch.segmentIds.last || batch.labels[$0] == ignoredLabel }
         return padded ? firsts.dropLast() : firsts
+    }
+
+    private func bytes(_ content: some Sequence<UInt8>) throws -> Bytes {
+        let content = Array(content)
+        let bytes = try Bytes(count: content.count)
+        UnsafeMutableRawBufferPointer(start: bytes.pointer, count: bytes.count).copyBytes(from: content)
+        return bytes
+    }
+
+    func testRecords() throws {
+        for vector in try cases("records") {
+            let text = vector["line"]!.string!
+            do {
+                let (line, furtherKeys) = try decodeLine(bytes(text.utf8))
+                switch line {
+                case .text(let found): XCTAssertEqual(found, vector["text"]?.string, text)
+                case .completion(let prompt, let completion):
+                    XCTAssertEqual([prompt, completion], [vector["prompt"]?.string, vector["completion"]?.string], text)
+                case .chat(let messages):
+                    let turns = vector["turns"]?.array?.map { $0.array!.map { $0.string! } }
+                    XCTAssertEqual(messages.map { [$0.role, $0.content] }, turns, text)
+                }
+                XCTAssertEqual(furtherKeys, vector["further_keys"]?.array?.map { $0.string! }, text)
+            } catch let error as LineFault {
+                XCTAssertEqual(error.reason, vector["reason"]?.string, text)
+            }
+        }
+    }
+
+    func testFileStarts() throws {
+        for vector in try cases("file_starts") {
+            let digits = Array(vector["start"]!.string!)
+            let start = try bytes(stride(from: 0, to: digits.count, by: 2).map { UInt8(String(digits[$0...$0 + 1]), radix: 16)! })
+            let answer = withExtendedLifetime(start) { otherFormat(start.units, vector["file"]!.string!) }
+            XCTAssertEqual(answer, vector["answer"]?.string)
+        }
     }
 
     func testGenerators() throws {

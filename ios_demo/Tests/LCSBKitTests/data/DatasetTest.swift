@@ -79,7 +79,8 @@ final class DatasetTest: XCTestCase {
         // 9, 3, 3 and 10 tokens; the last line's completion is cut off.
         let data = DataReport(
             lines: 4, examples: 3, tokens: 12, countedLabels: 10, truncated: 2, tokensCut: 7, withoutLabels: 1, texts: 3, completions: 1,
-            conversations: 0, uncountedTurns: 0, duplicates: 1, lengthP50: 3, lengthP90: 10, lengthP99: 10, longest: 10
+            conversations: 0, uncountedTurns: 0, duplicates: 1, blankLines: 0, furtherKeys: [], lengthP50: 3, lengthP90: 10, lengthP99: 10,
+            longest: 10
         )
         XCTAssertEqual(report.data, data)
         XCTAssertEqual(report.sequences, 2)
@@ -110,22 +111,18 @@ final class DatasetTest: XCTestCase {
         try line(":2: not JSON: expected an object", "[1]")
         try line(":2: not JSON: a value nested too deep", "{\"x\": " + String(repeating: "[", count: 100_000))
         try line(":2: not JSON: expected a number", "{\"x\": 01}")
-        try line(":2: a blank line; expected \(forms)", " \t\n\(good)")
-        try line(":2: a blank line", "\u{2003}\n\(good)")
         try line(":2: expected the keys of \(forms), found 'label'", #"{"label": 1}"#)
         try line("found none", "{}")
         try line("found 'messages', 'text'", #"{"text": "a", "messages": []}"#)
-        try line("'id': an unknown key beside text", #"{"text": "a", "id": 1}"#)
-        try line("'id': an unknown key beside prompt and completion", #"{"id": 1, "prompt": "a", "completion": "b", "no": 1}"#)
-        try line("completion: missing", #"{"prompt": "a"}"#)
+        try line("expected the keys of \(forms), found 'prompt'", #"{"prompt": "a"}"#)
         try line("text: expected a string, found a number", #"{"text": -1.5e3}"#)
         try line("text: expected text, found an empty string", #"{"text": ""}"#)
         try line("messages: expected an array, found a string", #"{"messages": "a"}"#)
         try line("messages[1]: expected an object, found null", #"{"messages": [{"role": "user", "content": "x"}, null]}"#)
-        try line("messages[0]: 'name': an unknown key", #"{"messages": [{"role": "user", "content": "x", "name": {}}]}"#)
-        try line("messages[0].content: missing", #"{"messages": [{"role": "user"}]}"#)
-        try line("messages[0].role: expected a string, found true or false", #"{"messages": [{"role": true}]}"#)
-        try line("messages[].role: expected text, found an empty string", #"{"messages": [{"role": "", "content": "x"}]}"#)
+        let turnKeys = #"{"role", "content"} or {"from", "value"}"#
+        try line("messages[0]: expected the keys of \(turnKeys), found 'role'", #"{"messages": [{"role": "user"}]}"#)
+        try line("messages[0].role: expected a string, found true or false", #"{"messages": [{"role": true, "content": "x"}]}"#)
+        try line("messages[0].role: expected text, found an empty string", #"{"messages": [{"role": "", "content": "x"}]}"#)
         try line("messages: expected text, found an empty string", #"{"messages": [{"role": "assistant", "content": ""}]}"#)
         try line("at least one with the role 'assistant'", #"{"messages": [{"role": "user", "content": "x"}]}"#)
         try line("the role 'tool'", #"{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}]}"#)
@@ -164,6 +161,30 @@ final class DatasetTest: XCTestCase {
         XCTAssertEqual(preview(data, 0, tokenizer).map(\.text).joined(), "A🙂\n/<|endoftext|>")
         XCTAssertEqual(data.count, 2)
         XCTAssertEqual(try read(write("{\"text\": \"a\"}".utf8)).count, 1)  // without an end of line
+    }
+
+    func testWhatIsPassedOver() throws {
+        let turns = #"{"role": "user", "content": "x", "name": {}}, {"role": "assistant", "content": "y", "name": 1}"#
+        let ab = #"{"text": "ab", "id": 1}"#
+        let chatLine = #"{"messages": [\#(turns)], "id": 2, "tools": []}"#
+        let data = try read(write("", ab, " \t\r", ab, chatLine, "\u{2003}", "\u{FEFF}"), seqLen: 200).report
+        XCTAssertEqual([data.lines, data.blankLines, data.duplicates], [3, 4, 1])
+        let counts = [("id", 3), ("tools", 1), ("messages[].name", 1)].map { KeyCount(key: $0.0, lines: $0.1) }
+        XCTAssertEqual(data.furtherKeys, counts)
+        assertRefused(.dataEmpty, "the file is empty") { _ = try read(write("", " ")) }
+        try refused(.dataLine, ":3: not JSON", "\(ab)\n\nx".utf8)
+        let many = (0..<3).map { line in "{\"text\": \"ab\", \((0..<40).map { "\"\(line) \($0)\": 1" }.joined(separator: ", "))}\n" }
+        let named = try read(write(many.joined().utf8)).report.furtherKeys
+        XCTAssertEqual(named.count, 21)
+        XCTAssertEqual(named.last, KeyCount(key: "…", lines: 100))
+    }
+
+    func testOtherFormats() throws {
+        try refused(.dataLine, ":2: a JSON array; expected one JSON object a line: python3 -c ", "\n[\n{\"text\": \"a\"}\n]".utf8)
+        try refused(.dataLine, ":1: a JSON array", "[{\"text\": \"\(String(repeating: "a", count: 1 << 20))\"}]".utf8)
+        try refused(.dataLine, ":1: JSON over several lines; ", "{\n  \"text\": \"a\"\n}".utf8)
+        try refused(.dataLine, ":1: CSV; ", "id,text\n1,a\n".utf8)
+        try refused(.dataLine, ":2: not JSON", "{\"text\": \"a\"}\n{\n".utf8)
     }
 
     func testOtherEncodings() throws {

@@ -24,7 +24,7 @@ final class TextImportTest: XCTestCase {
         let count = try textToJsonl(input(content), output)
         var lines: [String] = []
         try eachLine(output) { _, raw, _, _ in
-            if case .text(let text) = try decodeLine(raw) { lines.append(text) }
+            if case .text(let text) = try decodeLine(raw).line { lines.append(text) }
         }
         XCTAssertEqual(lines.count, count)
         return lines
@@ -80,5 +80,13 @@ final class TextImportTest: XCTestCase {
         }
         assertRefused(.dataUnreadable, "no such file") { try textToJsonl(directory.appendingPathComponent("none"), output) }
         XCTAssertEqual(written, [])
+    }
+
+    func testRecordsInAnotherFormatAreNoText() throws {
+        for (what, text) in [("a JSON array", "\n[\n{\"text\": \"a\"}]"), ("CSV", "id;text\n1;a\n")] {
+            assertRefused(.dataLine, ": \(what); expected one JSON object a line: python3 -c ") { _ = try imported(text) }
+        }
+        XCTAssertEqual(try imported("[Verse 1]\nla, text"), ["[Verse 1]", "la, text"])
+        XCTAssertEqual(try imported("text\na"), ["text", "a"])
     }
 }

@@ -80,7 +80,7 @@ public data class RunResult(
     val predictedPeakAnonymousBytes: Long?,
     val keptLayers: Int,
     val phaseSeconds: Map<String, Double>,
-    val data: Map<String, Long>?,
+    val data: DataReport?,
     val packingFill: Double?,
     val samples: List<Sample>,
     val adapter: String?,
@@ -90,24 +90,3 @@ public data class RunResult(
 }
 
 private val resultJson = Json(recordJson) { encodeDefaults = true }
-
-/** By the desktop's names. */
-internal fun DataReport.figures(): Map<String, Long> =
-    mapOf(
-        "lines" to lines,
-        "examples" to examples,
-        "tokens" to tokens,
-        "counted_labels" to countedLabels,
-        "truncated" to truncated,
-        "tokens_cut" to tokensCut,
-        "without_labels" to withoutLabels,
-        "texts" to texts,
-        "completions" to completions,
-        "conversations" to conversations,
-        "uncounted_turns" to uncountedTurns,
-        "duplicates" to duplicates,
-        "length_p50" to lengthP50.toLong(),
-        "length_p90" to lengthP90.toLong(),
-        "length_p99" to lengthP99.toLong(),
-        "longest" to longest.toLong(),
-    )

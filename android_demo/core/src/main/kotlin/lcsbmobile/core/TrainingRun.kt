@@ -134,7 +134,7 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
             predictedPeakAnonymousBytes = begun?.plan?.predictedPeakBytes,
             keptLayers = begun?.kept ?: 0,
             phaseSeconds = clock.seconds(optimizer),
-            data = begun?.data?.training?.report?.figures(),
+            data = begun?.data?.training?.report,
             packingFill = begun?.let { packingFill(it.data.training) },
             samples = session?.samples.orEmpty(),
             adapter = adapterFile.path.takeIf { session?.wroteAdapter == true },

@@ -1,5 +1,6 @@
 package lcsbmobile.core.data
 
+import kotlinx.serialization.Serializable
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.IGNORED_LABEL
@@ -7,15 +8,19 @@ import java.io.File
 import java.util.TreeMap
 
 private const val HELD_OUT_EPOCH = -1L // the order that chooses the examples to evaluate on, beside those of the epochs from 0
+private const val MOST_KEYS = 20 // that were passed over and are counted by name; the others are counted together
+private const val OTHER_KEYS = "…"
 
 /**
  * What a data file came to. [tokens] and [countedLabels] are those of the [examples] that are trained on.
  *
  * [truncated] examples lost [tokensCut] tokens to the sequence length; [withoutLabels] examples were dropped because nothing to learn was
  * left of them. So lines = examples + withoutLabels = texts + completions + conversations. [uncountedTurns]: of the assistant, which are
- * not learned from because the chat template rewrites them (docs/data.md). [duplicates]: lines that equal an earlier one. Lengths are
- * tokens of all lines before they are cut, percentiles by nearest rank.
+ * not learned from because the chat template rewrites them (docs/data.md). [duplicates]: lines that equal an earlier one.
+ * [blankLines] are none of the lines. [furtherKeys]: in how many lines each key was that no form has; of a turn as `messages[].name`, those
+ * beyond the first MOST_KEYS together as OTHER_KEYS. Lengths are tokens of all lines before they are cut, percentiles by nearest rank.
  */
+@Serializable
 public data class DataReport(
     val lines: Long,
     val examples: Long,
@@ -29,6 +34,8 @@ public data class DataReport(
     val conversations: Long,
     val uncountedTurns: Long,
     val duplicates: Long,
+    val blankLines: Long,
+    val furtherKeys: Map<String, Long>,
     val lengthP50: Int,
     val lengthP90: Int,
     val lengthP99: Int,
@@ -85,7 +92,12 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
     private val forms = HashMap<Form, Long>()
     private val allLengths = TreeMap<Int, Long>()
     private var end = 0L
-    private var lines = 0L
+    private val furtherKeys = LinkedHashMap<String, Long>()
+
+    /** That are not blank. */
+    var lines = 0L
+        private set
+    private var blankLines = 0L
     private var examples = 0L
     private var tokens = 0L
     private var countedLabels = 0L
@@ -93,12 +105,20 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
     private var tokensCut = 0L
     private var uncountedTurns = 0L
 
+    fun passOverBlank() {
+        blankLines++
+    }
+
     /** [lineHash]: 64 bits, equal for equal lines. */
     fun add(line: LineExample, lineHash: Long = 0) {
         val length = line.example.inputIds.size
         lineHashes.append(lineHash)
         forms[line.form] = (forms[line.form] ?: 0) + 1
         allLengths[length] = (allLengths[length] ?: 0) + 1
+        for (key in line.furtherKeys) {
+            val name = if (key in furtherKeys || furtherKeys.size < MOST_KEYS) key else OTHER_KEYS
+            furtherKeys[name] = (furtherKeys[name] ?: 0) + 1
+        }
         lines++
         uncountedTurns += line.uncountedTurns
         if (length > seqLen) {
@@ -143,6 +163,7 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
     private fun report() = DataReport(
         lines, examples, tokens, countedLabels, truncated, tokensCut, lines - examples,
         forms[Form.TEXT] ?: 0, forms[Form.COMPLETION] ?: 0, forms[Form.MESSAGES] ?: 0, uncountedTurns, duplicates(),
+        blankLines, furtherKeys,
         percentile(50), percentile(90), percentile(99), percentile(100),
     )
 

@@ -16,11 +16,12 @@ internal const val LINE_LIMIT = 1 shl 20 // bytes of the longest line
 private const val PROGRESS_BYTES = 1 shl 18 // read between two reports of progress
 
 /**
- * Reads one example a line, each cut to [seqLen] tokens, into temporary files in [spool]: neither reading nor holding a file takes memory
- * in proportion to it. [chat]: null refuses `messages`. [progress] counts bytes (done, total); it may throw to cancel.
+ * Reads one example a line that is not blank, each cut to [seqLen] tokens, into temporary files in [spool]: neither reading nor holding a
+ * file takes memory in proportion to it. [chat]: null refuses `messages`. [progress] counts bytes (done, total); it may throw to cancel.
  *
- * Raises [LcsbException] "FILE:LINE: reason" for the first malformed line, with DATA_LINE, DATA_ENCODING, or what the tokenizer raised; its
- * arguments are the file's name, the line and the reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
+ * Raises [LcsbException] "FILE:LINE: reason" for the first malformed line (the reason of a file of another format is the command that makes
+ * JSON lines of it), with DATA_LINE, DATA_ENCODING, or what the tokenizer raised; its arguments are the file's name, the line and the
+ * reason. DATA_EMPTY when nothing to train on is left; DATA_UNREADABLE; STORAGE_FULL.
  */
 internal fun readDataset(
     file: File,
@@ -33,16 +34,18 @@ internal fun readDataset(
     val digest = MessageDigest.getInstance("SHA-256")
     val lineDigest = MessageDigest.getInstance("SHA-256")
     var reported = 0L
-    eachLine(file) { number, raw, size, done, total ->
+    fun other(raw: ByteArray, size: Int) = if (writer.lines == 0L) otherFormat(raw, size, file.name) else null
+    eachLine(file, ::other) { number, raw, size, done, total ->
         digest.update(raw, 0, size)
         val line = try {
-            readLine(raw, size, tokenizer, chat)
+            if (isBlankLine(raw, size)) null else readLine(raw, size, tokenizer, chat)
         } catch (error: LineFault) {
-            throw lineError(if (error.encoding) Fault.DATA_ENCODING else Fault.DATA_LINE, file, number, error.reason, error)
+            val fault = if (error.encoding) Fault.DATA_ENCODING else Fault.DATA_LINE
+            throw lineError(fault, file, number, other(raw, size) ?: error.reason, error)
         } catch (error: LcsbException) {
             throw lineError(error.fault, file, number, error.message!!, error)
         }
-        writer.add(line, lineHash(raw, size, lineDigest))
+        if (line == null) writer.passOverBlank() else writer.add(line, lineHash(raw, size, lineDigest))
         if (done - reported >= PROGRESS_BYTES) {
             progress(done, maxOf(done, total))
             reported = done
@@ -64,9 +67,14 @@ private fun lineHash(raw: ByteArray, size: Int, digest: MessageDigest): Long {
 
 /**
  * [line] gets each line with its number from 1 (its end included, the last may have none), how many bytes are done with it, and the file's
- * size. The array is used again for the next line. Raises [LcsbException] with DATA_LINE for a line that is too long, and DATA_UNREADABLE.
+ * size. The array is used again for the next line. Raises [LcsbException] with DATA_LINE for a line that is too long, with what [other] says
+ * of its beginning, if anything; and DATA_UNREADABLE.
  */
-internal fun eachLine(file: File, line: (number: Long, raw: ByteArray, size: Int, done: Long, total: Long) -> Unit) {
+internal fun eachLine(
+    file: File,
+    other: (raw: ByteArray, size: Int) -> String? = { _, _ -> null },
+    line: (number: Long, raw: ByteArray, size: Int, done: Long, total: Long) -> Unit,
+) {
     val reader = try {
         if (file.exists() && !file.isFile) throw IOException("not a regular file") // a pipe may never end
         LineReader(FileInputStream(file))
@@ -87,7 +95,7 @@ internal fun eachLine(file: File, line: (number: Long, raw: ByteArray, size: Int
             done += size
             if (size > LINE_LIMIT) {
                 val reason = "a line of more than $LINE_LIMIT bytes; give it in parts, one JSON object a line: $FORMS"
-                throw lineError(Fault.DATA_LINE, file, number, reason)
+                throw lineError(Fault.DATA_LINE, file, number, other(reader.line, size) ?: reason)
             }
             line(number, reader.line, size, done, file.length())
         }

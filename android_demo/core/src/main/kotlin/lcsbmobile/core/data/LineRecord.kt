@@ -11,7 +11,7 @@ import lcsbmobile.core.text.strip
 /** What is wrong with one line, without a file's name; [encoding]: its bytes are no text of UTF-8. */
 internal class LineFault(val reason: String, val encoding: Boolean = false) : Exception(reason)
 
-/** One line of a data file, of one of three forms. */
+/** What one line of a data file says. ShareGPT's and Alpaca's forms are conversations by other names (docs/data.md). */
 internal sealed interface Line
 
 /** Every token is counted, the end token too; the first has nothing before it that could predict it. */
@@ -23,27 +23,49 @@ internal class CompletionLine(val prompt: String, val completion: String) : Line
 /** The assistant's turns are counted, with the tokens that end them. What follows the last of them is dropped. */
 internal class ChatLine(val messages: List<Message>) : Line
 
-internal const val FORMS = """{"text"}, {"prompt", "completion"} or {"messages"}"""
+/** [furtherKeys]: those that were passed over, in their order, each once; of a turn as `messages[].name`. */
+internal class DecodedLine(val line: Line, val furtherKeys: List<String>)
+
+internal const val FORMS = """{"text"}, {"prompt", "completion"}, {"messages"}, {"conversations"} or {"instruction", "output"}"""
+private const val TURN_FORMS = """{"role", "content"} or {"from", "value"}"""
 private const val SHOWN_CHARACTERS = 200 // of what a stranger's file says, in an error
-private const val UTF16 = "not UTF-8 but, by its zero bytes, UTF-16; save the file as UTF-8"
-private val FORM_KEYS = listOf(setOf("text"), setOf("prompt", "completion"), setOf("messages"))
+private const val KEY_CHARACTERS = 40 // of a key that is passed over, in the report
+internal const val UTF16 = "not UTF-8 but, by its zero bytes, UTF-16; save the file as UTF-8"
+private val TEXT = listOf("text")
+private val COMPLETION = listOf("prompt", "completion")
+private val ALPACA = listOf("instruction", "output")
+
+/** What each form must have, and what it may have beside that. */
+internal val FORM_KEYS = listOf(TEXT, COMPLETION, listOf("messages"), listOf("conversations"), ALPACA)
+private val OPTIONAL =
+    mapOf("messages" to listOf("system"), "conversations" to listOf("system"), "instruction" to listOf("input", "system", "history"))
+private val KNOWN_KEYS = (FORM_KEYS.flatten() + OPTIONAL.values.flatten()).toSet()
+private val TURN_KEYS = listOf(listOf("role", "content"), listOf("from", "value"))
+
+/** `from` of ShareGPT. Tools' calls and results are refused: each template has a way of its own. */
+private val SHAREGPT_ROLES =
+    mapOf("system" to "system", "human" to "user", "user" to "user", "gpt" to "assistant", "assistant" to "assistant")
+
+/** Whether the first [size] bytes of [raw] are a line without text. */
+internal fun isBlankLine(raw: ByteArray, size: Int): Boolean {
+    val start = if (hasMark(raw, size)) 3 else 0
+    val first = (start until size).firstOrNull { raw[it] !in JSON_BLANKS }?.let { raw[it] }
+    return first != '{'.code.toByte() && String(raw, start, size - start, Charsets.UTF_8).strip().isEmpty()
+}
 
 /** The record of the first [size] bytes of [raw], a line's end included. Raises [LineFault] with what was expected and found. */
-internal fun decodeLine(raw: ByteArray, size: Int): Line {
+internal fun decodeLine(raw: ByteArray, size: Int): DecodedLine {
     val start = checkedStart(raw, size)
-    val first = (start until size).firstOrNull { raw[it] !in JSON_BLANKS }?.let { raw[it] }
-    if (first != '{'.code.toByte() && String(raw, start, size - start, Charsets.UTF_8).strip().isEmpty()) {
-        throw LineFault("a blank line; expected $FORMS")
-    }
-    val fields = LinkedHashMap<String, Any>()
+    if (isBlankLine(raw, size)) throw LineFault("a blank line; expected $FORMS")
+    val fields = LinkedHashMap<String, Any?>()
     try {
         val json = JsonReader(raw, start = start, stop = size)
-        json.obj { key -> fields[key] = field(key, json) }
+        json.obj { key -> fields[key] = if (key in KNOWN_KEYS) json.tree() else json.skip() }
         json.end()
     } catch (error: JsonException) {
         throw LineFault("not JSON: ${error.message}")
     }
-    return record(fields)
+    return RecordReader(fields).read()
 }
 
 private val JSON_BLANKS = byteArrayOf(0x20, 0x09, 0x0A, 0x0D)
@@ -62,83 +84,98 @@ internal fun checkedStart(raw: ByteArray, size: Int): Int {
     throw LineFault("not UTF-8: $reason; save the file as UTF-8", encoding = true)
 }
 
-/** A field's value: text, messages, or of anything else the [Kind]. */
-private fun field(key: String, json: JsonReader): Any = when {
-    key == "messages" && json.peek() == '[' -> MessagesReader(json).read()
-    json.peek() == '"' -> json.string()
-    else -> Kind(json.kind()).also { json.skip() }
-}
+/** Makes a line's record of its [fields], and gathers the keys that are passed over. Each part raises [LineFault]. */
+private class RecordReader(private val fields: Map<String, Any?>) {
+    private val further = ArrayList<String>()
 
-private class Kind(val name: String)
-
-private fun record(fields: Map<String, Any>): Line {
-    val form = FORM_KEYS.filter { keys -> keys.any { it in fields } }.singleOrNull()
-    if (form == null) {
-        val found = oneLine(fields.keys.sorted().joinToString(", ") { quoted(it, SHOWN_CHARACTERS) }.ifEmpty { "none" }, SHOWN_CHARACTERS)
-        throw LineFault("expected the keys of $FORMS, found $found")
-    }
-    fields.keys.firstOrNull { it !in form }?.let {
-        throw LineFault("${quoted(it, SHOWN_CHARACTERS)}: an unknown key beside ${form.joinToString(" and ")}")
-    }
-    form.firstOrNull { it !in fields }?.let { throw LineFault("$it: missing") }
-    return when (form) {
-        FORM_KEYS[0] -> TextLine(text("text", fields))
-        FORM_KEYS[1] -> CompletionLine(text("prompt", fields), text("completion", fields))
-        else -> ChatLine(messages(fields.getValue("messages")))
-    }
-}
-
-private fun text(name: String, fields: Map<String, Any>): String = when (val value = fields.getValue(name)) {
-    is String -> value.ifEmpty { throw LineFault("$name: expected text, found an empty string") }
-    is Kind -> throw LineFault("$name: expected a string, found ${value.name}")
-    else -> throw LineFault("$name: expected a string, found an array")
-}
-
-private fun messages(value: Any): List<Message> {
-    if (value is LineFault) throw value
-    if (value !is List<*>) throw LineFault("messages: expected an array, found ${if (value is Kind) value.name else "a string"}")
-    val messages = value.filterIsInstance<Message>()
-    if (messages.any { it.role.isEmpty() }) throw LineFault("messages[].role: expected text, found an empty string")
-    if (messages.all { it.content.isEmpty() }) throw LineFault("messages: expected text, found an empty string")
-    return messages
-}
-
-/**
- * Reads an array of {"role", "content"}; the first fault takes the place of the list, as a later key of the same name may still replace
- * both.
- */
-private class MessagesReader(private val json: JsonReader) {
-    private val messages = ArrayList<Message>()
-    private var fault: LineFault? = null
-
-    fun read(): Any {
-        var index = 0
-        json.array { message(index++)?.let(messages::add) }
-        return fault ?: messages
-    }
-
-    private fun message(index: Int): Message? {
-        if (json.peek() != '{') return refuse("messages[$index]: expected an object, found ${json.kind()}").also { json.skip() }
-        val fields = HashMap<String, String>(4)
-        json.obj { key ->
-            when {
-                key != "role" && key != "content" -> {
-                    refuse("messages[$index]: ${quoted(key, SHOWN_CHARACTERS)}: an unknown key")
-                    json.skip()
-                }
-                json.peek() != '"' -> {
-                    refuse("messages[$index].$key: expected a string, found ${json.kind()}")
-                    json.skip()
-                }
-                else -> fields[key] = json.string()
-            }
+    fun read(): DecodedLine {
+        val form = form()
+        val known = form + OPTIONAL[form[0]].orEmpty()
+        fields.keys.filterTo(further) { it !in known }
+        val line = when (form) {
+            TEXT -> TextLine(nonempty("text"))
+            COMPLETION -> CompletionLine(nonempty("prompt"), nonempty("completion"))
+            else -> ChatLine(withSystem(if (form == ALPACA) alpaca() else turns(form[0])))
         }
-        val role = fields["role"] ?: return refuse("messages[$index].role: missing")
-        return Message(role, fields["content"] ?: return refuse("messages[$index].content: missing"))
+        if (line is ChatLine && line.messages.all { it.content.isEmpty() }) {
+            throw LineFault("${form[0]}: expected text, found an empty string")
+        }
+        return DecodedLine(line, further.map(::shownKey).distinct())
     }
 
-    private fun refuse(reason: String): Message? {
-        if (fault == null) fault = LineFault(reason)
-        return null
+    private fun form(): List<String> {
+        val forms = FORM_KEYS.filter { keys -> keys.all { it in fields } }
+        forms.singleOrNull()?.let { return it }
+        if (forms.isEmpty()) throw LineFault("expected the keys of $FORMS, found ${names(fields.keys)}")
+        throw LineFault("more than one form: expected the keys of one of $FORMS, found ${names(forms.flatten())}")
     }
+
+    /** The conversation of `messages` or `conversations`. */
+    private fun turns(name: String): List<Message> {
+        val turns = fields[name] as? List<*> ?: throw LineFault("$name: expected an array, found ${kind(fields[name])}")
+        if (turns.isEmpty()) throw LineFault("$name: expected at least one turn, found an empty array")
+        return turns.mapIndexed { index, turn -> turn("$name[$index]", turn, name) }
+    }
+
+    private fun turn(place: String, turn: Any?, name: String): Message {
+        if (turn !is Map<*, *>) throw LineFault("$place: expected an object, found ${kind(turn)}")
+        val form = TURN_KEYS.singleOrNull { keys -> keys.all { it in turn } }
+        if (form == null) throw LineFault("$place: expected the keys of $TURN_FORMS, found ${names(turn.keys)}")
+        val (role, content) = form.map { string("$place.$it", turn[it]) }
+        if (role.isEmpty()) throw LineFault("$place.${form[0]}: expected text, found an empty string")
+        val ours = if (form[0] == "role") role else SHAREGPT_ROLES[role]
+        if (ours == null) throw LineFault("$place.from: expected system, human or gpt, found ${names(listOf(role))}")
+        turn.keys.filter { it !in form }.mapTo(further) { "$name[].$it" }
+        return Message(ours, content)
+    }
+
+    /** The pairs of `history`, then instruction and input, a line each, as the user's turn, and the output as the assistant's. */
+    private fun alpaca(): List<Message> {
+        val history = fields["history"]
+        if (history != null && history !is List<*>) throw LineFault("history: expected an array, found ${kind(history)}")
+        val turns = history.orEmpty().flatMapIndexed { index, pair ->
+            if (pair !is List<*> || pair.size != 2) throw LineFault("history[$index]: expected an array of two strings")
+            val (question, answer) = pair.mapIndexed { place, text -> string("history[$index][$place]", text) }
+            listOf(Message("user", question), Message("assistant", answer))
+        }
+        val (instruction, output) = ALPACA.map { string(it, fields[it]) }
+        val question = listOf(instruction, optional("input")).filter { it.isNotEmpty() }.joinToString("\n")
+        return turns + Message("user", question) + Message("assistant", output)
+    }
+
+    /** With the text of `system` before it, unless the conversation begins with such a turn: then that one counts. */
+    private fun withSystem(turns: List<Message>): List<Message> {
+        val system = optional("system")
+        if (system.isEmpty()) return turns
+        if (turns[0].role != "system") return listOf(Message("system", system)) + turns
+        further.add("system")
+        return turns
+    }
+
+    private fun nonempty(name: String): String =
+        string(name, fields[name]).ifEmpty { throw LineFault("$name: expected text, found an empty string") }
+
+    /** Libraries write null for what a record does not have. */
+    private fun optional(name: String): String = fields[name]?.let { string(name, it) }.orEmpty()
 }
+
+private fun string(name: String, value: Any?): String =
+    value as? String ?: throw LineFault("$name: expected a string, found ${kind(value)}")
+
+/** A value's kind in words, with its article, as [JsonReader.kind]. */
+private fun kind(value: Any?): String = when (value) {
+    null -> "null"
+    is Boolean -> "true or false"
+    is Map<*, *> -> "an object"
+    is List<*> -> "an array"
+    is String -> "a string"
+    else -> "a number"
+}
+
+private fun names(keys: Collection<*>): String {
+    val quoted = keys.map { it.toString() }.sorted().joinToString(", ") { quoted(it, SHOWN_CHARACTERS) }
+    return oneLine(quoted.ifEmpty { "none" }, SHOWN_CHARACTERS)
+}
+
+private fun shownKey(key: String): String =
+    if (key.codePointCount(0, key.length) <= KEY_CHARACTERS) key else key.substring(0, key.offsetByCodePoints(0, KEY_CHARACTERS)) + "…"

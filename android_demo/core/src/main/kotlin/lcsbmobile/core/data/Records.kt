@@ -11,7 +11,7 @@ import lcsbmobile.core.text.Tokenizer
 // One line of a data file to one example: tokens, and which of them count for the loss. Specification: docs/data.md.
 //
 // A label stands at the position that predicts it: `labels[t]` is the token after t. What a label counts for depends on the form of the
-// line: all of a `text`, the completion of a `prompt`, the assistant's turns of `messages`.
+// line: all of a `text`, the completion of a `prompt`, the assistant's turns of a conversation.
 
 internal enum class Form { TEXT, COMPLETION, MESSAGES }
 
@@ -26,24 +26,35 @@ internal class Example(val inputIds: IntArray, val labels: IntArray) {
     fun cut(length: Int): Example = if (inputIds.size <= length) this else Example(inputIds.copyOf(length), labels.copyOf(length))
 }
 
-/** One line's example, not truncated. [uncountedTurns]: those of the assistant that its chat format does not let be found. */
-internal class LineExample(val example: Example, val form: Form, val uncountedTurns: Int = 0)
+/**
+ * One line's example, not truncated. [uncountedTurns]: those of the assistant that its chat format does not let be found.
+ * [furtherKeys]: those of the line that were passed over.
+ */
+internal class LineExample(
+    val example: Example,
+    val form: Form,
+    val uncountedTurns: Int = 0,
+    val furtherKeys: List<String> = emptyList(),
+)
 
 /** Tokenises one line. Raises [LineFault], or [LcsbException] of the tokenizer or the chat format, without a file's name. */
-internal fun readLine(raw: ByteArray, size: Int, tokenizer: Tokenizer, chat: ChatFormat?): LineExample =
-    when (val line = decodeLine(raw, size)) {
+internal fun readLine(raw: ByteArray, size: Int, tokenizer: Tokenizer, chat: ChatFormat?): LineExample {
+    val decoded = decodeLine(raw, size)
+    val further = decoded.furtherKeys
+    return when (val line = decoded.line) {
         is TextLine -> {
             val ids = tokenizer.encodeDocument(line.text)
-            LineExample(example(ids) { true }, Form.TEXT)
+            LineExample(example(ids) { true }, Form.TEXT, furtherKeys = further)
         }
         is CompletionLine -> {
             // Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
             val prompt = tokenizer.encodePrompt(line.prompt)
             val completion = tokenizer.encodeContinuation(line.completion) + tokenizer.eos()
-            LineExample(example(prompt + completion) { it >= prompt.size }, Form.COMPLETION)
+            LineExample(example(prompt + completion) { it >= prompt.size }, Form.COMPLETION, furtherKeys = further)
         }
-        is ChatLine -> chatExample(line.messages, tokenizer, chat ?: throw withoutChat())
+        is ChatLine -> chatExample(line.messages, tokenizer, chat ?: throw withoutChat(), further)
     }
+}
 
 private fun withoutChat() = LcsbException(
     Fault.CHAT_UNSUPPORTED,
@@ -60,7 +71,7 @@ private fun example(ids: IntArray, counted: (Int) -> Boolean): Example {
  * The conversation through the assistant's last turn, rendered and tokenised once. A token counts when any of its characters is in a turn
  * that counts.
  */
-private fun chatExample(messages: List<Message>, tokenizer: Tokenizer, chat: ChatFormat): LineExample {
+private fun chatExample(messages: List<Message>, tokenizer: Tokenizer, chat: ChatFormat, furtherKeys: List<String>): LineExample {
     val rendered = try {
         chat.conversation(messages)
     } catch (error: ChatRefusal) {
@@ -70,5 +81,6 @@ private fun chatExample(messages: List<Message>, tokenizer: Tokenizer, chat: Cha
     val before = IntArray(rendered.text.length + 1) // how many characters that count stand before each
     for (range in rendered.counted) for (place in range) before[place + 1] = 1
     for (place in rendered.text.indices) before[place + 1] += before[place]
-    return LineExample(example(tokens.ids) { before[tokens.ends[it]] > before[tokens.starts[it]] }, Form.MESSAGES, rendered.uncountedTurns)
+    val example = example(tokens.ids) { before[tokens.ends[it]] > before[tokens.starts[it]] }
+    return LineExample(example, Form.MESSAGES, rendered.uncountedTurns, furtherKeys)
 }

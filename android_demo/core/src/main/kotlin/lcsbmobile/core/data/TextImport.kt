@@ -44,6 +44,7 @@ private fun hasParagraphs(input: File, check: () -> Unit): Boolean {
     var state = 0 // 1: text, 2: and a blank line after it, 3: and text again
     eachTextLine(input, check) { raw, start, end ->
         val blank = isBlank(raw, start, end)
+        if (state == 0 && !blank) refuseRecords(raw.copyOfRange(start, end), input)
         if (state == 1 && blank) {
             state = 2
         } else if (state != 3 && !blank) {
@@ -51,6 +52,13 @@ private fun hasParagraphs(input: File, check: () -> Unit): Boolean {
         }
     }
     return state == 3
+}
+
+/** A text does not begin as records in another format than JSON lines do: to learn their marks would be no use. */
+private fun refuseRecords(first: ByteArray, input: File) {
+    val isWord = first.none { it == ','.code.toByte() || it == ';'.code.toByte() || it == '\t'.code.toByte() || it == '['.code.toByte() }
+    val reason = if (isWord) null else otherFormat(first, first.size, input.name)
+    if (reason != null) throw LcsbException(Fault.DATA_LINE, "$input: $reason", listOf(input.name))
 }
 
 /** [line] gets each line without its end and without a mark of the byte order. */

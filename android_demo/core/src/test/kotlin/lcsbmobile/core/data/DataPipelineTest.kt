@@ -14,13 +14,15 @@ import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import java.io.File
 
-/** From *Order* of docs/data.md on, against tests/golden/data_pipeline.json. */
+/** docs/data.md's lines and files' beginnings, and all from *Order* on, against tests/golden/data_pipeline.json. */
 class DataPipelineTest {
     @get:Rule
     val folder = TemporaryFolder()
 
     @Serializable
     private class Vectors(
+        val records: List<OneRecord>,
+        val fileStarts: List<FileStart>,
         val splitmix64: List<Generator>,
         val orders: List<Order>,
         val heldOut: List<HeldOut>,
@@ -28,6 +30,20 @@ class DataPipelineTest {
         val epochs: List<Stream>,
         val sequences: List<Sequences>,
     )
+
+    @Serializable
+    private class OneRecord(
+        val line: String,
+        val reason: String? = null,
+        val text: String? = null,
+        val prompt: String? = null,
+        val completion: String? = null,
+        val turns: List<List<String>>? = null,
+        val furtherKeys: List<String>? = null,
+    )
+
+    @Serializable
+    private class FileStart(val file: String, val start: String, val answer: String?)
 
     @Serializable
     private class Generator(val seed: Long, val outputs: List<String>)
@@ -70,6 +86,33 @@ class DataPipelineTest {
         val last = batch.segmentIds.last()
         val padded = batch.labels.indices.all { batch.segmentIds[it] != last || batch.labels[it] == IGNORED_LABEL }
         return if (padded) firsts.dropLast(1) else firsts
+    }
+
+    @Test
+    fun records() {
+        for (case in vectors.records) {
+            val raw = case.line.toByteArray()
+            if (case.reason != null) {
+                assertEquals(case.reason, assertThrows(case.line, LineFault::class.java) { decodeLine(raw, raw.size) }.reason)
+                continue
+            }
+            val found = decodeLine(raw, raw.size)
+            val said = when (val line = found.line) {
+                is TextLine -> line.text
+                is CompletionLine -> line.prompt to line.completion
+                is ChatLine -> line.messages.map { listOf(it.role, it.content) }
+            }
+            assertEquals(case.line, case.text ?: case.turns ?: (case.prompt to case.completion), said)
+            assertEquals(case.line, case.furtherKeys, found.furtherKeys)
+        }
+    }
+
+    @Test
+    fun fileStarts() {
+        for (case in vectors.fileStarts) {
+            val raw = case.start.chunked(2).map { it.toInt(16).toByte() }.toByteArray()
+            assertEquals(case.answer, otherFormat(raw, raw.size, case.file))
+        }
     }
 
     @Test

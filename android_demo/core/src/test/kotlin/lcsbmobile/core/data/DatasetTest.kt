@@ -61,7 +61,7 @@ class DatasetTest {
         val file = write("""{"text": "abcdefgh"}""", twice, "$twice\r", """{"prompt": "abcdefgh", "completion": "i"}""")
         val report = reportTokens(file, tokenizer, null, seqLen = 6, accumulation = 1, examples = 1, spool = folder.root)
         // 9, 3, 3 and 10 tokens; the last line's completion is cut off.
-        val data = DataReport(4, 3, 12, 10, 2, 7, 1, 3, 1, 0, 0, 1, 3, 10, 10, 10)
+        val data = DataReport(4, 3, 12, 10, 2, 7, 1, 3, 1, 0, 0, 1, 0, emptyMap(), 3, 10, 10, 10)
         assertEquals(data, report.data)
         assertEquals(2, report.sequences)
         assertEquals(1.0, report.fill, 0.0)
@@ -82,20 +82,18 @@ class DatasetTest {
         line(Fault.DATA_LINE, ":2: not JSON: expected an object", "[1]")
         line(Fault.DATA_LINE, ":2: not JSON: a value nested too deep", "{\"x\": " + "[".repeat(100_000))
         line(Fault.DATA_LINE, ":2: not JSON: expected a number", "{\"x\": 01}")
-        line(Fault.DATA_LINE, ":2: a blank line; expected $FORMS", " \t\n$good")
-        line(Fault.DATA_LINE, ":2: a blank line", "\u2003\n$good")
         line(Fault.DATA_LINE, ":2: expected the keys of $FORMS, found 'label'", """{"label": 1}""")
         line(Fault.DATA_LINE, "found none", "{}")
         line(Fault.DATA_LINE, "found 'messages', 'text'", """{"text": "a", "messages": []}""")
-        line(Fault.DATA_LINE, "'id': an unknown key beside text", """{"text": "a", "id": 1}""")
-        line(Fault.DATA_LINE, "completion: missing", """{"prompt": "a"}""")
+        line(Fault.DATA_LINE, "expected the keys of $FORMS, found 'prompt'", """{"prompt": "a"}""")
         line(Fault.DATA_LINE, "text: expected a string, found a number", """{"text": -1.5e3}""")
         line(Fault.DATA_LINE, "text: expected text, found an empty string", """{"text": ""}""")
         line(Fault.DATA_LINE, "messages: expected an array, found a string", """{"messages": "a"}""")
         line(Fault.DATA_LINE, "messages[1]: expected an object, found null", """{"messages": [{"role": "user", "content": "x"}, null]}""")
-        line(Fault.DATA_LINE, "messages[0]: 'name': an unknown key", """{"messages": [{"role": "user", "content": "x", "name": {}}]}""")
-        line(Fault.DATA_LINE, "messages[0].content: missing", """{"messages": [{"role": "user"}]}""")
-        line(Fault.DATA_LINE, "messages[0].role: expected a string, found true or false", """{"messages": [{"role": true}]}""")
+        val turnKeys = """{"role", "content"} or {"from", "value"}"""
+        line(Fault.DATA_LINE, "messages[0]: expected the keys of $turnKeys, found 'role'", """{"messages": [{"role": "user"}]}""")
+        val noRole = """{"messages": [{"role": true, "content": "x"}]}"""
+        line(Fault.DATA_LINE, "messages[0].role: expected a string, found true or false", noRole)
         line(Fault.DATA_LINE, "messages: expected text, found an empty string", """{"messages": [{"role": "assistant", "content": ""}]}""")
         line(Fault.DATA_LINE, "at least one with the role 'assistant'", """{"messages": [{"role": "user", "content": "x"}]}""")
         val tool = """{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}]}"""
@@ -110,6 +108,30 @@ class DatasetTest {
         assertEquals("A🙂\n/<|endoftext|>", preview(data, 0, tokenizer).joinToString("") { it.text })
         assertEquals(2, data.size)
         assertEquals(1, read(write("{\"text\": \"a\"}".toByteArray())).size) // without an end of line
+    }
+
+    @Test
+    fun whatIsPassedOver() {
+        val turns = """{"role": "user", "content": "x", "name": {}}, {"role": "assistant", "content": "y", "name": 1}"""
+        val ab = """{"text": "ab", "id": 1}"""
+        val data = read(write("", ab, " \t\r", ab, """{"messages": [$turns], "id": 2, "tools": []}""", "\u2003", "\uFEFF"), 200).report
+        assertEquals(listOf(3L, 4L, 1L), listOf(data.lines, data.blankLines, data.duplicates))
+        assertEquals(mapOf("id" to 3L, "tools" to 1L, "messages[].name" to 1L), data.furtherKeys)
+        assertRefused(Fault.DATA_EMPTY, "the file is empty") { read(write("", " ")) }
+        refused(Fault.DATA_LINE, ":3: not JSON", "$ab\n\nx".toByteArray())
+        val many = (0 until 3).map { line -> (0 until 40).joinToString(", ", "{\"text\": \"ab\", ", "}") { "\"$line $it\": 1" } }
+        val counts = read(write(*many.toTypedArray())).report.furtherKeys
+        assertEquals(listOf(21L, 100L), listOf(counts.size.toLong(), counts["…"]))
+    }
+
+    @Test
+    fun otherFormats() {
+        val array = "\n[\n{\"text\": \"a\"}\n]".toByteArray()
+        refused(Fault.DATA_LINE, ":2: a JSON array; expected one JSON object a line: python3 -c ", array)
+        refused(Fault.DATA_LINE, ":1: a JSON array", "[{\"text\": \"${"a".repeat(1 shl 20)}\"}]".toByteArray())
+        refused(Fault.DATA_LINE, ":1: JSON over several lines; ", "{\n  \"text\": \"a\"\n}".toByteArray())
+        refused(Fault.DATA_LINE, ":1: CSV; ", "id,text\n1,a\n".toByteArray())
+        refused(Fault.DATA_LINE, ":2: not JSON", "{\"text\": \"a\"}\n{\n".toByteArray())
     }
 
     @Test

@@ -21,7 +21,7 @@ class TextImportTest {
     private fun import(content: ByteArray): List<String> {
         val count = textToJsonl(folder.newFile().also { it.writeBytes(content) }, output)
         val lines = ArrayList<String>()
-        eachLine(output) { _, raw, size, _, _ -> lines.add((decodeLine(raw, size) as TextLine).text) }
+        eachLine(output) { _, raw, size, _, _ -> lines.add((decodeLine(raw, size).line as TextLine).text) }
         assertEquals(count.toInt(), lines.size)
         return lines
     }
@@ -71,5 +71,14 @@ class TextImportTest {
         assertRefused(Fault.DATA_UNREADABLE, "no such file") { textToJsonl(File(folder.root, "none"), output) }
         assertFalse(output.exists())
         assertEquals(null, output.parentFile.list()?.firstOrNull())
+    }
+
+    @Test
+    fun recordsInAnotherFormatAreNoText() {
+        for ((what, text) in listOf("a JSON array" to "\n[\n{\"text\": \"a\"}]", "CSV" to "id;text\n1;a\n")) {
+            assertRefused(Fault.DATA_LINE, ": $what; expected one JSON object a line: python3 -c ") { import(text) }
+        }
+        assertEquals(listOf("[Verse 1]", "la, text"), import("[Verse 1]\nla, text"))
+        assertEquals(listOf("text", "a"), import("text\na"))
     }
 }

@@ -26,9 +26,7 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def data(
-    file: Annotated[
-        Path, typer.Argument(help="One JSON object a line: a text, prompt and completion, or messages.", show_default=False)
-    ],
+    file: Annotated[Path, typer.Argument(help="One JSON object a line: a text, prompt and completion, or messages.", show_default=False)],
     bundle: Annotated[Path, Option(help="A TrainingBundle, for its tokenizer and sequence length.", show_default=False)],
     seq_len: Annotated[int | None, Option(help="Tokens of a sequence.", show_default="the bundle's")] = None,
     accumulation: Annotated[int, Option(help="Sequences a step.")] = ACCUMULATION,

@@ -1,7 +1,7 @@
 """What one line of a data file says: a text, a prompt with its completion, or a conversation. Specification: docs/data.md.
 
-ShareGPT's and Alpaca's forms are conversations by other names, and are read as the tools of their own world read them. A key that no form has
-is passed over and named, so that the report can count it. Android's and iOS' readers say the same, word for word.
+ShareGPT's and Alpaca's forms are conversations by other names, and are read as the tools of their own world read them. A key that no form
+has is passed over and named, so that the report can count it. Android's and iOS' readers say the same, word for word.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ private fun lineHash(raw: ByteArray, size: Int, digest: MessageDigest): Long {
 
 /**
  * [line] gets each line with its number from 1 (its end included, the last may have none), how many bytes are done with it, and the file's
- * size. The array is used again for the next line. Raises [LcsbException] with DATA_LINE for a line that is too long, with what [other] says
- * of its beginning, if anything; and DATA_UNREADABLE.
+ * size. The array is used again for the next line. Raises [LcsbException] with DATA_LINE for a line that is too long (the reason is what
+ * [other] says of its beginning, if anything), and DATA_UNREADABLE.
  */
 internal fun eachLine(
     file: File,

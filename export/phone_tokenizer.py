@@ -78,4 +78,4 @@ def _split_reason(part: Part) -> str | None:
     text, expression = part["pattern"].get("String"), part["pattern"].get("Regex")
     if (text and part["behavior"] == "MergedWithPrevious") or (expression in SPLITS and part["behavior"] == "Isolated"):
         return None
-    return f"the pre-tokenizer Split of {expression or text!r}, {part['behavior']}"
+    return f"the pre-tokenizer Split of {one_line(repr(expression or text), 60)}, {part['behavior']}"

@@ -98,7 +98,7 @@ class _Tokens:
 
 
 def _tokens(keys: Mapping[str, Value]) -> _Tokens:
-    texts = _strings(keys, "tokens")
+    texts = [text or f"[EMPTY_{index}]" for index, text in enumerate(_strings(keys, "tokens"))]  # llama.cpp's name for one without a text
     repeated = [f"{text!r} stands there twice" for text, before in itertools.pairwise(sorted(texts)) if text == before]
     if not texts or repeated:
         raise TokenizerError(f"{SPACE}tokens: expected different tokens, found {some(repeated) or 'none'}")

@@ -83,10 +83,7 @@ def write_file(path: Path, architecture: str, keys: Keys, tensors: Mapping[str, 
 
 def add(writer: Any, key: str, value: Any) -> None:
     kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
-    if value == []:
-        writer.add_key_value(key, value, gguf.GGUFValueType.ARRAY, sub_type=gguf.GGUFValueType.INT32)
-    else:
-        kinds[type(value)](key, value)
+    kinds[type(value)](key, value)
 
 
 def write_model(path: Path, model: Any, keys: Keys = {}, tensors: Mapping[str, Tensor] = {}, kind: Any = None) -> Path:  # noqa: B006

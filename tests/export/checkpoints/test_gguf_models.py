@@ -27,16 +27,16 @@ LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "orig
 UNUSUAL = {"factor": 5.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0, "original_max_position_embeddings": 40}
 BIASED = {"attention_bias": True}
 GEMMA: dict[str, Any] = {"query_pre_attn_scalar": 12}  # the head's size, as llama.cpp has it
-THETA = 500.0  # so that a head of 24 has frequencies at both ends of a scaling and between
+THETA, UNUSUAL_THETA = 500_000.0, 500.0  # so that a head of 24 has frequencies at both ends of a scaling and between
 
 
-def rope_of(scaling: dict[str, Any]) -> dict[str, Any]:
-    return {"head_dim": 24, "rope_parameters": {"rope_type": "llama3", "rope_theta": THETA, **scaling}}
+def rope_of(scaling: dict[str, Any], theta: float) -> dict[str, Any]:
+    return {"head_dim": 24, "rope_parameters": {"rope_type": "llama3", "rope_theta": theta, **scaling}}
 
 
-def factors_of(scaling: dict[str, Any]) -> dict[str, Tensor]:
+def factors_of(scaling: dict[str, Any], theta: float, head_dim: int = 24) -> dict[str, Tensor]:
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return {"rope_freqs.weight": rope_factors(24, THETA, *(scaling[name] for name in names))}
+    return {"rope_freqs.weight": rope_factors(head_dim, theta, *(scaling[name] for name in names))}
 
 
 def gemma_linear() -> dict[str, Any]:
@@ -53,8 +53,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]]] 
     "llama linear by its old name": ("llama", {"rope_parameters": LINEAR}, {"rope.scale_linear": 4.0}, {}),
     "llama scaled by none": ("llama", {}, {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, {}),
     "llama scaled by 0": ("llama", {}, {"rope.scaling.factor": 0.0}, {}),
-    "llama 3.2": ("llama", rope_of(LLAMA3), {}, factors_of(LLAMA3)),
-    "llama 3 otherwise": ("llama", rope_of(UNUSUAL), {}, factors_of(UNUSUAL)),
+    "llama 3.2": ("llama", rope_of(LLAMA3, THETA), {}, factors_of(LLAMA3, THETA)),
+    "llama 3 otherwise": ("llama", rope_of(UNUSUAL, UNUSUAL_THETA), {}, factors_of(UNUSUAL, UNUSUAL_THETA)),
     "llama factors of 1": ("llama", {}, {}, {"rope_freqs.weight": torch.ones(6)}),
     "llama lists by layer": ("llama", {}, {"attention.head_count_kv": [2] * 3, "feed_forward_length": [80] * 3}, {}),
     "llama neutral keys": ("llama", {}, {"expert_count": 0, "logit_scale": 1.0, "attention.causal": True, "pooling_type": 3}, {}),
@@ -94,6 +94,34 @@ def test_it_is_the_model_that_was_written(tmp_path: Path, case: str, tied: bool)
     peer = transformers.AutoModelForCausalLM.from_config(again, attn_implementation="eager", dtype=torch.float32).eval()
     peer.load_state_dict(model.state_dict())
     torch.testing.assert_close(peer(IDS[None]).logits[0], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "theta", "head_dim"),
+    [
+        (LLAMA3 | {"factor": 8.0}, 5e5, 128),  # Llama 3.1 8B
+        (LLAMA3, 5e5, 64),  # Llama 3.2 1B
+        (LLAMA3, 5e5, 128),  # Llama 3.2 3B
+        (LLAMA3 | {"high_freq_factor": 6.0, "original_max_position_embeddings": 4096}, 1e5, 96),
+        (LLAMA3 | {"high_freq_factor": 2.0, "original_max_position_embeddings": 700, "factor": 3.5}, 1e4, 256),
+    ],
+)
+def test_llama_3s_scaling_is_found_again(tmp_path: Path, scaling: dict[str, Any], theta: float, head_dim: int) -> None:
+    rope = {"rope_parameters": {"rope_type": "llama3", "rope_theta": theta, **scaling}}
+    model = random_model("llama", tied=True, head_dim=head_dim, **rope)
+    path = write_model(tmp_path / "model.gguf", model, tensors=factors_of(scaling, theta, head_dim))
+    with open_checkpoint(path) as checkpoint:
+        found = checkpoint.raw["rope_parameters"]
+    expected = {"rope_type": "llama3", "rope_theta": theta, **scaling}
+    assert found.keys() == expected.keys() and found["rope_type"] == "llama3"
+    for name in scaling:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+    inverse = [transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config_of(model, each))[0] for each in (found, expected)]
+    torch.testing.assert_close(*inverse, rtol=1e-4, atol=0)
+
+
+def config_of(model: Any, rope: dict[str, Any]) -> Any:
+    return transformers.LlamaConfig(**model.config.to_dict() | {"rope_parameters": rope})
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K"])

@@ -233,6 +233,14 @@ def test_refusals(tmp_path: Path, trained: tokenizers.Tokenizer, changes: dict[s
     assert "\n" not in str(caught.value) and "use a Hugging Face directory with a tokenizer.json" in str(caught.value)
 
 
+def test_tokens_without_a_text(tmp_path: Path, trained: tokenizers.Tokenizer) -> None:
+    """Each stands for itself, as in llama.cpp."""
+    keys = bpe_keys(trained)
+    keys["tokenizer.ggml.tokens"] = [*keys["tokenizer.ggml.tokens"], "", ""]
+    keys["tokenizer.ggml.token_type"] = [*keys["tokenizer.ggml.token_type"], NORMAL, NORMAL]
+    assert opened(tmp_path, keys).encode("the 12") == trained.encode("the 12").ids
+
+
 def test_scores_are_needed(tmp_path: Path, spm: Any) -> None:
     with pytest.raises(TokenizerError, match=r"tokenizer\.ggml\.scores: expected \d+ numbers, one a token, found None"):
         opened(tmp_path, spm_keys(spm[0], scores=None))

@@ -69,7 +69,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     settings |= _template(source) | _ends(source)
     target.mkdir(parents=True, exist_ok=True)
     if _listed(backend) != before:
-        backend.save(str(target / TOKENIZER_FILE))
+        backend.save(str(target / TOKENIZER_FILE), pretty=False)
     else:
         shutil.copyfile(path, target / TOKENIZER_FILE)
     (target / CONFIG_FILE).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

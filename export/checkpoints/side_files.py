@@ -126,7 +126,7 @@ def _settings(source: Path) -> dict[str, Any]:
 
 
 def _added_tokens(source: Path, settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:
-    """With the id that `added_tokens_decoder` gives them, or an older checkpoint's `added_tokens.json`, over which `tokenizer.json` goes."""
+    """With the id that `added_tokens_decoder` gives each, or an older checkpoint's `added_tokens.json`, and then `tokenizer.json`."""
     if DECODER in settings:
         return [(int(index), _token(token)) for index, token in settings[DECODER].items()]
     special = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     settings |= _template(source) | _ends(source)
     target.mkdir(parents=True, exist_ok=True)
     if _listed(backend) != before:
-        backend.save(str(target / TOKENIZER_FILE))
+        backend.save(str(target / TOKENIZER_FILE), pretty=False)
     else:
         shutil.copyfile(path, target / TOKENIZER_FILE)
     (target / CONFIG_FILE).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -106,46 +106,53 @@ def _listed(backend: tokenizers.Tokenizer) -> dict[int, str]:
 
 
 def _settings(source: Path) -> dict[str, Any]:
-    """`tokenizer_config.json`, over which an older checkpoint's `special_tokens_map.json` goes."""
+    """`tokenizer_config.json`, over which an older checkpoint's `special_tokens_map.json` goes, but for names of the model's own."""
     settings = _optional(source / CONFIG_FILE)
     if OLD_EXTRA in settings and not settings.get(EXTRA):
         settings[EXTRA] = settings.pop(OLD_EXTRA)
-    if isinstance(settings.get(EXTRA), dict):  # names of its own, each with a token
-        settings |= settings.pop(EXTRA)
-    if DECODER in settings:
-        return settings
-    mapped = _optional(source / SPECIAL_FILE)
+    names = [name for name in settings if name.endswith("_token") and name not in NAMED and isinstance(settings[name], str)]
+    own = {name: settings.pop(name) for name in names}
+    mapped = {} if DECODER in settings else _optional(source / SPECIAL_FILE)
     for name, value in mapped.items():
         if name != EXTRA and isinstance(value, dict):
             mapped[name] = {**value, "special": True}
-    more, known = mapped.get(EXTRA), settings.get(EXTRA) or []
-    if isinstance(more, list) and isinstance(known, list):
-        mapped[EXTRA] = [*known, *(token for token in more if token not in known)]
-    return settings | mapped
+    for lists in (settings, mapped):
+        if isinstance(lists.get(EXTRA), dict):  # names of its own, each with a token
+            own |= lists.pop(EXTRA)
+    if isinstance(mapped.get(EXTRA), list):
+        known = settings.get(EXTRA) or []
+        mapped[EXTRA] = [*known, *(token for token in mapped[EXTRA] if token not in known)]
+    return settings | mapped | own
 
 
-def _added_tokens(source: Path, settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> dict[int, tokenizers.AddedToken]:
-    """By the id that `added_tokens_decoder` gives them, or an older checkpoint's `added_tokens.json`, over which `tokenizer.json` goes."""
+def _added_tokens(source: Path, settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:
+    """With the id that `added_tokens_decoder` gives each, or an older checkpoint's `added_tokens.json`, and then `tokenizer.json`."""
     if DECODER in settings:
-        return {int(index): _token(token) for index, token in settings[DECODER].items()}
-    special = {token.content for token in (*(_token(settings[name]) for name in NAMED if settings.get(name)), *_extra(settings))}
-    older = {
-        int(index): tokenizers.AddedToken(content, normalized=content not in special, special=content in special)
-        for content, index in _optional(source / ADDED_FILE).items()
+        return [(int(index), _token(token)) for index, token in settings[DECODER].items()]
+    special = {
+        token.content for token in (*(_token(settings[name]) for name in NAMED if settings.get(name)), *_tokens(settings.get(EXTRA)))
     }
-    return older | backend.get_added_tokens_decoder()
+    older = [
+        (int(index), tokenizers.AddedToken(content, normalized=content not in special, special=content in special))
+        for content, index in _optional(source / ADDED_FILE).items()
+    ]
+    return [*older, *backend.get_added_tokens_decoder().items()]
 
 
 def _tokens_to_add(
-    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], added: Mapping[int, tokenizers.AddedToken]
+    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], added: Sequence[tuple[int, tokenizers.AddedToken]]
 ) -> list[tokenizers.AddedToken]:
     """What goes over the tokens of `tokenizer.json`: `added` by their ids, then the special tokens by name and the extra ones that neither
-    lists. A token that has a name is special, and one that `tokenizer.json` calls special stays it."""
-    named, listed = _named(settings), backend.get_added_tokens_decoder().values()
-    tokens = [added[index] for index in sorted(added)]
+    lists. A token that has a name is special, and one that is called special anywhere stays it."""
+    extra = settings.get(EXTRA if EXTRA in settings else OLD_EXTRA)
+    by_content = {token.content: token for _, token in added}
+    named = {name: by_content.get(token.content, token) if name in NAMED else token for name, token in _named(settings).items()}
+    listed = backend.get_added_tokens_decoder().values()
+    tokens = [token for _, token in sorted(dict(added).items())]
     known = {token.content for token in (*listed, *tokens)}
-    tokens += [token for token in (*named.values(), *_extra(settings)) if token.content not in known]
-    special = {token.content for token in (*named.values(), *(token for token in listed if token.special))}
+    more = {repr(token): token for token in (*named.values(), *_tokens(extra)) if token.content not in known}
+    tokens += more.values()
+    special = {token.content for token in (*named.values(), *(token for token in (*listed, *tokens) if token.special))}
     for token in tokens:
         token.special = token.special or token.content in special
     return tokens
@@ -158,8 +165,7 @@ def _named(settings: Mapping[str, Any]) -> dict[str, tokenizers.AddedToken]:
     return {name: _token(value) for name, value in values.items() if isinstance(value, str | dict) and name not in (EXTRA, OLD_EXTRA)}
 
 
-def _extra(settings: Mapping[str, Any]) -> list[tokenizers.AddedToken]:
-    value = settings.get(EXTRA if EXTRA in settings else OLD_EXTRA)
+def _tokens(value: Any) -> list[tokenizers.AddedToken]:
     return [_token(token) for token in value] if isinstance(value, list) else []
 
 

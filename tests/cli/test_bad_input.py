@@ -65,7 +65,6 @@ def test_bad_checkpoint(checkpoint: Path, tmp_path: Path, spoil: Callable[[Path]
         (("--alpha", -1), "alpha"),
         (("--subsets", 4), "subsets: expected 1 to 3"),
         (("--seq-len", 1), "seq-len"),
-        (("--target", "tflite"), "tflite"),
     ],
 )
 def test_bad_export_option(random_bundle: RandomBundle, tmp_path: Path, options: tuple[object, ...], expected: str) -> None:

@@ -124,4 +124,7 @@ if __name__ == "__main__":
     # executorch.py beside this file is not the package of that name, which coremltools imports.
     sys.path[:] = [x for x in sys.path if Path(x).resolve() != Path(__file__).resolve().parent]
     sys.modules.pop("executorch", None)
-    make(*sys.argv[2:]) if sys.argv[1:2] == ["make"] else coreml(*sys.argv[1:])  # type: ignore[arg-type]
+    if sys.argv[1:2] == ["make"]:
+        make(*sys.argv[2:])  # type: ignore[arg-type]  # of a target's name
+    else:
+        coreml(*sys.argv[1:])

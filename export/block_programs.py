@@ -31,7 +31,7 @@ class BlockProgramWriter(ABC):
         self.hidden = (t, self.config.hidden_size)
         self.h = GraphTensor("h", "float32", self.hidden, "the block's input")
         self.h_next = GraphTensor("h_next", "float32", self.hidden, "the block's output")
-        self.batch = (
+        self.batch: tuple[GraphTensor, ...] = (
             GraphTensor("input_ids", "int64", (t,), "tokens"),
             GraphTensor("position_ids", "int64", (t,), "position within the example, from 0"),
             GraphTensor("segment_ids", "int64", (t,), "which packed example a token belongs to; no token sees one of another"),

@@ -25,7 +25,7 @@ class CapturedProgramWriter(BlockProgramWriter):
     def __init__(self, request: ExportRequest) -> None:
         super().__init__(request)
         self.ends = Ends(self.parts)
-        self.batch = tuple(_static(x) for x in self.batch)  # type: ignore[assignment]
+        self.batch = tuple(_static(x) for x in self.batch)
 
     @abstractmethod
     def program(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.manifest import Graph, RuntimeSettings
+from lcsb_mobile.bundle.manifest import Arena, Graph, RuntimeSettings
 from lcsb_mobile.config import AccuracyLevel, AdamWConfig
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs
 from lcsb_mobile.export.graphs.parts import StepParts
@@ -30,6 +30,15 @@ class ExportRequest:
     decoding: Callable[[], DecodeGraphs]
     half_products: bool = False
     progress: Callable[[int, int], None] = lambda done, total: None
+
+
+def any_kinds(model: Model) -> None:
+    """An exporter's `check_model`: layers of any kinds, since the host's loop walks them."""
+
+
+def no_settings(graphs: Mapping[str, Graph], accuracy_level: AccuracyLevel) -> RuntimeSettings:
+    """An exporter's `runtime_settings`: the runtime takes none."""
+    return RuntimeSettings({}, Arena(0))
 
 
 class Exporter(Protocol):

@@ -7,20 +7,19 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lcsb_mobile.bundle.manifest import Arena, Graph, RuntimeSettings
-from lcsb_mobile.config import AccuracyLevel
+from lcsb_mobile.bundle.manifest import Graph
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export.block_programs import Tensors
 from lcsb_mobile.export.captured_programs import CapturedProgramWriter
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.order import peak_bytes, sorted_module
-from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
-from lcsb_mobile.export.target import ExportRequest
+from lcsb_mobile.export.target import ExportRequest, any_kinds, no_settings
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import AIMODEL, target_row
 
 TOOLS = ("coreai-core",)
+check_model, runtime_settings = any_kinds, no_settings
 
 
 def import_tools() -> None:
@@ -28,15 +27,6 @@ def import_tools() -> None:
         importlib.import_module("coreai.authoring")
     except ImportError as error:
         raise MissingDependencyError(f"target coreai needs coreai-core 1.0.0b3 ({error}); {how_to_install('coreai')}") from error
-
-
-def check_model(model: Model) -> None:
-    """Layers of any kinds: the host's loop walks them."""
-
-
-def runtime_settings(graphs: Mapping[str, Graph], accuracy_level: AccuracyLevel) -> RuntimeSettings:
-    """The runtime takes none."""
-    return RuntimeSettings({}, Arena(0))
 
 
 def export_programs(request: ExportRequest) -> dict[str, Graph]:
@@ -64,10 +54,9 @@ class _Writer(CapturedProgramWriter):
         from lcsb_mobile.export.coreai.lowering import lower_program
 
         half_products = self.request.half_products and kind is not None  # the loss stays in float32
-
-        ordered = sorted_module(captured).graph
-        self.asset.add(name, inputs, outputs, lower_program(name, captured, ordered, consts, inputs, outputs, half_products))
-        working_bytes = peak_bytes(list(ordered.nodes)[:-1])
+        graph = sorted_module(captured).graph
+        self.asset.add(name, inputs, outputs, lower_program(name, graph, captured.inputs, consts, inputs, outputs, half_products))
+        working_bytes = peak_bytes(list(graph.nodes)[:-1])
         self.described[name] = Graph(target_row("coreai").program_file(name), tuple(inputs), tuple(outputs), (), working_bytes)
 
     def finish(self) -> dict[str, Graph]:

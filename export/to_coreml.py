@@ -14,10 +14,9 @@ from importlib import metadata
 import msgspec
 from torch import Tensor
 
-from lcsb_mobile.bundle.manifest import Arena, Graph, GraphTensor, RuntimeSettings
+from lcsb_mobile.bundle.manifest import Graph, GraphTensor
 from lcsb_mobile.bundle.programs import CHUNK_START, HEAD_CHUNKS, layer_function
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
-from lcsb_mobile.config import AccuracyLevel
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export.block_programs import Tensors
 from lcsb_mobile.export.captured_programs import CapturedProgramWriter
@@ -25,14 +24,14 @@ from lcsb_mobile.export.coreml.constants import Table
 from lcsb_mobile.export.coreml.lowering import Program
 from lcsb_mobile.export.coreml.package import Package
 from lcsb_mobile.export.graphs.captured import CapturedGraph
-from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
-from lcsb_mobile.export.target import ExportRequest
+from lcsb_mobile.export.target import ExportRequest, any_kinds, no_settings
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.io.native_log import captured_stderr
 from lcsb_mobile.targets import MLPACKAGE, TARGETS
 
 TOOLS = ("coremltools",)
+check_model, runtime_settings = any_kinds, no_settings
 VERSION = "9.0"  # what it writes with, and what was tested, is this one alone: parts of it that are used are not documented
 DEFAULT = "embed"  # the function that is loaded where none is named
 
@@ -45,15 +44,6 @@ def import_tools() -> None:
         raise MissingDependencyError(f"target coreml needs coremltools {VERSION} ({error}); {how_to_install('coreml')}") from error
     if found != VERSION:
         raise MissingDependencyError(f"target coreml needs coremltools {VERSION}, found {found}; {how_to_install('coreml')}")
-
-
-def check_model(model: Model) -> None:
-    """Layers of any kinds: the host's loop walks them."""
-
-
-def runtime_settings(graphs: Mapping[str, Graph], accuracy_level: AccuracyLevel) -> RuntimeSettings:
-    """The runtime takes none."""
-    return RuntimeSettings({}, Arena(0))
 
 
 def export_programs(request: ExportRequest) -> dict[str, Graph]:

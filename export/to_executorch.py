@@ -6,29 +6,27 @@ The same captured graphs as for every target, with weights as inputs. docs/execu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import torch
 
 from lcsb_mobile.bundle.adapter import vector_size
-from lcsb_mobile.bundle.manifest import Arena, Graph, GraphTensor, RuntimeSettings
+from lcsb_mobile.bundle.manifest import Graph, GraphTensor
 from lcsb_mobile.bundle.programs import ANY, Role, program_name
-from lcsb_mobile.config import AccuracyLevel
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.export.block_programs import BlockProgramWriter, Tensors
 from lcsb_mobile.export.executorch.modules import Block, Embedding, Head, Logits, Update
 from lcsb_mobile.export.executorch.program import exported, write_program
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.tables import TableGraph
-from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
-from lcsb_mobile.export.target import ExportRequest
+from lcsb_mobile.export.target import ExportRequest, any_kinds, no_settings
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.targets import PTE_FILE
 
 TOOLS = ("executorch", "torchao")
+check_model, runtime_settings = any_kinds, no_settings
 
 
 def import_tools() -> None:
@@ -36,15 +34,6 @@ def import_tools() -> None:
         importlib.import_module("executorch.exir")
     except ImportError as error:
         raise MissingDependencyError(f"target executorch needs executorch 1.5.1 ({error}); {how_to_install('executorch')}") from error
-
-
-def check_model(model: Model) -> None:
-    """Layers of any kinds: the host's loop walks them."""
-
-
-def runtime_settings(graphs: Mapping[str, Graph], accuracy_level: AccuracyLevel) -> RuntimeSettings:
-    """The runtime takes none: what a method allocates was planned when it was written."""
-    return RuntimeSettings({}, Arena(0))
 
 
 def export_programs(request: ExportRequest) -> dict[str, Graph]:

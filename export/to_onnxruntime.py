@@ -12,7 +12,6 @@ from lcsb_mobile.bundle.programs import ANY, Role, program_name
 from lcsb_mobile.export.block_programs import BlockProgramWriter, Tensors
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.tables import TableGraph
-from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder, save_model, value
 from lcsb_mobile.export.onnx.lowering import lower
@@ -20,11 +19,12 @@ from lcsb_mobile.export.onnx.products import export_gemm
 from lcsb_mobile.export.onnx.settings import runtime_settings
 from lcsb_mobile.export.onnx.step_graph import const_feeds, embed, final_norm, head, row_logits, tables
 from lcsb_mobile.export.onnx.working_set import working_bytes
-from lcsb_mobile.export.target import ExportRequest
+from lcsb_mobile.export.target import ExportRequest, any_kinds
 
 __all__ = ["TOOLS", "check_model", "export_programs", "import_tools", "runtime_settings"]
 
 TOOLS: tuple[str, ...] = ()
+check_model = any_kinds
 
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
 
@@ -33,10 +33,6 @@ Build = Callable[[GraphBuilder, Mapping[str, ir.Value]], Sequence[ir.Value]]
 
 def import_tools() -> None:
     """Nothing but what this module imports."""
-
-
-def check_model(model: Model) -> None:
-    """Layers of any kinds: the host's loop walks them."""
 
 
 def export_programs(request: ExportRequest) -> dict[str, Graph]:

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import pydoc_data
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,7 +97,15 @@ def merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     return symbols
 
 
-def test_tokens_of_ten_thousand_lines(tokenizer_files: Path) -> None:
+def passages(count: int) -> list[str]:
+    """Three lines each, out of Python's own manual and modules: text that every machine has."""
+    files = sorted(Path(pydoc_data.__file__).parent.glob("*.py")) + sorted(Path(json.__file__).parents[1].glob("*.py"))
+    lines = itertools.chain.from_iterable(file.read_text(encoding="utf-8").splitlines(keepends=True) for file in files)
+    distinct = dict.fromkeys("".join(three) for three in zip(lines, lines, lines, strict=False))
+    return list(itertools.islice(distinct, count))
+
+
+def test_tokens_of_ten_thousand_passages(tokenizer_files: Path) -> None:
     """The published pattern (each digit by itself, then GPT-2's) in the package regex, and merges by their definition."""
     import regex
 
@@ -112,9 +121,9 @@ def test_tokens_of_ten_thousand_lines(tokenizer_files: Path) -> None:
 
     gpt2 = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_files / "tokenizer.json"))
-    lines = [json.loads(line)["text"] for line in (MODELS / "fortunes.train.jsonl").read_text(encoding="utf-8").splitlines()[:10_000]]
-    assert len(lines) == 10_000
-    for line in [*lines, ":\n\n1. 22 ½", "x²  3\n\n4"]:
-        parts = (part for part in regex.split(r"(\p{N})", line) if part)
+    texts = passages(10_000)
+    assert len(texts) == 10_000
+    for text in [*texts, ":\n\n1. 22 ½", "x²  3\n\n4"]:
+        parts = (part for part in regex.split(r"(\p{N})", text) if part)
         expected = [index for part in parts for word in gpt2.findall(part) for index in word_ids(word)]
-        assert tokenizer.encode(line).ids == expected, line
+        assert tokenizer.encode(text).ids == expected, text

@@ -80,8 +80,8 @@ class _Keys:
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self.keys.get(f"{self.space}.{name}", default)
-        if type(value) in (int, float) and 0 < float(value) < math.inf:  # type: ignore[arg-type]
-            return float(value)  # type: ignore[arg-type]
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < float(value) < math.inf:
+            return float(value)
         self._fault(name, "a number above 0", value)
         return 1.0
 

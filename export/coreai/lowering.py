@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from lcsb_mobile.bundle.manifest import GraphTensor
-from lcsb_mobile.bundle.programs import GRADIENT
+from lcsb_mobile.bundle.programs import is_gradient
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.graphs.captured import PRODUCTS, CapturedGraph, op_name
+from lcsb_mobile.export.graphs.captured import PRODUCTS, op_name
 
 ZERO_POINT = 8  # of a nibble
-LINEAR = ("g_next", "d_adapter")  # results of a backward that are linear in its gradients
 DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.int64: np.int32,
     torch.int32: np.int32,
@@ -50,30 +49,29 @@ def lower(name: str, graph: Graph, names: Sequence[str], feeds: Mapping[str, Val
 
 def lower_program(
     name: str,
-    captured: CapturedGraph,
-    ordered: Graph,
+    graph: Graph,
+    names: Sequence[str],
     consts: Mapping[str, Tensor],
     inputs: Sequence[GraphTensor],
     outputs: Sequence[GraphTensor],
     half_products: bool,
 ) -> Callable[[Mapping[str, Value]], list[Value]]:
-    """What builds a program of its inputs, its operations `ordered`: float16 at the border is float32 inside, unless it is a weight."""
+    """What builds a program of its inputs; `graph`, `names` as in `lower`. float16 at the border is float32 inside, if it is no weight."""
     halves = {x.name for x in inputs if x.dtype == "float16" and x.weight is None}
 
-    incoming = [x.name for x in inputs if x.name == "g" or x.name.startswith(GRADIENT)] if half_products else []
-    linear = [x.name in LINEAR or x.name.startswith(GRADIENT) for x in outputs]
+    incoming = [x.name for x in inputs if is_gradient(x.name)] if half_products else []
 
     def build(feeds: Mapping[str, Value]) -> list[Value]:
         """A backward is linear in its gradients, so they are scaled into float16's range and the results back."""
         ai, constant = _authoring()
         wide = {key: ai.cast(x, np.float32) if key in halves else x for key, x in feeds.items()}
-        fixed = {key: constant(x.numpy().astype(DTYPES[x.dtype])) for key, x in consts.items() if key in captured.inputs}
+        fixed = {key: constant(x.numpy().astype(DTYPES[x.dtype])) for key, x in consts.items() if key in names}
         largest = _largest([wide[key] for key in incoming]) if incoming else None
         if largest is not None:
             wide |= {key: ai.broadcasting_divide(wide[key], _reshaped(largest, wide[key])) for key in incoming}
-        results = lower(name, ordered, captured.inputs, {**wide, **fixed}, half_products)
+        results = lower(name, graph, names, {**wide, **fixed}, half_products)
         if largest is not None:
-            results = [ai.broadcasting_mul(r, _reshaped(largest, r)) if scaled else r for r, scaled in zip(results, linear, strict=True)]
+            results = [ai.broadcasting_mul(r, _reshaped(largest, r)) for r in results]
         return [ai.cast(r, np.float16) if o.dtype == "float16" else r for r, o in zip(results, outputs, strict=True)]
 
     return build

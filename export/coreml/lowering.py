@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from lcsb_mobile.bundle.manifest import GraphTensor
-from lcsb_mobile.bundle.programs import CHUNK_START, GRADIENT, plain_name
+from lcsb_mobile.bundle.programs import CHUNK_START, is_gradient, plain_name
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.coreml.constants import Array, Constant, Table, zeros
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
@@ -194,7 +194,7 @@ class _Lowering:
     def _scaled_gradients(self) -> dict[str, Any]:
         """A backward pass is linear in its gradients: they are scaled by a power of two that brings the largest element to between a half
         and one, where float16 resolves it and a sum of thousands does not overflow, and the results are scaled back."""
-        gradients = {name: x for name, x in self.feeds.items() if name == "g" or name.startswith(GRADIENT)}
+        gradients = {name: x for name, x in self.feeds.items() if is_gradient(name)}
         if not gradients:
             return {}
         largest: Any = LEAST

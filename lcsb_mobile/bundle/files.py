@@ -90,9 +90,21 @@ def _place_faults(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name} is a link that leads outside the bundle"
         elif not (path / name).is_file():
             yield f"{name} is missing; copy the bundle again, whole"
+    for name in _opened_whole(path, manifest):
+        if name not in manifest.files:
+            yield f"{name} is not listed in the manifest; remove it"
     for name in UNASKED:
         if name not in manifest.files and os.path.lexists(path / name):
             yield f"{name} is not listed in the manifest; remove it"
+
+
+def _opened_whole(path: Path, manifest: Manifest) -> Iterator[str]:
+    """What lies in a directory that a runtime opens as one, such as an asset of Core AI: it may take up more than is asked of it."""
+    shared = TARGETS[manifest.target].shared_file
+    if shared is not None and "/" in shared:
+        for found in sorted((path / shared.partition("/")[0]).rglob("*")):
+            if not found.is_dir() or found.is_symlink():
+                yield found.relative_to(path).as_posix()
 
 
 def _changes(path: Path, manifest: Manifest) -> Iterator[str]:

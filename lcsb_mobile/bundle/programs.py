@@ -48,6 +48,11 @@ def layer_function(program: str, layer: int) -> str:
     return f"{program}_{layer:02}"
 
 
+def is_gradient(name: str) -> bool:
+    """Of a backward program's inputs; all of its results are gradients."""
+    return name == "g" or name.startswith(GRADIENT)
+
+
 def plain_name(name: str) -> str:
     """A tensor's name in the files of targets of static shapes, whose formats take identifiers alone."""
     return name.replace(".", "_")

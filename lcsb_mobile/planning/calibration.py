@@ -21,6 +21,7 @@ from lcsb_mobile.planning.cost import backward_layers
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.block_programs import BlockPrograms
 from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.heads import make_head
 from lcsb_mobile.targets import TARGETS, targets_of
 
 LAYER_PROGRAMS: tuple[Role, ...] = ("forward", "backward", "forward_keep", "backward_kept")
@@ -103,7 +104,8 @@ def _loss_seconds(programs: BlockPrograms, counted: int) -> float:
     """Of the head, whose programs are the target's own affair."""
     h, g = np.full(programs.hidden, ANY, np.float32), np.empty(programs.hidden, np.float32)
     labels = np.where(np.arange(len(h)) < counted, 0, IGNORED_LABEL)
-    return _median_seconds(lambda: programs.head.loss(h, labels, g))
+    head = make_head(programs)
+    return _median_seconds(lambda: head.loss(h, labels, g))
 
 
 def _update_seconds(programs: BlockPrograms, kind: Kind) -> float:

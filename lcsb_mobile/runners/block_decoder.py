@@ -10,13 +10,15 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.programs import PAST
 from lcsb_mobile.runners.block_programs import BlockPrograms, StepValues
 from lcsb_mobile.runners.decoding import whole_sequence
+from lcsb_mobile.runners.heads import Head
 
 
 class BlockDecoder:
     """A Decoder. A layer's state is its kind's: keys and values with a place for each of the bundle's T positions, or what each token
     replaces as a whole."""
 
-    def __init__(self, programs: BlockPrograms, adapter: Float32Array) -> None:
+    def __init__(self, programs: BlockPrograms, head: Head, adapter: Float32Array) -> None:
+        self._head = head
         self._programs, self._vectors = programs, programs.manifest.adapter.vectors(adapter)
         self._kinds = programs.manifest.kinds_of_layers()
         self._state = [{state.name: np.zeros(state.shape, np.float32) for state in kind.state} for kind in self._kinds]
@@ -33,7 +35,7 @@ class BlockDecoder:
         step = StepValues(tables)
         for layer, vector in enumerate(self._vectors):
             h = programs.forward_layer("prefill", layer, h, step, vector, self._state[layer])
-        return programs.head.logits(h[self._position - 1 : self._position])
+        return self._head.logits(h[self._position - 1 : self._position])
 
     def extend(self, token: int) -> Float32Array:
         programs = self._programs
@@ -51,4 +53,4 @@ class BlockDecoder:
                 np.copyto(place, outputs[kept.name])
             h = outputs["h_next"]
         self._position += 1
-        return programs.head.logits(h)
+        return self._head.logits(h)

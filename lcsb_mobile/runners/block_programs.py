@@ -21,7 +21,6 @@ from lcsb_mobile.bundle.programs import ANY, TOKENS, UPDATE, Role, program_name,
 from lcsb_mobile.bundle.weights import LAYERS, MappedWeights
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.measuring.phases import PhaseClock
-from lcsb_mobile.runners.heads import ChunkedHead, Head, WholeHead
 from lcsb_mobile.targets import TARGETS
 
 Values = Mapping[str, np.ndarray]  # by the names of a program's inputs or outputs; each contiguous
@@ -71,7 +70,7 @@ class BlockPrograms:
 
     def __init__(self, bundle: Bundle, runtime: Runtime, between_layers: Callable[[], None] = lambda: None) -> None:
         self.manifest, self.runtime = bundle.manifest, runtime
-        self._row = TARGETS[bundle.manifest.target]
+        self.row = TARGETS[bundle.manifest.target]
         self._bundle = bundle
         self.model = bundle.manifest.model
         self.layers = self.model.num_hidden_layers
@@ -81,7 +80,6 @@ class BlockPrograms:
         self._kinds = bundle.manifest.kinds_of_layers()
         self.hidden = (bundle.manifest.seq_len, self.model.hidden_size)
         self.turns = [np.empty(self.hidden, np.float32) for _ in range(2)]  # for results that the next program reads and none after it
-        self.head: Head = ChunkedHead(self) if self._row.static_shapes else WholeHead(self)
 
     # A batch's way through the layers
 
@@ -133,7 +131,7 @@ class BlockPrograms:
     def enter(self, following: int) -> None:
         """Between two layers: whoever wants to may pause or cancel, and the system reads the next layer's weights ahead."""
         self.between_layers()
-        if 0 <= following < self.layers and not self._row.holds_weights:
+        if 0 <= following < self.layers and not self.row.holds_weights:
             place = self.manifest.layers[following]
             self.weights.read_ahead(place.kind, place.number)
 
@@ -146,11 +144,11 @@ class BlockPrograms:
 
     def integers(self, x: npt.ArrayLike) -> np.ndarray:
         """Tokens, positions or labels as the target's programs take them."""
-        return np.asarray(x, np.int32 if self._row.static_shapes else np.int64)
+        return np.asarray(x, np.int32 if self.row.static_shapes else np.int64)
 
     def update(self, kind: str, feeds: Mapping[str, npt.ArrayLike], outputs: Values) -> None:
         """AdamW of a vector of a kind's size."""
-        static = self._row.static_shapes
+        static = self.row.static_shapes
         arrays = {name: np.atleast_1d(x) if static else np.asarray(x) for name, x in feeds.items()}
         self.run(update_program(kind) if static else UPDATE, arrays, outputs)
 

@@ -21,6 +21,7 @@ from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.runners.block_decoder import BlockDecoder
 from lcsb_mobile.runners.block_programs import BlockPrograms, Runtime, StepValues, Values
 from lcsb_mobile.runners.crossing import CrossingGradients
+from lcsb_mobile.runners.heads import make_head
 from lcsb_mobile.training.optimizer import LayerUpdate
 
 
@@ -34,6 +35,7 @@ class BlockRunner:
     def __init__(self, bundle: Bundle, runtime: Runtime, keep: int = 0, between_layers: Callable[[], None] = lambda: None) -> None:
         self.name, self.version = runtime.name, runtime.version
         self.programs = BlockPrograms(bundle, runtime, between_layers)
+        self.head = make_head(self.programs)
         self.manifest, self.layers = bundle.manifest, self.programs.layers
         self.keep = min(keep, self.layers)
         self.clock = self.programs.clock
@@ -70,13 +72,13 @@ class BlockRunner:
     def evaluate(self, batch: Batch, adapter: Float32Array) -> float:
         h = self._forward_alone(batch, adapter)
         with self.clock("head"):
-            return self.programs.head.loss(h, batch.labels)
+            return self.head.loss(h, batch.labels)
 
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
-        return self.programs.head.logits(self._forward_alone(batch, adapter)[position : position + 1])
+        return self.head.logits(self._forward_alone(batch, adapter)[position : position + 1])
 
     def decoder(self, adapter: Float32Array) -> BlockDecoder:
-        return BlockDecoder(self.programs, adapter)
+        return BlockDecoder(self.programs, self.head, adapter)
 
     def update_layer(
         self,
@@ -118,7 +120,7 @@ class BlockRunner:
         """The loss; its gradient goes to `self._g`."""
         self.programs.between_layers()
         with self.clock("head"):
-            return self.programs.head.loss(h, batch.labels, self._g)
+            return self.head.loss(h, batch.labels, self._g)
 
     # Buffers
 

@@ -7,8 +7,7 @@ torch.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import GraphTensor
 from lcsb_mobile.bundle.programs import Tensors, differences, plain_name
-from lcsb_mobile.errors import BundleError, MissingDependencyError, OptionError, RunFailure, RuntimeVersionError
+from lcsb_mobile.errors import BundleError, MissingDependencyError, RunFailure, RuntimeVersionError
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.io.bounded import refused_as, some
 from lcsb_mobile.io.files import sha256
@@ -41,15 +40,16 @@ def import_runtime() -> Any:
 
 
 def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> BlockRunner:
-    return BlockRunner(bundle, CoreAI(bundle, threads), keep, between_layers)
+    """The desktop's build computes on one thread, whatever is asked for."""
+    return BlockRunner(bundle, CoreAI(bundle), keep, between_layers)
 
 
 class CoreAI:
-    """A Runtime. `threads`: the process is kept to that many cores, since the runtime has no setting of its own."""
+    """A Runtime."""
 
     name = TARGET
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         from importlib import metadata
 
         check_target(bundle, TARGET)
@@ -58,8 +58,6 @@ class CoreAI:
         self.version = metadata.version("coreai-core")
         self._bundle, self._path = bundle, bundle.path / AIMODEL
         _check_digest(self._path)
-        if threads is not None:
-            _keep_to_cores(threads)
         self._loop = asyncio.new_event_loop()
         self._open = AsyncExitStack()
         with (
@@ -144,11 +142,3 @@ def _check_digest(asset: Path) -> None:
 
 def _tensor(descriptor: Any) -> tuple[str, tuple[int, ...]]:
     return str(descriptor.dtype), tuple(-1 if size is None else int(size) for size in descriptor.shape)
-
-
-def _keep_to_cores(threads: int) -> None:
-    """Raises OptionError where the system cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise OptionError(f"threads: expected none with runner {TARGET} on this system, found {threads}; leave it out")
-    cores: Mapping[int, None] = dict.fromkeys(sorted(os.sched_getaffinity(0)))
-    os.sched_setaffinity(0, list(cores)[:threads])

@@ -6,15 +6,13 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.programs import CHUNK_START, CHUNK_WEIGHTS, chunk_starts
-
-if TYPE_CHECKING:
-    from lcsb_mobile.runners.block_programs import BlockPrograms
+from lcsb_mobile.runners.block_programs import BlockPrograms
 
 LEAST = -1e30  # below any logit: where the running maximum starts, and what is added to the logit of a row that was counted before
 
@@ -27,6 +25,11 @@ class Head(Protocol):
     def logits(self, h: Float32Array) -> Float32Array:
         """h[L] of one token, [1, D] -> [V]."""
         ...
+
+
+def make_head(programs: BlockPrograms) -> Head:
+    """By the programs that the bundle's target has."""
+    return ChunkedHead(programs) if programs.row.static_shapes else WholeHead(programs)
 
 
 class WholeHead:

@@ -71,7 +71,7 @@ def write_file(path: Path, architecture: str, keys: Keys, tensors: Mapping[str, 
     for name, tensor in tensors.items():
         array = np.ascontiguousarray(tensor.numpy())
         if kind is not None and array.ndim == 2:
-            writer.add_tensor(name, gguf.quantize(array, kind), raw_dtype=kind)
+            writer.add_tensor(name, quantized(array, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, array)
     writer.write_header_to_file()
@@ -79,6 +79,22 @@ def write_file(path: Path, architecture: str, keys: Keys, tensors: Mapping[str, 
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+# Where a block has its float16 scales, by kind: the kinds that gguf decodes and does not encode (ggml-common.h).
+SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+
+
+def quantized(matrix: np.ndarray, kind: Any) -> np.ndarray:
+    """`matrix` in blocks of `kind`; where gguf has no encoder, blocks of the matrix's shape that are drawn: bytes, and scales near 1e-3."""
+    if kind.name not in SCALES:
+        return gguf.quantize(matrix, kind)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    random = np.random.default_rng(matrix.size)
+    blocks = random.integers(0, 256, (*matrix.shape[:-1], matrix.shape[-1] // block, size), np.uint8)
+    for place in SCALES[kind.name]:
+        blocks[..., place : place + 2] = random.uniform(5e-4, 2e-3, (*blocks.shape[:-1], 1)).astype("<f2").view(np.uint8)
+    return blocks.reshape(*matrix.shape[:-1], -1)
 
 
 def add(writer: Any, key: str, value: Any) -> None:

@@ -13,6 +13,8 @@ from helpers.onnxruntime_bundles import Exported, MakeExported, small_head_chunk
 from helpers.target_bundles import export_executorch, export_target
 from helpers.tiny_models import MakeTiny
 
+from lcsb_mobile.targets import Target
+
 
 @pytest.fixture(scope="session")
 def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,33 +27,31 @@ def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return directory / "bundle" if (directory / "bundle").exists() else export_executorch(directory)
 
 
+def of_target(
+    target: Target, directories: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
+) -> MakeExported:
+    """As the fixture `programs`, for another target: each made once."""
+
+    @functools.cache
+    def export(name: str, bits: int, embedding_bits: int, tile: int | None) -> Exported:
+        captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
+        with small_head_chunks():
+            return export_target(target, directories.mktemp(name), tiny(name, bits, embedding_bits), *captured)
+
+    return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)
+
+
 @pytest.fixture(scope="session")
 def methods(
     tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
 ) -> MakeExported:
-    """As `programs`, for target executorch."""
-
-    @functools.cache
-    def export(name: str, bits: int, embedding_bits: int, tile: int | None) -> Exported:
-        model = tiny(name, bits, embedding_bits)
-        captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
-        with small_head_chunks():
-            return export_target("executorch", tmp_path_factory.mktemp(name), model, *captured)
-
-    return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)
+    """Of target executorch."""
+    return of_target("executorch", tmp_path_factory, tiny, model_graphs, decoding)
 
 
 @pytest.fixture(scope="session")
 def functions(
     tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
 ) -> MakeExported:
-    """As `programs`, for target coreai."""
-
-    @functools.cache
-    def export(name: str, bits: int, embedding_bits: int, tile: int | None) -> Exported:
-        model = tiny(name, bits, embedding_bits)
-        captured = model_graphs(name, bits, None, tile), decoding(name, bits, None, tile)
-        with small_head_chunks():
-            return export_target("coreai", tmp_path_factory.mktemp(name), model, *captured)
-
-    return lambda name, bits=4, embedding_bits=8, tile=None: export(name, bits, embedding_bits, tile)
+    """Of target coreai."""
+    return of_target("coreai", tmp_path_factory, tiny, model_graphs, decoding)

@@ -6,26 +6,25 @@ import numpy as np
 import pytest
 from helpers.captured import TILE
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
-from helpers.runners import LOSS_TOLERANCE, TOLERANCE, cycles, run_losses, some_subsets
-from helpers.tiny_models import SEQ_LEN, largest_difference, packed_batch, subset
+from helpers.runners import (
+    LOSS_TOLERANCE,
+    check_evaluation_and_text,
+    check_one_counted_label,
+    check_steps,
+    cycles,
+    run_losses,
+)
 
-from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch
 from lcsb_mobile.bundle.programs import update_program
 from lcsb_mobile.errors import BundleError
-from lcsb_mobile.export.models import model_of
-from lcsb_mobile.export.reference.autograd import reference_step
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.coreai import CoreAI
-from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.training.optimizer import LayerUpdate, update_layer
 
 pytestmark = pytest.mark.coreai
 
 # Model, bits of blocks, bits of embedding and head, tile.
 CASES = [("llama-untied", 8, 4, None), ("qwen2", 4, 8, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE)]
-# With kept activations, which are float16 (tests/runners/test_onnxruntime.py).
-KEPT_TOLERANCE = {"llama": 1.5e-3, "qwen2": 1.5e-3, "qwen3": 2e-3, "gemma3_text": 3e-3}
-IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]
 every_case = pytest.mark.parametrize(("name", "bits", "embedding_bits", "tile"), CASES)
 
 
@@ -37,31 +36,14 @@ def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
 def test_steps_equal_the_reference(functions: MakeExported, name: str, bits: int, embedding_bits: int, tile: int | None) -> None:
     """Laws 1 and 2, with no layer kept, the top one, and all."""
     case = functions(name, bits, embedding_bits, tile)
-    model, layers = case.model, case.model.config.num_hidden_layers
-    kind = model.config.model_type
-    runners = {keep: open_runner(case, keep) for keep in (0, 1, layers)}
-    for seed, step in enumerate(some_subsets(layers)):
-        batch, adapter = packed_batch(seed), model.adapter(seed)
-        expected = reference_step(model_of(model.config), model.layout, model.weights, step, batch, adapter)
-        for keep, runner in runners.items():
-            found = runner.step(step, batch, adapter)
-            assert list(found.gradients) == list(step.train)
-            assert abs(found.loss - expected.loss) <= TOLERANCE[kind] * expected.loss
-            assert largest_difference(found, expected) <= (KEPT_TOLERANCE if keep else TOLERANCE)[kind]
+    check_steps(case, {keep: open_runner(case, keep) for keep in (0, 1, case.model.config.num_hidden_layers)})
 
 
 @every_case
 def test_evaluation_and_text(functions: MakeExported, name: str, bits: int, embedding_bits: int, tile: int | None) -> None:
     """The loss, logits anywhere, and a text token by token beyond the windows of 5."""
     case = functions(name, bits, embedding_bits, tile)
-    runner, eager = open_runner(case), case.model.runner()
-    batch, adapter = packed_batch(5), case.model.adapter(5)
-    assert runner.evaluate(batch, adapter) == pytest.approx(eager.evaluate(batch, adapter), rel=1e-6)
-    decoder = runner.decoder(adapter)
-    for position in range(3, SEQ_LEN):
-        found = decoder.start(IDS[:4]) if position == 3 else decoder.extend(IDS[position])
-        expected = eager.next_logits(whole_sequence(IDS, SEQ_LEN), position, adapter)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=8e-6 * float(np.abs(expected).max()))
+    check_evaluation_and_text(case, open_runner(case))
 
 
 @every_case
@@ -97,19 +79,9 @@ def test_adamw_bit_for_bit(functions: MakeExported) -> None:
 
 
 def test_one_counted_label(functions: MakeExported) -> None:
-    """Positions that are not counted weigh nothing, wherever they are; nor do rows of the head that two chunks see."""
+    """With a label of the first chunk of the head, of the rows that the second and the third have both, and of the third alone."""
     case = functions(*CASES[0])
-    runner, everything = open_runner(case), subset(range(3))
-    for position in (0, 4, 19):
-        for label in (7, 85, 130):  # of the first chunk, of the second and the third, of the third
-            labels = np.full(SEQ_LEN, IGNORED_LABEL)
-            labels[position] = label
-            batch = packed_batch()
-            batch = Batch(batch.input_ids, labels, batch.position_ids, batch.segment_ids)
-            expected = case.model.runner().step(everything, batch, case.adapter)
-            found = runner.step(everything, batch, case.adapter)
-            assert found.loss == pytest.approx(expected.loss, rel=2e-6)
-            assert largest_difference(found, expected) <= TOLERANCE["llama"]
+    check_one_counted_label(case, open_runner(case), labels=(7, 85, 130))
 
 
 def test_bundle_of_another_target_is_refused(programs: MakeExported) -> None:

@@ -391,3 +391,13 @@ def test_a_border_that_the_format_does_not_hold() -> None:
     graph = program(lambda x: x.float(), GraphTensor("x", "uint8", (3,), ""))
     with pytest.raises(UnsupportedModelError, match="block_forward: .* takes and returns float32, float16, int32, found x of uint8"):
         lowering.lower(graph)
+
+
+@pytest.mark.parametrize("name", ["Data/com.apple.CoreML/weights/more.bin", "Data/link", ".hidden"])
+def test_what_the_manifest_does_not_list(coreml_bundle: Path, tmp_path: Path, name: str) -> None:
+    """Core ML opens the directory as one, and may take up what nobody has looked at."""
+    bundle = Path(shutil.copytree(coreml_bundle, tmp_path / "bundle"))
+    added = bundle / MLPACKAGE / name
+    added.symlink_to(tmp_path) if name.endswith("link") else added.write_bytes(b"x")
+    with pytest.raises(BundleError, match=f"{MLPACKAGE}/{name} is not listed in the manifest; remove it"):
+        Bundle.open(bundle)

@@ -10,27 +10,27 @@ import pytest
 import torch
 from helpers.captured import TILE
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
-from helpers.runners import LOSS_TOLERANCE, TOLERANCE, cycles, run_losses, some_subsets
-from helpers.tiny_models import SEQ_LEN, largest_difference, packed_batch, subset
+from helpers.runners import (
+    LOSS_TOLERANCE,
+    check_evaluation_and_text,
+    check_one_counted_label,
+    check_steps,
+    cycles,
+    run_losses,
+)
+from helpers.tiny_models import packed_batch, subset
 from torch import Tensor
 
-from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.executorch.modules import Chunks
 from lcsb_mobile.export.executorch.program import exported, write_program
-from lcsb_mobile.export.models import model_of
-from lcsb_mobile.export.reference.autograd import reference_step
 from lcsb_mobile.runners.block_runner import BlockRunner
-from lcsb_mobile.runners.decoding import whole_sequence
 from lcsb_mobile.runners.executorch import ExecuTorch, import_runtime
 from lcsb_mobile.targets import PTE_FILE
 
 # Model, bits of blocks, bits of embedding and head, tile. An export takes half a minute, so each architecture is here once; Qwen 2 is the
 # bundle of test_executorch_bundle.py.
 CASES = [("llama-untied", 8, 4, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE)]
-# With kept activations, which are float16 (tests/runners/test_onnxruntime.py).
-KEPT_TOLERANCE = {"llama": 1.5e-3, "qwen2": 1.5e-3, "qwen3": 2e-3, "gemma3_text": 3e-3}
-IDS = [int(token) for token in np.random.default_rng(0).integers(4, 131, SEQ_LEN)]
 
 
 def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
@@ -41,31 +41,14 @@ def open_runner(case: Exported, keep: int = 0) -> BlockRunner:
 def test_steps_equal_the_reference(methods: MakeExported, name: str, bits: int, embedding_bits: int, tile: int | None) -> None:
     """Laws 1 and 2, with no layer kept, the top one, and all."""
     case = methods(name, bits, embedding_bits, tile)
-    model, layers = case.model, case.model.config.num_hidden_layers
-    kind = model.config.model_type
-    runners = {keep: open_runner(case, keep) for keep in (0, 1, layers)}
-    for seed, step in enumerate(some_subsets(layers)):
-        batch, adapter = packed_batch(seed), model.adapter(seed)
-        expected = reference_step(model_of(model.config), model.layout, model.weights, step, batch, adapter)
-        for keep, runner in runners.items():
-            found = runner.step(step, batch, adapter)
-            assert list(found.gradients) == list(step.train)
-            assert abs(found.loss - expected.loss) <= TOLERANCE[kind] * expected.loss
-            assert largest_difference(found, expected) <= (KEPT_TOLERANCE if keep else TOLERANCE)[kind]
+    check_steps(case, {keep: open_runner(case, keep) for keep in (0, 1, case.model.config.num_hidden_layers)})
 
 
 @pytest.mark.parametrize(("name", "bits", "embedding_bits", "tile"), CASES)
 def test_evaluation_and_text(methods: MakeExported, name: str, bits: int, embedding_bits: int, tile: int | None) -> None:
     """The loss, logits anywhere, and a text token by token beyond the windows of 5."""
     case = methods(name, bits, embedding_bits, tile)
-    runner, eager = open_runner(case), case.model.runner()
-    batch, adapter = packed_batch(5), case.model.adapter(5)
-    assert runner.evaluate(batch, adapter) == pytest.approx(eager.evaluate(batch, adapter), rel=1e-6)
-    decoder = runner.decoder(adapter)
-    for position in range(3, SEQ_LEN):
-        found = decoder.start(IDS[:4]) if position == 3 else decoder.extend(IDS[position])
-        expected = eager.next_logits(whole_sequence(IDS, SEQ_LEN), position, adapter)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=8e-6 * float(np.abs(expected).max()))
+    check_evaluation_and_text(case, open_runner(case))
 
 
 @pytest.mark.parametrize("name", [case[0] for case in CASES])
@@ -88,16 +71,7 @@ def test_law_4(methods: MakeExported, name: str) -> None:
 def test_one_counted_label(methods: MakeExported) -> None:
     """Positions that are not counted weigh nothing, wherever they are."""
     case = methods(*CASES[0])
-    runner, everything = open_runner(case), subset(range(3))
-    for position in (0, 4, 19):
-        labels = np.full(SEQ_LEN, IGNORED_LABEL)
-        labels[position] = 7
-        batch = packed_batch()
-        batch = Batch(batch.input_ids, labels, batch.position_ids, batch.segment_ids)
-        expected = case.model.runner().step(everything, batch, case.adapter)
-        found = runner.step(everything, batch, case.adapter)
-        assert found.loss == pytest.approx(expected.loss, rel=2e-6)
-        assert largest_difference(found, expected) <= TOLERANCE["llama"]
+    check_one_counted_label(case, open_runner(case))
 
 
 # Memory

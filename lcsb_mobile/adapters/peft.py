@@ -77,7 +77,7 @@ def export_peft(source: Path, bundle: Bundle, output: Path, base_model: str | No
     layout = bundle.manifest.adapter
     adapter = read_source(source, layout)
     base_model = base_model or bundle.manifest.source.rpartition(": ")[0] or bundle.manifest.source
-    with replace_directory(output, force) as directory:
+    with replace_directory(output, force, private=True) as directory:
         save_adapter(directory / MODEL_FILE, layout, adapter)
         targets = write_config(directory / CONFIG_FILE, layout, base_model)
     matrices = sum(len(layout.matrices[kind]) for kind in layout.kinds)

@@ -95,7 +95,7 @@ def write_checkpoint(path: Path, checkpoint: RunCheckpoint) -> None:
     entries = {name: TensorEntry(kinds[array.dtype], array.shape) for name, array in arrays.items()}
     run = msgspec.json.encode(checkpoint.place).decode()
     metadata = {"format": FORMAT, "version": VERSION, "sha256": UNKNOWN_DIGEST, "run": run}
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+    with replace_atomically(path, private=True) as temporary, temporary.open("wb") as file:
         hashing = _Hashing(file)
         write_safetensors(hashing, entries, arrays.__getitem__, metadata)
         file.seek(hashing.start.index(DIGEST_FIELD) + len(DIGEST_FIELD))

@@ -49,14 +49,16 @@ class ImportedAdapter(Record, frozen=True):
     initial: dict[str, tuple[int, ...]]
 
 
-def read_source(path: Path, layout: AdapterLayout) -> Float32Array:
-    """float32[N] of an adapter file, of a run's checkpoint, or of the newest checkpoint in a directory.
+def read_source(path: Path, bundle: Bundle) -> Float32Array:
+    """float32[N] of an adapter file, of a run's checkpoint, or of the newest checkpoint in a directory; of this bundle, as far as the file
+    says.
 
     Raises AdapterError or RunCheckpointError.
     """
+    layout = bundle.manifest.adapter
     if (path / CONFIG_FILE).is_file():
         raise AdapterError(f"{path}: expected an adapter file or a run's checkpoints, found a PEFT directory; lcsb adapter import reads it")
-    return read_adapter(path, layout) if path.is_dir() or _is_checkpoint(path) else load_adapter(path, layout)
+    return read_adapter(path, layout, bundle.identity) if path.is_dir() or _is_checkpoint(path) else load_adapter(path, layout)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -75,8 +77,8 @@ def export_peft(source: Path, bundle: Bundle, output: Path, base_model: str | No
     """
     check_replaceable(output, force, CONFIG_FILE, (source, bundle.path))
     layout = bundle.manifest.adapter
-    adapter = read_source(source, layout)
-    base_model = base_model or bundle.manifest.source.rpartition(": ")[0] or bundle.manifest.source
+    adapter = read_source(source, bundle)
+    base_model = base_model or bundle.manifest.base_model.name
     with replace_directory(output, force, private=True) as directory:
         save_adapter(directory / MODEL_FILE, layout, adapter)
         targets = write_config(directory / CONFIG_FILE, layout, base_model)

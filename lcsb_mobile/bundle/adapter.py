@@ -146,16 +146,14 @@ def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array, priva
     A bundle's initial adapter, of a layout without a base, states none and no digest: the manifest has both.
     """
     metadata = {"format": "pt", "rank": str(layout.lora.rank), "alpha": repr(layout.lora.alpha)}
-    write = write_safetensors
     if layout.base is not None:
         metadata |= {"toolkit": f"lcsb_mobile {__version__}", "base_model": layout.base.name}
         metadata |= {} if layout.base.digest is None else {"base": layout.base.digest}
         metadata[DIGEST] = UNKNOWN_DIGEST
-        write = write_digested
     tensors = dict(sorted(layout.named(adapter)))
     entries = {name: TensorEntry("F32", tensor.shape) for name, tensor in tensors.items()}
     with replace_atomically(path, private) as temporary, temporary.open("wb") as file:
-        write(file, entries, tensors.__getitem__, metadata)
+        (write_safetensors if layout.base is None else write_digested)(file, entries, tensors.__getitem__, metadata)
 
 
 def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
@@ -212,5 +210,5 @@ def _check_base(path: Path, metadata: Mapping[str, str], base: Base | None) -> N
         trained = one_line(metadata.get("base_model", "unknown"), 80)
         raise AdapterError(
             f"{path}: was trained on another base: expected {one_line(base.name, 80)} ({base.digest[:12]}…), found {trained} "
-            f"({one_line(stated, 12)}); name a bundle of that base, or take it over by lcsb adapter export from there and lcsb adapter import"
+            f"({one_line(stated, 12)}); name a bundle of that base, or take it over by lcsb adapter export there and lcsb adapter import"
         )

@@ -68,8 +68,8 @@ class Manifest(Record, frozen=True):
     AccuracyLevel). `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ of each matrix, the
     layers' matrices averaged over the layers. `schedule`: the steps of one cycle. `identity`: SHA-256 of all that decides what a run on
     the bundle computes, its target aside (`training_identity`); exports of one model for several targets have one, so that a run may go
-    on with another of them. `base`: SHA-256 of the frozen model alone (`base_digest`), by which an adapter knows its base. `digest`: SHA-256
-    of the manifest's own bytes, in which these 64 characters are zeros. Bundles of before one of the three have None there."""
+    on with another of them. `base`: SHA-256 of the frozen model alone (`base_digest`), by which an adapter knows its base. `digest`:
+    SHA-256 of the manifest's own bytes, in which these 64 characters are zeros. Bundles of before one of the three have None there."""
 
     format_version: int
     target: Target

@@ -115,8 +115,8 @@ def _check_outputs(options: SimulateOptions) -> None:
     for path in (options.adapter, options.report):
         if path is not None and options.resume and not goes_on and path.exists() and not options.force:
             raise OutputExistsError(
-                f"{path}: already exists, and {directory} holds no checkpoint of a run that wrote it; name the directory of its checkpoints, "
-                "choose another path, or pass --force to replace it"
+                f"{path}: already exists, and {directory} holds no checkpoint of a run that wrote it; name the directory of its "
+                "checkpoints, choose another path, or pass --force to replace it"
             )
         if path is not None:
             check_output(path, options.force or goes_on)
@@ -133,7 +133,7 @@ def _begin(run: Run, directory: RunDirectory | None, observer: Observer) -> RunC
     if checkpoint is not None and (made := checkpoint.place.step) > run.options.steps:
         raise OptionError(
             f"steps: expected at least {made}, which the run in {directory.path} has made, found {run.options.steps}; "
-            f"begin another in another directory for fewer"
+            "begin another in another directory for fewer"
         )
     return checkpoint
 

@@ -145,10 +145,10 @@ def check_update(name: str, update: UpdateLayer, sizes: Iterable[int], config: A
     scalars = LayerUpdate(np.float32(1), np.float32(UPDATE_RATE), np.float32(1))
     for size in dict.fromkeys(sizes):
         gradient = np.geomspace(UPDATE_LEAST, 1, size, dtype=np.float32)
-        found, expected = (tuple(np.zeros(size, np.float32) for _ in range(3)) for _ in range(2))
+        found, expected = np.zeros((2, 3, size), np.float32)
         for _ in range(2):
-            update(*found, gradient, scalars, config)
-            update_layer(*expected, gradient, scalars, config)
+            for state, compute in ((found, update), (expected, update_layer)):
+                compute(state[0], state[1], state[2], gradient, scalars, config)
         for what, x, y in zip(("parameters", "first moment", "second moment"), found, expected, strict=True):
             if not np.allclose(x, y, rtol=UPDATE_TOLERANCE, atol=UPDATE_NEGLIGIBLE):
                 raise GoldenTraceError(

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from lcsb_mobile import __version__
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.layers import AdapterMatrix
 from lcsb_mobile.config import LoraConfig
@@ -34,11 +33,12 @@ DIGESTED = ("toolkit", "base_model", "base")  # keys of the metadata that only a
 
 @dataclass(frozen=True)
 class Base:
-    """The model that an adapter changes: what it is called, and the SHA-256 of its frozen tensors (`directory.base_digest`); None where the
-    bundle does not say."""
+    """The model that an adapter changes: what it is called, the SHA-256 of its frozen tensors (`directory.base_digest`), and the version of
+    the toolkit that exported it; None where the bundle does not say."""
 
     name: str
-    digest: str | None
+    digest: str | None = None
+    toolkit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,8 @@ def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array, priva
     """
     metadata = {"format": "pt", "rank": str(layout.lora.rank), "alpha": repr(layout.lora.alpha)}
     if layout.base is not None:
-        metadata |= {"toolkit": f"lcsb_mobile {__version__}", "base_model": layout.base.name}
-        metadata |= {} if layout.base.digest is None else {"base": layout.base.digest}
-        metadata[DIGEST] = UNKNOWN_DIGEST
+        named = {"toolkit": layout.base.toolkit, "base_model": layout.base.name, "base": layout.base.digest}
+        metadata |= {key: value for key, value in named.items() if value is not None} | {DIGEST: UNKNOWN_DIGEST}
     tensors = dict(sorted(layout.named(adapter)))
     entries = {name: TensorEntry("F32", tensor.shape) for name, tensor in tensors.items()}
     with replace_atomically(path, private) as temporary, temporary.open("wb") as file:

@@ -97,7 +97,7 @@ class Manifest(Record, frozen=True):
 
     @property
     def base_model(self) -> Base:
-        return Base(self.source.rpartition(": ")[0] or self.source, self.base)
+        return Base(self.source.rpartition(": ")[0] or self.source, self.base, self.tools.get("lcsb_mobile"))
 
     @property
     def adapter(self) -> AdapterLayout:

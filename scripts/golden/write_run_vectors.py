@@ -91,7 +91,7 @@ def peft_configs() -> list[dict[str, Any]]:
         for rank, alpha, base in PEFT:
             layout = AdapterLayout(LoraConfig(rank, alpha), {"block": adapter_matrices(projections, rank)}, ("block",))
             write_config(path, layout, base)
-            result.append({"layout": msgspec.to_builtins(layout), "base": base, "text": path.read_text("utf-8")})
+            result.append({"layout": {name: x for name, x in msgspec.to_builtins(layout).items() if name != "base"}, "base": base, "text": path.read_text("utf-8")})
     return result
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from lcsb_mobile.adapters.peft_config import CONFIG_FILE, PeftConfig, read_config, unreached, write_config
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.adapter import AdapterLayout, load_adapter, save_adapter
+from lcsb_mobile.bundle.adapter import AdapterLayout, check_digest, load_adapter, save_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import AdapterError, OutputExistsError
@@ -129,7 +129,9 @@ def _open_model(directory: Path) -> StoredTensors:
     path = directory / MODEL_FILE
     if not path.is_file() and (directory / PICKLED_FILE).exists():
         raise AdapterError(f"{directory}: only pickled weights ({PICKLED_FILE}), which are not read; load and save it with a newer peft")
-    return open_tensors(path)
+    file = open_tensors(path)
+    check_digest(path, file.metadata)
+    return file
 
 
 def _check(file: StoredTensors, config: PeftConfig, layout: AdapterLayout) -> dict[str, tuple[int, ...]]:

@@ -173,7 +173,7 @@ def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
             ]
             faults += [f"{name}: expected F32, found {part.get_dtype()}" for name, part in slices.items() if part.get_dtype() != "F32"]
             metadata = file.metadata() or {}
-            _check_digest(path, metadata)
+            check_digest(path, metadata)
             _check_base(path, metadata, layout.base)
             for key, value in (("rank", str(layout.lora.rank)), ("alpha", repr(layout.lora.alpha))):
                 if metadata.get(key, value) != value:
@@ -190,8 +190,9 @@ def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
     return adapter
 
 
-def _check_digest(path: Path, metadata: Mapping[str, str]) -> None:
-    """Files of other tools, and of before there was one, state none; one whose key for it was damaged states what goes with it."""
+def check_digest(path: Path, metadata: Mapping[str, str]) -> None:
+    """Files of other tools, and of before there was one, state none; one whose key for it was damaged states what goes with it.
+    Raises AdapterError."""
     stated = metadata.get(DIGEST)
     if stated is None and not any(key in metadata for key in DIGESTED):
         return

@@ -144,6 +144,16 @@ def test_sources_of_another_base(model: TinyModel, bundle: Bundle, tmp_path: Pat
     assert np.array_equal(load_adapter(tmp_path / "b.safetensors", other.manifest.adapter), model.adapter(1))
 
 
+def test_a_damaged_directory_of_ours(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
+    """Whose values are all in their range."""
+    path = exported(model, bundle, tmp_path) / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AdapterError, match="damaged: expected SHA-256"):
+        import_peft(path.parent, bundle, tmp_path / "back.safetensors")
+
+
 def test_what_is_exported_is_its_owners_alone(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
     directory = exported(model, bundle, tmp_path)
     assert [path.stat().st_mode & 0o777 for path in (directory, *sorted(directory.iterdir()))] == [0o700, 0o600, 0o600]

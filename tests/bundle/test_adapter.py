@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import math
 import os
 import stat
@@ -23,6 +24,7 @@ from lcsb_mobile.bundle.adapter import AdapterLayout, Base, adapter_matrices, lo
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import AdapterError, StorageError
 
+ROOT = Path(__file__).parents[2]
 PROJECTIONS = {"self_attn.q_proj": (72, 48), "self_attn.k_proj": (24, 48), "mlp.down_proj": (48, 80)}
 LORA = LoraConfig(rank=4, alpha=12.0)
 
@@ -292,6 +294,16 @@ def test_a_trained_adapter_says_what_it_is(trained: Path) -> None:
     assert hashlib.sha256(trained.read_bytes().replace(digest, b"0" * 64)).hexdigest().encode() == digest
     assert stat.S_IMODE(trained.stat().st_mode) == 0o600
     assert np.array_equal(load_adapter(trained, TRAINED), random_adapter())
+
+
+def test_the_file_that_other_languages_are_held_to(tmp_path: Path) -> None:
+    """tests/golden/adapter.safetensors, which Kotlin and Swift read and write to the byte."""
+    spec = importlib.util.spec_from_file_location("write_run_vectors", ROOT / "scripts" / "golden" / "write_run_vectors.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.write_trained_adapter(tmp_path / "adapter.safetensors")
+    assert (tmp_path / "adapter.safetensors").read_bytes() == (ROOT / "tests" / "golden" / "adapter.safetensors").read_bytes()
 
 
 def test_every_bit_of_it_counts(trained: Path) -> None:

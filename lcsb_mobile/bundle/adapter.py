@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +53,7 @@ class AdapterLayout:
     matrices: Mapping[str, tuple[AdapterMatrix, ...]]
     kinds: tuple[str, ...]
     prefix: str = "model."
-    base: Base | None = None
+    base: Base | None = field(default=None, compare=False)  # two bundles' layouts are one where the vectors lie alike
 
     @property
     def num_layers(self) -> int:

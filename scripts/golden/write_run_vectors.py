@@ -1,8 +1,8 @@
 """Writes what every port of the training run is held to: `write_run_vectors.py [DIRECTORY]` (tests/golden).
 
 `run_vectors.json`: learning rates, schedules, AdamW with clipping over 20 steps, numbers and texts as JSON, PEFT's configuration.
-`run_checkpoint.safetensors`: a small checkpoint. `adapter.safetensors`: an adapter that says what it was trained on. The cases are written by
-hand, the answers by this package.
+`run_checkpoint.safetensors`: a small checkpoint. `adapter.safetensors`: an adapter that says what it was trained on. The cases are written
+by hand, the answers by this package.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ from lcsb_mobile.training.golden import check_trace, check_update, compare_run_l
 
 
 class VerifyResult(Record, frozen=True):
-    """The largest relative differences to the golden trace; `eager` ones are between the target's runtime and torch, one
-    step of every subset. `official_run_loss`: the run by the training API's own Module and
+    """`manifest_digest`: whether the manifest states one of its own, which was right then. The largest relative
+    differences to the golden trace; `eager` ones are between the target's runtime and torch, one step of every subset. `official_run_loss`: the run by the training API's own Module and
     Optimizer (none where implicit updates are off)."""
 
     bundle: str
     files: int
+    manifest_digest: bool
     runtime: str
     runtime_version: str
     steps: int
@@ -57,6 +58,7 @@ def verify(
     return VerifyResult(
         bundle=str(path),
         files=len(manifest.files),
+        manifest_digest=manifest.digest is not None,
         runtime=runner.name,
         runtime_version=runner.version,
         steps=difference.steps,

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from helpers import hostile
-from helpers.bundles import RandomBundle, python
+from helpers.bundles import RandomBundle, lcsb, lcsb_json, python
 
 from lcsb_mobile.bundle.directory import Bundle, base_digest, seal, write_bundle
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE
@@ -95,6 +95,12 @@ def test_a_manifest_of_before_it_had_a_digest(bundle: Path) -> None:
     (bundle / MANIFEST_FILE).write_text(json.dumps({name: raw[name] for name in raw if name not in ("base", "digest")}), "utf-8")
     manifest = Bundle.open(bundle).manifest
     assert manifest.digest is None and manifest.base_model.digest is None
+    assert "its manifest has no digest" in lcsb("verify", bundle)
+    assert lcsb_json("verify", bundle)["manifest_digest"] is False
+
+
+def test_verify_does_not_say_so_of_one_that_has(bundle: Path) -> None:
+    assert "no digest" not in lcsb("verify", bundle)
 
 
 def test_the_base_is_the_frozen_model(random_bundle: RandomBundle, bundle: Path, tmp_path: Path) -> None:

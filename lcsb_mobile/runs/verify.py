@@ -13,9 +13,9 @@ from lcsb_mobile.training.golden import check_trace, check_update, compare_run_l
 
 
 class VerifyResult(Record, frozen=True):
-    """`manifest_digest`: whether the manifest states one of its own, which was right then. The largest relative
-    differences to the golden trace; `eager` ones are between the target's runtime and torch, one step of every subset. `official_run_loss`: the run by the training API's own Module and
-    Optimizer (none where implicit updates are off)."""
+    """`manifest_digest`: whether the manifest states one of its own, which was right then. The largest relative differences to the golden
+    trace; `eager` ones are between the target's runtime and torch, one step of every subset. `official_run_loss`: the run by the training
+    API's own Module and Optimizer (none where implicit updates are off)."""
 
     bundle: str
     files: int

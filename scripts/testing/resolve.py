@@ -37,8 +37,8 @@ APPLE = ("coreai", "coreml")
 EVERYTHING, DEVICE, TRAINING = ("export", "onnxruntime", "executorch", "gguf"), ("onnxruntime",), ("onnxruntime-training",)
 CASES = (
     *(Case(platform, python, EVERYTHING, "torch") for platform in (LINUX, ARM_LINUX, MAC) for python in ("3.10", "3.14")),
-    Case(LINUX, "3.12", EVERYTHING, "transformers"),
-    Case(LINUX, "3.10", EVERYTHING, "onnxruntime", lacks="transformers"),
+    Case(LINUX, "3.12", EVERYTHING, "gguf", lacks="transformers"),
+    Case(LINUX, "3.10", EVERYTHING, "onnxruntime", lacks="gguf"),
     Case(INTEL_MAC, "3.12", DEVICE, "onnxruntime", lacks="torch"),
     Case(INTEL_MAC, "3.12", EVERYTHING, lacks="torch"),
     *(Case(platform, "3.12", TRAINING, "onnxruntime-training-cpu") for platform in (LINUX, MAC)),

@@ -44,7 +44,7 @@ KEYS = sorted({*listed(gguf.Keys), *NEWER})
 
 
 def test_the_list_is_there() -> None:
-    assert len(KEYS) > 250
+    assert len(KEYS) >= 200  # of gguf 0.17; later ones have more
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

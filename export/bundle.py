@@ -177,7 +177,7 @@ def _fill(
         )
         checkpoint.close()
     graphs, kinds, runtime = _write_graphs(directory, model, options, layout, table, adapter, clock, progress)
-    save_adapter(directory / ADAPTER_FILE, layout, adapter)
+    save_adapter(directory / ADAPTER_FILE, layout, adapter, private=False)
     with clock("trace"):
         runner = EagerRunner(model, layout, MappedWeights(directory / WEIGHTS_FILE, table))
         trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress) if content.traced else NO_TRACE

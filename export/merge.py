@@ -102,8 +102,8 @@ def merge(bundle: Bundle, options: MergeOptions, progress: Progress = lambda sta
     path = tiny_checkpoint() if options.model == TINY else Path(options.model)
     check_replaceable(options.output, options.force, CONFIG_FILE, (options.source, bundle.path, path))
     manifest = bundle.manifest
-    adapter = read_source(options.source, manifest.adapter)
-    with open_checkpoint(path) as model, replace_directory(options.output, options.force) as directory:
+    adapter = read_source(options.source, bundle)
+    with open_checkpoint(path) as model, replace_directory(options.output, options.force, private=True) as directory:
         _check_model(path, model.config, manifest.model)
         own = BundleWeights(bundle, model)
         base = own if options.dequantized else model

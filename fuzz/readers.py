@@ -21,8 +21,9 @@ from lcsb_mobile.bundle.manifest import MANIFEST_FILE, Manifest
 from lcsb_mobile.data.records import read_line
 from lcsb_mobile.io.onnx_external_data import check_external_data
 from lcsb_mobile.io.ort_checkpoint import check_checkpoint
+from lcsb_mobile.io.safetensors_writer import UNKNOWN_DIGEST
 from lcsb_mobile.planning.inspection import inspect_bundle
-from lcsb_mobile.runs.checkpoint import DIGEST_FIELD, UNKNOWN_DIGEST, read_checkpoint
+from lcsb_mobile.runs.checkpoint import read_checkpoint
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 BASE = Path(__file__).parent / "base"
@@ -68,15 +69,24 @@ def tokenizer() -> Tokenizer:
 
 
 def read_manifest(data: bytes) -> None:
-    """Of a bundle whose other files are as they were; and what `lcsb inspect` makes of one that is accepted."""
+    """Its digest put right, of a bundle whose other files are as they were; and what `lcsb inspect` makes of one that is accepted."""
     bases = ("onnxruntime-training", CROSSING)
     directory = bundle(next((base for base in bases if base.encode() in data[:100]), "onnxruntime"))
-    (directory / MANIFEST_FILE).write_bytes(data)
+    (directory / MANIFEST_FILE).write_bytes(_with_digest(data, b'"digest": "'))
     opened = Bundle.open(directory)
     inspect_bundle(opened)
     opened.initial_adapter()
     for tensor in opened.manifest.weights:
         assert opened.weights[tensor.name].shape == tensor.shape
+
+
+def _with_digest(data: bytes, field: bytes) -> bytes:
+    """With the digest that stands after the last `field` put right."""
+    at = data.rfind(field) + len(field)
+    if at < len(field):
+        return data
+    end = at + len(UNKNOWN_DIGEST)
+    return data[:at] + hashlib.sha256(data[:at] + UNKNOWN_DIGEST.encode() + data[end:]).hexdigest().encode() + data[end:]
 
 
 def read_golden(data: bytes) -> None:
@@ -86,7 +96,7 @@ def read_golden(data: bytes) -> None:
 
 def read_adapter_file(data: bytes) -> None:
     layout = manifest().adapter
-    adapter = load_adapter(_written("adapter.safetensors", data), layout)
+    adapter = load_adapter(_written("adapter.safetensors", _with_digest(data, b'"sha256":"')), layout)
     assert adapter.shape == (layout.size,) and np.isfinite(adapter).all()
 
 
@@ -101,12 +111,8 @@ def read_peft(data: bytes) -> None:
 
 def read_run_checkpoint(data: bytes) -> None:
     """With its digest put right: what lies behind it is to be read, not SHA-256 broken."""
-    at = data.find(DIGEST_FIELD) + len(DIGEST_FIELD)
-    if at >= len(DIGEST_FIELD):
-        blank = data[:at] + UNKNOWN_DIGEST.encode() + data[at + len(UNKNOWN_DIGEST) :]
-        data = data[:at] + hashlib.sha256(blank).hexdigest().encode() + data[at + len(UNKNOWN_DIGEST) :]
     layout = manifest().adapter
-    read = read_checkpoint(_written("step-00000000.safetensors", data), layout)
+    read = read_checkpoint(_written("step-00000000.safetensors", _with_digest(data, b'"sha256":"')), layout)
     assert read.state.adapter.shape == (layout.size,)
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from lcsb_mobile.adapters.peft_config import CONFIG_FILE, PeftConfig, read_config, unreached, write_config
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.adapter import AdapterLayout, load_adapter, save_adapter
+from lcsb_mobile.bundle.adapter import AdapterLayout, check_digest, load_adapter, save_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import AdapterError, OutputExistsError
@@ -49,14 +49,16 @@ class ImportedAdapter(Record, frozen=True):
     initial: dict[str, tuple[int, ...]]
 
 
-def read_source(path: Path, layout: AdapterLayout) -> Float32Array:
-    """float32[N] of an adapter file, of a run's checkpoint, or of the newest checkpoint in a directory.
+def read_source(path: Path, bundle: Bundle) -> Float32Array:
+    """float32[N] of an adapter file, of a run's checkpoint, or of the newest checkpoint in a directory; of this bundle, as far as the file
+    says.
 
     Raises AdapterError or RunCheckpointError.
     """
+    layout = bundle.manifest.adapter
     if (path / CONFIG_FILE).is_file():
         raise AdapterError(f"{path}: expected an adapter file or a run's checkpoints, found a PEFT directory; lcsb adapter import reads it")
-    return read_adapter(path, layout) if path.is_dir() or _is_checkpoint(path) else load_adapter(path, layout)
+    return read_adapter(path, layout, bundle.identity) if path.is_dir() or _is_checkpoint(path) else load_adapter(path, layout)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -75,9 +77,9 @@ def export_peft(source: Path, bundle: Bundle, output: Path, base_model: str | No
     """
     check_replaceable(output, force, CONFIG_FILE, (source, bundle.path))
     layout = bundle.manifest.adapter
-    adapter = read_source(source, layout)
-    base_model = base_model or bundle.manifest.source.rpartition(": ")[0] or bundle.manifest.source
-    with replace_directory(output, force) as directory:
+    adapter = read_source(source, bundle)
+    base_model = base_model or bundle.manifest.base_model.name
+    with replace_directory(output, force, private=True) as directory:
         save_adapter(directory / MODEL_FILE, layout, adapter)
         targets = write_config(directory / CONFIG_FILE, layout, base_model)
     matrices = sum(len(layout.matrices[kind]) for kind in layout.kinds)
@@ -127,7 +129,9 @@ def _open_model(directory: Path) -> StoredTensors:
     path = directory / MODEL_FILE
     if not path.is_file() and (directory / PICKLED_FILE).exists():
         raise AdapterError(f"{directory}: only pickled weights ({PICKLED_FILE}), which are not read; load and save it with a newer peft")
-    return open_tensors(path)
+    file = open_tensors(path)
+    check_digest(path, file.metadata)
+    return file
 
 
 def _check(file: StoredTensors, config: PeftConfig, layout: AdapterLayout) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,19 +20,31 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.layers import AdapterMatrix
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import AdapterError
+from lcsb_mobile.io.bounded import one_line
 from lcsb_mobile.io.files import replace_atomically
-from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
+from lcsb_mobile.io.safetensors_writer import DIGEST, UNKNOWN_DIGEST, TensorEntry, file_digest, write_digested, write_safetensors
 
 ArrayT = TypeVar("ArrayT")
 
 PEFT_PREFIX = "base_model.model."
 MORE_FAULTS = 6  # of a file's tensors that an error names
+DIGESTED = ("toolkit", "base_model", "base")  # keys of the metadata that only a file with a digest has
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that an adapter changes: what it is called, the SHA-256 of its frozen tensors (`directory.base_digest`), and the version of
+    the toolkit that exported it; None where the bundle does not say."""
+
+    name: str
+    digest: str | None = None
+    toolkit: str | None = None
 
 
 @dataclass(frozen=True)
 class AdapterLayout:
     """Where each layer's vector lies in the adapter, and each LoRA matrix in the vector. `matrices`: of each kind of layers; `kinds`: of
-    each layer. `prefix`: what the names of a checkpoint's text model begin with.
+    each layer. `prefix`: what the names of a checkpoint's text model begin with. `base`: None for an adapter of no bundle yet.
 
     For a projection W [out, in]: A is [rank, in], B is [out, rank], and y = x Wᵀ + alpha/rank * (x Aᵀ) Bᵀ.
     """
@@ -41,6 +53,7 @@ class AdapterLayout:
     matrices: Mapping[str, tuple[AdapterMatrix, ...]]
     kinds: tuple[str, ...]
     prefix: str = "model."
+    base: Base | None = field(default=None, compare=False)  # two bundles' layouts are one where the vectors lie alike
 
     @property
     def num_layers(self) -> int:
@@ -127,17 +140,24 @@ def adapter_matrices(projections: Mapping[str, tuple[int, int]], rank: int) -> t
     return tuple(matrices)
 
 
-def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array) -> None:
-    """Writes the adapter as safetensors, atomically: `path` holds the old file or the new one."""
+def save_adapter(path: Path, layout: AdapterLayout, adapter: Float32Array, private: bool = True) -> None:
+    """Writes the adapter as safetensors, atomically: `path` holds the old file or the new one. A `private` one is its owner's alone.
+
+    A bundle's initial adapter, of a layout without a base, states none and no digest: the manifest has both.
+    """
     metadata = {"format": "pt", "rank": str(layout.lora.rank), "alpha": repr(layout.lora.alpha)}
+    if layout.base is not None:
+        named = {"toolkit": layout.base.toolkit, "base_model": layout.base.name, "base": layout.base.digest}
+        metadata |= {key: value for key, value in named.items() if value is not None} | {DIGEST: UNKNOWN_DIGEST}
     tensors = dict(sorted(layout.named(adapter)))
     entries = {name: TensorEntry("F32", tensor.shape) for name, tensor in tensors.items()}
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        write_safetensors(file, entries, tensors.__getitem__, metadata)
+    with replace_atomically(path, private) as temporary, temporary.open("wb") as file:
+        (write_safetensors if layout.base is None else write_digested)(file, entries, tensors.__getitem__, metadata)
 
 
 def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
-    """Reads float32[N]. Raises AdapterError naming every tensor that is missing, unknown or of another shape or dtype."""
+    """Reads float32[N]. Raises AdapterError for a file that is damaged, or of another base, as far as it says; else naming every tensor
+    that is missing, unknown or of another shape or dtype."""
     adapter = np.zeros(layout.size, np.float32)
     wanted = dict(layout.named(adapter))
     try:
@@ -153,6 +173,8 @@ def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
             ]
             faults += [f"{name}: expected F32, found {part.get_dtype()}" for name, part in slices.items() if part.get_dtype() != "F32"]
             metadata = file.metadata() or {}
+            check_digest(path, metadata)
+            _check_base(path, metadata, layout.base)
             for key, value in (("rank", str(layout.lora.rank)), ("alpha", repr(layout.lora.alpha))):
                 if metadata.get(key, value) != value:
                     faults.append(f"{key}: expected {value}, found {metadata[key]}")
@@ -166,3 +188,27 @@ def load_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
     if not np.isfinite(adapter).all():
         raise AdapterError(f"{path}: holds NaN or infinite values")
     return adapter
+
+
+def check_digest(path: Path, metadata: Mapping[str, str]) -> None:
+    """Files of other tools, and of before there was one, state none; one whose key for it was damaged states what goes with it.
+    Raises AdapterError."""
+    stated = metadata.get(DIGEST)
+    if stated is None and not any(key in metadata for key in DIGESTED):
+        return
+    with path.open("rb") as file:
+        size = int.from_bytes(start := file.read(8), "little")
+        found = file_digest(start + file.read(size), file, stated or UNKNOWN_DIGEST)
+    if found != stated:
+        expected = "one" if stated is None else f"{one_line(stated, 12)}"
+        raise AdapterError(f"{path}: damaged: expected SHA-256 {expected}, found {found[:12]}…; copy or write it again")
+
+
+def _check_base(path: Path, metadata: Mapping[str, str], base: Base | None) -> None:
+    stated = metadata.get("base")
+    if base is not None and base.digest is not None and stated not in (None, base.digest):
+        trained = one_line(metadata.get("base_model", "unknown"), 80)
+        raise AdapterError(
+            f"{path}: was trained on another base: expected {one_line(base.name, 80)} ({base.digest[:12]}…), found {trained} "
+            f"({one_line(stated, 12)}); name a bundle of that base, or take it over by lcsb adapter export there and lcsb adapter import"
+        )

@@ -96,8 +96,9 @@ def _value_faults(manifest: Manifest) -> Iterator[str]:
     if heads is not None and not all(1 <= value <= 2**12 for value in msgspec.structs.astuple(heads)):
         yield f"model.linear_attention: expected 1 to 4096, found {heads}"
     yield from _kind_faults(manifest)
-    if manifest.identity is not None and not DIGEST.fullmatch(manifest.identity):
-        yield f"identity: expected a SHA-256, found {manifest.identity[:80]!r}"
+    for field in ("identity", "base", "digest"):
+        if (value := getattr(manifest, field)) is not None and not DIGEST.fullmatch(value):
+            yield f"{field}: expected a SHA-256, found {value[:80]!r}"
     for key, value in manifest.runtime.session_config.items():
         if key not in SESSION_CONFIG or value not in ("0", "1"):
             yield f"runtime.session_config: {key!r} = {value[:80]!r} is none of the entries that an export writes"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,10 @@ import msgspec
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.checks import check_keys, check_manifest
-from lcsb_mobile.bundle.files import MANIFEST_BYTES, check_files, is_inside
+from lcsb_mobile.bundle.files import MANIFEST_BYTES, check_files, is_inside, manifest_digest
 from lcsb_mobile.bundle.golden import check_fits, read_trace
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, MANIFEST_FILE, FileEntry, Manifest
-from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights
+from lcsb_mobile.bundle.weights import ROPE, WEIGHTS_FILE, MappedWeights
 from lcsb_mobile.errors import BundleError, BundleVersionError, OutputExistsError
 from lcsb_mobile.io.bounded import one_line, read_bounded
 from lcsb_mobile.io.files import replace_directory, sha256
@@ -29,7 +30,10 @@ from lcsb_mobile.targets import TARGETS
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 # Fields of a manifest that do not decide what a run computes.
-NOT_OF_A_RUN = ("target", "graphs", "runtime", "tools", "files", "identity")
+NOT_OF_A_RUN = ("target", "graphs", "runtime", "tools", "files", "identity", "base", "digest")
+
+UNKNOWN_DIGEST = "0" * 64  # in the digest's place while it is computed
+CHUNK = 1 << 20  # bytes of a read
 
 
 class _Version(msgspec.Struct):
@@ -54,7 +58,7 @@ class Bundle:
         manifest = _decode(path / MANIFEST_FILE, raw)
         check_keys(raw, path / MANIFEST_FILE)
         check_manifest(manifest, path / MANIFEST_FILE)
-        check_files(path, manifest)
+        check_files(path, manifest, raw)
         check_fits(read_trace(path / GOLDEN_FILE), manifest, path / GOLDEN_FILE)
         return cls(path, manifest)
 
@@ -73,6 +77,11 @@ class Bundle:
 
     def initial_adapter(self) -> Float32Array:
         return load_adapter(self.path / ADAPTER_FILE, self.manifest.adapter)
+
+    @property
+    def identity(self) -> str:
+        """What a run on the bundle is known by: the manifest's, or its file's SHA-256 where it has none."""
+        return self.manifest.identity or sha256(self.path / MANIFEST_FILE)
 
     @property
     def golden_path(self) -> Path:
@@ -130,16 +139,35 @@ def training_identity(manifest: Manifest, files: Mapping[str, FileEntry]) -> str
     return hashlib.sha256(msgspec.json.encode({**values, "files": digests}, order="sorted")).hexdigest()
 
 
+def base_digest(manifest: Manifest, weights: Path) -> str:
+    """SHA-256, hex, of the frozen model: its configuration, then each tensor's name, dtype, shape and bytes, in the order of the names.
+    The rotary tables follow from the configuration, and from the length of a sequence, which is no part of the model."""
+    digest = hashlib.sha256(msgspec.json.encode(manifest.model, order="sorted"))
+    with weights.open("rb") as file:
+        for tensor in sorted(manifest.weights, key=attrgetter("name")):
+            if not tensor.name.startswith(ROPE):
+                digest.update(msgspec.json.encode((tensor.name, tensor.dtype, tensor.shape)))
+                file.seek(tensor.offset)
+                for start in range(0, tensor.nbytes, CHUNK):
+                    digest.update(file.read(min(CHUNK, tensor.nbytes - start)))
+    return digest.hexdigest()
+
+
 def seal(directory: Path, manifest: Manifest) -> Manifest:
-    """Adds the size and SHA-256 of every file to the manifest, and the identity; writes and returns it."""
+    """Adds the size and SHA-256 of every file to the manifest, the identity, the base and its own digest; writes and returns it."""
     files = {
         file.relative_to(directory).as_posix(): FileEntry(file.stat().st_size, sha256(file))
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST_FILE
     }
-    sealed = msgspec.structs.replace(manifest, files=files, identity=training_identity(manifest, files))
+    identity = training_identity(manifest, files)
+    base = base_digest(manifest, directory / WEIGHTS_FILE) if WEIGHTS_FILE in files else None
+    sealed = msgspec.structs.replace(manifest, files=files, identity=identity, base=base, digest=UNKNOWN_DIGEST)
     if TARGETS[manifest.target].holds_weights:  # they have entered the identity, and every program that needs them has its own
         (directory / WEIGHTS_FILE).unlink()
         del files[WEIGHTS_FILE]
-    (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
-    return sealed
+    raw = msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n"
+    digest = manifest_digest(raw, UNKNOWN_DIGEST)
+    before, _, after = raw.rpartition(UNKNOWN_DIGEST.encode())
+    (directory / MANIFEST_FILE).write_bytes(before + digest.encode() + after)
+    return msgspec.structs.replace(sealed, digest=digest)

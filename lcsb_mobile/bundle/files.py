@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -33,14 +34,14 @@ MOST_CHARACTERS = 200
 UNASKED = (TEMPLATE_FILE, CHAT_FILE, f"{CHECKPOINT_FILE}.data")  # what a reader takes up wherever it lies, listed or not
 
 
-def check_files(path: Path, manifest: Manifest) -> None:
-    """Raises BundleError for files that are missing, outside, not listed or too large, else IntegrityError for those that were changed.
-    Nothing is read before all are known to be in their place."""
+def check_files(path: Path, manifest: Manifest, raw: bytes) -> None:
+    """`raw`: the manifest's own bytes. Raises BundleError for files that are missing, outside, not listed or too large, else IntegrityError
+    for those that were changed, the manifest among them. Nothing is read before all are known to be in their place."""
     faults = list(_name_faults(manifest)) or [*_size_faults(manifest), *_place_faults(path, manifest)]
     if faults:
         raise BundleError(f"{path}: {some(faults)}")
     try:
-        changes = list(_changes(path, manifest))
+        changes = [*_changes_of_manifest(manifest, raw), *_changes(path, manifest)]
     except OSError as error:
         raise BundleError(f"{path}: {error.filename} cannot be read: {error.strerror}") from error
     if changes:
@@ -105,6 +106,17 @@ def _opened_whole(path: Path, manifest: Manifest) -> Iterator[str]:
         for found in sorted((path / shared.partition("/")[0]).rglob("*")):
             if not found.is_dir() or found.is_symlink():
                 yield found.relative_to(path).as_posix()
+
+
+def manifest_digest(raw: bytes, stated: str) -> str:
+    """SHA-256 of a manifest's bytes in which the digest that it states, where it stands last, is zeros."""
+    before, found, after = raw.rpartition(stated.encode())
+    return hashlib.sha256(before + b"0" * len(found) + after).hexdigest()
+
+
+def _changes_of_manifest(manifest: Manifest, raw: bytes) -> Iterator[str]:
+    if manifest.digest is not None and (digest := manifest_digest(raw, manifest.digest)) != manifest.digest:
+        yield f"{MANIFEST_FILE}: expected SHA-256 {manifest.digest[:12]}…, found {digest[:12]}…"
 
 
 def _changes(path: Path, manifest: Manifest) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcsb_mobile.bundle.adapter import AdapterLayout
+from lcsb_mobile.bundle.adapter import AdapterLayout, Base
 from lcsb_mobile.bundle.layers import Kind, Layer
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
 from lcsb_mobile.bundle.weights import WeightTensor
@@ -68,7 +68,8 @@ class Manifest(Record, frozen=True):
     AccuracyLevel). `reconstruction_error`: ‖W - Ŵ‖ / ‖W‖ of each matrix, the
     layers' matrices averaged over the layers. `schedule`: the steps of one cycle. `identity`: SHA-256 of all that decides what a run on
     the bundle computes, its target aside (`training_identity`); exports of one model for several targets have one, so that a run may go
-    on with another of them. Bundles of before it have None."""
+    on with another of them. `base`: SHA-256 of the frozen model alone (`base_digest`), by which an adapter knows its base. `digest`:
+    SHA-256 of the manifest's own bytes, in which these 64 characters are zeros. Bundles of before one of the three have None there."""
 
     format_version: int
     target: Target
@@ -91,11 +92,17 @@ class Manifest(Record, frozen=True):
     tools: dict[str, str]
     files: dict[str, FileEntry]
     identity: str | None = None
+    base: str | None = None
+    digest: str | None = None
+
+    @property
+    def base_model(self) -> Base:
+        return Base(self.source.rpartition(": ")[0] or self.source, self.base, self.tools.get("lcsb_mobile"))
 
     @property
     def adapter(self) -> AdapterLayout:
         matrices = {kind.name: kind.matrices for kind in self.kinds}
-        return AdapterLayout(self.lora, matrices, tuple(layer.kind for layer in self.layers), self.model.tensor_prefix)
+        return AdapterLayout(self.lora, matrices, tuple(layer.kind for layer in self.layers), self.model.tensor_prefix, self.base_model)
 
     def kind(self, layer: int) -> Kind:
         """A layer's."""

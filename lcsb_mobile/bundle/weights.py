@@ -20,6 +20,7 @@ PAGE = 4096
 WEIGHTS_FILE = "weights.bin"
 TAIL = 64  # bytes after the last tensor: vector kernels may read beyond the end of an input (XNNPACK's XNN_EXTRA_BYTES is 16)
 LAYERS = "layers."
+ROPE = "rope."  # what the names of the rotary tables begin with
 HEAD_CHUNK_BYTES = 8 * 2**20  # of float rows of the head that are decompressed at once
 TILE_BYTES = 4_500_000  # of one float tile of an MLP's matrix, about what a core's second-level cache holds,
 MOST_TILES = 8  # but no more tiles than that: each adds some sixty nodes to a block's backward

@@ -36,6 +36,10 @@ def verify(
 
 
 def show(result: VerifyResult) -> None:
+    if not result.manifest_digest:
+        say(
+            f"{result.bundle}: its manifest has no digest, as bundles of earlier versions: that its numbers are as exported was not checked"
+        )
     if not result.steps:
         say(f"{result.bundle}: {result.files} files are whole; it has no recorded steps, so nothing was computed (random weights)")
         return

@@ -6,8 +6,12 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import signal
+import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +20,11 @@ from lcsb_mobile.errors import OutputExistsError, StorageError
 
 # macOS: its fsync leaves what was written in the drive's own memory, from where a loss of power takes it.
 FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+
+# What is being written is called .NAME.xxxxxxxx.part beside NAME; what it replaces, where two directories cannot change places, .part.old.
+UNFINISHED, ASIDE = ".part", ".old"
+LEFTOVER = r"[0-9a-f]{8}\.part(\.old)?"
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def sha256(path: Path) -> str:
@@ -55,52 +64,136 @@ def check_output(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced and renamed over `path`, otherwise removed."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(descriptor)
-    temporary = Path(name)
-    try:
-        with storage_errors(path):
-            yield temporary
-            os.chmod(temporary, 0o644)
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+def replace_atomically(path: Path, private: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is synced and renamed over `path`, otherwise removed.
+
+    The file has the mode of the one that it replaces, else 600 if it is `private`, else what `open` would give it.
+    """
+    with ended_by_signals(), _unfinished(path, private, directory=False) as temporary, storage_errors(path):
+        yield temporary
+        _give_mode(temporary, path, private)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
 
 
 @contextmanager
-def replace_directory(path: Path, force: bool) -> Iterator[Path]:
+def replace_directory(path: Path, force: bool, private: bool = False) -> Iterator[Path]:
     """Yields a temporary directory beside `path`; on success it takes the place of `path`, otherwise it is removed.
 
-    A crash leaves `path` as it was, or the new directory whole: where the system can, old and new change places in one step.
+    A crash leaves `path` as it was, or the new directory whole: where the system can, old and new change places in one step. What a
+    killed process left, the next one removes. Modes are as in `replace_atomically`, file by file.
     """
-    check_output(path, force)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    aside = temporary.with_name(temporary.name + ".old")
+        remove_leftovers(path)
+    check_output(path, force)
+    with ended_by_signals(), _unfinished(path, private, directory=True) as temporary, storage_errors(path):
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _give_mode(file, path / file.relative_to(temporary), private)
+            sync(file)
+        _give_mode(temporary, path, private)
+        sync(temporary)
+        if not (path.exists() and _exchange(temporary, path)):
+            aside = temporary.with_name(temporary.name + ASIDE)
+            if path.exists():
+                path.rename(aside)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                if aside.exists():
+                    aside.rename(path)
+                raise
+            _remove(aside)
+        sync(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left beside `path`: what has such a name and is locked by nobody. A directory that was moved out of
+    the way, with nothing in its place yet, is put back."""
+    pattern = re.compile(re.escape(f".{path.name}.") + LEFTOVER)
+    found: list[Path] = []
+    with suppress(OSError):  # a directory that may be written and not be read
+        found = sorted(left for left in path.parent.iterdir() if pattern.fullmatch(left.name) and not left.is_symlink())
+    for left in found:
+        written = left.with_name(left.name.removesuffix(ASIDE))
+        with suppress(OSError):
+            descriptor = os.open(written if written.exists() else left, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if left.name.endswith(ASIDE) and not path.exists():
+                    left.rename(path)
+                else:
+                    _remove(left)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _unfinished(path: Path, private: bool, directory: bool) -> Iterator[Path]:
+    """A new file or directory beside `path`, locked so that nobody takes it for a leftover; what has its name at the end is removed."""
+    descriptor = None
     try:
         with storage_errors(path):
-            yield temporary
-            os.chmod(temporary, 0o755)
-            for file in sorted(temporary.rglob("*")):
-                sync(file)
-            sync(temporary)
-            if not (path.exists() and _exchange(temporary, path)):
-                if path.exists():
-                    path.rename(aside)
-                temporary.rename(path)
-            sync(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
+            while descriptor is None:
+                temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+                if directory:
+                    temporary.mkdir(mode=0o700 if private else 0o777)
+                else:
+                    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666))
+                descriptor = _locked(temporary)
+        yield temporary
     finally:
-        if aside.exists() and not path.exists():
-            aside.rename(path)
-        for left in (temporary, aside):
-            _remove(left)
+        if descriptor is not None:
+            _remove(temporary)
+            os.close(descriptor)
+
+
+def _locked(temporary: Path) -> int | None:
+    """A descriptor with the lock, or without where the file system knows none; None where another process was about to remove it."""
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        return descriptor
+    if temporary.exists():
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _give_mode(new: Path, old: Path, private: bool) -> None:
+    """The mode of what is replaced; else, of what is private, nothing for anybody but its owner."""
+    if old.exists() and new.is_dir() == old.is_dir():
+        new.chmod(stat.S_IMODE(old.stat().st_mode))
+    elif private:
+        new.chmod(stat.S_IMODE(new.stat().st_mode) & 0o700)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP end the process by an exception, so that what is unfinished is removed. Where somebody handles or
+    ignores them already, and in another thread than the main one, nothing changes."""
+    main = threading.current_thread() is threading.main_thread()
+    taken = [number for number in ENDING_SIGNALS if main and signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> None:
+        for other in taken:  # the removal is not to be interrupted
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -42,6 +42,7 @@ class StoredTensors:
 
     path: Path
     tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
     data_start: int
 
     def read(self, name: str) -> Float32Array:
@@ -74,7 +75,7 @@ def open_tensors(path: Path) -> StoredTensors:
                 )
             text = file.read(length)
         fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        fields.pop("__metadata__", None)
+        metadata = msgspec.json.decode(fields.pop("__metadata__", msgspec.Raw(b"null")), type=dict[str, str] | None) or {}
         tensors = {name: msgspec.json.decode(raw, type=StoredTensor) for name, raw in fields.items()}
     except OSError as error:
         raise AdapterError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -84,7 +85,7 @@ def open_tensors(path: Path) -> StoredTensors:
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise AdapterError(f"{path}: damaged or truncated: not within the file as its header says: {', '.join(faults[:3])}{more}")
-    return StoredTensors(path, tensors, 8 + length)
+    return StoredTensors(path, tensors, metadata, 8 + length)
 
 
 def _lies_within(tensor: StoredTensor, size: int) -> bool:

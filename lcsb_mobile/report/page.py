@@ -33,7 +33,7 @@ class Headline:
 def write_report(path: Path, report: RunReport) -> None:
     """Writes the page, replacing the file whole. Raises StorageError, or MissingDependencyError without matplotlib."""
     page = render_report(report)
-    with replace_atomically(path) as temporary:
+    with replace_atomically(path, private=True) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

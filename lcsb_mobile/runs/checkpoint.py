@@ -6,7 +6,6 @@ the digest's own 64 characters count as zeros.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +23,12 @@ from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, RunCheckpointError
 from lcsb_mobile.io.bounded import some
 from lcsb_mobile.io.files import replace_atomically
-from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
+from lcsb_mobile.io.safetensors_writer import UNKNOWN_DIGEST, TensorEntry, file_digest, write_digested
 from lcsb_mobile.training.state import AdapterState
 from lcsb_mobile.training.trainer import TrainConfig
 
 FORMAT, VERSION = "lcsb_mobile.checkpoint", "2"
 NAME = re.compile(r"step-(\d{8,18})\.safetensors")
-UNKNOWN_DIGEST = "0" * 64
-DIGEST_FIELD = b'"sha256":"'
 MOST_HEADER_BYTES = 4 * 2**20  # schedules are the longest part: some 10 kB for a shuffled one of 48 layers
 STEP_COLUMNS = 6  # loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes (0: not known)
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
@@ -95,11 +92,8 @@ def write_checkpoint(path: Path, checkpoint: RunCheckpoint) -> None:
     entries = {name: TensorEntry(kinds[array.dtype], array.shape) for name, array in arrays.items()}
     run = msgspec.json.encode(checkpoint.place).decode()
     metadata = {"format": FORMAT, "version": VERSION, "sha256": UNKNOWN_DIGEST, "run": run}
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        hashing = _Hashing(file)
-        write_safetensors(hashing, entries, arrays.__getitem__, metadata)
-        file.seek(hashing.start.index(DIGEST_FIELD) + len(DIGEST_FIELD))
-        file.write(hashing.digest.hexdigest().encode())
+    with replace_atomically(path, private=True) as temporary, temporary.open("wb") as file:
+        write_digested(file, entries, arrays.__getitem__, metadata)
 
 
 def _arrays(checkpoint: RunCheckpoint) -> dict[str, npt.NDArray[Any]]:
@@ -112,19 +106,6 @@ def _arrays(checkpoint: RunCheckpoint) -> dict[str, npt.NDArray[Any]]:
         "steps": checkpoint.steps,
         "evaluations": checkpoint.evaluations,
     }
-
-
-class _Hashing:
-    """Passes on what is written. `start`: the first piece, which is the header."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.digest, self.start = hashlib.sha256(), b""
-        self._file = file
-
-    def write(self, data: Any) -> None:
-        self.start = self.start or bytes(data)
-        self.digest.update(data)
-        self._file.write(data)
 
 
 def read_checkpoint(path: Path, layout: AdapterLayout) -> RunCheckpoint:
@@ -167,12 +148,16 @@ def newest_good(files: Sequence[Path], layout: AdapterLayout) -> tuple[Path, Run
     raise RunCheckpointError(f"{'; '.join(faults)}; no good checkpoint is left")
 
 
-def read_adapter(path: Path, layout: AdapterLayout) -> Float32Array:
-    """float32[N] of a checkpoint, or of the newest good one in a directory. Raises RunCheckpointError."""
+def read_adapter(path: Path, layout: AdapterLayout, bundle: str | None = None) -> Float32Array:
+    """float32[N] of a checkpoint, or of the newest good one in a directory. `bundle`: the identity of the one that it is to be of, if of
+    any. Raises RunCheckpointError."""
     files = checkpoint_files(path) if path.is_dir() else [path]
     if not files:
         raise RunCheckpointError(f"{path}: holds no checkpoint (step-….safetensors)")
-    return np.array(newest_good(files, layout)[1].state.adapter)
+    file, checkpoint, _ = newest_good(files, layout)
+    if bundle is not None and (found := checkpoint.place.identity.bundle) != bundle:
+        raise RunCheckpointError(f"{file}: is of a run on another bundle: expected {bundle[:12]}…, found {found[:12]}…; name that bundle")
+    return np.array(checkpoint.state.adapter)
 
 
 def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
@@ -190,11 +175,8 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
         raise RunCheckpointError(
             f"{path}: expected {FORMAT} version {VERSION}, found {metadata.format[:40]!r} version {metadata.version[:10]!r}"
         )
-    digest = hashlib.sha256(start + text.replace(metadata.sha256.encode(), UNKNOWN_DIGEST.encode(), 1))
-    while block := file.read(1 << 20):
-        digest.update(block)
-    if digest.hexdigest() != metadata.sha256:
-        raise RunCheckpointError(f"{path}: damaged: expected SHA-256 {metadata.sha256[:12]}…, found {digest.hexdigest()[:12]}…")
+    if (digest := file_digest(start + text, file, metadata.sha256)) != metadata.sha256:
+        raise RunCheckpointError(f"{path}: damaged: expected SHA-256 {metadata.sha256[:12]}…, found {digest[:12]}…")
     return {**fields, "__metadata__": metadata}, 8 + size
 
 

@@ -33,11 +33,11 @@ class RunDirectory:
         """Makes the directory if need be. Raises RunBusyError when another process holds it, StorageError."""
         self.path = path
         with storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._key = path.resolve()
             if self._key in _held:
                 raise _busy(path, "of this process")
-            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 from lcsb_mobile.bundle.batch import Batch, StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.golden import read_trace
-from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
 from lcsb_mobile.data.dataset import DataReport, Dataset, hold_out, read_dataset
 from lcsb_mobile.data.packing import pack
@@ -160,7 +159,7 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
     observer.data(examples.report, len(held_out))
     evaluation = list(itertools.islice(pack(held_out, manifest.seq_len, bundle.tokenizer.pad_id), EVALUATION_SEQUENCES))
     identity = RunIdentity(
-        bundle=manifest.identity or sha256(options.bundle / MANIFEST_FILE),
+        bundle=bundle.identity,
         data=examples.sha256,
         evaluation_data=held_out.sha256 if options.evaluation_data is not None else None,
         hold_out=options.hold_out,

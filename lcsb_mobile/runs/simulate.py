@@ -15,16 +15,16 @@ from lcsb_mobile.bundle.golden import read_trace
 from lcsb_mobile.config import Record
 from lcsb_mobile.data.dataset import DataReport
 from lcsb_mobile.data.packing import count_sequences, epochs
-from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
+from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError, OptionError, OutputExistsError
 from lcsb_mobile.generation.generate import continue_prompt
 from lcsb_mobile.io.files import check_output
 from lcsb_mobile.measuring.memory import MemorySampler
 from lcsb_mobile.planning.plan import Plan
 from lcsb_mobile.runners import layer_update
-from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunPlace
+from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunPlace, checkpoint_files
 from lcsb_mobile.runs.directory import RunDirectory
 from lcsb_mobile.runs.setup import Observer, Run, Sample, SimulateOptions, load_runner, prepare, stop_above_budget
-from lcsb_mobile.training.golden import check_first_step
+from lcsb_mobile.training.golden import check_first_step, check_update
 from lcsb_mobile.training.optimizer import AdamW
 from lcsb_mobile.training.state import AdapterState, mapped_state
 from lcsb_mobile.training.trainer import StepOutcome, Trainer, evaluate
@@ -82,9 +82,7 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
     two, and an interrupt, leave the last good adapter; before it there is none to leave.
     """
     observer = observer or Observer()
-    for path in (options.adapter, options.report):
-        if path is not None:
-            check_output(path, options.force or options.resume)
+    _check_outputs(options)
     with contextlib.ExitStack() as stack:
         run = prepare(options, observer)
         directory = None
@@ -99,6 +97,7 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
         state = mapped_state(_existing(options.adapter.parent), run.bundle.initial_adapter())
         _enter(CHECKING, sampler, observer)
         check_first_step(runner, read_trace(run.bundle.golden_path), state.adapter)
+        check_update(runner.name, layer_update(runner), run.bundle.manifest.adapter.sizes, run.bundle.manifest.optimizer)
         if options.initial_adapter is not None:
             state.adapter[:] = load_adapter(options.initial_adapter, run.bundle.manifest.adapter)
         session = _Session(run, runner, state, 0 if plan is None else plan.keep, directory, sampler, observer)
@@ -108,14 +107,35 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
     return Simulation(result, run, sampler.timeline)
 
 
+def _check_outputs(options: SimulateOptions) -> None:
+    """A run that goes on replaces what it wrote. One that begins replaces nothing, also where it was told to go on and there is nothing to
+    go on from: then the adapter is another run's. Raises OutputExistsError."""
+    directory = options.checkpoint_directory
+    goes_on = options.resume and directory is not None and directory.is_dir() and bool(checkpoint_files(directory))
+    for path in (options.adapter, options.report):
+        if path is not None and options.resume and not goes_on and path.exists() and not options.force:
+            raise OutputExistsError(
+                f"{path}: already exists, and {directory} holds no checkpoint of a run that wrote it; name the directory of its "
+                "checkpoints, choose another path, or pass --force to replace it"
+            )
+        if path is not None:
+            check_output(path, options.force or goes_on)
+
+
 def _begin(run: Run, directory: RunDirectory | None, observer: Observer) -> RunCheckpoint | None:
-    """What to go on from, if anything."""
+    """What to go on from, if anything. Raises OptionError where it is further than the run is to come."""
     if directory is None:
         return None
     if not run.options.resume:
         directory.start_anew(run.options.force)
         return None
-    return directory.newest(run.bundle.manifest.adapter, run.identity, observer.warned)
+    checkpoint = directory.newest(run.bundle.manifest.adapter, run.identity, observer.warned)
+    if checkpoint is not None and (made := checkpoint.place.step) > run.options.steps:
+        raise OptionError(
+            f"steps: expected at least {made}, which the run in {directory.path} has made, found {run.options.steps}; "
+            "begin another in another directory for fewer"
+        )
+    return checkpoint
 
 
 def _existing(directory: Path) -> Path:

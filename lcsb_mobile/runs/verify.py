@@ -8,17 +8,18 @@ from pathlib import Path
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.golden import read_trace
 from lcsb_mobile.config import Record
-from lcsb_mobile.runners import make_runner
-from lcsb_mobile.training.golden import check_trace, compare_run_losses, compare_runners
+from lcsb_mobile.runners import layer_update, make_runner
+from lcsb_mobile.training.golden import check_trace, check_update, compare_run_losses, compare_runners
 
 
 class VerifyResult(Record, frozen=True):
-    """The largest relative differences to the golden trace; `eager` ones are between the target's runtime and torch, one
-    step of every subset. `official_run_loss`: the run by the training API's own Module and
-    Optimizer (none where implicit updates are off)."""
+    """`manifest_digest`: whether the manifest states one of its own, which was right then. The largest relative differences to the golden
+    trace; `eager` ones are between the target's runtime and torch, one step of every subset. `official_run_loss`: the run by the training
+    API's own Module and Optimizer (none where implicit updates are off)."""
 
     bundle: str
     files: int
+    manifest_digest: bool
     runtime: str
     runtime_version: str
     steps: int
@@ -43,6 +44,7 @@ def verify(
     manifest, trace, adapter = bundle.manifest, read_trace(bundle.golden_path), bundle.initial_adapter()
     runner = make_runner(bundle, threads=threads)
     difference = check_trace(runner, trace, adapter, manifest.adapter.slices, manifest.optimizer, progress)
+    check_update(runner.name, layer_update(runner), manifest.adapter.sizes, manifest.optimizer)
     official = None
     # A runtime with an optimizer of its own; that one knows no layers, so it cannot leave one alone.
     official_losses = getattr(runner, "official_losses", None)
@@ -56,6 +58,7 @@ def verify(
     return VerifyResult(
         bundle=str(path),
         files=len(manifest.files),
+        manifest_digest=manifest.digest is not None,
         runtime=runner.name,
         runtime_version=runner.version,
         steps=difference.steps,

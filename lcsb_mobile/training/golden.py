@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from lcsb_mobile.bundle.golden import LEARNING_RATE, TOLERANCES, GoldenBatch, Go
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AccuracyLevel, AdamWConfig
 from lcsb_mobile.errors import GoldenTraceError, NonFiniteLossError, OptionError
-from lcsb_mobile.training.optimizer import AdamW
+from lcsb_mobile.training.optimizer import AdamW, LayerUpdate, UpdateLayer, update_layer
 from lcsb_mobile.training.trainer import TrainConfig, Trainer
 
 TEXT = (
@@ -22,6 +22,12 @@ TEXT = (
     "Somebody was frying onions. By the time I reached the bridge it had started to rain, and I thought of the washing on the line, "
     "and of the letter I still owe you. Here it is, then: nothing much happened, and all of it was fine. "
 )
+
+# A program of AdamW is held to its constants by a rate of 1, so that what is added to the parameters is m / (sqrt(v) + eps).
+UPDATE_RATE = 1.0
+UPDATE_LEAST = 1e-12  # the least gradient; the default eps is 1e-8
+UPDATE_TOLERANCE = 1e-5  # relative; square roots are off by a rounding or two in ONNX Runtime before 1.24
+UPDATE_NEGLIGIBLE = 1e-30  # where a square of a gradient is not a normal float32 any more
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,24 @@ def check_trace(
     difference = TraceDifference(total, max(losses), max(norms), max(run_losses))
     _hold(runner.name, trace, difference)
     return difference
+
+
+def check_update(name: str, update: UpdateLayer, sizes: Iterable[int], config: AdamWConfig) -> None:
+    """Holds a runtime's AdamW to the manifest's constants: they stand in the program too, and no loss shows another `eps`. Two updates of a
+    vector of each of the `sizes`, with gradients from far below `eps` to 1, against NumPy's; `name`: the runtime's. Raises
+    GoldenTraceError."""
+    scalars = LayerUpdate(np.float32(1), np.float32(UPDATE_RATE), np.float32(1))
+    for size in dict.fromkeys(sizes):
+        gradient = np.geomspace(UPDATE_LEAST, 1, size, dtype=np.float32)
+        found, expected = np.zeros((2, 3, size), np.float32)
+        for _ in range(2):
+            for state, compute in ((found, update), (expected, update_layer)):
+                compute(state[0], state[1], state[2], gradient, scalars, config)
+        for what, x, y in zip(("parameters", "first moment", "second moment"), found, expected, strict=True):
+            if not np.allclose(x, y, rtol=UPDATE_TOLERANCE, atol=UPDATE_NEGLIGIBLE):
+                raise GoldenTraceError(
+                    f"{name}: the program of AdamW does not compute what the manifest's betas and eps give ({what}); do not train with it"
+                )
 
 
 def compare_run_losses(name: str, trace: GoldenTrace, losses: Sequence[float]) -> float:

@@ -1,7 +1,8 @@
 """Writes what every port of the training run is held to: `write_run_vectors.py [DIRECTORY]` (tests/golden).
 
 `run_vectors.json`: learning rates, schedules, AdamW with clipping over 20 steps, numbers and texts as JSON, PEFT's configuration.
-`run_checkpoint.safetensors`: a small checkpoint. The cases are written by hand, the answers by this package.
+`run_checkpoint.safetensors`: a small checkpoint. `adapter.safetensors`: an adapter that says what it was trained on. The cases are written
+by hand, the answers by this package.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from helpers.run_checkpoints import make_checkpoint
 
 from lcsb_mobile.adapters.peft_config import write_config
-from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices
+from lcsb_mobile.bundle.adapter import AdapterLayout, Base, adapter_matrices, save_adapter
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.config import AdamWConfig, LoraConfig
 from lcsb_mobile.runs.checkpoint import write_checkpoint
@@ -37,6 +38,8 @@ DOUBLES = (4e-4, 8e-4, 1e-5, 1.5e-5, 1e-6, 1e-7, 0.1, 1.0, 16.0, 100.0, 12345.67
 DOUBLES += (1 / 3, 2 / 3, -0.0, -2.5e-5, 4e-4 * math.sqrt(3), 2.0**53, 9007199254740993.0, 0.1 + 0.2, 123456789.123456789)
 TEXTS = ('plain "quoted" \\', "tab\t newline\n return\r \b\f", "\x00\x1f\x7f\x80", "Grüße, 世界", "\U0001f600", "/")
 PEFT = ((8, 16.0, "HuggingFaceTB/SmolLM2-135M"), (4, 12.5, 'Größe "x"'), (4, 1e16, "m"), (16, 1e-5, "m"))
+PROJECTIONS = {"self_attn.q_proj": (8, 4), "self_attn.k_proj": (4, 4), "mlp.up_proj": (4, 8)}
+BASE = Base('Größe "x"', "ab" * 32, "0.1.0")
 
 
 def element(step: int, layer: int) -> Any:
@@ -84,15 +87,23 @@ def schedules() -> list[dict[str, Any]]:
 
 
 def peft_configs() -> list[dict[str, Any]]:
-    projections = {"self_attn.q_proj": (8, 4), "self_attn.k_proj": (4, 4), "mlp.up_proj": (4, 8)}
     result = []
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "config.json"
         for rank, alpha, base in PEFT:
-            layout = AdapterLayout(LoraConfig(rank, alpha), {"block": adapter_matrices(projections, rank)}, ("block",))
+            layout = AdapterLayout(LoraConfig(rank, alpha), {"block": adapter_matrices(PROJECTIONS, rank)}, ("block",))
             write_config(path, layout, base)
-            result.append({"layout": msgspec.to_builtins(layout), "base": base, "text": path.read_text("utf-8")})
+            fields = {name: value for name, value in msgspec.to_builtins(layout).items() if name != "base"}
+            result.append({"layout": fields, "base": base, "text": path.read_text("utf-8")})
     return result
+
+
+def write_trained_adapter(path: Path) -> None:
+    """Of the last of PEFT's layouts and a base that is made up; element i is ((7919 i) mod 256 - 128) / 128."""
+    lora = LoraConfig(*PEFT[-1][:2])
+    layout = AdapterLayout(lora, {"block": adapter_matrices(PROJECTIONS, lora.rank)}, ("block",), base=BASE)
+    elements = (np.arange(layout.size) * 7919 % 256 - 128) / 128
+    save_adapter(path, layout, elements.astype(np.float32), private=False)
 
 
 def main(directory: Path) -> None:
@@ -106,6 +117,7 @@ def main(directory: Path) -> None:
     }
     (directory / "run_vectors.json").write_text(json.dumps(vectors, separators=(",", ":")) + "\n", encoding="utf-8")
     write_checkpoint(directory / "run_checkpoint.safetensors", make_checkpoint())
+    write_trained_adapter(directory / "adapter.safetensors")
 
 
 if __name__ == "__main__":

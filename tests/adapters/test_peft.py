@@ -105,10 +105,10 @@ def test_alpha_that_is_no_integer(model: TinyModel, bundle: Bundle, tmp_path: Pa
     assert peft.PeftConfig.from_pretrained(str(tmp_path / "peft")).lora_alpha == 5.5
 
 
-def run_checkpoint(model: TinyModel, step: int, seed: int) -> RunCheckpoint:
+def run_checkpoint(model: TinyModel, bundle: Bundle, step: int, seed: int) -> RunCheckpoint:
     layers = model.config.num_hidden_layers
     state = AdapterState(model.adapter(seed), *(np.ones(model.layout.size, np.float32) for _ in range(2)))
-    identity = RunIdentity("", "", None, 0.1, "", (), TrainConfig(steps=9, learning_rate=1e-3), 0)
+    identity = RunIdentity(bundle.identity, "", None, 0.1, "", (), TrainConfig(steps=9, learning_rate=1e-3), 0)
     place = RunPlace(identity, step, step, "eager", 0)
     return RunCheckpoint(place, state, np.full(layers, step, np.int64), np.zeros((step, 6)), np.zeros((0, 2)))
 
@@ -117,16 +117,46 @@ def test_sources(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
     """An adapter file, a checkpoint, a directory of them; a PEFT directory is not one."""
     save_adapter(tmp_path / "a.safetensors", model.layout, model.adapter(1))
     for step in (1, 3, 2):
-        write_checkpoint(tmp_path / "run" / f"step-{step:08}.safetensors", run_checkpoint(model, step, seed=step))
+        write_checkpoint(tmp_path / "run" / f"step-{step:08}.safetensors", run_checkpoint(model, bundle, step, seed=step))
     for source, seed in (("a.safetensors", 1), ("run/step-00000002.safetensors", 2), ("run", 3)):
-        assert np.array_equal(read_source(tmp_path / source, model.layout), model.adapter(seed))
+        assert np.array_equal(read_source(tmp_path / source, bundle), model.adapter(seed))
     export_peft(tmp_path / "run", bundle, tmp_path / "peft")
     with pytest.raises(AdapterError, match="found a PEFT directory; lcsb adapter import reads it"):
-        read_source(tmp_path / "peft", model.layout)
+        read_source(tmp_path / "peft", bundle)
     with pytest.raises(RunCheckpointError, match="holds no checkpoint"):
-        read_source(tmp_path / "peft" / "..", model.layout)
+        read_source(tmp_path / "peft" / "..", bundle)
     with pytest.raises(AdapterError, match="not a readable safetensors file"):
-        read_source(tmp_path / "absent", model.layout)
+        read_source(tmp_path / "absent", bundle)
+
+
+def test_sources_of_another_base(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
+    """Of the same shapes: nothing else would tell, and PEFT's directory would name the wrong base."""
+    other = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, base="ab" * 32, identity="cd" * 32, source="acme/other: llama"))
+    save_adapter(tmp_path / "a.safetensors", bundle.manifest.adapter, model.adapter(1))
+    write_checkpoint(tmp_path / "run" / "step-00000001.safetensors", run_checkpoint(model, bundle, 1, 1))
+    with pytest.raises(AdapterError, match="was trained on another base: expected acme/other .*, found tests "):
+        export_peft(tmp_path / "a.safetensors", other, tmp_path / "peft")
+    with pytest.raises(RunCheckpointError, match="is of a run on another bundle"):
+        export_peft(tmp_path / "run", other, tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()
+    export_peft(tmp_path / "a.safetensors", bundle, tmp_path / "peft")  # the way that the refusal names
+    import_peft(tmp_path / "peft", other, tmp_path / "b.safetensors")
+    assert np.array_equal(load_adapter(tmp_path / "b.safetensors", other.manifest.adapter), model.adapter(1))
+
+
+def test_a_damaged_directory_of_ours(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
+    """Whose values are all in their range."""
+    path = exported(model, bundle, tmp_path) / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AdapterError, match="damaged: expected SHA-256"):
+        import_peft(path.parent, bundle, tmp_path / "back.safetensors")
+
+
+def test_what_is_exported_is_its_owners_alone(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:
+    directory = exported(model, bundle, tmp_path)
+    assert [path.stat().st_mode & 0o777 for path in (directory, *sorted(directory.iterdir()))] == [0o700, 0o600, 0o600]
 
 
 def test_what_is_replaced(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import importlib.util
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,13 +16,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
-from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices, load_adapter, matrix_views, save_adapter, vector_size
+from lcsb_mobile.bundle.adapter import AdapterLayout, Base, adapter_matrices, load_adapter, matrix_views, save_adapter, vector_size
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import AdapterError, StorageError
 
+ROOT = Path(__file__).parents[2]
 PROJECTIONS = {"self_attn.q_proj": (72, 48), "self_attn.k_proj": (24, 48), "mlp.down_proj": (48, 80)}
 LORA = LoraConfig(rank=4, alpha=12.0)
 
@@ -267,6 +272,64 @@ def test_any_damage(data: st.DataObject, tmp_path: Path) -> None:
         assert np.isfinite(load_adapter(path, LAYOUT)).all()
     except AdapterError as error:
         assert "\n" not in str(error)
+
+
+# Of a bundle: with a digest, and what it was trained on
+
+TRAINED = dataclasses.replace(LAYOUT, base=Base("SmolLM2-135M", "ab" * 32, "0.1.0"))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    save_adapter(tmp_path / "trained.safetensors", TRAINED, random_adapter())
+    return tmp_path / "trained.safetensors"
+
+
+def test_a_trained_adapter_says_what_it_is(trained: Path) -> None:
+    with safe_open(trained, framework="numpy") as file:
+        metadata = file.metadata()
+    assert metadata["toolkit"] == "0.1.0" and metadata["format"] == "pt"
+    assert (metadata["base_model"], metadata["base"]) == ("SmolLM2-135M", "ab" * 32)
+    digest = metadata["sha256"].encode()
+    assert hashlib.sha256(trained.read_bytes().replace(digest, b"0" * 64)).hexdigest().encode() == digest
+    assert stat.S_IMODE(trained.stat().st_mode) == 0o600
+    assert np.array_equal(load_adapter(trained, TRAINED), random_adapter())
+
+
+def test_the_file_that_other_languages_are_held_to(tmp_path: Path) -> None:
+    """tests/golden/adapter.safetensors, which Kotlin and Swift read and write to the byte."""
+    spec = importlib.util.spec_from_file_location("write_run_vectors", ROOT / "scripts" / "golden" / "write_run_vectors.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.write_trained_adapter(tmp_path / "adapter.safetensors")
+    assert (tmp_path / "adapter.safetensors").read_bytes() == (ROOT / "tests" / "golden" / "adapter.safetensors").read_bytes()
+
+
+def test_every_bit_of_it_counts(trained: Path) -> None:
+    content, generator = trained.read_bytes(), np.random.default_rng(0)
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*generator.integers(header, size=500), *generator.integers(len(content), size=500)]
+    for place, bit in zip(places, generator.integers(8, size=1000), strict=True):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bit
+        trained.write_bytes(changed)
+        fails(trained, layout=TRAINED)
+
+
+def test_another_base_is_refused(trained: Path) -> None:
+    other = dataclasses.replace(TRAINED, base=Base("another", "cd" * 32))
+    fails(trained, "expected another (cdcdcdcdcdcd…), found SmolLM2-135M (abababababab…)", "lcsb adapter import", layout=other)
+
+
+@pytest.mark.parametrize("base", [Base("of another directory", "ab" * 32), Base("of before"), None])
+def test_the_same_base_and_one_that_is_not_known(trained: Path, base: Base | None) -> None:
+    assert np.array_equal(load_adapter(trained, dataclasses.replace(TRAINED, base=base)), random_adapter())
+
+
+def test_a_file_of_before_it_had_a_digest(tmp_path: Path) -> None:
+    path = rewritten(tmp_path / "adapter.safetensors", lambda tensors: None, {"format": "pt", "rank": "4", "alpha": "12.0"})
+    assert np.array_equal(load_adapter(path, TRAINED), random_adapter())
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
 import pytest
-from helpers.bundles import RandomBundle, python
+from helpers import hostile
+from helpers.bundles import RandomBundle, lcsb, lcsb_json, python
 
-from lcsb_mobile.bundle.directory import Bundle, seal, write_bundle
+from lcsb_mobile.bundle.directory import Bundle, base_digest, seal, write_bundle
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE
+from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.errors import BundleError, BundleVersionError, IntegrityError, OutputExistsError
 from lcsb_mobile.io.files import sha256
 
@@ -26,8 +31,7 @@ def bundle(random_bundle: RandomBundle, tmp_path: Path) -> Path:
 
 
 def edit(bundle: Path, **changes: Any) -> None:
-    path = bundle / MANIFEST_FILE
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), encoding="utf-8")
+    hostile.edit(bundle, lambda manifest: manifest.update(changes))
 
 
 def read(bundle: Path) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def test_open(random_bundle: RandomBundle) -> None:
 
 
 def test_every_byte_counts(bundle: Path) -> None:
-    """One bit of any file, the manifest aside, is noticed, and the file named; of many that are changed the first eight."""
+    """One bit of any file is noticed, and the file named; of many that are changed the first eight."""
     names = list(Bundle.open(bundle).manifest.files)
     for name in names:
         content = (bundle / name).read_bytes()
@@ -60,6 +64,62 @@ def test_every_byte_counts(bundle: Path) -> None:
     with pytest.raises(IntegrityError) as error:
         Bundle.open(bundle)
     assert str(error.value).count("expected SHA-256") == 8 and f"and {len(names) - 8} more" in str(error.value)
+
+
+def test_every_bit_of_the_manifest_counts(bundle: Path) -> None:
+    """Of 1,000 places, drawn once and for all. The files themselves are looked at by other tests."""
+    path = bundle / MANIFEST_FILE
+    content, generator = path.read_bytes(), np.random.default_rng(0)
+    with patch("lcsb_mobile.bundle.files._changes", return_value=()):
+        for place, bit in zip(generator.integers(len(content), size=1000), generator.integers(8, size=1000), strict=True):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(BundleError):
+                Bundle.open(bundle)
+        path.write_bytes(content)
+        Bundle.open(bundle)
+
+
+def test_a_number_that_trains_something_else(bundle: Path) -> None:
+    """A figure more in a constant of AdamW is in its range, and no constant of a program."""
+    path = bundle / MANIFEST_FILE
+    path.write_bytes(path.read_bytes().replace(b'"weight_decay": 0.01', b'"weight_decay": 0.11'))
+    with pytest.raises(IntegrityError, match="manifest.json: expected SHA-256"):
+        Bundle.open(bundle)
+
+
+def test_the_manifests_digest_is_as_specified(bundle: Path) -> None:
+    content = (bundle / MANIFEST_FILE).read_bytes()
+    digest = read(bundle)["digest"]
+    assert content.count(digest.encode()) == 1
+    assert hashlib.sha256(content.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
+
+
+def test_a_manifest_of_before_it_had_a_digest(bundle: Path) -> None:
+    raw = read(bundle)
+    (bundle / MANIFEST_FILE).write_text(json.dumps({name: raw[name] for name in raw if name not in ("base", "digest")}), "utf-8")
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.digest is None and manifest.base_model.digest is None
+    assert "its manifest has no digest" in lcsb("verify", bundle)
+    assert lcsb_json("verify", bundle)["manifest_digest"] is False
+
+
+def test_verify_does_not_say_so_of_one_that_has(bundle: Path) -> None:
+    assert "no digest" not in lcsb("verify", bundle)
+
+
+def test_the_base_is_the_frozen_model(random_bundle: RandomBundle, bundle: Path, tmp_path: Path) -> None:
+    """Not how it is trained; another model, of the same shapes, is another."""
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.base == base_digest(manifest, bundle / WEIGHTS_FILE)
+    changed = msgspec.structs.replace(manifest, seed=1, source="other: one", optimizer=AdamWConfig(eps=1e-6))
+    assert base_digest(changed, bundle / WEIGHTS_FILE) == manifest.base
+    for tensor in manifest.weights:
+        content = bytearray((bundle / WEIGHTS_FILE).read_bytes())
+        content[tensor.offset + tensor.nbytes - 1] ^= 1
+        (tmp_path / "weights").write_bytes(content)
+        assert (base_digest(manifest, tmp_path / "weights") == manifest.base) == tensor.name.startswith("rope.")
 
 
 def test_size_is_stated(bundle: Path) -> None:

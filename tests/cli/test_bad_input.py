@@ -13,6 +13,7 @@ import pytest
 import tokenizers
 from helpers.bundles import EXPORT, RandomBundle, lcsb, lcsb_error, lcsb_json, left_behind, write_lines
 from helpers.checkpoints import write_checkpoint
+from helpers.hostile import edit as edit_manifest
 
 from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.directory import Bundle
@@ -140,13 +141,6 @@ def entry(path: Path) -> dict[str, object]:
     from lcsb_mobile.io.files import sha256
 
     return {"size": path.stat().st_size, "sha256": sha256(path)}
-
-
-def edit_manifest(bundle: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text("utf-8"))
-    edit(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def test_missing_data_file(random_bundle: RandomBundle, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import hostile
 from helpers.bundles import RandomBundle, StubRunner, lcsb, lcsb_error, lcsb_json
 from helpers.chat_templates import GEMMA3, LLAMA3, QWEN3
 from helpers.scripts import ADAPTER, GREEDY, Script, byte_tokenizer
@@ -241,11 +241,7 @@ def test_bad_options(random_bundle: RandomBundle, options: tuple[str, ...], mess
 
 def test_chat_with_a_bundle_that_has_no_template(bundle: Path) -> None:
     """As an exported base model: the command says so."""
-    path, manifest_path = bundle / "tokenizer_config.json", bundle / "manifest.json"
-    settings_, manifest = json.loads(path.read_text()), json.loads(manifest_path.read_text())
+    settings_ = json.loads((bundle / "tokenizer_config.json").read_text())
     del settings_["chat_template"]
-    content = json.dumps(settings_).encode()
-    path.write_bytes(content)
-    manifest["files"][path.name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest_path.write_text(json.dumps(manifest))
+    hostile.replace(bundle, "tokenizer_config.json", json.dumps(settings_).encode())
     assert "no chat template" in lcsb_error(2, "generate", bundle, "--prompt", "x", "--chat")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.directory import UNKNOWN_DIGEST, Bundle
+from lcsb_mobile.bundle.files import manifest_digest
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.io.files import sha256
@@ -19,9 +20,12 @@ Change = Callable[[Json], object]
 
 
 def edit(bundle: Path, change: Change) -> None:
-    """Changes the manifest."""
+    """Changes the manifest, and the digest that it states of itself: that is no signature."""
     manifest = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))
     change(manifest)
+    if isinstance(manifest.get("digest"), str):
+        manifest["digest"] = UNKNOWN_DIGEST
+        manifest["digest"] = manifest_digest(json.dumps(manifest).encode(), UNKNOWN_DIGEST)
     (bundle / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
 
 

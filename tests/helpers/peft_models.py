@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 import transformers
@@ -15,7 +16,7 @@ from helpers.onnxruntime_bundles import DEFAULTS, manifest_of
 from helpers.tiny_models import TinyModel, example
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import save_adapter
-from lcsb_mobile.bundle.directory import Bundle
+from lcsb_mobile.bundle.directory import Bundle, base_digest
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.export.models import checkpoint_weights, model_of
@@ -29,11 +30,12 @@ TOLERANCE = {"llama": 1e-5, "qwen2": 1e-5, "qwen3": 1e-5, "gemma3_text": 4e-5}
 
 
 def bundle_of(model: TinyModel, directory: Path) -> Bundle:
-    """An open bundle without programs and tokenizer: weights and initial adapter."""
+    """An open bundle without programs, tokenizer and a file of its manifest: weights and initial adapter."""
     directory.mkdir(parents=True)
     shutil.copy(model.directory / WEIGHTS_FILE, directory)
     save_adapter(directory / ADAPTER_FILE, model.layout, model.layout.initial(5))
-    return Bundle(directory, manifest_of(model, "onnxruntime", DEFAULTS, {}))
+    manifest = manifest_of(model, "onnxruntime", DEFAULTS, {})
+    return Bundle(directory, msgspec.structs.replace(manifest, identity="1d" * 32, base=base_digest(manifest, directory / WEIGHTS_FILE)))
 
 
 def dequantized(model: TinyModel) -> Any:

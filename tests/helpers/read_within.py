@@ -56,6 +56,7 @@ def filled(start: str, item: str, end: str, limit: int) -> str:
 
 def put(path: Path, field: str, text: str) -> None:
     content = json.loads(path.read_bytes())
+    content.pop("digest", None)
     place, (*parents, last) = content, field.split(".")
     for parent in parents:
         place = place[int(parent) if isinstance(place, list) else parent]
@@ -66,6 +67,7 @@ def put(path: Path, field: str, text: str) -> None:
 def state(bundle: Path, name: str) -> None:
     """What the manifest says of the file."""
     content = json.loads((bundle / MANIFEST).read_bytes())
+    content.pop("digest", None)
     content["files"][name] = {"size": (bundle / name).stat().st_size, "sha256": sha256(bundle / name)}
     (bundle / MANIFEST).write_text(json.dumps(content))
 

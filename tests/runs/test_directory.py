@@ -149,7 +149,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         directory.write(make_checkpoint(3))
         directory.write(make_checkpoint(4))
         if call == "write":
-            monkeypatch.setattr("lcsb_mobile.runs.checkpoint.write_safetensors", full)
+            monkeypatch.setattr("lcsb_mobile.runs.checkpoint.write_digested", full)
         else:
             monkeypatch.setattr(f"lcsb_mobile.io.files.os.{call}", full)
         with pytest.raises(StorageError, match=r"step-00000005.safetensors: cannot be written: No space left on device"):

@@ -137,6 +137,39 @@ def test_a_longer_run_goes_on_from_a_shorter_one(options: SimulateOptions, tmp_p
     assert options.adapter.read_bytes() == whole.adapter.read_bytes()
 
 
+def test_a_shorter_run_than_was_made(options: SimulateOptions) -> None:
+    """It would say that it made fewer steps, and give the adapter of more."""
+    options = dataclasses.replace(options, lr_schedule="constant", evaluate_every=0)
+    simulate(options)
+    before = options.adapter.read_bytes()
+    with pytest.raises(OptionError, match=f"steps: expected at least {STEPS}, which the run in .* has made, found 4"):
+        simulate(dataclasses.replace(options, steps=4, resume=True, force=True))
+    assert options.adapter.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["mistyped", "empty"])
+def test_nothing_to_go_on_from_replaces_nothing(options: SimulateOptions, tmp_path: Path, name: str) -> None:
+    """The adapter is another run's, then, and so is the report."""
+    (tmp_path / "empty").mkdir()
+    options = dataclasses.replace(options, steps=1, checkpoint_directory=tmp_path / name, resume=True)
+    for path in (options.adapter, tmp_path / "report.html"):
+        path.write_text("another run's")
+        with pytest.raises(OutputExistsError, match=f"{name} holds no checkpoint of a run that wrote it"):
+            simulate(dataclasses.replace(options, report=tmp_path / "report.html"))
+        assert path.read_text() == "another run's" and not (tmp_path / "mistyped").exists()
+        path.unlink()
+    options.adapter.write_text("another run's")
+    simulate(dataclasses.replace(options, force=True))
+    assert load_adapter(options.adapter, Bundle.open(options.bundle).manifest.adapter).size
+
+
+def test_what_a_run_writes_is_its_owners_alone(options: SimulateOptions) -> None:
+    assert options.checkpoint_directory is not None
+    simulate(dataclasses.replace(options, steps=1))
+    written = [options.adapter, options.checkpoint_directory, *options.checkpoint_directory.iterdir()]
+    assert len(written) == 5 and all(path.stat().st_mode & 0o077 == 0 for path in written)
+
+
 def test_a_run_is_not_gone_on_with_by_mistake(options: SimulateOptions, messages: Path, tmp_path: Path) -> None:
     simulate(options)
     with pytest.raises(OutputExistsError, match="already exists"):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from helpers import hostile
 from helpers.bundles import RandomBundle
 
 from lcsb_mobile.arrays import Float32Array
@@ -18,7 +21,20 @@ from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.errors import BundleError, GoldenTraceError
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.eager import EagerRunner
-from lcsb_mobile.training.golden import check_first_step, check_trace, compare_run_losses, compare_runners, golden_batches, record_trace
+from lcsb_mobile.runners import layer_update, make_runner
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import simulate
+from lcsb_mobile.runs.verify import verify
+from lcsb_mobile.training.golden import (
+    check_first_step,
+    check_trace,
+    check_update,
+    compare_run_losses,
+    compare_runners,
+    golden_batches,
+    record_trace,
+)
+from lcsb_mobile.training.optimizer import update_layer
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +189,23 @@ def test_an_unreadable_trace(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "golden.json").write_bytes(content)
     with pytest.raises(BundleError, match="not a readable golden trace"):
         read_trace(tmp_path / "golden.json")
+
+
+@pytest.mark.parametrize(("eps", "betas"), [(1e-7, (0.9, 0.999)), (1.1e-8, (0.9, 0.999)), (1e-8, (0.901, 0.999)), (1e-8, (0.9, 0.9991))])
+def test_constants_of_a_program_are_the_manifests(bundle: Bundle, eps: float, betas: tuple[float, float]) -> None:
+    """`adamw.onnx` has the manifest's; a manifest of other ones is held to the program."""
+    update, sizes = layer_update(make_runner(bundle)), bundle.manifest.adapter.sizes
+    check_update("onnxruntime", update, sizes, bundle.manifest.optimizer)
+    other = msgspec.structs.replace(bundle.manifest.optimizer, eps=eps, betas=betas)
+    with pytest.raises(GoldenTraceError, match="the program of AdamW does not compute"):
+        check_update("onnxruntime", update, sizes, other)
+    check_update("numpy", update_layer, sizes, other)
+
+
+def test_verify_and_a_run_hold_them(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(random_bundle.bundle, tmp_path / "bundle"))
+    hostile.edit(changed, hostile.put("optimizer.eps", 1e-7))
+    with pytest.raises(GoldenTraceError, match="betas and eps"):
+        verify(changed)
+    with pytest.raises(GoldenTraceError, match="betas and eps"):
+        simulate(SimulateOptions(changed, messages, steps=1, adapter=tmp_path / "adapter"))

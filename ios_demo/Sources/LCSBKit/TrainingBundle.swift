@@ -57,7 +57,7 @@ public final class TrainingBundle: Sendable {
         let content = try readManifest(directory)
         let (manifest, read) = try decode(directory.appendingPathComponent(manifestFile), content)
         try checkManifest(manifest, read, directory.appendingPathComponent(manifestFile))
-        try checkFiles(directory, manifest, progress)
+        try checkFiles(directory, manifest, content, progress)
         let bundle = TrainingBundle(directory, manifest, sha256(content))
         _ = try bundle.golden
         return bundle

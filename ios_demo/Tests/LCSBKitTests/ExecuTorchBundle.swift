@@ -21,6 +21,7 @@ func writeExecuTorchBundle(_ bundle: TrainingBundle, _ directory: URL, _ change:
     }
     manifest.runtime = RuntimeSettings(sessionConfig: [:], arena: Arena(initialBytes: 0))
     change(&manifest)
+    manifest.digest = nil
     try directory.file(manifestFile).write(Json(record: manifest).text)
 }
 

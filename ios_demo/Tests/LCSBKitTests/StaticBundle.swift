@@ -25,6 +25,7 @@ func writeStaticBundle(
     manifest.graphs = staticGraphs(bundle.manifest, row)
     manifest.runtime = RuntimeSettings(sessionConfig: [:], arena: Arena(initialBytes: 0))
     change(&manifest)
+    manifest.digest = nil
     try directory.file(manifestFile).write(Json(record: manifest).text)
 }
 

@@ -15,10 +15,13 @@ extension AdapterLayout {
     }
 }
 
-/// Reads an adapter file into all of `into`, float32 [N]. Throws ADAPTER naming every tensor that is missing, unknown or of another shape
-/// or dtype, or for NaN and infinite values; then `into` may be half written.
+/// Reads an adapter file into all of `into`, float32 [N]. Throws ADAPTER for a file that is damaged, or of another base, as far as it says;
+/// else naming every tensor that is missing, unknown or of another shape or dtype, or for NaN and infinite values; then `into` may be half
+/// written.
 public func readAdapter(_ file: URL, _ layout: AdapterLayout, _ into: Floats) throws {
     let stored = try StoredTensors(file, .adapter)
+    try checkDigest(stored)
+    try checkBase(stored, layout)
     let wanted = layout.shapes
     var faults = wanted.keys.filter { stored.tensors[$0] == nil }.map { "\($0) is missing" }
     for name in stored.names {
@@ -41,4 +44,31 @@ public func readAdapter(_ file: URL, _ layout: AdapterLayout, _ into: Floats) th
     for at in 0..<into.count where !into[at].isFinite {
         throw LcsbError(.adapter, "\(file.path): holds NaN or infinite values", [file.lastPathComponent])
     }
+}
+
+/// Files of other tools, and of before there was one, state none; one whose key for it was damaged states what goes with it.
+func checkDigest(_ stored: StoredTensors) throws {
+    let stated = stored.metadata[digestKey]
+    if stated == nil && !digestedKeys.contains(where: { stored.metadata[$0] != nil }) { return }
+    func refused(_ what: String) -> LcsbError { LcsbError(.adapter, "\(stored.file.path): \(what)", [stored.file.lastPathComponent]) }
+    do {
+        let (opened, size) = try openRegular(stored.file)
+        var header = [UInt8](repeating: 0, count: stored.dataStart)
+        try header.withUnsafeMutableBytes { try opened.read(at: 0, into: $0) }
+        let found = try fileDigest(opened, size, header, stated ?? "")
+        if found == stated { return }
+        let expected = stated.map { oneLine($0, 12) } ?? "one"
+        throw refused("damaged: expected SHA-256 \(expected), found \(found.prefix(12))…; copy or write it again")
+    } catch let error as IoError {
+        throw refused("cannot be read: \(oneLine(error.reason))")
+    }
+}
+
+/// Of another base, as far as the file says.
+func checkBase(_ stored: StoredTensors, _ layout: AdapterLayout) throws {
+    guard let base = layout.base, let digest = base.digest, let stated = stored.metadata[baseKey], stated != digest else { return }
+    let (expected, trained) = (oneLine(base.name, 80), oneLine(stored.metadata[baseModelKey] ?? "unknown", 80))
+    let message = "was trained on another base: expected \(expected) (\(digest.prefix(12))…), found \(trained) (\(oneLine(stated, 12))); "
+        + "name a bundle of that base, or take it over by lcsb adapter export there and lcsb adapter import"
+    throw LcsbError(.adapter, "\(stored.file.path): \(message)", [stored.file.lastPathComponent])
 }

@@ -7,18 +7,11 @@ let peftModelFile = "adapter_model.safetensors"
 /// (docs/adapter.md). `directory` is replaced only when it is an earlier one of these, or empty. Throws OPTION, STORAGE_FULL,
 /// STORAGE_FAILED.
 public func writePeft(_ manifest: Manifest, _ adapter: Floats, _ directory: URL) throws {
-    let text = Array(peftConfig(manifest.adapter, baseModel(manifest.source)).utf8)
+    let text = Array(peftConfig(manifest.adapter, manifest.baseModel.name).utf8)
     try replaceDirectory(directory, marker: peftConfigFile) { temporary in
         try writeAdapter(temporary.appendingPathComponent(peftModelFile), manifest.adapter, adapter)
         try replaceAtomically(temporary.appendingPathComponent(peftConfigFile)) { file in try text.withUnsafeBytes(file.write) }
     }
-}
-
-/// What stands before the last ": " of a bundle's source, or all of it.
-private func baseModel(_ source: String) -> String {
-    let bytes = Array(source.utf8)
-    let mark = bytes.indices.dropLast().last { bytes[$0] == UInt8(ascii: ":") && bytes[$0 + 1] == UInt8(ascii: " ") }
-    return mark.map { $0 > 0 ? String(decoding: bytes[..<$0], as: UTF8.self) : source } ?? source
 }
 
 /// A plain LoRA, in fields that PEFT has long had: an old release refuses one that it does not know.

@@ -24,7 +24,11 @@ public struct ImportedAdapter: Sendable, Equatable {
 public func readPeft(_ source: URL, _ layout: AdapterLayout, _ into: Floats) throws -> ImportedAdapter {
     let config = isDirectory(source) ? try PeftConfig(source.appendingPathComponent(peftConfigFile), layout) : nil
     let stored = try openModel(source)
-    if config == nil { try checkMetadata(stored, layout) }
+    try checkDigest(stored)
+    if config == nil {
+        try checkBase(stored, layout)
+        try checkMetadata(stored, layout)
+    }
     let named = asTheFileCalls(layout, stored)
     let initial = try check(stored, config, named)
     for (name, _, values) in named.named(into) {
@@ -61,7 +65,7 @@ private func checkMetadata(_ stored: StoredTensors, _ layout: AdapterLayout) thr
 /// call the same layers differently. With its own where the names have another.
 private func asTheFileCalls(_ layout: AdapterLayout, _ stored: StoredTensors) -> AdapterLayout {
     for prefix in textModelPrefixes {
-        let renamed = AdapterLayout(layout.lora, layout.matrices, layout.kinds, prefix: prefix)
+        let renamed = AdapterLayout(layout.lora, layout.matrices, layout.kinds, prefix: prefix, base: layout.base)
         if renamed.shapes.keys.contains(where: { stored.tensors[$0] != nil }) { return renamed }
     }
     return layout

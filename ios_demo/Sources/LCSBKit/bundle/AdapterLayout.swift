@@ -1,5 +1,13 @@
 private let peftPrefix = "base_model.model."
 
+/// The model that an adapter changes: what it is called, the SHA-256 of its frozen tensors, and the version of the toolkit that exported it;
+/// nil where the bundle does not say.
+struct BaseModel: Sendable, Equatable {
+    let name: String
+    let digest: String?
+    let toolkit: String?
+}
+
 /// Where each layer's vector lies in the adapter, float32 [N] of all layers one after the other, and each LoRA matrix in the vector.
 /// `matrices`: of each kind of layers; `kinds`: of each layer. `prefix`: what the names of a checkpoint's text model begin with.
 ///
@@ -9,10 +17,11 @@ public struct AdapterLayout: Sendable {
     public let matrices: Entries<[AdapterMatrix]>
     public let kinds: [String]
     public let prefix: String
+    let base: BaseModel?  // nil for an adapter of no bundle
     private let ends: [Int]
 
-    init(_ lora: LoraConfig, _ matrices: Entries<[AdapterMatrix]>, _ kinds: [String], prefix: String = "model.") {
-        (self.lora, self.matrices, self.kinds, self.prefix) = (lora, matrices, kinds, prefix)
+    init(_ lora: LoraConfig, _ matrices: Entries<[AdapterMatrix]>, _ kinds: [String], prefix: String = "model.", base: BaseModel? = nil) {
+        (self.lora, self.matrices, self.kinds, self.prefix, self.base) = (lora, matrices, kinds, prefix, base)
         let sizes = matrices.mapValues { list in list.last.map { $0.offset + $0.size } ?? 0 }
         ends = kinds.reduce(into: [0]) { ends, kind in ends.append(ends.last! + sizes[kind]!) }
     }

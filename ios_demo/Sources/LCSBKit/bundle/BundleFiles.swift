@@ -18,13 +18,14 @@ private let largest: Entries<Int> = [
 ]
 private let unasked = ["chat_template.jinja", ChatFormat.file]  // what some reader takes up wherever it lies, listed or not
 
-/// Throws BUNDLE_UNREADABLE for files that are missing, outside, not listed or too large, else BUNDLE_DAMAGED for those that were changed.
-/// Nothing is read before all are known to be in their place. `progress`: bytes read of all; it may throw.
-func checkFiles(_ directory: URL, _ manifest: Manifest, _ progress: (Int, Int) throws -> Void) throws {
+/// Throws BUNDLE_UNREADABLE for files that are missing, outside, not listed or too large, else BUNDLE_DAMAGED for those that were changed,
+/// the manifest among them, whose bytes are `content`. Nothing is read before all are known to be in their place. `progress`: bytes read of
+/// all; it may throw.
+func checkFiles(_ directory: URL, _ manifest: Manifest, _ content: [UInt8], _ progress: (Int, Int) throws -> Void) throws {
     var faults = nameFaults(manifest)
     if faults.isEmpty { faults = sizeFaults(manifest) + placeFaults(directory, manifest) }
     if !faults.isEmpty { throw unreadable("\(directory.path): \(some(faults))") }
-    let changes = try changes(directory, manifest, progress)
+    let changes = try changesOfManifest(manifest, content) + changes(directory, manifest, progress)
     if changes.isEmpty { return }
     let what = some(changes.map { "\($0.name): \($0.what)" })
     let message = "\(directory.path): changed since it was exported: \(what); copy or export it again"
@@ -117,6 +118,23 @@ private func filesBelow(_ directory: URL, _ asset: String) -> [String] {
         var status = stat()
         return lstat(directory.appendingPathComponent(path).path, &status) == 0 && status.st_mode & S_IFMT != S_IFDIR
     }
+}
+
+/// Of a manifest's bytes in which the digest that it states, where it stands last, is zeros.
+private func manifestDigest(_ content: [UInt8], _ stated: String) -> String {
+    let stated = Array(stated.utf8)
+    var content = content
+    let places = stride(from: content.count - stated.count, through: 0, by: -1)
+    if let place = places.first(where: { content[$0..<$0 + stated.count].elementsEqual(stated) }) {
+        content.replaceSubrange(place..<place + stated.count, with: unknownDigest)
+    }
+    return sha256(content)
+}
+
+private func changesOfManifest(_ manifest: Manifest, _ content: [UInt8]) -> [(name: String, what: String)] {
+    guard let stated = manifest.digest else { return [] }
+    let found = manifestDigest(content, stated)
+    return found == stated ? [] : [(manifestFile, "expected SHA-256 \(stated.prefix(12))…, found \(found.prefix(12))…")]
 }
 
 private func changes(

@@ -59,7 +59,8 @@ public struct WeightTensor: Sendable, Equatable {
 
 /// `manifest.json`: all that a device must know of a bundle, as data. `files` lists every file of the bundle but the manifest. `schedule`:
 /// the steps of one cycle. `accuracyLevel`: 0 float32 throughout; 2 products in float16; 4 the
-/// forward's activations rounded to int8.
+/// forward's activations rounded to int8. `base`: SHA-256 of the frozen model, by which an adapter knows its base. `digest`: SHA-256 of the
+/// manifest's own bytes, in which these 64 characters are zeros.
 public struct Manifest: Sendable {
     public var formatVersion: Int
     public var target: String
@@ -82,14 +83,25 @@ public struct Manifest: Sendable {
     public var tools: Entries<String>
     public var files: Entries<FileEntry>
     public var identity: String?
+    public var base: String?
+    public var digest: String?
 
     /// Where each layer's vector lies in the adapter, and each LoRA matrix in it; computed each time.
     public var adapter: AdapterLayout {
-        AdapterLayout(lora, Entries(kinds.map { ($0.name, $0.matrices) }), layers.map(\.kind), prefix: model.tensorPrefix)
+        AdapterLayout(lora, Entries(kinds.map { ($0.name, $0.matrices) }), layers.map(\.kind), prefix: model.tensorPrefix, base: baseModel)
     }
+
+    var baseModel: BaseModel { BaseModel(name: nameBefore(source), digest: base, toolkit: tools["lcsb_mobile"]) }
 
     /// A layer's.
     func kind(_ layer: Int) -> LayerKind { kinds.first { $0.name == layers[layer].kind }! }
+}
+
+/// What stands before the last ": " of a bundle's source, or all of it.
+private func nameBefore(_ source: String) -> String {
+    let bytes = Array(source.utf8)
+    let mark = bytes.indices.dropLast().last { bytes[$0] == UInt8(ascii: ":") && bytes[$0 + 1] == UInt8(ascii: " ") }
+    return mark.map { $0 > 0 ? String(decoding: bytes[..<$0], as: UTF8.self) : source } ?? source
 }
 
 let int8Activations = 4  // an `accuracyLevel`
@@ -192,6 +204,8 @@ extension Manifest {
         tools = try fields.ordered("tools", Fields.string)
         files = try fields.ordered("files", FileEntry.init)
         identity = try fields.optional("identity", Fields.string)
+        base = try fields.optional("base", Fields.string)
+        digest = try fields.optional("digest", Fields.string)
         try fields.finish()
     }
 }

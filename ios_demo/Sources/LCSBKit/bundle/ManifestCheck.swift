@@ -68,7 +68,9 @@ private func valueFaults(_ manifest: Manifest, _ read: Json, _ report: Report) t
     for kind in attention.values where !numbers(kind).allSatisfy({ $0 > 0 && $0 <= 1e12 }) {
         try report("model.attention_kinds: expected positive numbers, found \(numbers(kind))")
     }
-    if let identity = manifest.identity, !isDigest(identity) { try report("identity: expected a SHA-256, found \(quoted(identity, 80))") }
+    for (field, value) in [("identity", manifest.identity), ("base", manifest.base), ("digest", manifest.digest)] {
+        if let value, !isDigest(value) { try report("\(field): expected a SHA-256, found \(quoted(value, 80))") }
+    }
     for (key, value) in manifest.runtime.sessionConfig where !sessionConfig.contains(key) || (value != "0" && value != "1") {
         try report("runtime.session_config: \(quoted(key)) = \(quoted(value, 80)) is none of the entries that an export writes")
     }

@@ -17,8 +17,6 @@ public let stepColumns = 6  // loss, learning rate, gradient norm, gradient seco
 
 private let format = "lcsb_mobile.checkpoint"
 private let version = "2"
-private let digestField = Array("\"sha256\":\"".utf8)
-private let unknownDigest = [UInt8](repeating: UInt8(ascii: "0"), count: 64)
 private let mostHeaderBytes = 4 << 20
 private let mostHistoryBytes = 48 << 20  // of a million steps: it is held in memory
 private let mostNodes = 1 << 18  // of the header, or of the run in it: a schedule's layers are nearly all of them
@@ -61,27 +59,7 @@ func writeCheckpoint(_ file: URL, _ checkpoint: RunCheckpoint) throws {
         ("format", format), ("version", version), ("sha256", String(decoding: unknownDigest, as: UTF8.self)),
         ("run", checkpoint.place.json),
     ]
-    try replaceAtomically(file) { opened in
-        var digest = Sha256()
-        var digestAt: Int?
-        try writeSafetensors(tensors, metadata) { bytes in
-            digestAt = digestAt ?? bytes.firstRange(of: digestField)!.upperBound  // the first piece is the header
-            digest.update(bytes)
-            try opened.write(bytes)
-        }
-        try Array(digest.hex().utf8).withUnsafeBytes { try write($0, opened, at: digestAt!) }
-    }
-}
-
-/// Throws IoError.
-private func write(_ bytes: UnsafeRawBufferPointer, _ file: OpenFile, at offset: Int) throws {
-    var done = 0
-    while done < bytes.count {
-        let count = pwrite(file.descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset + done))
-        if count < 0 && errno == EINTR { continue }
-        if count < 0 { throw IoError(errno) }
-        done += count
-    }
+    try replaceAtomically(file) { try writeDigested(tensors, metadata, to: $0) }
 }
 
 /// Checked before anything of it is used: digest, format, names, shapes, values. `layers` and `size`, of all: of the bundle's adapter.
@@ -176,29 +154,11 @@ private func readHeader(
         let found = "\(quoted(metadata.format, 40)) version \(quoted(metadata.version, 10))"
         throw damaged("\(file.path): expected \(format) version \(version), found \(found)", file)
     }
-    let found = try digest(opened, fileSize, start + text, metadata.sha256)
+    let found = try fileDigest(opened, fileSize, start + text, metadata.sha256)
     if found != metadata.sha256 {
         throw damaged("\(file.path): damaged: expected SHA-256 \(oneLine(metadata.sha256, 12)), found \(oneLine(found, 12))", file)
     }
     return (header, metadata, 8 + text.count)
-}
-
-/// Of the whole file, which begins with `start`; `stated` counts as zeros where it stands first. Throws IoError.
-private func digest(_ opened: OpenFile, _ fileSize: Int, _ start: [UInt8], _ stated: String) throws -> String {
-    var start = start
-    let stated = Array(stated.utf8)
-    if stated.count == 64, let place = start.firstRange(of: stated) { start.replaceSubrange(place, with: unknownDigest) }
-    var digest = Sha256()
-    start.withUnsafeBytes { digest.update($0) }
-    let block = try Bytes(count: 1 << 18)
-    var done = start.count
-    while done < fileSize {
-        let piece = UnsafeMutableRawBufferPointer(start: block.pointer, count: min(block.count, fileSize - done))
-        try opened.read(at: done, into: piece)
-        digest.update(UnsafeRawBufferPointer(piece))
-        done += piece.count
-    }
-    return digest.hex()
 }
 
 private func decodePlace(_ file: URL, _ metadata: Metadata) throws -> RunPlace {

@@ -40,7 +40,7 @@ struct StoredTensors {
     let names: [String]  // in the header's order
     let tensors: [String: StoredTensor]
     let metadata: [String: String]
-    private let dataStart: Int
+    let dataStart: Int
     private let fault: Fault
 
     /// Reads and checks the header. Throws `fault` for what is no safetensors file, or a damaged one, or has a header of more than 4 MiB.

@@ -1,6 +1,11 @@
 import Foundation
 
 // Writing safetensors tensor by tensor. The header has the bytes that Python's json.dumps gives, so that both write the same file.
+// A file may state a SHA-256 of the whole of it, header included, in its metadata; the digest's own 64 characters count as zeros.
+
+let digestKey = "sha256"
+let unknownDigest = [UInt8](repeating: UInt8(ascii: "0"), count: 64)
+private let digestField = Array("\"\(digestKey)\":\"".utf8)
 
 /// A tensor to write, by safetensors' dtypes F32, I64 and F64.
 struct WrittenTensor {
@@ -55,4 +60,48 @@ func writeSafetensors(
     start.append(contentsOf: header)
     try start.withUnsafeBytes(sink)
     for (_, tensor) in tensors { try tensor.write(sink) }
+}
+
+/// `writeSafetensors` into `file`; then the digest goes where `metadata` has the text of `unknownDigest`.
+func writeDigested(
+    _ tensors: [(name: String, tensor: WrittenTensor)], _ metadata: [(key: String, value: String)], to file: OpenFile
+) throws {
+    var digest = Sha256()
+    var digestAt: Int?
+    try writeSafetensors(tensors, metadata) { bytes in
+        // The first piece is the header.
+        digestAt = digestAt ?? bytes.firstRange(of: digestField + unknownDigest)!.lowerBound + digestField.count
+        digest.update(bytes)
+        try file.write(bytes)
+    }
+    try Array(digest.hex().utf8).withUnsafeBytes { try write($0, file, at: digestAt!) }
+}
+
+/// Throws IoError.
+private func write(_ bytes: UnsafeRawBufferPointer, _ file: OpenFile, at offset: Int) throws {
+    var done = 0
+    while done < bytes.count {
+        let count = pwrite(file.descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset + done))
+        if count < 0 && errno == EINTR { continue }
+        if count < 0 { throw IoError(errno) }
+        done += count
+    }
+}
+
+/// Of a file of `size` bytes which begins with `header`; `stated` counts as zeros where it stands first. Throws IoError.
+func fileDigest(_ file: OpenFile, _ size: Int, _ header: [UInt8], _ stated: String) throws -> String {
+    var header = header
+    let stated = Array(stated.utf8)
+    if stated.count == 64, let place = header.firstRange(of: stated) { header.replaceSubrange(place, with: unknownDigest) }
+    var digest = Sha256()
+    header.withUnsafeBytes { digest.update($0) }
+    let block = try Bytes(count: 1 << 18)
+    var done = header.count
+    while done < size {
+        let piece = UnsafeMutableRawBufferPointer(start: block.pointer, count: min(block.count, size - done))
+        try file.read(at: done, into: piece)
+        digest.update(UnsafeRawBufferPointer(piece))
+        done += piece.count
+    }
+    return digest.hex()
 }

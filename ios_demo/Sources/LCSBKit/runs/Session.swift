@@ -46,6 +46,7 @@ final class Session {
         do {
             running.clock.enter(.checking)
             try checkFirstStep(running.runner, bundle.golden, running.state.adapter)  // of the bundle's own adapter
+            try checkUpdate(running.runner, bundle.manifest.adapter, bundle.manifest.optimizer)
             if let initial = options.initialAdapter { try readAdapter(initial, bundle.manifest.adapter, running.state.adapter) }
             let before = try continuePrompts(after: false)
             try restore()

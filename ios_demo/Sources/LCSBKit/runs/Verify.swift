@@ -41,6 +41,7 @@ public func judge(
     let (trace, layout) = (try bundle.golden, bundle.manifest.adapter)
     let state = try mappedState(scratch, layout.size)
     try bundle.readInitialAdapter(into: state.adapter)
+    try checkUpdate(runner, layout, bundle.manifest.optimizer)
     let optimizer = AdamW(state, layout, bundle.manifest.optimizer, runner)
     var (difference, seconds): (TraceDifference, Double?) = (.nothing, nil)
     if let last = trace.run.last {
@@ -70,6 +71,41 @@ func checkFirstStep(_ runner: any StepRunner, _ trace: GoldenTrace, _ adapter: F
     let refusal = traceRefusal(runner.name, difference, stepTolerance: trace.stepTolerance, runTolerance: trace.runTolerance)
     if let refusal { throw refusal }
     return difference
+}
+
+private let updateLeast = 1e-12  // the least gradient that a program of AdamW is held to its constants by
+private let updateTolerance = 1e-5  // relative; some square roots are off by a rounding or two
+private let updateNegligible = 1e-30  // where a square of a gradient is not a normal float32 any more
+
+/// Holds a runtime's AdamW to the manifest's constants: they stand in the program too, and no loss shows another `eps`. Two updates of a vector
+/// of each size, at a rate of 1 and with gradients from far below `eps` to 1. Throws GOLDEN_TRACE.
+func checkUpdate(_ runner: any StepRunner, _ layout: AdapterLayout, _ config: AdamWConfig) throws {
+    for size in Set((0..<layout.numLayers).map(layout.vectorSize)).sorted() {
+        let (parameters, first, second) = (try Floats(count: size), try Floats(count: size), try Floats(count: size))
+        for values in [parameters, first, second] { values.fill(0) }
+        let gradient = try Floats(count: size)
+        for at in 0..<size { gradient[at] = Float(pow(updateLeast, 1 - Double(at) / max(1, Double(size - 1)))) }
+        for _ in 0..<2 { try runner.updateLayer(parameters, first, second, gradient, LayerUpdate(decay: 1, rate: 1, root: 1)) }
+        for at in 0..<size {
+            let expected = updated(Double(gradient[at]), config)
+            let found = [parameters[at], first[at], second[at]].map(Double.init)
+            if zip(expected, found).allSatisfy({ abs($0 - $1) <= updateNegligible + updateTolerance * abs($0) }) { continue }
+            let message = "\(runner.name): the program of AdamW does not compute what the manifest's betas and eps give; do not train with it"
+            throw LcsbError(.goldenTrace, message)
+        }
+    }
+}
+
+/// Parameter and moments after two updates from zero.
+private func updated(_ gradient: Double, _ config: AdamWConfig) -> [Double] {
+    let (beta1, beta2) = (config.betas[0], config.betas[1])
+    var (parameter, first, second) = (0.0, 0.0, 0.0)
+    for _ in 0..<2 {
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient * gradient
+        parameter -= first / (second.squareRoot() + config.eps)
+    }
+    return [parameter, first, second]
 }
 
 private func checkTrace(

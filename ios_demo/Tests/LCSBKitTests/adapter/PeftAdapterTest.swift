@@ -7,9 +7,39 @@ final class PeftAdapterTest: XCTestCase {
         try inScratch { scratch in
             for name in ["llama", "gemma3", "tiny", "lfm2", "qwen3_5"] {
                 let bundle = try openBundle(name)
-                try writeAdapter(scratch.file(name), bundle.manifest.adapter, initialAdapter(bundle))
+                let own = bundle.manifest.adapter
+                let layout = AdapterLayout(own.lora, own.matrices, own.kinds, prefix: own.prefix)  // of no bundle, as the initial one is written
+                try writeAdapter(scratch.file(name), layout, initialAdapter(bundle))
                 XCTAssertEqual(try bundle.file(adapterFile).content, try scratch.file(name).content, name)
             }
+        }
+    }
+
+    private func trained(_ base: BaseModel) throws -> AdapterLayout {
+        let last = try Json(content: Repository.golden("run_vectors.json").content)["peft_configs"]!.array!.last!
+        let layout = try AdapterLayout(last["layout"]!, "layout")
+        return AdapterLayout(layout.lora, layout.matrices, layout.kinds, prefix: layout.prefix, base: base)
+    }
+
+    func testAnAdapterSaysWhatItWasTrainedOn() throws {
+        let golden = Repository.golden("adapter.safetensors")
+        let layout = try trained(BaseModel(name: "Größe \"x\"", digest: String(repeating: "ab", count: 32), toolkit: "0.1.0"))
+        let adapter = try Floats(count: layout.size)
+        try readAdapter(golden, layout, adapter)
+        for at in 0..<adapter.count { XCTAssertEqual(adapter[at], Float(at * 7919 % 256 - 128) / 128) }
+        try inScratch { scratch in
+            try writeAdapter(scratch.file("trained"), layout, adapter)
+            XCTAssertEqual(try golden.content, try scratch.file("trained").content)
+            for place in stride(from: 0, to: try golden.content.count, by: 7) {
+                var content = try golden.content
+                content[place] ^= 1
+                try scratch.file("changed").write(content)
+                _ = refusal(.adapter) { try readAdapter(scratch.file("changed"), layout, adapter) }
+            }
+            let other = try trained(BaseModel(name: "another", digest: String(repeating: "cd", count: 32), toolkit: nil))
+            let message = refusal(.adapter) { try readAdapter(golden, other, adapter) }
+            XCTAssert(message.contains("found Größe"), message)
+            try readAdapter(golden, trained(BaseModel(name: "of before", digest: nil, toolkit: nil)), adapter)
         }
     }
 

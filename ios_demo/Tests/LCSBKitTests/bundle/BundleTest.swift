@@ -10,7 +10,7 @@ final class BundleTest: XCTestCase {
         let manifest = try Json(content: bundle.file(manifestFile).content)
         var files = Entries(manifest.at("files").object!)
         change(&files)
-        try bundle.file(manifestFile).write(manifest.put("files", .object(files.map { $0 })).text)
+        try bundle.file(manifestFile).write(manifest.put("files", .object(files.map { $0 })).put("digest", nil).text)
     }
 
     /// Writes a file of the bundle and what the manifest states of it: a manifest has no signature.
@@ -29,6 +29,19 @@ final class BundleTest: XCTestCase {
     ) {
         let message = refusal(fault, file: file, line: line) { _ = try TrainingBundle.open(bundle) }
         XCTAssert(message.contains(expected), "\(about): \(expected): \(message)", file: file, line: line)
+    }
+
+    func testAManifestsOwnDigestIsChecked() throws {
+        try inCopy { bundle in
+            let path = bundle.file(manifestFile)
+            let manifest = try Json(content: path.content)
+            func digested(_ digest: String) -> String { manifest.put("digest", .string(digest)).text }
+            let text = digested(sha256(Array(digested(String(repeating: "0", count: 64)).utf8)))
+            try path.write(text)
+            XCTAssertEqual(try TrainingBundle.open(bundle).manifest.digest?.count, 64)
+            try path.write(manifest.put("digest", .string(sha256([]))).text)
+            check(bundle, "manifest.json: expected SHA-256 ", .bundleDamaged)
+        }
     }
 
     func testEveryBundleOpensWithProgressToTheLastByte() throws {

@@ -43,7 +43,7 @@ final class ManifestCheckTest: XCTestCase {
 
     func testWhatThisTestWritesIsTheSameManifest() throws {
         try inCopy { bundle in
-            try bundle.file(manifestFile).write(manifest.text)
+            try bundle.file(manifestFile).write(manifest.put("digest", nil).text)
             XCTAssertEqual(try TrainingBundle.open(bundle).manifest.files.count, try openBundle("llama").manifest.files.count)
         }
     }

@@ -73,7 +73,7 @@ public class Bundle private constructor(public val directory: File, public val m
             }
             val manifest = decode(path, text)
             checkManifest(manifest, text, path)
-            checkFiles(directory, manifest, progress)
+            checkFiles(directory, manifest, raw, progress)
             return Bundle(directory, manifest, sha256(raw)).also { it.golden }
         }
     }

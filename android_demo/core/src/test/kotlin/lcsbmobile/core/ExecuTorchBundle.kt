@@ -39,7 +39,7 @@ internal fun writeExecuTorchBundle(bundle: Bundle, directory: File, change: (Map
     val pte = "the methods".toByteArray().also { File(directory, PTE_FILE).writeBytes(it) }
     val entry = JsonObject(mapOf("size" to JsonPrimitive(pte.size), "sha256" to JsonPrimitive(sha256(pte))))
     val settings = """{"session_config": {}, "arena": {"initial_bytes": 0}}"""
-    val changed = manifest + mapOf(
+    val changed = manifest - "digest" + mapOf(
         "target" to JsonPrimitive(EXECUTORCH),
         "graphs" to JsonObject((manifest.getValue("graphs").jsonObject - PRODUCTS.toSet()).mapValues { method(it.value.jsonObject) }),
         "runtime" to Json.parseToJsonElement(settings),

@@ -19,12 +19,10 @@ internal const val PEFT_MODEL_FILE = "adapter_model.safetensors"
  * (docs/adapter.md). [directory] is replaced only when it is an earlier one of these, or empty. Throws OPTION, STORAGE_FULL, STORAGE_FAILED.
  */
 public fun writePeft(manifest: Manifest, adapter: FloatBuffer, directory: File) {
-    val source = manifest.source
-    val baseModel = source.substringBeforeLast(": ", "").ifEmpty { source }
     replaceDirectory(directory, PEFT_CONFIG_FILE) { temporary ->
         writeAdapter(File(temporary, PEFT_MODEL_FILE), manifest.adapter, adapter)
         replaceAtomically(File(temporary, PEFT_CONFIG_FILE)) { channel ->
-            val text = ByteBuffer.wrap(peftConfig(manifest.adapter, baseModel).toByteArray(Charsets.US_ASCII))
+            val text = ByteBuffer.wrap(peftConfig(manifest.adapter, manifest.baseModel.name).toByteArray(Charsets.US_ASCII))
             while (text.hasRemaining()) channel.write(text)
         }
     }

@@ -1,10 +1,17 @@
 package lcsbmobile.core.bundle
 
 import kotlinx.serialization.Serializable
+import kotlinx.serialization.Transient
 import lcsbmobile.core.io.part
 import java.nio.FloatBuffer
 
 private const val PEFT_PREFIX = "base_model.model."
+
+/**
+ * The model that an adapter changes: what it is called, the SHA-256 of its frozen tensors, and the version of the toolkit that exported it;
+ * null where the bundle does not say.
+ */
+internal class Base(val name: String, val digest: String?, val toolkit: String?)
 
 /**
  * Where each layer's vector lies in the adapter, float32 [N] of all layers one after the other, and each LoRA matrix in the vector.
@@ -19,7 +26,14 @@ public data class AdapterLayout(
     val kinds: List<String>,
     val prefix: String = "model.",
 ) {
+    /** Null for an adapter of no bundle. */
+    @Transient
+    internal var base: Base? = null
+        private set
+
     private val ends by lazy { kinds.runningFold(0) { end, kind -> Math.addExact(end, sizeOf(matrices.getValue(kind))) } }
+
+    internal fun of(base: Base): AdapterLayout = copy().also { it.base = base }
 
     val numLayers: Int get() = kinds.size
 

@@ -34,13 +34,14 @@ private val LARGEST = mapOf(
 private val UNASKED = listOf("chat_template.jinja", ChatFormat.FILE) // what some reader takes up wherever it lies, listed or not
 
 /**
- * Throws BUNDLE_UNREADABLE for files that are missing, outside, not listed or too large, else BUNDLE_DAMAGED for those that were changed.
- * Nothing is read before all are known to be in their place. [progress]: bytes read of all; it may throw.
+ * Throws BUNDLE_UNREADABLE for files that are missing, outside, not listed or too large, else BUNDLE_DAMAGED for those that were changed, the
+ * manifest among them, whose bytes are [raw]. Nothing is read before all are known to be in their place. [progress]: bytes read of all; it may
+ * throw.
  */
-internal fun checkFiles(directory: File, manifest: Manifest, progress: (done: Long, total: Long) -> Unit) {
+internal fun checkFiles(directory: File, manifest: Manifest, raw: ByteArray, progress: (done: Long, total: Long) -> Unit) {
     val faults = nameFaults(manifest).ifEmpty { sizeFaults(manifest) + placeFaults(directory, manifest) }
     if (faults.isNotEmpty()) throw unreadable("$directory: ${some(faults)}")
-    val changes = changes(directory, manifest, progress)
+    val changes = changesOfManifest(manifest, raw) + changes(directory, manifest, progress)
     if (changes.isEmpty()) return
     val message = "$directory: changed since it was exported: ${some(changes)}; copy or export it again"
     throw LcsbException(Fault.BUNDLE_DAMAGED, message, changes.map { it.substringBefore(':') })
@@ -95,6 +96,20 @@ private fun placeFaults(directory: File, manifest: Manifest): List<String> {
 
 /** A link that leads nowhere too. */
 private fun exists(file: File) = java.nio.file.Files.exists(file.toPath(), java.nio.file.LinkOption.NOFOLLOW_LINKS)
+
+/** Of a manifest's bytes in which the digest that it states, where it stands last, is zeros. */
+private fun manifestDigest(raw: ByteArray, stated: String): String {
+    val content = raw.copyOf()
+    val at = String(raw, Charsets.ISO_8859_1).lastIndexOf(stated)
+    if (at >= 0) content.fill('0'.code.toByte(), at, at + stated.length)
+    return sha256(content)
+}
+
+private fun changesOfManifest(manifest: Manifest, raw: ByteArray): List<String> {
+    val stated = manifest.digest ?: return emptyList()
+    val found = manifestDigest(raw, stated)
+    return if (found == stated) emptyList() else listOf("$MANIFEST_FILE: expected SHA-256 ${stated.take(12)}…, found ${found.take(12)}…")
+}
 
 private fun changes(directory: File, manifest: Manifest, progress: (Long, Long) -> Unit): List<String> {
     val total = manifest.files.values.sumOf { it.size }

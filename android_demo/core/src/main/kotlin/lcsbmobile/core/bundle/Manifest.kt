@@ -50,7 +50,8 @@ public data class WeightTensor(val name: String, val dtype: String, val shape: L
 
 /**
  * `manifest.json`: all that a device must know of a bundle, as data. [files] lists every file of the bundle but the manifest. [schedule]:
- * the steps of one cycle. [accuracyLevel]: of the forward's products, 4 rounds activations to int8.
+ * the steps of one cycle. [accuracyLevel]: of the forward's products, 4 rounds activations to int8. [base]: SHA-256 of the frozen model, by
+ * which an adapter knows its base. [digest]: SHA-256 of the manifest's own bytes, in which these 64 characters are zeros.
  */
 @Serializable
 public data class Manifest(
@@ -75,11 +76,15 @@ public data class Manifest(
     val tools: Map<String, String>,
     val files: Map<String, FileEntry>,
     val identity: String? = null,
+    val base: String? = null,
+    val digest: String? = null,
 ) {
     /** Where each layer's vector lies in the adapter, and each LoRA matrix in it. */
     public val adapter: AdapterLayout by lazy {
-        AdapterLayout(lora, kinds.associate { it.name to it.matrices }, layers.map { it.kind }, model.tensorPrefix)
+        AdapterLayout(lora, kinds.associate { it.name to it.matrices }, layers.map { it.kind }, model.tensorPrefix).of(baseModel)
     }
+
+    internal val baseModel: Base get() = Base(source.substringBeforeLast(": ", "").ifEmpty { source }, base, tools["lcsb_mobile"])
     private val named by lazy { kinds.associateBy { it.name } }
 
     /** A layer's. */

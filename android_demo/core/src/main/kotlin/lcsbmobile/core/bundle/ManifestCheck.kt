@@ -89,8 +89,9 @@ private fun valueFaults(manifest: Manifest, read: JsonElement): Sequence<String>
     for (kind in manifest.model.attentionKinds.values) {
         if (!numbers(kind).all { it > 0 && it <= 1e12 }) yield("model.attention_kinds: expected positive numbers, found $kind")
     }
-    val identity = manifest.identity
-    if (identity != null && !DIGEST.matches(identity)) yield("identity: expected a SHA-256, found ${quoted(identity, 80)}")
+    for ((field, value) in listOf("identity" to manifest.identity, "base" to manifest.base, "digest" to manifest.digest)) {
+        if (value != null && !DIGEST.matches(value)) yield("$field: expected a SHA-256, found ${quoted(value, 80)}")
+    }
     for ((key, value) in manifest.runtime.sessionConfig) {
         if (key !in SESSION_CONFIG || value !in setOf("0", "1")) {
             yield("runtime.session_config: ${quoted(key)} = ${quoted(value, 80)} is none of the entries that an export writes")

@@ -8,23 +8,22 @@ import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.io.MsgspecDouble
-import lcsbmobile.core.io.Sink
+import lcsbmobile.core.io.UNKNOWN_DIGEST
 import lcsbmobile.core.io.WrittenTensor
+import lcsbmobile.core.io.fileDigest
 import lcsbmobile.core.io.jsonFault
 import lcsbmobile.core.io.recordJson
 import lcsbmobile.core.io.replaceAtomically
-import lcsbmobile.core.io.writeSafetensors
+import lcsbmobile.core.io.writeDigested
 import lcsbmobile.core.training.AdapterState
 import lcsbmobile.core.training.TrainConfig
 import java.io.File
 import java.io.IOException
-import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import java.nio.channels.FileChannel
 import java.nio.file.StandardOpenOption.READ
-import java.security.MessageDigest
 
 // A run's state in one file, from which it goes on bit for bit. Specification: docs/run_checkpoint.md. The file is safetensors; its metadata
 // carries a SHA-256 of the whole file, header included, in which the digest's own 64 characters count as zeros.
@@ -68,10 +67,8 @@ public const val STEP_COLUMNS: Int = 6 // loss, learning rate, gradient norm, gr
 
 private const val FORMAT = "lcsb_mobile.checkpoint"
 private const val VERSION = "2"
-private const val DIGEST_FIELD = "\"sha256\":\""
 private const val MOST_HEADER_BYTES = 4L shl 20
 private const val MOST_HISTORY_BYTES = 48L shl 20 // of a million steps: it is held on the heap
-private val UNKNOWN_DIGEST = "0".repeat(64)
 private val NAME = Regex("step-([0-9]{8,18})\\.safetensors")
 private val json = Json(recordJson) { encodeDefaults = true }
 
@@ -100,16 +97,7 @@ internal fun writeCheckpoint(file: File, checkpoint: RunCheckpoint) {
     val run = json.encodeToString(RunPlace.serializer(), checkpoint.place)
     val metadata = linkedMapOf("format" to FORMAT, "version" to VERSION, "sha256" to UNKNOWN_DIGEST, "run" to run)
     replaceAtomically(file) { channel ->
-        val digest = MessageDigest.getInstance("SHA-256")
-        var digestAt = -1L
-        val sink = Sink { bytes ->
-            if (digestAt < 0) digestAt = latin1(bytes.array()).indexOf(DIGEST_FIELD) + DIGEST_FIELD.length.toLong()
-            digest.update(bytes.duplicate())
-            while (bytes.hasRemaining()) channel.write(bytes)
-        }
-        writeSafetensors(sink, tensors, metadata)
-        val found = ByteBuffer.wrap(hex(digest.digest()).toByteArray(Charsets.US_ASCII))
-        while (found.hasRemaining()) digestAt += channel.write(found, digestAt)
+        writeDigested(channel, tensors, metadata)
     }
 }
 
@@ -176,28 +164,11 @@ private fun readHeader(file: File, channel: FileChannel): Pair<Header, Long> {
         val found = "'${metadata.format.take(40)}' version '${metadata.version.take(10)}'"
         throw damaged("$file: expected $FORMAT version $VERSION, found $found", file)
     }
-    val found = digest(channel, start.array(), text.array(), metadata.sha256)
+    val found = fileDigest(channel, start.array() + text.array(), metadata.sha256)
     if (found != metadata.sha256) {
         throw damaged("$file: damaged: expected SHA-256 ${metadata.sha256.take(12)}…, found ${found.take(12)}…", file)
     }
     return header to 8 + size
-}
-
-/** Of the whole file, whose first parts are [start] and [header]; [stated] counts as zeros where it stands first. */
-private fun digest(channel: FileChannel, start: ByteArray, header: ByteArray, stated: String): String {
-    val digest = MessageDigest.getInstance("SHA-256")
-    digest.update(start)
-    val at = latin1(header).indexOf(stated)
-    if (stated.length == 64 && at >= 0) UNKNOWN_DIGEST.toByteArray(Charsets.US_ASCII).copyInto(header, at)
-    digest.update(header)
-    val block = ByteBuffer.allocate(1 shl 18)
-    val bounds: Buffer = block
-    while (channel.read(block) >= 0) {
-        bounds.flip()
-        digest.update(block)
-        bounds.clear()
-    }
-    return hex(digest.digest())
 }
 
 private fun decodePlace(file: File, metadata: Metadata): RunPlace {
@@ -285,11 +256,6 @@ private fun fill(channel: FileChannel, buffer: ByteBuffer): Boolean {
 }
 
 private fun short(entry: Entry?) = "${entry?.dtype} ${entry?.shape} at bytes ${entry?.dataOffsets}".take(120)
-
-/** A character a byte, so that what is found in it is where it is in the file. */
-private fun latin1(bytes: ByteArray) = String(bytes, Charsets.ISO_8859_1)
-
-private fun hex(bytes: ByteArray): String = bytes.joinToString("") { (it.toInt() and 0xff).toString(16).padStart(2, '0') }
 
 private fun damaged(message: String, file: File, cause: Throwable? = null) =
     LcsbException(Fault.CHECKPOINT_DAMAGED, message, listOf(file.name), cause)

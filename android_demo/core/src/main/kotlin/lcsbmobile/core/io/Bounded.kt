@@ -60,7 +60,7 @@ internal fun sha256(file: File, progress: (Int) -> Unit = {}): String {
 
 internal fun sha256(content: ByteArray): String = hex(MessageDigest.getInstance("SHA-256").digest(content))
 
-private fun hex(bytes: ByteArray) = bytes.joinToString("") { "%02x".format(it) }
+internal fun hex(bytes: ByteArray) = bytes.joinToString("") { "%02x".format(it) }
 
 /** What a file operation failed for, in words; Java's own text is often the path alone. */
 internal fun ioReason(error: IOException): String = when (error) {

@@ -34,7 +34,7 @@ internal class StoredTensors(
     val file: File,
     val tensors: Map<String, StoredTensor>,
     val metadata: Map<String, String>,
-    private val dataStart: Long,
+    val dataStart: Long,
     private val fault: Fault,
 ) {
     /** An F32 tensor into all of [into], by way of a small buffer of the heap. */

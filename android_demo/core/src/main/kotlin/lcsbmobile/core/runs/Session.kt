@@ -66,6 +66,7 @@ internal class Session(private val running: Running, private val checkpoint: Run
         try {
             running.clock.enter(Phase.CHECKING)
             checkFirstStep(running.runner, running.setup.bundle.golden, running.state.adapter)
+            checkUpdate(running.runner, running.setup.bundle.manifest.adapter, running.setup.bundle.manifest.optimizer)
             val before = continuePrompts(after = false)
             restore()
             evaluateIfDue()

@@ -3,9 +3,13 @@ package lcsbmobile.core.runs
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
+import lcsbmobile.core.bundle.AdamWConfig
+import lcsbmobile.core.bundle.AdapterLayout
 import lcsbmobile.core.bundle.GoldenStep
 import lcsbmobile.core.bundle.GoldenTrace
+import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.toArray
+import lcsbmobile.core.runtime.LayerUpdate
 import lcsbmobile.core.runtime.StepRunner
 import lcsbmobile.core.training.AdamW
 import lcsbmobile.core.training.TrainConfig
@@ -15,6 +19,7 @@ import java.io.File
 import java.nio.FloatBuffer
 import kotlin.math.abs
 import kotlin.math.max
+import kotlin.math.pow
 import kotlin.math.sqrt
 
 /** The largest relative differences that were found: of single steps' losses and gradient norms, and of the run's losses. */
@@ -29,6 +34,9 @@ public class VerifyResult(
     public val runTolerance: Double,
 )
 
+private const val UPDATE_LEAST = 1e-12 // the least gradient that a program of AdamW is held to its constants by
+private const val UPDATE_TOLERANCE = 1e-5 // relative; some square roots are off by a rounding or two
+private const val UPDATE_NEGLIGIBLE = 1e-30 // where a square of a gradient is not a normal float32 any more
 private val NOTHING = TraceDifference(0, 0.0, 0.0, 0.0)
 
 /**
@@ -40,6 +48,7 @@ public fun verify(bundle: Bundle, runner: StepRunner, scratch: File, progress: (
     val layout = bundle.manifest.adapter
     val state = mappedState(scratch, layout.size)
     bundle.readInitialAdapter(state.adapter)
+    checkUpdate(runner, layout, bundle.manifest.optimizer)
     val difference = if (trace.run.isEmpty()) NOTHING else checkTrace(runner, trace, AdamW(state, layout, bundle.manifest.optimizer, runner), progress)
     return VerifyResult(runner.name, runner.version, difference, trace.stepTolerance, trace.runTolerance)
 }
@@ -49,6 +58,37 @@ internal fun checkFirstStep(runner: StepRunner, trace: GoldenTrace, adapter: Flo
     if (trace.run.isEmpty()) return NOTHING
     val (loss, norm) = compare(runner, trace, trace.run[0], adapter)
     return TraceDifference(1, loss, norm, loss).also { hold(runner.name, trace, it) }
+}
+
+/**
+ * Holds a runtime's AdamW to the manifest's constants: they stand in the program too, and no loss shows another `eps`. Two updates of a vector of
+ * each size, at a rate of 1 and with gradients from far below `eps` to 1. Throws GOLDEN_TRACE.
+ */
+internal fun checkUpdate(runner: StepRunner, layout: AdapterLayout, config: AdamWConfig) {
+    for (size in (0 until layout.numLayers).map(layout::vectorSize).distinct()) {
+        val (parameters, first, second, gradient) = List(4) { directFloats(size) }
+        for (i in 0 until size) gradient.put(i, UPDATE_LEAST.pow(1 - i / max(1.0, size - 1.0)).toFloat())
+        repeat(2) { runner.updateLayer(parameters, first, second, gradient, LayerUpdate(decay = 1f, rate = 1f, root = 1f)) }
+        for (i in 0 until size) {
+            val expected = updated(gradient.get(i).toDouble(), config)
+            val found = listOf(parameters, first, second).map { it.get(i).toDouble() }
+            if (expected.zip(found).all { (x, y) -> abs(x - y) <= UPDATE_NEGLIGIBLE + UPDATE_TOLERANCE * abs(x) }) continue
+            val message = "${runner.name}: the program of AdamW does not compute what the manifest's betas and eps give; do not train with it"
+            throw LcsbException(Fault.GOLDEN_TRACE, message)
+        }
+    }
+}
+
+/** Parameter and moments after two updates from zero. */
+private fun updated(gradient: Double, config: AdamWConfig): List<Double> {
+    val (beta1, beta2) = config.betas
+    var (parameter, first, second) = listOf(0.0, 0.0, 0.0)
+    repeat(2) {
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient * gradient
+        parameter -= first / (sqrt(second) + config.eps)
+    }
+    return listOf(parameter, first, second)
 }
 
 private fun checkTrace(runner: StepRunner, trace: GoldenTrace, optimizer: AdamW, progress: (Int, Int) -> Unit): TraceDifference {

@@ -4,12 +4,14 @@ import lcsbmobile.core.Fault
 import lcsbmobile.core.RunVectors
 import lcsbmobile.core.bundle.ADAPTER_FILE
 import lcsbmobile.core.bundle.AdapterLayout
+import lcsbmobile.core.bundle.Base
 import lcsbmobile.core.bundle.MANIFEST_FILE
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.recordJson
 import lcsbmobile.core.refused
 import lcsbmobile.core.testBundle
+import lcsbmobile.core.testFile
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
@@ -28,13 +30,41 @@ class PeftAdapterTest {
     fun `an adapter is written with python's bytes`() {
         for (name in listOf("llama", "gemma3", "tiny", "lfm2", "qwen3_5")) {
             val original = File(testBundle(name), ADAPTER_FILE)
-            val layout = manifest(name).adapter
+            val layout = manifest(name).adapter.copy() // of no bundle, as the initial one is written
             val adapter = directFloats(layout.size)
             readAdapter(original, layout, adapter)
             val file = File(folder.root, name)
             writeAdapter(file, layout, adapter)
             assertArrayEquals(original.readBytes(), file.readBytes())
         }
+    }
+
+    private fun trained(): AdapterLayout = RunVectors.read().peftConfigs.last().layout.of(Base("Größe \"x\"", "ab".repeat(32), "0.1.0"))
+
+    @Test
+    fun `an adapter says what it was trained on, with python's bytes`() {
+        val golden = testFile("adapter.safetensors")
+        val adapter = directFloats(trained().size)
+        readAdapter(golden, trained(), adapter)
+        for (i in 0 until adapter.capacity()) assertEquals((i.toLong() * 7919 % 256 - 128) / 128f, adapter.get(i), 0f)
+        val file = File(folder.root, "trained")
+        writeAdapter(file, trained(), adapter)
+        assertArrayEquals(golden.readBytes(), file.readBytes())
+    }
+
+    @Test
+    fun `a damaged adapter and one of another base`() {
+        val golden = testFile("adapter.safetensors").readBytes()
+        val file = File(folder.root, "changed")
+        val adapter = directFloats(trained().size)
+        for (place in golden.indices step 7) {
+            file.writeBytes(golden.copyOf().also { it[place] = (it[place].toInt() xor 1).toByte() })
+            refused(Fault.ADAPTER) { readAdapter(file, trained(), adapter) }
+        }
+        file.writeBytes(golden)
+        val other = trained().of(Base("another", "cd".repeat(32), null))
+        assertTrue("found Größe" in refused(Fault.ADAPTER) { readAdapter(file, other, adapter) })
+        readAdapter(file, trained().of(Base("of before", null, null)), adapter)
     }
 
     /** The manifest of a model with this adapter. */

@@ -41,6 +41,7 @@ class BundleTest {
         val files = manifest.getValue("files").jsonObject.toMutableMap()
         change(files)
         manifest["files"] = JsonObject(files)
+        manifest -= "digest" // as of before there was one
         path.writeText(JsonObject(manifest).toString())
     }
 
@@ -51,6 +52,19 @@ class BundleTest {
     }
 
     private fun refused(bundle: File, fault: Fault = Fault.BUNDLE_UNREADABLE) = refusal(fault) { Bundle.open(bundle) }
+
+    @Test
+    fun `a manifest's own digest is checked`() = withCopy { bundle ->
+        edit(bundle) {}
+        val path = File(bundle, MANIFEST_FILE)
+        val fields = Json.parseToJsonElement(path.readText()).jsonObject
+        fun digested(digest: String) = JsonObject(fields + ("digest" to JsonPrimitive(digest))).toString()
+        val zeros = "0".repeat(64)
+        path.writeText(digested(sha256(digested(zeros).toByteArray())))
+        assertEquals(64, Bundle.open(bundle).manifest.digest!!.length)
+        path.writeText(path.readText().replace("\"weight_decay\":0.01", "\"weight_decay\":0.11"))
+        assertTrue("manifest.json: expected SHA-256 " in refused(bundle, Fault.BUNDLE_DAMAGED))
+    }
 
     @Test
     fun `every bundle opens, with progress to the last byte`() {

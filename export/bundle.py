@@ -24,7 +24,7 @@ from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
-from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, AccuracyLevel, ModelConfig, QuantizationConfig, Quantizer
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
@@ -41,6 +41,7 @@ from lcsb_mobile.export.weights.layer_tensors import check_groups, lora_layout
 from lcsb_mobile.io.files import check_output
 from lcsb_mobile.measuring.memory import MemorySampler, trim_heap
 from lcsb_mobile.planning.cost import matrix_parameters
+from lcsb_mobile.ranges import NO_CLIPPING, check_ranges
 from lcsb_mobile.targets import TARGETS, target_row
 from lcsb_mobile.text.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lcsb_mobile.tiny import tiny_checkpoint
@@ -92,6 +93,8 @@ def export_model(
 ) -> ExportReport:
     """`export_bundle` of the model that `open_model` gives."""
     _check_options(options)
+    if not options.optimizer.clip_norm:
+        options = replace(options, optimizer=msgspec.structs.replace(options.optimizer, clip_norm=NO_CLIPPING))
     check_output(options.output, options.force)
     clock = _Clock()
     warnings: list[str] = []
@@ -106,25 +109,30 @@ def export_model(
 
 
 def _check_options(options: ExportOptions) -> None:
+    quantization, optimizer = options.quantization, options.optimizer
+    check_ranges(
+        {
+            "rank": options.lora.rank,
+            "alpha": options.lora.alpha,
+            "bits": quantization.bits,
+            "embedding-bits": quantization.embedding_bits,
+            "accuracy-level": options.accuracy_level,
+            "group-size": quantization.group_size,
+            "seq-len": options.seq_len,
+            "subsets": options.schedule.subsets,
+            "weight-decay": optimizer.weight_decay,
+            "clip-norm": optimizer.clip_norm,
+            "seed": options.seed,
+        }
+    )
     target_row(options.target)
     exporter(options.target).import_tools()
     _check_accuracy_level(options)
-    least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
-    for name, value, least in least_values:
-        if value < least:
-            raise OptionError(f"{name}: expected at least {least}, found {value}")
-    for name, bits in (("bits", options.quantization.bits), ("embedding-bits", options.quantization.embedding_bits)):
-        if bits not in (4, 8):
-            raise OptionError(f"{name}: expected 4 or 8, found {bits}")
     _check_quantizer(options)
-    if not options.lora.alpha > 0:
-        raise OptionError(f"alpha: expected a positive number, found {options.lora.alpha}")
 
 
 def _check_accuracy_level(options: ExportOptions) -> None:
     level, bits = options.accuracy_level, options.quantization.bits
-    if level not in get_args(AccuracyLevel):
-        raise OptionError(f"accuracy-level: expected {', '.join(map(str, get_args(AccuracyLevel)))}, found {level}")
     able = {
         HALF_PRODUCTS: [name for name, row in TARGETS.items() if row.half_products],
         INT8_ACTIVATIONS: [name for name, row in TARGETS.items() if row.int8_activations],

@@ -95,5 +95,9 @@ class StorageError(RunFailure):
     """A file could not be written: the disk is full or the directory is not writable."""
 
 
+class PrintingError(RunFailure):
+    """All that was asked for is done; its result could not be printed."""
+
+
 class PhoneError(RunFailure):
     """No phone is connected that takes a bundle, or adb or devicectl failed."""

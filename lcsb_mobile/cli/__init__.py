@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from lcsb_mobile import __version__
-from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, write_in_any_encoding
+from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, prepare_streams
 
 # Verb -> what the list of verbs says of it, which is how the verb's own help begins; a test holds them together.
 VERBS = {
@@ -81,5 +81,5 @@ def options(
 
 
 def main() -> None:
-    write_in_any_encoding()
+    prepare_streams()
     app()

@@ -18,7 +18,7 @@ from lcsb_mobile.bench.rows import BenchRow
 from lcsb_mobile.bench.shapes import SHAPES, RandomBundleOptions
 from lcsb_mobile.bench.side_by_side import BenchOptions, check_choices
 from lcsb_mobile.bench.side_by_side import bench as run_bench
-from lcsb_mobile.cli.console import Json, StageBars, note, out, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Json, StageBars, note, print_json, progress_bars, say, show_result, verb
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.installing import how_to_install
@@ -124,8 +124,8 @@ def make_random_bundle(path: Path, options: RandomBundleOptions) -> Path:
 
 
 def show(rows: Sequence[BenchRow]) -> None:
-    out.print(speed_and_memory(rows))
-    out.print(phases(rows))
+    show_result(speed_and_memory(rows))
+    show_result(phases(rows))
     first = rows[0]
     say(
         f"{first.shape}: {first.target}, {first.runtime} {first.runtime_version}, {first.seq_len} tokens, rank {first.rank}, "

@@ -10,7 +10,7 @@ from rich.text import Text
 from typer import Option
 
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.cli.console import Json, StageBars, out, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Json, StageBars, out, print_json, progress_bars, say, show_result, verb
 from lcsb_mobile.data.dataset import further_keys_line
 from lcsb_mobile.data.token_report import Run, TokenReport, report_tokens
 from lcsb_mobile.training.trainer import TrainConfig
@@ -70,7 +70,7 @@ def show(report: TokenReport) -> None:
         say(f"passed over  {further_keys_line(data.further_keys)}")
     for number, runs in enumerate(report.preview, 1):
         say(f"\nexample {number}")
-        out.print(_marked(runs, styled=out.is_terminal), soft_wrap=True)
+        show_result(_marked(runs, styled=out.is_terminal), soft_wrap=True)
 
 
 def _unless_zero(count: int, what: str) -> str:

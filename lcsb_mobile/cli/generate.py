@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from lcsb_mobile.cli.console import Json, Threads, print_json, verb
+from lcsb_mobile.cli.console import Json, Threads, print_json, verb, write
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.generation.generate import Chat, End
@@ -88,6 +87,5 @@ def generate(
         )
         return
     for piece in itertools.chain([] if chat else [prompt], pieces):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        write(piece)
+    write("\n")

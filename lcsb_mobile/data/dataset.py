@@ -23,8 +23,9 @@ from lcsb_mobile.data.other_formats import other_format
 from lcsb_mobile.data.records import Example, Form, Int32Array, LineExample, read_line
 from lcsb_mobile.data.shuffling import CHUNK, UInt64Array, shuffled
 from lcsb_mobile.data.spool import Spool
-from lcsb_mobile.errors import DataError, OptionError, TokenizerError
+from lcsb_mobile.errors import DataError, TokenizerError
 from lcsb_mobile.io.bounded import one_line
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 LINE_LIMIT = 1 << 20  # bytes of the longest line: tokenising one takes some 200 bytes of memory for each of its own
@@ -222,8 +223,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
     Raises OptionError unless 0 < share < 1, DataError when there are fewer than two examples.
     """
-    if not 0 < share < 1:
-        raise OptionError(f"hold-out: expected more than 0 and less than 1, found {share}")
+    check_ranges({"hold-out": share})
     if (count := len(dataset)) < 2:
         raise DataError(f"{dataset.path}: has one example; expected at least two, or evaluation data of its own (--eval-data)")
     held_out = min(max(math.floor(share * count + 0.5), 1), count - 1)

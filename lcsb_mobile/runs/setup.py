@@ -23,6 +23,7 @@ from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.io.files import sha256
 from lcsb_mobile.measuring.memory import MemorySampler, estimated_anonymous, process_memory
 from lcsb_mobile.planning.plan import Plan, plan_run
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.runners import import_runtime, make_runner
 from lcsb_mobile.runs.checkpoint import RunIdentity
 from lcsb_mobile.targets import TARGETS, RunnerName
@@ -181,8 +182,16 @@ def _file_digest(path: Path | None) -> str | None:
 def _check(options: SimulateOptions, train: TrainConfig) -> None:
     train.check()
     options.sampling.check()
-    if options.checkpoint_every < 1:
-        raise OptionError(f"checkpoint-every: expected at least 1, found {options.checkpoint_every}")
+    check_ranges(
+        {
+            "checkpoint-every": options.checkpoint_every,
+            "eval-every": options.evaluate_every,
+            "hold-out": options.hold_out,
+            "memory-budget": options.memory_budget,
+            "threads": options.threads,
+            "seed": options.seed,
+        }
+    )
     if options.resume and options.checkpoint_directory is None:
         raise OptionError("resume: needs --checkpoint-dir, the directory that holds the run's checkpoints")
 

@@ -29,6 +29,7 @@ from lcsb_mobile.errors import LcsbError, PrintingError
 from lcsb_mobile.io.bounded import printable
 from lcsb_mobile.ranges import check_ranges
 
+SURROGATE = re.compile("[\udc80-\udcff]")  # a byte of an argument that the locale has no letter for
 INTERRUPTED = 130  # as a shell reports SIGINT
 FILE_WIDTH = 100  # columns of a table that goes into a file or a pipe
 DEBUG_HELP = "Show the traceback of an error."
@@ -119,6 +120,14 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def as_text(argument: str) -> str:
+    """An argument that is a text: as UTF-8 where the locale has none of its letters. (A path stays as it is: so it is opened.)"""
+    try:
+        return os.fsencode(argument).decode() if SURROGATE.search(argument) else argument
+    except UnicodeError:  # nor is it UTF-8
+        return argument
 
 
 def print_error(kind: str, message: str) -> None:

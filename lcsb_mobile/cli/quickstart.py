@@ -61,9 +61,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     """
     check_directory(options.output, options.force)
     steps = options.steps if options.steps is not None else (TINY_STEPS if options.model == TINY else OTHER_STEPS)
-    check_ranges(
-        {"steps": steps, "threads": options.threads}
-    )  # an export takes minutes: what simulate would refuse comes before it
+    check_ranges({"steps": steps, "threads": options.threads})  # an export takes minutes: what simulate would refuse comes before it
     import_runtime(target_row(options.target).name)
     for name in (ADAPTER, REPORT):
         (options.output / name).unlink(missing_ok=True)

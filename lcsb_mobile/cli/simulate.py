@@ -11,7 +11,7 @@ from rich.progress import Progress, TextColumn
 from typer import Option
 
 from lcsb_mobile.bundle.schedule import Method
-from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, as_text, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
 from lcsb_mobile.data.dataset import DataReport, further_keys_line
 from lcsb_mobile.formatting import megabytes
@@ -99,8 +99,8 @@ def simulate(
         threads=threads,
         runner=runner,
         report=report,
-        prompts=tuple(prompt or DEFAULTS.prompts),
-        sampling=SamplingConfig(max_tokens, temperature, top_p, seed, tuple(stop or SAMPLING.stop)),
+        prompts=tuple(map(as_text, prompt or DEFAULTS.prompts)),
+        sampling=SamplingConfig(max_tokens, temperature, top_p, seed, tuple(map(as_text, stop or SAMPLING.stop))),
         chat=Chat() if chat else DEFAULTS.chat,
         seed=seed,
         force=force,

@@ -14,6 +14,7 @@ from typer.main import get_group
 
 from lcsb_mobile import __version__
 from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, prepare_streams
+from lcsb_mobile.io.mapped_faults import report_mapped_faults
 
 # Verb -> what the list of verbs says of it, which is how the verb's own help begins; a test holds them together.
 VERBS = {
@@ -82,4 +83,5 @@ def options(
 
 def main() -> None:
     prepare_streams()
+    report_mapped_faults()
     app()

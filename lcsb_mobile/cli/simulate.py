@@ -17,6 +17,7 @@ from lcsb_mobile.data.dataset import DataReport, further_keys_line
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.generation.generate import Chat
 from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.installing import check_can_draw
 from lcsb_mobile.planning.plan import parse_keep, parse_size
 from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult, Simulation
@@ -121,7 +122,9 @@ def default_adapter(bundle: Path) -> Path:
 
 def run_simulation(options: SimulateOptions) -> Simulation:
     """The run with a progress bar, and its report. What a run that was stopped leaves behind is said in the error."""
-    with progress_bars(TextColumn("{task.fields[figures]}")) as progress:
+    if options.report is not None:
+        check_can_draw("a report")
+    with progress_bars(TextColumn("{task.fields[figures]}", markup=False)) as progress:
         observer = BarObserver(progress, options.steps)
         try:
             simulation = simulate_run(options, observer)

@@ -18,6 +18,7 @@ from lcsb_mobile.data.packing import count_sequences, epochs
 from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError
 from lcsb_mobile.generation.generate import continue_prompt
 from lcsb_mobile.io.files import check_output
+from lcsb_mobile.io.storage import check_writable
 from lcsb_mobile.measuring.memory import MemorySampler
 from lcsb_mobile.planning.plan import Plan
 from lcsb_mobile.runners import layer_update
@@ -85,6 +86,7 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
     for path in (options.adapter, options.report):
         if path is not None:
             check_output(path, options.force or options.resume)
+            check_writable(path)
     with contextlib.ExitStack() as stack:
         run = prepare(options, observer)
         directory = None

@@ -26,6 +26,7 @@ from lcsb_mobile.planning.plan import Plan, plan_run
 from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.runners import import_runtime, make_runner
 from lcsb_mobile.runs.checkpoint import RunIdentity
+from lcsb_mobile.runs.numbers import RunNumbers, run_numbers
 from lcsb_mobile.targets import TARGETS, RunnerName
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome, TrainConfig
@@ -78,7 +79,9 @@ class Observer:
 
     def phase(self, name: str) -> None: ...
 
-    def data(self, report: DataReport, held_out: int) -> None: ...
+    def data(self, report: DataReport, held_out: int) -> None: ...  # of the whole file; examples held out
+
+    def numbers(self, numbers: RunNumbers) -> None: ...
 
     def warned(self, text: str) -> None: ...
 
@@ -108,6 +111,7 @@ class Run:
     method: str
     examples: Dataset
     evaluation: list[Batch]
+    numbers: RunNumbers
     resumed_from: int | None = None
     outcomes: list[StepOutcome] = field(default_factory=list)
     memory: list[int | None] = field(default_factory=list)
@@ -160,6 +164,8 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         examples, held_out = hold_out(examples, options.hold_out, options.seed)
     observer.data(examples.report, len(held_out))
     evaluation = list(itertools.islice(pack(held_out, manifest.seq_len, bundle.tokenizer.pad_id), EVALUATION_SEQUENCES))
+    numbers = run_numbers(examples, held_out, evaluation, manifest.seq_len, options.seed)
+    observer.numbers(numbers)
     identity = RunIdentity(
         bundle=manifest.identity or sha256(options.bundle / MANIFEST_FILE),
         data=examples.sha256,
@@ -170,7 +176,7 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         train=train,
         seed=options.seed,
     )
-    return Run(options, bundle, identity, method, examples, evaluation)
+    return Run(options, bundle, identity, method, examples, evaluation, numbers)
 
 
 def _file_digest(path: Path | None) -> str | None:

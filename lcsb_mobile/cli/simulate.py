@@ -203,9 +203,9 @@ def memory_line(result: SimulateResult) -> str:
 
 
 def show(result: SimulateResult) -> None:
-    before, after = result.eval_loss_before, result.eval_loss_after
-    change = f" ({after / before - 1:+.1%})" if before else ""
-    say(f"evaluation loss  {before:.3f} → {after:.3f}{change}")
+    first, last = result.eval_loss_before, result.eval_loss_after
+    change = f" ({last / first - 1:+.1%})" if first else ""
+    say(f"evaluation loss  {first:.3f} → {last:.3f}{change}")
     say(f"step             {result.step_seconds_median:.3f} s (median of {len(result.step_seconds)})")
     say(f"method           {result.method}, learning rate {result.learning_rate:.1e}")
     say(f"peak memory      {memory_line(result)}")

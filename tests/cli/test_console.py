@@ -107,13 +107,15 @@ def shell(command: str, *arguments: object, **environment: str) -> subprocess.Co
 RUN = 'simulate "$1" --data "$2" --steps 1 --adapter "$3"'
 
 
-@pytest.mark.parametrize("verb", [RUN, f"{RUN} --json", 'inspect "$1"', 'generate "$1" --prompt the --max-tokens 2'])
+@pytest.mark.parametrize(
+    "verb", ["--help", "--version", "simulate --help", RUN, f"{RUN} --json", 'inspect "$1"', 'generate "$1" --prompt the --max-tokens 2']
+)
 def test_a_full_disk_takes_the_result(random_bundle: RandomBundle, messages: Path, tmp_path: Path, verb: str) -> None:
     """The work is done; what failed is the printing, which is said in one line."""
     done = shell(f"lcsb {verb} > /dev/full", random_bundle.bundle, messages, tmp_path / "a")
     line = "error: standard output: cannot be written: No space left on device; what was asked for is done but for printing its result"
     assert (done.returncode, done.stderr.decode().splitlines()[-1]) == (1, line)
-    assert b"Exception" not in done.stderr and ("simulate" not in verb or (tmp_path / "a").exists())
+    assert b"Exception" not in done.stderr and ("simulate" not in verb or "help" in verb or (tmp_path / "a").exists())
 
 
 @pytest.mark.parametrize("verb", [RUN, 'inspect "$1"', "--help", "--version"])
@@ -127,7 +129,7 @@ def test_a_stream_that_is_closed(random_bundle: RandomBundle, messages: Path, tm
 
 def test_a_reader_that_has_seen_enough(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
     """No fault: the work is done."""
-    for verb in ('inspect "$1"', RUN):
+    for verb in ("--help", "simulate --help", "--version", 'inspect "$1"', RUN):
         done = shell(f"set -o pipefail; lcsb {verb} | true", random_bundle.bundle, messages, tmp_path / "a")
         assert done.returncode == 0 and b"rror" not in done.stderr, done.stderr
     assert (tmp_path / "a").exists()
@@ -148,20 +150,22 @@ def test_progress_that_cannot_be_written_is_dropped(monkeypatch: pytest.MonkeyPa
 
 def test_a_file_whose_name_is_not_utf_8(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
     """JSON names it by escapes, from which Python finds it again; a line of text shows them."""
-    adapter = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
-    done = shell(f"lcsb {RUN} --json", random_bundle.bundle, messages, adapter)
+    adapter, bundle = (os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9" + end) for end in (b"", b".bundle"))
+    shutil.copytree(random_bundle.bundle, bundle)
+    done = shell(f"lcsb {RUN} --json", bundle, messages, adapter)
     assert (done.returncode, json.loads(done.stdout)["adapter"]) == (0, adapter)
-    done = shell(f"lcsb {RUN} --force", random_bundle.bundle, messages, adapter)
+    done = shell(f"lcsb {RUN} --force", bundle, messages, adapter)
     assert done.returncode == 0 and b"caf\\udce9" in done.stdout and Path(adapter).is_file()
 
 
 def test_every_verb_in_ascii(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
     """In the locale C, where Python takes paths and arguments for bytes."""
-    adapter, data = tmp_path / "ädapter", shutil.copy(messages, tmp_path / "dätä – 日")
+    adapter, data, bundle = tmp_path / "ädapter", shutil.copy(messages, tmp_path / "dätä – 日"), tmp_path / "bündel – 日"
+    shutil.copytree(random_bundle.bundle, bundle)
     for verb in (RUN, f"{RUN} --json --force --prompt é", 'inspect "$1"', 'verify "$1"', 'data "$2" --bundle "$1" --preview 1'):
-        done = shell(f"lcsb {verb}", random_bundle.bundle, data, adapter, **ASCII)
+        done = shell(f"lcsb {verb}", bundle, data, adapter, **ASCII)
         assert done.returncode == 0 and b"Traceback" not in done.stderr, (verb, done.stderr)
         assert done.stdout.decode("ascii")
-    done = shell('lcsb generate "$1" --prompt é --json --max-tokens 2', random_bundle.bundle, **ASCII)
+    done = shell('lcsb generate "$1" --prompt é --json --max-tokens 2', bundle, **ASCII)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["prompt"] == "é"

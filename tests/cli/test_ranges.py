@@ -140,3 +140,22 @@ def test_no_clipping(random_bundle: RandomBundle, tmp_path: Path) -> None:
 def test_a_budget_that_is_no_size(size: str) -> None:
     with pytest.raises(OptionError, match="expected a size"):
         parse_size(size)
+
+
+def test_the_table_of_the_documentation() -> None:
+    def bound(value: float, strict: str | None) -> str:
+        return f"{strict} {value:.16g}" if strict else f"{value:.16g}"
+
+    def note(allowed: Range) -> str:
+        return " or ".join(map(str, allowed.values)) or ("0: none" if allowed.off else "")
+
+    def option(name: str) -> str:
+        return f"lcsb {name.replace(' ', ' --')}" if " " in name else f"--{name}"
+
+    rows = [
+        f"| `{option(name)}` | {bound(each.least, 'more than' if each.above else None)} "
+        f"| {bound(each.most, 'less than' if each.below else None)} | {note(each)} |".replace("|  |", "| |")
+        for name, each in RANGES.items()
+    ]
+    page = (Path(__file__).parents[2] / "docs" / "promises.md").read_text("utf-8")
+    assert "\n".join(rows) in page

@@ -17,6 +17,7 @@ import msgspec
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter, vector_size
+from lcsb_mobile.bundle.checks import BUFFER_BYTES, FLOAT, check_manifest
 from lcsb_mobile.bundle.directory import seal, write_bundle
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions
 from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
@@ -105,6 +106,7 @@ def export_model(
             manifest = _fill(directory, checkpoint, options, clock, progress, content, warnings)
             with clock("seal"):
                 manifest = seal(directory, manifest)
+                check_manifest(manifest, options.output)  # nothing is exported that no verb opens
     return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss, tuple(warnings))
 
 
@@ -260,6 +262,9 @@ def _check_length(seq_len: int, config: ModelConfig) -> None:
     heads = config.linear_attention
     if heads is not None and seq_len % heads.chunk:
         raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")
+    widest = max(config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim)
+    if seq_len > (most := BUFFER_BYTES // (FLOAT * widest)):
+        raise OptionError(f"seq-len: expected at most {most}, as activations of this model are {widest} wide, found {seq_len}")
 
 
 def _kind(graphs: KindGraphs, seq_len: int) -> Kind:

@@ -52,7 +52,7 @@ RANGES: dict[str, Range] = {
     "embedding-bits": Range(4, 8, values=(4, 8)),
     "accuracy-level": Range(0, 4, values=(0, 2, 4)),
     "group-size": Range(2, 2**16),
-    "seq-len": Range(8, 2**20),
+    "seq-len": Range(8, 2**14),  # a mask [T, T] of more is none that a runner makes a buffer for
     "data seq-len": Range(1, 2**20),  # where nothing is trained, a text may be cut shorter
     "layers": Range(1, 2**12),
     "weight-decay": Range(0, 1e3),

@@ -12,6 +12,7 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 from helpers.bundles import EXPORT, RandomBundle, lcsb, lcsb_error
+from helpers.checkpoints import write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,15 @@ def test_the_table_is_the_manifests() -> None:
         least, most = ranges[field]
         assert least <= RANGES[option].least and RANGES[option].most <= most, option
     assert RANGES["seed"].most == MOST_INTEGER == checks.MOST_INTEGER
+
+
+def test_a_length_that_no_verb_would_open_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after minutes, by the verb that opens the bundle: of a model whose layers are wide, a buffer bounds the length."""
+    checkpoint = write_checkpoint(tmp_path / "wide", "llama", tied=True, intermediate_size=32784)
+    monkeypatch.setattr("lcsb_mobile.export.bundle.write_weights", lambda *_: pytest.fail("the weights were read"))
+    line = lcsb_error(2, "export", checkpoint, "--output", tmp_path / "b", *EXPORT, "--seq-len", 8192)
+    assert "seq-len: expected at most 8188, as activations of this model are 32784 wide, found 8192" in line
+    assert not (tmp_path / "b").exists()
 
 
 def test_no_clipping(random_bundle: RandomBundle, tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ class TokenizerError(LcsbError):
     """A tokenizer is missing, unreadable, or produced tokens outside the model's vocabulary."""
 
 
+class TemplateTimeError(TokenizerError):
+    """A chat template took longer than it may. It is not asked again."""
+
+
 class DataError(LcsbError):
     """A data file is empty, malformed, or leaves nothing to train on."""
 

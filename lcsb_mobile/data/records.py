@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
 from lcsb_mobile.data.line_record import ASSISTANT, CompletionLine, Line, Message, TextLine, decode_line
-from lcsb_mobile.errors import DataError, TokenizerError
+from lcsb_mobile.errors import DataError, TemplateTimeError, TokenizerError
+from lcsb_mobile.io.bounded import TooLongError, bounded_time
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -25,6 +26,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Form = Literal["text", "completion", "messages"]
 Span = tuple[int, int]
 
+LINE_SECONDS = 60.0  # that the chat template may take for a line: a thousand turns take it some ten
 MOST_MESSAGES = 1000  # of a line: each of the assistant's turns is found by rendering the conversation up to it
 
 
@@ -83,7 +85,11 @@ def _read(line: Line, tokenizer: Tokenizer) -> LineExample:
         completion = tokenizer.encode_continuation(line.completion) + tokenizer.eos()
         counted = np.arange(len(prompt) + len(completion)) >= len(prompt)
         return LineExample(_example(prompt + completion, counted), "completion")
-    return _chat_example(line.messages, tokenizer)
+    try:
+        with bounded_time(LINE_SECONDS):  # of all its renderings; each has a bound of its own
+            return _chat_example(line.messages, tokenizer)
+    except TooLongError as error:  # between two of them
+        raise TemplateTimeError(f"the conversation cannot be written: {error}; give it in parts, a line each") from error
 
 
 def _example(ids: list[int], counted: BoolArray) -> Example:
@@ -136,6 +142,8 @@ def _earlier_turn(turns: Sequence[Mapping[str, str]], index: int, text: str, tok
     try:
         through = tokenizer.render_chat(turns[: index + 1])
         return _last_turn(turns[: index + 1], through, tokenizer) if text.startswith(through) else None
+    except TemplateTimeError:
+        raise
     except (DataError, TokenizerError):  # some refuse a conversation that ends there
         return None
 

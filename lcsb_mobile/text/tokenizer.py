@@ -14,8 +14,8 @@ from typing import Any
 
 import tokenizers
 
-from lcsb_mobile.errors import TokenizerError
-from lcsb_mobile.io.bounded import bounded_memory, bounded_time, one_line, read_bounded, refused_as
+from lcsb_mobile.errors import TemplateTimeError, TokenizerError
+from lcsb_mobile.io.bounded import TooLongError, bounded_memory, bounded_time, one_line, read_bounded, refused_as
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -160,6 +160,8 @@ class Tokenizer:
                 return self._template.render(
                     messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens, **variables
                 )
+        except TooLongError as error:
+            raise TemplateTimeError(f"the chat template refused the messages: {error}") from error
         except Exception as error:  # a template is a program: it can fail in any way, most often by its own raise_exception
             raise TokenizerError(f"the chat template refused the messages: {one_line(error)}") from error
 

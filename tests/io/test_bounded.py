@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import threading
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from helpers.data import byte_backend, make_tokenizer
 
-from lcsb_mobile.errors import TokenizerError
+from lcsb_mobile.data import records
+from lcsb_mobile.data.records import read_line
+from lcsb_mobile.errors import TemplateTimeError, TokenizerError
 from lcsb_mobile.io.bounded import TooLongError, bounded_time
 from lcsb_mobile.text import tokenizer as tokenizer_module
 
@@ -48,6 +51,22 @@ def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, 
     else:
         render()
     assert faults == [None] and time.monotonic() - started < 5
+
+
+EARLIER = "{% if messages | length < 19 %}" + LOOPS + "{% endif %}{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
+LATER = "{% for a in range(messages | length * 200) %}{% for b in range(999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(("template", "seconds"), [(EARLIER, 0.2), (LATER + EARLIER.replace(LOOPS, ""), 0.5)], ids=["once", "often"])
+def test_a_line_is_bounded_too(monkeypatch: pytest.MonkeyPatch, template: str, seconds: float) -> None:
+    """Though the conversation is rendered through each of its turns, and a refusal of one may be passed over."""
+    monkeypatch.setattr(tokenizer_module, "RENDER_SECONDS", 0.2 if seconds == 0.2 else 30)
+    monkeypatch.setattr(records, "LINE_SECONDS", 0.5)
+    turns = [{"role": role, "content": "a"} for _ in range(10) for role in ("user", "assistant")]
+    started = time.monotonic()
+    with pytest.raises(TemplateTimeError, match=f"it took more than {seconds} seconds"):
+        read_line(json.dumps({"messages": turns}).encode(), make_tokenizer(byte_backend(), template))
+    assert time.monotonic() - started < 3
 
 
 def test_what_is_quick_is_let_be(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_panic_of_the_library_is_one_line(tmp_path: Path, monkeypatch: pytest.
         raise PanicException("no entry found for key\nsecond line")
 
     library = SimpleNamespace(Tokenizer=SimpleNamespace(from_file=panic))
-    monkeypatch.setattr("lcsb_mobile.export.checkpoints.hugging_face.tokenizers", library)
+    monkeypatch.setattr("lcsb_mobile.export.checkpoints.side_files.tokenizers", library)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match="not a tokenizer; download it again: no entry found for key second line"):
         copy_tokenizer(tmp_path, tmp_path / "out")

@@ -94,7 +94,7 @@ def written(files: dict[str, Any]) -> Iterator[Path]:
         yield directory
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(directories())
 def test_a_bundle_has_what_transformers_makes_of_a_directory(files: dict[str, Any]) -> None:
     with written(files) as directory:

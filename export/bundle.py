@@ -17,6 +17,7 @@ import msgspec
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter, vector_size
+from lcsb_mobile.bundle.checks import BUFFER_BYTES, FLOAT, check_manifest
 from lcsb_mobile.bundle.directory import seal, write_bundle
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions
 from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
@@ -24,7 +25,7 @@ from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
-from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, AccuracyLevel, ModelConfig, QuantizationConfig, Quantizer
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
@@ -41,6 +42,7 @@ from lcsb_mobile.export.weights.layer_tensors import check_groups, lora_layout
 from lcsb_mobile.io.files import check_output
 from lcsb_mobile.measuring.memory import MemorySampler, trim_heap
 from lcsb_mobile.planning.cost import matrix_parameters
+from lcsb_mobile.ranges import NO_CLIPPING, check_ranges
 from lcsb_mobile.targets import TARGETS, target_row
 from lcsb_mobile.text.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lcsb_mobile.tiny import tiny_checkpoint
@@ -92,6 +94,8 @@ def export_model(
 ) -> ExportReport:
     """`export_bundle` of the model that `open_model` gives."""
     _check_options(options)
+    if not options.optimizer.clip_norm:
+        options = replace(options, optimizer=msgspec.structs.replace(options.optimizer, clip_norm=NO_CLIPPING))
     check_output(options.output, options.force)
     clock = _Clock()
     warnings: list[str] = []
@@ -102,29 +106,35 @@ def export_model(
             manifest = _fill(directory, checkpoint, options, clock, progress, content, warnings)
             with clock("seal"):
                 manifest = seal(directory, manifest)
+                check_manifest(manifest, options.output)  # nothing is exported that no verb opens
     return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss, tuple(warnings))
 
 
 def _check_options(options: ExportOptions) -> None:
+    quantization, optimizer = options.quantization, options.optimizer
+    check_ranges(
+        {
+            "rank": options.lora.rank,
+            "alpha": options.lora.alpha,
+            "bits": quantization.bits,
+            "embedding-bits": quantization.embedding_bits,
+            "accuracy-level": options.accuracy_level,
+            "group-size": quantization.group_size,
+            "seq-len": options.seq_len,
+            "subsets": options.schedule.subsets,
+            "weight-decay": optimizer.weight_decay,
+            "clip-norm": optimizer.clip_norm,
+            "seed": options.seed,
+        }
+    )
     target_row(options.target)
     exporter(options.target).import_tools()
     _check_accuracy_level(options)
-    least_values = (("rank", options.lora.rank, 1), ("seq-len", options.seq_len, 8), ("group-size", options.quantization.group_size, 2))
-    for name, value, least in least_values:
-        if value < least:
-            raise OptionError(f"{name}: expected at least {least}, found {value}")
-    for name, bits in (("bits", options.quantization.bits), ("embedding-bits", options.quantization.embedding_bits)):
-        if bits not in (4, 8):
-            raise OptionError(f"{name}: expected 4 or 8, found {bits}")
     _check_quantizer(options)
-    if not options.lora.alpha > 0:
-        raise OptionError(f"alpha: expected a positive number, found {options.lora.alpha}")
 
 
 def _check_accuracy_level(options: ExportOptions) -> None:
     level, bits = options.accuracy_level, options.quantization.bits
-    if level not in get_args(AccuracyLevel):
-        raise OptionError(f"accuracy-level: expected {', '.join(map(str, get_args(AccuracyLevel)))}, found {level}")
     able = {
         HALF_PRODUCTS: [name for name, row in TARGETS.items() if row.half_products],
         INT8_ACTIVATIONS: [name for name, row in TARGETS.items() if row.int8_activations],
@@ -252,6 +262,9 @@ def _check_length(seq_len: int, config: ModelConfig) -> None:
     heads = config.linear_attention
     if heads is not None and seq_len % heads.chunk:
         raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")
+    widest = max(config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim)
+    if seq_len > (most := BUFFER_BYTES // (FLOAT * widest)):
+        raise OptionError(f"seq-len: expected at most {most}, as activations of this model are {widest} wide, found {seq_len}")
 
 
 def _kind(graphs: KindGraphs, seq_len: int) -> Kind:

@@ -112,8 +112,8 @@ ImplicitUpdates = Literal["momentum", "none"]
 
 
 class AdamWConfig(Record, frozen=True):
-    """`clip_norm`: the gradient of a step is scaled down to this norm. `implicit_updates`: what happens to a layer that a step
-    does not train: with "momentum" AdamW sees a zero gradient, so its moments go on moving it; with "none" it rests."""
+    """`clip_norm`: the gradient of a step is scaled down to this norm (an export takes 0 for none). `implicit_updates`: what happens to
+    a layer that a step does not train: with "momentum" AdamW sees a zero gradient, so its moments go on moving it; with "none" it rests."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8

@@ -33,6 +33,10 @@ class TokenizerError(LcsbError):
     """A tokenizer is missing, unreadable, or produced tokens outside the model's vocabulary."""
 
 
+class TemplateTimeError(TokenizerError):
+    """A chat template took longer than it may. It is not asked again."""
+
+
 class DataError(LcsbError):
     """A data file is empty, malformed, or leaves nothing to train on."""
 
@@ -93,6 +97,10 @@ class GoldenTraceError(RunFailure):
 
 class StorageError(RunFailure):
     """A file could not be written: the disk is full or the directory is not writable."""
+
+
+class PrintingError(RunFailure):
+    """All that was asked for is done; its result could not be printed."""
 
 
 class PhoneError(RunFailure):

@@ -6,6 +6,7 @@ The package is on no index, so an extra is installed from wherever the package i
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 import shlex
@@ -13,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from lcsb_mobile.errors import MissingDependencyError
 
 NAME = "lcsb_mobile"
 SOURCE = Path(__file__).resolve().parents[1]  # the clone, unless the package was copied into site-packages
@@ -23,6 +26,16 @@ APPLE = {  # extra -> where there are wheels of what it brings
 }
 # Extra -> the distribution of its runtime. All of them install the module `onnxruntime`.
 RUNTIMES = {"onnxruntime": "onnxruntime", "onnxruntime-training": "onnxruntime-training-cpu"}
+
+
+def check_can_draw(what: str) -> None:
+    """Raises MissingDependencyError: before what takes time, as it is imported after it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise cannot_draw(what)
+
+
+def cannot_draw(what: str) -> MissingDependencyError:
+    return MissingDependencyError(f"{what} needs matplotlib; install it with: {pip_install('matplotlib')}")
 
 
 def how_to_install(extra: str) -> str:

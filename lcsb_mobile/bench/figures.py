@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcsb_mobile.bench.rows import BenchRow
-from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import MEGABYTE
-from lcsb_mobile.installing import pip_install
+from lcsb_mobile.installing import cannot_draw
 from lcsb_mobile.io.files import storage_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+PICTURES = ("step-time.png", "peak-memory.png")
 COLOURS = {"step": "#4c78a8", "embed": "#9d9d9d", "forward": "#4c78a8", "head": "#e0a030", "backward": "#54a24b", "optimizer": "#b279a2"}
 
 
@@ -27,14 +27,14 @@ def write_figures(directory: Path, rows: Sequence[BenchRow]) -> tuple[Path, Path
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError(f"--plot needs matplotlib; install it with: {pip_install('matplotlib')}") from error
+        raise cannot_draw("--plot") from error
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        for name, draw in (("step-time.png", draw_time), ("peak-memory.png", draw_memory)):
+        for name, draw in zip(PICTURES, (draw_time, draw_memory)):
             figure = Figure(figsize=(8, 1.6 + 0.45 * len(rows)), layout="constrained")
             draw(figure.subplots(), rows)
             figure.savefig(directory / name, dpi=150)
-    return directory / "step-time.png", directory / "peak-memory.png"
+    return directory / PICTURES[0], directory / PICTURES[1]
 
 
 def draw_time(axes: Axes, rows: Sequence[BenchRow]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import OptionError
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.targets import Target
 
 Fields = Mapping[str, Any]
@@ -173,6 +174,5 @@ def shape_fields(options: RandomBundleOptions) -> Fields:
         raise OptionError(f"shape: expected one of {', '.join(SHAPES)}, found {options.shape!r}")
     if options.layers is None:
         return SHAPES[options.shape]
-    if options.layers < 1:
-        raise OptionError(f"layers: expected at least 1, found {options.layers}")
+    check_ranges({"layers": options.layers})
     return {**SHAPES[options.shape], "num_hidden_layers": options.layers}

@@ -28,6 +28,7 @@ from lcsb_mobile.measuring.machine import available_memory, physical_cores, scra
 from lcsb_mobile.measuring.memory import process_memory
 from lcsb_mobile.planning.cost import FLOAT, head_parameters, matrix_parameters, step_cost
 from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.targets import TARGETS, Target, target_row
 
 Peer = Literal["torch"]
@@ -212,9 +213,7 @@ def check_choices(options: BenchOptions) -> None:
     """What needs no bundle. Raises OptionError or MissingDependencyError."""
     check_names("methods", options.methods, get_args(Method))
     check_names("peers", options.peers, get_args(Peer), empty=True)
-    for name, value in (("subsets", options.subsets), ("rounds", options.rounds), ("threads", options.threads), ("steps", options.steps)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name}: expected at least 1, found {value}")
+    check_ranges({"subsets": options.subsets, "rounds": options.rounds, "threads": options.threads, "steps": options.steps})
     if options.target is not None:
         check_timed(options.target)
     if not options.keep:

@@ -6,6 +6,7 @@ A verb's module is imported when the verb is used: it brings NumPy, and half the
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,9 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from lcsb_mobile import __version__
-from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, write_in_any_encoding
+from lcsb_mobile.cli.console import DEBUG_HELP, debug_enabled, discard_output, prepare_streams, print_error, printing
+from lcsb_mobile.errors import PrintingError
+from lcsb_mobile.io.mapped_faults import report_mapped_faults
 
 # Verb -> what the list of verbs says of it, which is how the verb's own help begins; a test holds them together.
 VERBS = {
@@ -81,5 +84,20 @@ def options(
 
 
 def main() -> None:
-    write_in_any_encoding()
-    app()
+    prepare_streams()
+    report_mapped_faults()
+    try:
+        with printing():  # what is not a verb's: help, the version
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
+    except PrintingError as error:
+        print_error("error", str(error))
+        discard_output()
+        raise SystemExit(error.exit_code) from error
+    except (BrokenPipeError, SystemExit) as error:
+        if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
+            raise
+        discard_output()
+        raise SystemExit from error

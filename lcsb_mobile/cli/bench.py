@@ -13,15 +13,16 @@ import typer
 from rich.table import Table
 from typer import Option
 
-from lcsb_mobile.bench.figures import write_figures
+from lcsb_mobile.bench.figures import PICTURES, write_figures
 from lcsb_mobile.bench.rows import BenchRow
 from lcsb_mobile.bench.shapes import SHAPES, RandomBundleOptions
 from lcsb_mobile.bench.side_by_side import BenchOptions, check_choices
 from lcsb_mobile.bench.side_by_side import bench as run_bench
-from lcsb_mobile.cli.console import Json, StageBars, note, out, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Json, StageBars, note, print_json, progress_bars, say, show_result, verb
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.formatting import megabytes
-from lcsb_mobile.installing import how_to_install
+from lcsb_mobile.installing import check_can_draw, how_to_install
+from lcsb_mobile.io.storage import check_writable
 from lcsb_mobile.measuring.machine import scratch_directory
 from lcsb_mobile.planning.plan import parse_keep
 
@@ -77,6 +78,9 @@ def bench(
         python=python,
     )
     check_choices(options)  # before a bundle is made, which may take minutes
+    if plot is not None:
+        check_can_draw("--plot")
+        check_writable(plot / PICTURES[0])
     given = {name: value for name, value in given.items() if value is not None}
     with measured_bundle(bundle, shape, given, bundle_dir) as path, progress_bars() as progress:
         rows = run_bench(replace(options, bundle=path), StageBars(progress))
@@ -124,8 +128,8 @@ def make_random_bundle(path: Path, options: RandomBundleOptions) -> Path:
 
 
 def show(rows: Sequence[BenchRow]) -> None:
-    out.print(speed_and_memory(rows))
-    out.print(phases(rows))
+    show_result(speed_and_memory(rows))
+    show_result(phases(rows))
     first = rows[0]
     say(
         f"{first.shape}: {first.target}, {first.runtime} {first.runtime_version}, {first.seq_len} tokens, rank {first.rank}, "

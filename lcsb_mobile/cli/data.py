@@ -10,8 +10,8 @@ from rich.text import Text
 from typer import Option
 
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.cli.console import Json, StageBars, out, print_json, progress_bars, say, verb
-from lcsb_mobile.data.dataset import further_keys_line
+from lcsb_mobile.cli.console import Json, StageBars, out, print_json, progress_bars, say, show_result, verb
+from lcsb_mobile.data.dataset import doubled_ends_line, further_keys_line
 from lcsb_mobile.data.token_report import Run, TokenReport, report_tokens
 from lcsb_mobile.training.trainer import TrainConfig
 
@@ -59,18 +59,21 @@ def show(report: TokenReport) -> None:
     )
     say(f"             {report.seq_len_to_cut_1_percent:,} tokens would cut at most 1 % of the lines, {report.seq_len_to_cut_none:,} none")
     say(f"an epoch     {report.sequences:,} sequences, {report.fill:.1%} filled; {report.steps:,} steps of {report.accumulation:,} each")
+    say("             of all examples: a run holds some of them out, unless it is given --eval-data")
     if data.duplicates:
         say(f"duplicates   {data.duplicates:,} lines equal an earlier one")
     if data.uncounted_turns:
         turns = f"{data.uncounted_turns:,} of the assistant's turns do not count: the chat template rewrites them when others follow"
         say(f"turns        {turns}; give each as the last of a line of its own to learn from it")
+    if data.doubled_ends:
+        say(f"ends         {doubled_ends_line(data.doubled_ends)}")
     if data.blank_lines:
         say(f"blank lines  {data.blank_lines:,} passed over")
     if data.further_keys:
         say(f"passed over  {further_keys_line(data.further_keys)}")
     for number, runs in enumerate(report.preview, 1):
         say(f"\nexample {number}")
-        out.print(_marked(runs, styled=out.is_terminal), soft_wrap=True)
+        show_result(_marked(runs, styled=out.is_terminal), soft_wrap=True)
 
 
 def _unless_zero(count: int, what: str) -> str:

@@ -74,7 +74,7 @@ def export(
         ),
     ] = DEFAULTS.accuracy_level,
     weight_decay: Annotated[float, Option(help="AdamW's decoupled weight decay.")] = OPTIMIZER.weight_decay,
-    clip_norm: Annotated[float, Option(help="A step's gradient is scaled down to this norm.")] = OPTIMIZER.clip_norm,
+    clip_norm: Annotated[float, Option(help="A step's gradient is scaled down to this norm; 0: not at all.")] = OPTIMIZER.clip_norm,
     implicit_updates: Annotated[
         ImplicitUpdates, Option(help="Whether momentum moves the layers that a step does not train.")
     ] = OPTIMIZER.implicit_updates,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from lcsb_mobile.cli.console import Json, Threads, print_json, verb
+from lcsb_mobile.cli.console import Json, Threads, as_text, print_json, verb, write
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.generation.generate import Chat, End
@@ -67,9 +66,9 @@ def generate(
     """Continue a prompt, a token at a time."""
     if system is not None and not chat:
         raise OptionError("system: expected with --chat, found without it")
-    started = time.perf_counter()
-    sampling = SamplingConfig(max_tokens, temperature, top_p, seed, tuple(stop or SAMPLING.stop))
-    pieces = generate_text(bundle, adapter, prompt, sampling, threads, runner, Chat(system) if chat else None)
+    started, prompt = time.perf_counter(), as_text(prompt)
+    sampling = SamplingConfig(max_tokens, temperature, top_p, seed, tuple(map(as_text, stop or SAMPLING.stop)))
+    pieces = generate_text(bundle, adapter, prompt, sampling, threads, runner, Chat(system and as_text(system)) if chat else None)
     if json:
         text = "".join(pieces)
         print_json(
@@ -88,6 +87,5 @@ def generate(
         )
         return
     for piece in itertools.chain([] if chat else [prompt], pieces):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        write(piece)
+    write("\n")

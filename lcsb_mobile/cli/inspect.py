@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.cli.console import Json, Threads, out, print_json, verb
+from lcsb_mobile.cli.console import Json, Threads, print_json, show_result, verb
 from lcsb_mobile.cli.show_inspection import render
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.planning.calibration import calibrate_bundle
@@ -34,4 +34,4 @@ def inspect(
     if json:
         print_json(inspection)
     else:
-        out.print(render(inspection))
+        show_result(render(inspection))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 from typer import Option
 
-from lcsb_mobile.cli.console import Json, err, print_json, say, verb
+from lcsb_mobile.cli.console import Json, err, print_json, say, shown, verb
 from lcsb_mobile.devices.ios import APPLICATION
 from lcsb_mobile.devices.ios import push as push_bundle
 from lcsb_mobile.formatting import megabytes
@@ -32,7 +33,7 @@ def push(
     json: Json = False,
 ) -> None:
     """Copy a bundle into the demo app's documents on a connected iPhone or iPad, with Xcode's devicectl."""
-    with err.status(f"copying {bundle} …"):
+    with err.status(Text(shown(f"copying {bundle} …"))):
         result = push_bundle(bundle, name, device, app)
     if json:
         print_json(result)

@@ -12,13 +12,14 @@ from typer import Option
 
 from lcsb_mobile import tiny
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions
-from lcsb_mobile.cli.console import Force, Json, Threads, note, out, print_json, say, verb
+from lcsb_mobile.cli.console import Force, Json, Threads, note, print_json, say, show_result, verb
 from lcsb_mobile.cli.export import ExportSummary, run_export
 from lcsb_mobile.cli.simulate import run_simulation
 from lcsb_mobile.cli.simulate import show as show_run
 from lcsb_mobile.config import Record
-from lcsb_mobile.errors import OptionError, OutputExistsError
+from lcsb_mobile.errors import OutputExistsError
 from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.runners import import_runtime
 from lcsb_mobile.runs.setup import SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult
@@ -60,8 +61,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     """
     check_directory(options.output, options.force)
     steps = options.steps if options.steps is not None else (TINY_STEPS if options.model == TINY else OTHER_STEPS)
-    if steps < 1:  # an export may take minutes: what simulate would refuse is refused before it
-        raise OptionError(f"steps: expected at least 1, found {steps}")
+    check_ranges({"steps": steps, "threads": options.threads})  # an export takes minutes: what simulate would refuse comes before it
     import_runtime(target_row(options.target).name)
     for name in (ADAPTER, REPORT):
         (options.output / name).unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def show(directory: Path, result: QuickstartResult) -> None:
         recent = run.losses[max(0, step - every) : step]  # a mean: single sequences differ more than the loss falls
         mean = f"{sum(recent) / len(recent):.3f}" if recent else ""
         table.add_row(str(step), mean, f"{evaluations[step]:.3f}" if step in evaluations else "")
-    out.print(table)
+    show_result(table)
     show_run(run)
     say(f"\nnext: lcsb inspect {directory / BUNDLE}")
     say(f"      lcsb verify {directory / BUNDLE}")

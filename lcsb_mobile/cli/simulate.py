@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,15 @@ from rich.progress import Progress, TextColumn
 from typer import Option
 
 from lcsb_mobile.bundle.schedule import Method
-from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, note, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, as_text, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
-from lcsb_mobile.data.dataset import DataReport, further_keys_line
+from lcsb_mobile.data.dataset import DataReport, doubled_ends_line, further_keys_line
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.generation.generate import Chat
 from lcsb_mobile.generation.sampling import SamplingConfig
+from lcsb_mobile.installing import check_can_draw
 from lcsb_mobile.planning.plan import parse_keep, parse_size
+from lcsb_mobile.runs.numbers import RunNumbers, evaluated_line, trained_line
 from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult, Simulation
 from lcsb_mobile.runs.simulate import simulate as simulate_run
@@ -99,8 +100,8 @@ def simulate(
         threads=threads,
         runner=runner,
         report=report,
-        prompts=tuple(prompt or DEFAULTS.prompts),
-        sampling=SamplingConfig(max_tokens, temperature, top_p, seed, tuple(stop or SAMPLING.stop)),
+        prompts=tuple(map(as_text, prompt or DEFAULTS.prompts)),
+        sampling=SamplingConfig(max_tokens, temperature, top_p, seed, tuple(map(as_text, stop or SAMPLING.stop))),
         chat=Chat() if chat else DEFAULTS.chat,
         seed=seed,
         force=force,
@@ -121,7 +122,9 @@ def default_adapter(bundle: Path) -> Path:
 
 def run_simulation(options: SimulateOptions) -> Simulation:
     """The run with a progress bar, and its report. What a run that was stopped leaves behind is said in the error."""
-    with progress_bars(TextColumn("{task.fields[figures]}")) as progress:
+    if options.report is not None:
+        check_can_draw("a report")
+    with progress_bars(TextColumn("{task.fields[figures]}", markup=False)) as progress:
         observer = BarObserver(progress, options.steps)
         try:
             simulation = simulate_run(options, observer)
@@ -153,7 +156,11 @@ class BarObserver(Observer):
         self._progress.update(self._task, description=name)
 
     def data(self, report: DataReport, held_out: int) -> None:
-        note(f"data: {data_line(report)}; {held_out} examples to evaluate on")
+        note(f"data: {data_line(report)}")
+
+    def numbers(self, numbers: RunNumbers) -> None:
+        note(f"trained on: {trained_line(numbers)}")
+        note(f"evaluated on: {evaluated_line(numbers)}")
 
     def warned(self, text: str) -> None:
         note(f"warning: {text}")
@@ -179,6 +186,8 @@ def data_line(data: DataReport) -> str:
         line += f"; {data.truncated:,} longer than the sequence, {data.tokens_cut:,} tokens cut"
     if data.without_labels:
         line += f"; {data.without_labels:,} dropped, nothing in them to learn"
+    if data.doubled_ends:
+        line += f"; {doubled_ends_line(data.doubled_ends)}"
     if data.further_keys:
         line += f"; passed over: {further_keys_line(data.further_keys)}"
     return line
@@ -194,14 +203,17 @@ def memory_line(result: SimulateResult) -> str:
 
 
 def show(result: SimulateResult) -> None:
-    change = result.eval_loss_after / result.eval_loss_before - 1
-    say(f"evaluation loss  {result.eval_loss_before:.3f} → {result.eval_loss_after:.3f} ({change:+.1%})")
-    say(f"step             {statistics.median(result.step_seconds):.3f} s (median of {result.steps})")
+    first, last = result.eval_loss_before, result.eval_loss_after
+    change = f" ({last / first - 1:+.1%})" if first else ""
+    say(f"evaluation loss  {first:.3f} → {last:.3f}{change}")
+    say(f"step             {result.step_seconds_median:.3f} s (median of {len(result.step_seconds)})")
     say(f"method           {result.method}, learning rate {result.learning_rate:.1e}")
     say(f"peak memory      {memory_line(result)}")
     if result.kept_layers:
         say(f"kept             the activations of the top {result.kept_layers} layers")
-    say(f"data             {data_line(result.data)}; sequences {result.packing_fill:.0%} filled")
+    say(f"data             {data_line(result.data)}")
+    say(f"trained on       {trained_line(result.numbers)}, {result.packing_fill:.0%} filled")
+    say(f"evaluated on     {evaluated_line(result.numbers)}")
     say(f"adapter          {result.adapter}")
     if result.checkpoints is not None:
         say(f"checkpoints      {result.checkpoints}")

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from typer import Option
 
-from lcsb_mobile.cli.console import Json, StageBars, Threads, out, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.console import Json, StageBars, Threads, print_json, progress_bars, say, show_result, verb
 from lcsb_mobile.runs.verify import VerifyResult
 from lcsb_mobile.runs.verify import verify as verify_bundle
 
@@ -54,5 +54,5 @@ def show(result: VerifyResult) -> None:
     ):
         if found is not None:
             table.add_row(name, f"{found:.1e}", f"{allowed:.0e}")
-    out.print(table)
+    show_result(table)
     say(f"{result.bundle}: verified: {result.files} files, {result.steps} recorded steps, {result.runtime} {result.runtime_version}")

@@ -23,8 +23,9 @@ from lcsb_mobile.data.other_formats import other_format
 from lcsb_mobile.data.records import Example, Form, Int32Array, LineExample, read_line
 from lcsb_mobile.data.shuffling import CHUNK, UInt64Array, shuffled
 from lcsb_mobile.data.spool import Spool
-from lcsb_mobile.errors import DataError, OptionError, TokenizerError
+from lcsb_mobile.errors import DataError, TokenizerError
 from lcsb_mobile.io.bounded import one_line
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 LINE_LIMIT = 1 << 20  # bytes of the longest line: tokenising one takes some 200 bytes of memory for each of its own
@@ -36,11 +37,12 @@ OTHER_KEYS = "…"
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data file came to. `tokens` and `counted_labels` are those of the `examples` that are trained on.
+    """What a data file came to. `tokens` and `counted_labels` are those of its `examples`, held-out ones too.
 
     `truncated` examples lost `tokens_cut` tokens to the sequence length; `without_labels` examples were dropped because
     nothing to learn was left of them. So lines = examples + without_labels = texts + completions + conversations.
     `uncounted_turns`: of the assistant, which are not learned from because the chat template rewrites them (docs/data.md).
+    `doubled_ends`: lines that held a token of beginning or end, and got another by their form or the chat template.
     `duplicates`: lines that equal an earlier one. `blank_lines` are none of the lines. `further_keys`: in how many lines each key was that
     no form has; those of a turn as `messages[].name`, those beyond the first MOST_KEYS together as OTHER_KEYS. Lengths are tokens of all
     lines before they are cut, percentiles by nearest rank.
@@ -57,6 +59,7 @@ class DataReport:
     completions: int
     conversations: int
     uncounted_turns: int
+    doubled_ends: int
     duplicates: int
     blank_lines: int
     further_keys: dict[str, int]
@@ -64,6 +67,10 @@ class DataReport:
     length_p90: int
     length_p99: int
     longest: int
+
+
+def doubled_ends_line(count: int) -> str:
+    return f"{count:,} lines hold a token of beginning or end and got another; leave them out of the texts"
 
 
 def further_keys_line(keys: dict[str, int]) -> str:
@@ -132,7 +139,7 @@ class DatasetWriter:
         for key in line.further_keys:
             named = key in self._further_keys or len(self._further_keys) < MOST_KEYS
             self._further_keys[key if named else OTHER_KEYS] += 1
-        counts = {"lines": 1, "uncounted_turns": line.uncounted_turns}
+        counts = {"lines": 1, "uncounted_turns": line.uncounted_turns, "doubled_ends": int(line.doubled_ends)}
         if length > self._seq_len:
             counts |= {"truncated": 1, "tokens_cut": length - self._seq_len}
         example = line.example.cut(self._seq_len)
@@ -164,7 +171,17 @@ class DatasetWriter:
         return Dataset(path, self._report(), sha256, self._lengths.mapped(), self._starts.mapped(), self._words.mapped())
 
     def _report(self) -> DataReport:
-        fields = ("lines", "examples", "tokens", "counted_labels", "truncated", "tokens_cut", "uncounted_turns", "blank_lines")
+        fields = (
+            "lines",
+            "examples",
+            "tokens",
+            "counted_labels",
+            "truncated",
+            "tokens_cut",
+            "uncounted_turns",
+            "doubled_ends",
+            "blank_lines",
+        )
         counts = {name: self._counts[name] for name in fields}
         p50, p90, p99, longest = _percentiles(self._all_lengths, (50, 90, 99, 100))
         return DataReport(
@@ -222,8 +239,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
     Raises OptionError unless 0 < share < 1, DataError when there are fewer than two examples.
     """
-    if not 0 < share < 1:
-        raise OptionError(f"hold-out: expected more than 0 and less than 1, found {share}")
+    check_ranges({"hold-out": share})
     if (count := len(dataset)) < 2:
         raise DataError(f"{dataset.path}: has one example; expected at least two, or evaluation data of its own (--eval-data)")
     held_out = min(max(math.floor(share * count + 0.5), 1), count - 1)

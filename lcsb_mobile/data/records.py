@@ -6,6 +6,7 @@ form of the line: all of a `text`, the completion of a `prompt`, the assistant's
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -15,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
-from lcsb_mobile.data.line_record import ASSISTANT, CompletionLine, Message, TextLine, decode_line
-from lcsb_mobile.errors import DataError, TokenizerError
+from lcsb_mobile.data.line_record import ASSISTANT, CompletionLine, Line, Message, TextLine, decode_line
+from lcsb_mobile.errors import DataError, TemplateTimeError, TokenizerError
+from lcsb_mobile.io.bounded import TooLongError, bounded_time
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -24,6 +26,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Form = Literal["text", "completion", "messages"]
 Span = tuple[int, int]
 
+LINE_SECONDS = 60.0  # that the chat template may take for a line: a thousand turns take it some ten
 MOST_MESSAGES = 1000  # of a line: each of the assistant's turns is found by rendering the conversation up to it
 
 
@@ -49,27 +52,44 @@ class Example:
 @dataclass(frozen=True)
 class LineExample:
     """One line's example, not truncated. `uncounted_turns`: those of the assistant that its chat template does not let be found.
-    `further_keys`: those of the line that were passed over."""
+    `doubled_ends`: as `has_doubled_ends`. `further_keys`: those of the line that were passed over."""
 
     example: Example
     form: Form
     uncounted_turns: int = 0
+    doubled_ends: bool = False
     further_keys: tuple[str, ...] = ()
 
 
 def read_line(raw: bytes, tokenizer: Tokenizer) -> LineExample:
     """Decodes and tokenises one line. Raises DataError or TokenizerError without a file's name."""
     line, further = decode_line(raw)
+    read = _read(line, tokenizer)
+    doubled = has_doubled_ends(read.example.input_ids.tolist(), tokenizer.bos_id, tokenizer.eos_id)
+    return replace(read, doubled_ends=doubled, further_keys=further)
+
+
+def has_doubled_ends(ids: Sequence[int], bos_id: int | None, eos_id: int | None) -> bool:
+    """Whether an example begins with two tokens of beginning, or two of end stand together in it: its text held one, and got another."""
+    begins = bos_id is not None and list(ids[:2]) == [bos_id, bos_id]
+    return begins or any(pair == (eos_id, eos_id) for pair in itertools.pairwise(ids))
+
+
+def _read(line: Line, tokenizer: Tokenizer) -> LineExample:
     if isinstance(line, TextLine):
         ids = tokenizer.encode_document(line.text)
-        return LineExample(_example(ids, np.ones(len(ids), np.bool_)), "text", further_keys=further)
+        return LineExample(_example(ids, np.ones(len(ids), np.bool_)), "text")
     if isinstance(line, CompletionLine):
         # Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
         prompt = tokenizer.encode_prompt(line.prompt)
         completion = tokenizer.encode_continuation(line.completion) + tokenizer.eos()
         counted = np.arange(len(prompt) + len(completion)) >= len(prompt)
-        return LineExample(_example(prompt + completion, counted), "completion", further_keys=further)
-    return replace(_chat_example(line.messages, tokenizer), further_keys=further)
+        return LineExample(_example(prompt + completion, counted), "completion")
+    try:
+        with bounded_time(LINE_SECONDS):  # of all its renderings; each has a bound of its own
+            return _chat_example(line.messages, tokenizer)
+    except TooLongError as error:  # between two of them
+        raise TemplateTimeError(f"the conversation cannot be written: {error}; give it in parts, a line each") from error
 
 
 def _example(ids: list[int], counted: BoolArray) -> Example:
@@ -122,6 +142,8 @@ def _earlier_turn(turns: Sequence[Mapping[str, str]], index: int, text: str, tok
     try:
         through = tokenizer.render_chat(turns[: index + 1])
         return _last_turn(turns[: index + 1], through, tokenizer) if text.startswith(through) else None
+    except TemplateTimeError:
+        raise
     except (DataError, TokenizerError):  # some refuse a conversation that ends there
         return None
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lcsb_mobile.errors import StorageError
+from lcsb_mobile.io.storage import scratch_advice
 from lcsb_mobile.measuring.machine import scratch_directory
 
 Number = TypeVar("Number", bound=np.number[Any])
@@ -50,9 +51,7 @@ class Spool(Generic[Number]):
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"{self._directory}: temporary files of the data cannot be written ({error.strerror}); free some space or choose another disk"
-        )
+        return StorageError(f"{self._directory}: temporary files of the data cannot be written ({error.strerror}); {scratch_advice(error)}")
 
 
 def _close(file: IO[bytes]) -> None:

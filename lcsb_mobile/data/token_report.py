@@ -13,7 +13,7 @@ from lcsb_mobile.config import Record
 from lcsb_mobile.data.dataset import DataReport, Dataset, read_dataset
 from lcsb_mobile.data.packing import count_sequences
 from lcsb_mobile.data.records import Example
-from lcsb_mobile.errors import OptionError
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.text.tokenizer import Tokenizer
 
 
@@ -55,9 +55,7 @@ def report_tokens(
 
     Raises as `read_dataset` does, and OptionError.
     """
-    for name, value, least in (("seq-len", seq_len, 1), ("accumulation", accumulation, 1), ("preview", preview, 0)):
-        if value < least:
-            raise OptionError(f"{name}: expected at least {least}, found {value}")
+    check_ranges({"seq-len": seq_len, "accumulation": accumulation, "preview": preview}, "data")
     dataset = read_dataset(path, tokenizer, seq_len, progress)
     data = dataset.report
     sequences = count_sequences(dataset, seq_len, seed=0)

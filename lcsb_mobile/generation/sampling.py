@@ -7,6 +7,7 @@ import numpy as np
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError, RunFailure
+from lcsb_mobile.ranges import check_ranges
 
 
 class SamplingConfig(Record, frozen=True):
@@ -20,14 +21,7 @@ class SamplingConfig(Record, frozen=True):
     stop: tuple[str, ...] = ()
 
     def check(self) -> None:
-        if self.max_tokens < 1:
-            raise OptionError(f"max-tokens: expected at least 1, found {self.max_tokens}")
-        if not self.temperature >= 0:
-            raise OptionError(f"temperature: expected 0 or more, found {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top-p: expected more than 0 and at most 1, found {self.top_p}")
-        if self.seed < 0:
-            raise OptionError(f"seed: expected 0 or more, found {self.seed}")
+        check_ranges({"max-tokens": self.max_tokens, "temperature": self.temperature, "top-p": self.top_p, "seed": self.seed})
         if not all(self.stop):
             raise OptionError("stop: expected a text, found an empty one")
 

@@ -1,14 +1,19 @@
-"""Reading what came from anywhere: a regular file of a bounded size, and foreign code within a bounded memory."""
+"""Reading what came from anywhere: a regular file of a bounded size, and foreign code within a bounded memory and time."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
+import signal
 import stat
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lcsb_mobile.errors import LcsbError
 
@@ -50,6 +55,72 @@ def bounded_memory(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+class TooLongError(Exception):
+    """Foreign code took longer than it may: `seconds`, where they are known."""
+
+    def __str__(self) -> str:
+        return f"it took more than {self.args[0]:g} seconds" if self.args else "it took too long"
+
+
+@contextmanager
+def bounded_time(seconds: float) -> Iterator[None]:
+    """Python code that takes longer within it is given a TooLongError.
+
+    In the main thread by the system's timer, which ends products of long numbers and regular expressions too; in another between two of
+    Python's instructions. One within another is held to both.
+    """
+    with _alarm(seconds) if threading.current_thread() is threading.main_thread() else _watched(seconds):
+        yield
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    outer, _ = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < outer < seconds:  # the one around it is due first
+        yield
+        return
+    over = False
+
+    def stop(*_: Any) -> None:
+        if not over:
+            raise TooLongError(seconds)
+
+    started, handler = time.monotonic(), signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        try:
+            yield
+        finally:
+            over = True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if outer:  # of the one around it, whose time has gone on
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - started), 1e-3))
+
+
+@contextmanager
+def _watched(seconds: float) -> Iterator[None]:
+    thread, lock, over = threading.get_ident(), threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TooLongError))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except TooLongError as error:
+        raise TooLongError(*error.args or (seconds,)) from None  # it came without arguments
+    finally:
+        with lock:
+            over = True
+        timer.cancel()
 
 
 @contextmanager

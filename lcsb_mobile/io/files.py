@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lcsb_mobile.errors import OutputExistsError, StorageError
+from lcsb_mobile.io.storage import advice
 
 # macOS: its fsync leaves what was written in the drive's own memory, from where a loss of power takes it.
 FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
@@ -54,7 +55,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}; free some space or choose another place") from error
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}; {advice(error)}") from error
 
 
 def check_output(path: Path, force: bool) -> None:

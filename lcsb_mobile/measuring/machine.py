@@ -38,6 +38,8 @@ def _from_sysctl(name: str) -> int | None:
 
 
 def scratch_directory() -> Path:
-    """For large files: /tmp is memory on many systems, and files in it would pass for no memory at all."""
+    """For large files: what TMPDIR names, or else a disk. /tmp is memory on many systems, and files in it would pass for none at all."""
+    if os.environ.get("TMPDIR"):
+        return Path(tempfile.gettempdir())
     disk = Path("/var/tmp")
     return disk if os.access(disk, os.W_OK) else Path(tempfile.gettempdir())

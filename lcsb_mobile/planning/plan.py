@@ -17,6 +17,7 @@ from lcsb_mobile.config import Record
 from lcsb_mobile.errors import MemoryBudgetError, OptionError
 from lcsb_mobile.formatting import MEGABYTE, megabytes
 from lcsb_mobile.planning.cost import FLOAT, backward_layers, block_bytes
+from lcsb_mobile.ranges import RANGES
 from lcsb_mobile.targets import TARGETS, targets_of
 
 ALL = 10**6  # more layers than any model has
@@ -321,8 +322,9 @@ def parse_size(text: str) -> int:
     """Bytes of "512MB" (10^6), "512MiB" (2^20), "2GB", "1.5GiB", "64kB" or plain "512000000". Raises OptionError."""
     match = SIZE.fullmatch(text)
     unit = UNITS.get(match[2].lower()) if match else None
-    count = math.floor(float(match[1]) * unit) if match and unit else 0
-    if count < 1:
+    most = RANGES["memory-budget"].most
+    count = math.floor(min(float(match[1]) * unit, 2 * most)) if match and unit else 0
+    if not 1 <= count <= most:
         raise OptionError(f"expected a size such as 512MB, 512MiB, 2GB, 2GiB or a number of bytes, found {text!r}")
     return count
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import MEGABYTE, layer_runs
-from lcsb_mobile.installing import pip_install
+from lcsb_mobile.installing import cannot_draw
 from lcsb_mobile.report.record import RunReport, StepRecord, memory_points
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def _svg(label: str, height: float, draw: Callable[[Figure], None]) -> Markup:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError(f"a report needs matplotlib; install it with: {pip_install('matplotlib')}") from error
+        raise cannot_draw("a report") from error
     with matplotlib.rc_context(_style(label)):
         figure = Figure(figsize=(400 / 72, height), layout="constrained")
         draw(figure)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lcsb_mobile.data.dataset import doubled_ends_line
 from lcsb_mobile.formatting import layer_ranges, megabytes
 from lcsb_mobile.report.page import write_report
 from lcsb_mobile.report.record import RunReport, StepRecord
+from lcsb_mobile.runs.numbers import evaluated_line, trained_line
 from lcsb_mobile.runs.simulate import EVALUATING, STEPS, SimulateResult, Simulation
 from lcsb_mobile.targets import TARGETS
 
@@ -57,7 +59,6 @@ def _facts(simulation: Simulation) -> dict[str, str]:
     run, result = simulation.run, simulation.result
     manifest, data = run.bundle.manifest, run.data
     lora, bits, embedding_bits = manifest.adapter.lora, manifest.quantization.bits, manifest.quantization.embedding_bits
-    seconds = sorted(result.step_seconds)
     return {
         "Model": manifest.source,
         "Target": f"{manifest.target}, simulated on this machine",
@@ -68,7 +69,9 @@ def _facts(simulation: Simulation) -> dict[str, str]:
         "Sequence": f"{manifest.seq_len} tokens, {result.packing_fill:.0%} filled",
         "Learning rate": f"{result.learning_rate:.2e}, {run.train.lr_schedule}",
         "Data": f"{data.examples:,} examples, {data.tokens:,} tokens; {data.truncated} truncated ({data.tokens_cut:,} tokens cut)",
-        "Step": f"{seconds[len(seconds) // 2]:.3f} s (median)",
+        "Trained on": trained_line(result.numbers),
+        "Evaluated on": evaluated_line(result.numbers),
+        "Step": f"{result.step_seconds_median:.3f} s (median of {len(result.step_seconds)})",
         "Peak memory": _memory(result),
     }
 
@@ -79,15 +82,15 @@ def _memory(result: SimulateResult) -> str:
 
 
 def _notes(simulation: Simulation) -> list[str]:
-    run = simulation.run
+    run, result = simulation.run, simulation.result
     torch = " and torch, which its runtime imports" if TARGETS[run.bundle.manifest.target].imports_torch else ""
     trained = {layer for subset in run.schedule for layer in subset.train}
     notes = [
-        f"{len(run.evaluation)} sequences are evaluated; the loss is the mean over their counted labels.",
+        f"The loss of an evaluation is the mean over {result.numbers.evaluated_labels:,} counted labels.",
         f"The schedule trains layers {layer_ranges(sorted(trained))}.",
         f"Memory is that of the whole process, sampled every 10 ms; here that includes Python{torch}.",
     ]
-    if simulation.result.peak_anonymous_bytes is None:
+    if result.peak_anonymous_bytes is None:
         notes[-1] = (
             f"Memory is that of the whole process, which here includes Python{torch}. This system does not say how much of it is "
             "anonymous; the resident size, pages of files included, is its highest."
@@ -96,4 +99,6 @@ def _notes(simulation: Simulation) -> list[str]:
         notes.append(f"The run was resumed after step {run.resumed_from}; memory and phases are those of its last process.")
     if run.data.truncated:
         notes.append(f"{run.data.truncated} examples were longer than {run.bundle.manifest.seq_len} tokens and were cut.")
+    if run.data.doubled_ends:
+        notes.append(f"{doubled_ends_line(run.data.doubled_ends)}.")
     return notes

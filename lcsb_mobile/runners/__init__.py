@@ -10,6 +10,7 @@ from lcsb_mobile.bundle.batch import StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.installing import how_to_install
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.targets import REFERENCE, RUNNERS, TARGETS, RunnerName
 from lcsb_mobile.training.optimizer import UpdateLayer, update_layer
 
@@ -53,8 +54,7 @@ def make_runner(
     of another target.
     """
     chosen: str = name or bundle.manifest.target
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, found {threads}")
+    check_ranges({"threads": threads})
     if keep and not (chosen in TARGETS and TARGETS[chosen].keeps_activations):
         raise OptionError(f"keep: expected none with runner {chosen}, which cannot keep activations, found {keep} layers")
     return runner_module(chosen).make_runner(bundle, threads, keep, between_layers or (lambda: None))

@@ -15,7 +15,7 @@ from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.io.bounded import one_line, refused_as
 from lcsb_mobile.runners.block_programs import Values, check_target, layer_weights
 from lcsb_mobile.runners.block_runner import BlockRunner
-from lcsb_mobile.runners.sessions import check_signature, program_path, session_options
+from lcsb_mobile.runners.sessions import check_signature, in_letters, program_path, session_options
 
 TARGET = "onnxruntime"
 OLDEST_RUNTIME = "1.18"  # the first with operator set 21 and IR version 10, in which all programs are written
@@ -93,7 +93,8 @@ class Program:
                 options.add_external_initializers(list(constants), list(constants.values()))
             path = program_path(self._bundle, self._name, [x.name for x in self._graph.initializers])
             try:
-                session = self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                with in_letters(path) as readable:
+                    session = self._ort.InferenceSession(readable, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the runtime's exceptions share no class of their own
                 raise _load_error(self._ort, path, error) from error
             check_signature(session, self._graph, path)

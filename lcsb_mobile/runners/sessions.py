@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,22 @@ def program_path(bundle: Bundle, name: str, external: Sequence[str] | None) -> P
     graph, weights = bundle.manifest.graphs[name], bundle.path / WEIGHTS_FILE
     check_external_data(bundle.path / graph.file, WEIGHTS_FILE, weights.stat().st_size, external)
     return bundle.path / graph.file
+
+
+@contextmanager
+def in_letters(path: Path) -> Iterator[Path]:
+    """The file by a name that the runtime's binding takes: of one that is not UTF-8, or not in the locale's letters, by its open directory.
+    (Linux; macOS has no such names.)"""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            yield Path(f"/proc/self/fd/{directory}", path.name)
+        finally:
+            os.close(directory)
+    else:
+        yield path
 
 
 def check_signature(session: Any, graph: Graph, path: Path) -> None:

@@ -22,8 +22,10 @@ from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.io.files import sha256
 from lcsb_mobile.measuring.memory import MemorySampler, estimated_anonymous, process_memory
 from lcsb_mobile.planning.plan import Plan, plan_run
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.runners import import_runtime, make_runner
 from lcsb_mobile.runs.checkpoint import RunIdentity
+from lcsb_mobile.runs.numbers import RunNumbers, run_numbers
 from lcsb_mobile.targets import TARGETS, RunnerName
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome, TrainConfig
@@ -76,7 +78,9 @@ class Observer:
 
     def phase(self, name: str) -> None: ...
 
-    def data(self, report: DataReport, held_out: int) -> None: ...
+    def data(self, report: DataReport, held_out: int) -> None: ...  # of the whole file; examples held out
+
+    def numbers(self, numbers: RunNumbers) -> None: ...
 
     def warned(self, text: str) -> None: ...
 
@@ -106,6 +110,7 @@ class Run:
     method: str
     examples: Dataset
     evaluation: list[Batch]
+    numbers: RunNumbers
     resumed_from: int | None = None
     outcomes: list[StepOutcome] = field(default_factory=list)
     memory: list[int | None] = field(default_factory=list)
@@ -158,6 +163,8 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         examples, held_out = hold_out(examples, options.hold_out, options.seed)
     observer.data(examples.report, len(held_out))
     evaluation = list(itertools.islice(pack(held_out, manifest.seq_len, bundle.tokenizer.pad_id), EVALUATION_SEQUENCES))
+    numbers = run_numbers(examples, held_out, evaluation, manifest.seq_len, options.seed)
+    observer.numbers(numbers)
     identity = RunIdentity(
         bundle=bundle.identity,
         data=examples.sha256,
@@ -168,7 +175,7 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         train=train,
         seed=options.seed,
     )
-    return Run(options, bundle, identity, method, examples, evaluation)
+    return Run(options, bundle, identity, method, examples, evaluation, numbers)
 
 
 def _file_digest(path: Path | None) -> str | None:
@@ -180,8 +187,16 @@ def _file_digest(path: Path | None) -> str | None:
 def _check(options: SimulateOptions, train: TrainConfig) -> None:
     train.check()
     options.sampling.check()
-    if options.checkpoint_every < 1:
-        raise OptionError(f"checkpoint-every: expected at least 1, found {options.checkpoint_every}")
+    check_ranges(
+        {
+            "checkpoint-every": options.checkpoint_every,
+            "eval-every": options.evaluate_every,
+            "hold-out": options.hold_out,
+            "memory-budget": options.memory_budget,
+            "threads": options.threads,
+            "seed": options.seed,
+        }
+    )
     if options.resume and options.checkpoint_directory is None:
         raise OptionError("resume: needs --checkpoint-dir, the directory that holds the run's checkpoints")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from lcsb_mobile.bundle.batch import StepRunner
 from lcsb_mobile.bundle.golden import read_trace
 from lcsb_mobile.config import Record
 from lcsb_mobile.data.dataset import DataReport
-from lcsb_mobile.data.packing import count_sequences, epochs
+from lcsb_mobile.data.packing import epochs
 from lcsb_mobile.errors import MemoryBudgetExceeded, NonFiniteLossError, OptionError, OutputExistsError
 from lcsb_mobile.generation.generate import continue_prompt
 from lcsb_mobile.io.files import check_output
+from lcsb_mobile.io.storage import check_writable
 from lcsb_mobile.measuring.memory import MemorySampler
 from lcsb_mobile.planning.plan import Plan
 from lcsb_mobile.runners import layer_update
 from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunPlace, checkpoint_files
 from lcsb_mobile.runs.directory import RunDirectory
+from lcsb_mobile.runs.numbers import RunNumbers
 from lcsb_mobile.runs.setup import Observer, Run, Sample, SimulateOptions, load_runner, prepare, stop_above_budget
 from lcsb_mobile.training.golden import check_first_step, check_update
 from lcsb_mobile.training.optimizer import AdamW
@@ -35,8 +38,8 @@ SAVING = "checkpoints"
 
 class SimulateResult(Record, frozen=True):
     """What `lcsb simulate --json` prints, of the whole run; of one that was resumed, memory and phases are of its last process.
-    Seconds are wall time; bytes are peaks over the whole process. Anonymous ones are None where the system does not say, and the
-    predicted one with them: there is nothing to hold it against."""
+    `data` is of the whole file, `numbers` of its parts. Seconds are wall time; bytes are peaks over the whole process. Anonymous ones are
+    None where the system does not say, and the predicted one with them: there is nothing to hold it against."""
 
     runtime: str
     runtime_version: str
@@ -48,6 +51,7 @@ class SimulateResult(Record, frozen=True):
     learning_rate: float
     losses: tuple[float, ...]
     step_seconds: tuple[float, ...]
+    step_seconds_median: float
     evaluations: tuple[tuple[int, float], ...]
     eval_loss_before: float
     eval_loss_after: float
@@ -57,6 +61,7 @@ class SimulateResult(Record, frozen=True):
     kept_layers: int
     phase_seconds: dict[str, float]
     data: DataReport
+    numbers: RunNumbers
     packing_fill: float
     samples: tuple[tuple[str, str, str], ...]
     adapter: str
@@ -120,6 +125,7 @@ def _check_outputs(options: SimulateOptions) -> None:
             )
         if path is not None:
             check_output(path, options.force or goes_on)
+            check_writable(path)
 
 
 def _begin(run: Run, directory: RunDirectory | None, observer: Observer) -> RunCheckpoint | None:
@@ -274,12 +280,12 @@ def _phase_seconds(run: Run, sampler: MemorySampler) -> dict[str, float]:
 
 def _packing_fill(run: Run) -> float:
     """The share of the first epoch's tokens that are not padding."""
-    seq_len = run.bundle.manifest.seq_len
-    return float(run.examples.lengths.sum()) / (count_sequences(run.examples, seq_len, run.options.seed) * seq_len)
+    return run.numbers.trained_tokens / (run.numbers.epoch_sequences * run.bundle.manifest.seq_len)
 
 
 def _result(run: Run, runner: StepRunner, sampler: MemorySampler, plan: Plan | None) -> SimulateResult:
     options = run.options
+    seconds = tuple(outcome.gradient_seconds + outcome.optimizer_seconds for outcome in run.outcomes)
     return SimulateResult(
         runtime=runner.name,
         runtime_version=runner.version,
@@ -290,7 +296,8 @@ def _result(run: Run, runner: StepRunner, sampler: MemorySampler, plan: Plan | N
         resumed_from=run.resumed_from,
         learning_rate=run.train.learning_rate,
         losses=tuple(outcome.loss for outcome in run.outcomes),
-        step_seconds=tuple(outcome.gradient_seconds + outcome.optimizer_seconds for outcome in run.outcomes),
+        step_seconds=seconds,
+        step_seconds_median=statistics.median(seconds),
         evaluations=tuple(run.evaluations),
         eval_loss_before=run.evaluations[0][1],
         eval_loss_after=run.evaluations[-1][1],
@@ -300,6 +307,7 @@ def _result(run: Run, runner: StepRunner, sampler: MemorySampler, plan: Plan | N
         kept_layers=0 if plan is None else plan.keep,
         phase_seconds=_phase_seconds(run, sampler),
         data=run.data,
+        numbers=run.numbers,
         packing_fill=_packing_fill(run),
         samples=tuple((sample.prompt, sample.before, sample.after) for sample in run.samples),
         adapter=str(options.adapter),

@@ -14,8 +14,8 @@ from typing import Any
 
 import tokenizers
 
-from lcsb_mobile.errors import TokenizerError
-from lcsb_mobile.io.bounded import bounded_memory, one_line, read_bounded, refused_as
+from lcsb_mobile.errors import TemplateTimeError, TokenizerError
+from lcsb_mobile.io.bounded import TooLongError, bounded_memory, bounded_time, one_line, read_bounded, refused_as
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -25,6 +25,7 @@ TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE)  # all that a bun
 MIB = 2**20
 FILE_BYTES = {TOKENIZER_FILE: 64 * MIB, CONFIG_FILE: 16 * MIB, TEMPLATE_FILE: MIB}  # that are read
 RENDER_BYTES = 256 * MIB  # of memory that a chat template may take to render a conversation
+RENDER_SECONDS = 10.0  # that it may take: a thousand turns take it a tenth of one
 
 PROBE = "lcsb"  # a message, to see what a chat template puts after one
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair, which JSON can hold and UTF-8 cannot
@@ -155,10 +156,12 @@ class Tokenizer:
             raise TokenizerError(f"the tokenizer has no chat template (`chat_template` in {CONFIG_FILE}), so messages cannot be used")
         tokens = {name: token for name, token in self._tokens.items() if token is not None}
         try:
-            with bounded_memory(RENDER_BYTES):
+            with bounded_memory(RENDER_BYTES), bounded_time(RENDER_SECONDS):
                 return self._template.render(
                     messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **tokens, **variables
                 )
+        except TooLongError as error:
+            raise TemplateTimeError(f"the chat template refused the messages: {error}") from error
         except Exception as error:  # a template is a program: it can fail in any way, most often by its own raise_exception
             raise TokenizerError(f"the chat template refused the messages: {one_line(error)}") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.errors import StorageError
+from lcsb_mobile.io.storage import advice
 
 CHUNK = 1 << 20  # bytes of a write
 
@@ -38,7 +39,7 @@ def mapped_state(directory: Path, initial: Float32Array) -> AdapterState:
             mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise StorageError(
-            f"{directory}: {size} bytes for the adapter and its moments cannot be reserved ({error.strerror}); free some space"
+            f"{directory}: {size} bytes for the adapter and its moments cannot be reserved ({error.strerror}); {advice(error)}"
         ) from error
     adapter, first, second = np.frombuffer(mapped, np.float32).reshape(3, initial.size)
     adapter[:] = initial

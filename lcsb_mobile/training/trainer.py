@@ -11,7 +11,8 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch, StepRunner
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import Record
-from lcsb_mobile.errors import NonFiniteLossError, OptionError
+from lcsb_mobile.errors import NonFiniteLossError
+from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.training.interrupts import uninterrupted
 from lcsb_mobile.training.optimizer import AdamW, LearningRateSchedule, clip_gradients, gradient_norm, learning_rate
 
@@ -26,11 +27,7 @@ class TrainConfig(Record, frozen=True):
     accumulation: int = 1
 
     def check(self) -> None:
-        for name, value, least in (("steps", self.steps, 1), ("accumulation", self.accumulation, 1), ("warmup", self.warmup, 0)):
-            if value < least:
-                raise OptionError(f"{name}: expected at least {least}, found {value}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise OptionError(f"lr: expected a positive number, found {self.learning_rate}")
+        check_ranges({"steps": self.steps, "accumulation": self.accumulation, "warmup": self.warmup, "lr": self.learning_rate})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ BEGIN, END = "<!-- modules: scripts/docs/draw_modules.py -->", "<!-- / -->"
 
 # A folder imports only from folders that stand before it. Modules at the top of the package count as folders of one file.
 FLOW = (
-    *("errors", "config", "arrays", "formatting", "installing", "targets"),
+    *("errors", "config", "arrays", "formatting", "installing", "targets", "ranges"),
     *("measuring", "io", "text", "bundle", "mil", "data", "training", "runners", "generation", "planning", "runs", "adapters", "report"),
     *("devices", "tiny", "bench"),
     *(
@@ -39,7 +39,7 @@ FLOW = (
 API = "api"  # lcsb_mobile/__init__.py, which offers functions of all folders
 MAIN = "__main__"  # where the command line begins
 HALVES = (("lcsb_mobile/ (the device half, and what both halves share)", False), ("export/ (the export half, with torch)", True))
-BASE = ("errors", "config", "arrays", "formatting", "installing", "targets")  # drawn as one box
+BASE = ("errors", "config", "arrays", "formatting", "installing", "targets", "ranges")  # drawn as one box
 
 
 def modules() -> dict[str, Path]:

@@ -18,7 +18,7 @@ from lcsb_mobile.data.dataset import Dataset, DatasetWriter, hold_out
 from lcsb_mobile.data.line_record import ChatLine, TextLine, decode_line
 from lcsb_mobile.data.other_formats import other_format
 from lcsb_mobile.data.packing import OPEN_SEQUENCES, assign, epochs, pack
-from lcsb_mobile.data.records import Example, LineExample
+from lcsb_mobile.data.records import Example, LineExample, has_doubled_ends
 from lcsb_mobile.data.shuffling import shuffled, splitmix64
 from lcsb_mobile.errors import DataError
 
@@ -79,6 +79,20 @@ RECORDS: list[dict[str, Any]] = [
     ALPACA | {"history": [["a"]]},
     ALPACA | {"history": [["a", True]]},
     {"instruction": "", "output": ""},
+]
+# An example's tokens, the token of beginning, that of end.
+ENDS: list[tuple[list[int], int | None, int | None]] = [
+    ([1, 5, 6, 2], 1, 2),
+    ([1, 1, 5, 2], 1, 2),
+    ([1, 5, 2, 2], 1, 2),
+    ([1, 5, 2, 2, 6, 2], 1, 2),
+    ([5, 1, 1, 2], 1, 2),
+    ([1, 1, 2, 2], None, None),
+    ([0, 0, 5, 2], None, 2),
+    ([3, 5, 3], 3, 3),
+    ([3, 3, 5, 3], 3, 3),
+    ([2], 1, 2),
+    ([], 1, 2),
 ]
 FILES = [
     ("data.json", "[\n"),
@@ -181,6 +195,10 @@ def file_start(name: str, start: bytes) -> dict[str, Any]:
     return {"file": name, "start": start.hex(), "answer": other_format(start, name)}
 
 
+def doubled_ends(ids: list[int], bos: int | None, eos: int | None) -> dict[str, Any]:
+    return {"ids": ids, "bos": bos, "eos": eos, "doubled": has_doubled_ends(ids, bos, eos)}
+
+
 def vectors() -> dict[str, Any]:
     line = '{"text": "é"}\n'
     encoded = [("data.jsonl", line.encode(encoding)) for encoding in ("utf-16-le", "utf-16-be")]
@@ -188,6 +206,7 @@ def vectors() -> dict[str, Any]:
     return {
         "records": [record(fields) for fields in RECORDS],
         "file_starts": [file_start(name, start.encode()) for name, start in FILES] + [file_start(*case) for case in encoded],
+        "doubled_ends": [doubled_ends(*case) for case in ENDS],
         "splitmix64": [generator(seed) for seed in SEEDS],
         "orders": [order(seed, epoch, 12) for seed in SEEDS for epoch in (0, 1, -1)] + [order(7, 3, 1), order(7, 3, 100)],
         "held_out": [split(seed, count, share) for seed in (0, 5) for count, share in ((2, 0.9), (5, 0.1), (25, 0.1), (40, 0.25))],

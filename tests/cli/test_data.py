@@ -58,6 +58,16 @@ def test_what_was_passed_over(random_bundle: RandomBundle, tmp_path: Path) -> No
     assert (data["lines"], data["blank_lines"], data["further_keys"]) == (2, 2, {"id": 2, "\x1b[2J": 1})
 
 
+def test_doubled_ends_are_counted(random_bundle: RandomBundle, tmp_path: Path) -> None:
+    """By the verb and by a run, each of which goes on."""
+    path = write_lines(tmp_path / "data.jsonl", [{"text": "a</s>"}, {"text": "b"}, {"prompt": "c", "completion": "d</s>"}])
+    said = "2 lines hold a token of beginning or end and got another; leave them out of the texts"
+    assert f"ends         {said}" in lcsb("data", path, "--bundle", random_bundle.bundle)
+    run = ("simulate", random_bundle.bundle, "--data", path, "--steps", 1, "--adapter", tmp_path / "a", "--report", tmp_path / "r.html")
+    assert said in lcsb(*run) and said in (tmp_path / "r.html").read_text("utf-8")
+    assert lcsb_json(*run, "--force")["data"]["doubled_ends"] == 2
+
+
 def test_malformed_data(random_bundle: RandomBundle, tmp_path: Path) -> None:
     path = write(tmp_path, {"text": "a"}, b'{"text": "\\ud800"}', b"{")
     for arguments in ((), ("--json",)):
@@ -65,7 +75,7 @@ def test_malformed_data(random_bundle: RandomBundle, tmp_path: Path) -> None:
         assert error == f"error: {path}:2: not JSON: half a surrogate pair"
     assert "nope" in lcsb_error(2, "data", tmp_path / "nope", "--bundle", random_bundle.bundle)
     assert "not a bundle" in lcsb_error(2, "data", path, "--bundle", tmp_path)
-    assert "preview: expected at least 0" in lcsb_error(2, "data", path, "--bundle", random_bundle.bundle, "--preview", -1)
+    assert "preview: expected 0 or more, found -1" in lcsb_error(2, "data", path, "--bundle", random_bundle.bundle, "--preview", -1)
 
 
 def test_marks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
-from lcsb_mobile.data.records import Example, _overlaps, read_line
+from lcsb_mobile.data.records import Example, _overlaps, has_doubled_ends, read_line
 from lcsb_mobile.errors import DataError, TokenizerError
 from lcsb_mobile.text.tokenizer import Tokenizer
 
@@ -167,3 +168,38 @@ def test_arrays_are_int32(tokenizer: Tokenizer) -> None:
     assert example.input_ids.dtype == example.labels.dtype == np.int32
     assert lists(example.cut(3)) == tuple(each[:3] for each in lists(example))
     assert example.counted_labels == sum(label != IGNORED_LABEL for label in example.labels)
+
+
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "golden" / "data_pipeline.json").read_text())
+
+
+@pytest.mark.parametrize("case", VECTORS["doubled_ends"], ids=str)
+def test_which_ends_are_doubled(case: dict[str, Any]) -> None:
+    assert has_doubled_ends(case["ids"], case["bos"], case["eos"]) == case["doubled"]
+
+
+ENDS = {"special": ("<s>",), "bos_token": "<s>", "add_bos_token": True}
+CHATML_ENDS = "<s>{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("line", "doubled"),
+    [
+        ({"text": "a"}, False),
+        ({"text": "<s>a"}, True),
+        ({"text": "a</s>"}, True),
+        ({"text": "a</s>b<s>c"}, False),  # documents in one text, each with its own
+        ({"prompt": "a</s>", "completion": "b"}, False),
+        ({"prompt": "<s>a", "completion": "b"}, True),
+        ({"prompt": "a", "completion": "b</s>"}, True),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, False),
+        ({"messages": [{"role": "user", "content": "<s>a"}, {"role": "assistant", "content": "b"}]}, True),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b</s>"}]}, True),
+    ],
+)
+def test_a_text_with_ends_of_its_own(line: dict[str, Any], doubled: bool) -> None:
+    """Nothing is taken away from it, and it is counted."""
+    tokenizer = make_tokenizer(byte_backend(), CHATML_ENDS + "{% if add_generation_prompt %}{% endif %}", **ENDS)
+    read = read_line(json.dumps(line).encode(), tokenizer)
+    assert read.doubled_ends == doubled
+    assert tokenizer.bos_id == read.example.input_ids[0] and tokenizer.eos_id == read.example.input_ids[-1]

@@ -55,7 +55,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
     for options, message in (
         ((0, 1, 0), "seq-len: expected at least 1, found 0"),
         ((8, 0, 0), "accumulation: expected at least 1, found 0"),
-        ((8, 1, -1), "preview: expected at least 0, found -1"),
+        ((8, 1, -1), "preview: expected 0 or more, found -1"),
     ):
         with pytest.raises(OptionError, match=message):
             report_tokens(path, make_tokenizer(byte_backend()), *options)

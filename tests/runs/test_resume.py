@@ -25,7 +25,7 @@ from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult, simulate
 
 STEPS, EVERY = 8, 3
-TIMES = {"step_seconds", "phase_seconds", "peak_anonymous_bytes", "peak_rss_bytes", "predicted_peak_anonymous_bytes"}
+TIMES = {"step_seconds", "step_seconds_median", "phase_seconds", "peak_anonymous_bytes", "peak_rss_bytes", "predicted_peak_anonymous_bytes"}
 
 
 @pytest.fixture

@@ -81,10 +81,12 @@ def _alarm(seconds: float) -> Iterator[None]:
     if 0 < outer < seconds:  # the one around it is due first
         yield
         return
-    over = False
+    over = fired = False
 
     def stop(*_: Any) -> None:
+        nonlocal fired
         if not over:
+            fired = True
             raise TooLongError(seconds)
 
     started, handler = time.monotonic(), signal.signal(signal.SIGALRM, stop)
@@ -92,6 +94,10 @@ def _alarm(seconds: float) -> Iterator[None]:
     try:
         try:
             yield
+        except Exception as error:
+            if fired:  # whatever the foreign code made of it: Jinja fails while it looks for the line of some
+                raise TooLongError(seconds) from error
+            raise
         finally:
             over = True
     finally:
@@ -103,11 +109,13 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _watched(seconds: float) -> Iterator[None]:
-    thread, lock, over = threading.get_ident(), threading.Lock(), False
+    thread, lock, over, fired = threading.get_ident(), threading.Lock(), False, False
 
     def stop() -> None:
+        nonlocal fired
         with lock:
             if not over:
+                fired = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TooLongError))
 
     timer = threading.Timer(seconds, stop)
@@ -115,8 +123,10 @@ def _watched(seconds: float) -> Iterator[None]:
     timer.start()
     try:
         yield
-    except TooLongError as error:
-        raise TooLongError(*error.args or (seconds,)) from None  # it came without arguments
+    except Exception as error:
+        if fired:  # it comes without arguments, or as what the foreign code made of it
+            raise TooLongError(seconds) from error
+        raise
     finally:
         with lock:
             over = True

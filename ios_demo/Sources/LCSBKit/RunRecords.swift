@@ -148,9 +148,10 @@ extension DataReport {
             ("lines", .integer(lines)), ("examples", .integer(examples)), ("tokens", .integer(tokens)),
             ("counted_labels", .integer(countedLabels)), ("truncated", .integer(truncated)), ("tokens_cut", .integer(tokensCut)),
             ("without_labels", .integer(withoutLabels)), ("texts", .integer(texts)), ("completions", .integer(completions)),
-            ("conversations", .integer(conversations)), ("uncounted_turns", .integer(uncountedTurns)), ("duplicates", .integer(duplicates)),
-            ("blank_lines", .integer(blankLines)), ("further_keys", .object(keys)), ("length_p50", .integer(lengthP50)),
-            ("length_p90", .integer(lengthP90)), ("length_p99", .integer(lengthP99)), ("longest", .integer(longest)),
+            ("conversations", .integer(conversations)), ("uncounted_turns", .integer(uncountedTurns)), ("doubled_ends", .integer(doubledEnds)),
+            ("duplicates", .integer(duplicates)), ("blank_lines", .integer(blankLines)), ("further_keys", .object(keys)),
+            ("length_p50", .integer(lengthP50)), ("length_p90", .integer(lengthP90)), ("length_p99", .integer(lengthP99)),
+            ("longest", .integer(longest)),
         ]
     }
 }

@@ -8,7 +8,8 @@ private let heldOutEpoch = -1  // the order that chooses the examples to evaluat
 ///
 /// `truncated` examples lost `tokensCut` tokens to the sequence length; `withoutLabels` examples were dropped because nothing to learn was
 /// left of them. So lines = examples + withoutLabels = texts + completions + conversations. `uncountedTurns`: of the assistant, which are
-/// not learned from because the chat template rewrites them (docs/data.md). `duplicates`: lines that equal an earlier one.
+/// not learned from because the chat template rewrites them (docs/data.md). `doubledEnds`: lines that held a token of beginning or end, and
+/// got another by their form or the chat format. `duplicates`: lines that equal an earlier one.
 /// `blankLines` are none of the lines. `furtherKeys`: in how many lines each key was that no form has, in their order; those of a turn as
 /// `messages[].name`, those beyond the first `mostKeys` together as `otherKeys`. Lengths are tokens of all lines before they are cut,
 /// percentiles by nearest rank.
@@ -24,6 +25,7 @@ public struct DataReport: Sendable, Equatable {
     public let completions: Int
     public let conversations: Int
     public let uncountedTurns: Int
+    public let doubledEnds: Int
     public let duplicates: Int
     public let blankLines: Int
     public let furtherKeys: [KeyCount]
@@ -100,6 +102,7 @@ struct DatasetWriter {
     private var truncated = 0
     private var tokensCut = 0
     private var uncountedTurns = 0
+    private var doubledEnds = 0
 
     init(_ seqLen: Int, _ spool: URL) throws {
         (self.seqLen, self.spool) = (seqLen, spool)
@@ -118,6 +121,7 @@ struct DatasetWriter {
         line.furtherKeys.forEach { count($0) }
         lines += 1
         uncountedTurns += line.uncountedTurns
+        doubledEnds += line.doubledEnds ? 1 : 0
         if length > seqLen {
             truncated += 1
             tokensCut += length - seqLen
@@ -169,8 +173,8 @@ struct DatasetWriter {
         DataReport(
             lines: lines, examples: examples, tokens: tokens, countedLabels: countedLabels, truncated: truncated, tokensCut: tokensCut,
             withoutLabels: lines - examples, texts: forms[.text] ?? 0, completions: forms[.completion] ?? 0,
-            conversations: forms[.messages] ?? 0, uncountedTurns: uncountedTurns, duplicates: try duplicates(),
-            blankLines: blankLines, furtherKeys: furtherKeys,
+            conversations: forms[.messages] ?? 0, uncountedTurns: uncountedTurns, doubledEnds: doubledEnds,
+            duplicates: try duplicates(), blankLines: blankLines, furtherKeys: furtherKeys,
             lengthP50: percentile(50), lengthP90: percentile(90), lengthP99: percentile(99), longest: percentile(100)
         )
     }

@@ -18,33 +18,45 @@ struct Example: Sendable {
 }
 
 /// One line's example, not truncated. `uncountedTurns`: those of the assistant that its chat format does not let be found.
-/// `furtherKeys`: those of the line that were passed over.
+/// `doubledEnds`: as `hasDoubledEnds`. `furtherKeys`: those of the line that were passed over.
 struct LineExample: Sendable {
     let example: Example
     let form: Form
     var uncountedTurns = 0
+    var doubledEnds = false
     var furtherKeys: [String] = []
 }
 
 /// Tokenises one line. Throws LineFault, or LcsbError of the tokenizer or the chat format, without a file's name.
 func readLine(_ raw: Bytes, _ tokenizer: Tokenizer, _ chat: ChatFormat?) throws -> LineExample {
     let (line, further) = try decodeLine(raw)
+    var found = try read(line, tokenizer, chat)
+    found.doubledEnds = hasDoubledEnds(found.example.inputIds, tokenizer.bosId, tokenizer.eosId)
+    found.furtherKeys = further
+    return found
+}
+
+/// Whether an example begins with two tokens of beginning, or two of end stand together in it: its text held one, and got another.
+func hasDoubledEnds(_ ids: [Int], _ bosId: Int?, _ eosId: Int?) -> Bool {
+    if let bosId, ids.starts(with: [bosId, bosId]) { return true }
+    return zip(ids, ids.dropFirst()).contains { $0 == eosId && $1 == eosId }
+}
+
+private func read(_ line: Line, _ tokenizer: Tokenizer, _ chat: ChatFormat?) throws -> LineExample {
     switch line {
     case .text(let text):
-        return LineExample(example: example(try tokenizer.encodeDocument(text)) { _ in true }, form: .text, furtherKeys: further)
+        return LineExample(example: example(try tokenizer.encodeDocument(text)) { _ in true }, form: .text)
     case .completion(let prompt, let completion):
         // Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
         let before = try tokenizer.encodePrompt(prompt)
         let ids = try before + tokenizer.encodeContinuation(completion) + tokenizer.eos()
-        return LineExample(example: example(ids) { $0 >= before.count }, form: .completion, furtherKeys: further)
+        return LineExample(example: example(ids) { $0 >= before.count }, form: .completion)
     case .chat(let messages):
         guard let chat else {
             let what = "the bundle has no chat format (\(ChatFormat.file)), so messages cannot be used"
             throw LcsbError(.chatUnsupported, "\(what); give them as prompt and completion")
         }
-        var read = try chatExample(messages, tokenizer, chat)
-        read.furtherKeys = further
-        return read
+        return try chatExample(messages, tokenizer, chat)
     }
 }
 

@@ -69,6 +69,12 @@ final class DataPipelineTest: XCTestCase {
         }
     }
 
+    func testWhichEndsAreDoubled() throws {
+        for vector in try cases("doubled_ends") {
+            XCTAssertEqual(hasDoubledEnds(ints(vector["ids"]!), vector["bos"]?.int, vector["eos"]?.int), vector["doubled"]!.bool!)
+        }
+    }
+
     func testGenerators() throws {
         for vector in try cases("splitmix64") {
             let outputs = vector["outputs"]!.array!.map { $0.string! }

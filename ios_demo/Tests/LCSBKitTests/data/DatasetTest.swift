@@ -79,8 +79,8 @@ final class DatasetTest: XCTestCase {
         // 9, 3, 3 and 10 tokens; the last line's completion is cut off.
         let data = DataReport(
             lines: 4, examples: 3, tokens: 12, countedLabels: 10, truncated: 2, tokensCut: 7, withoutLabels: 1, texts: 3, completions: 1,
-            conversations: 0, uncountedTurns: 0, duplicates: 1, blankLines: 0, furtherKeys: [], lengthP50: 3, lengthP90: 10, lengthP99: 10,
-            longest: 10
+            conversations: 0, uncountedTurns: 0, doubledEnds: 0, duplicates: 1, blankLines: 0, furtherKeys: [], lengthP50: 3, lengthP90: 10,
+            lengthP99: 10, longest: 10
         )
         XCTAssertEqual(report.data, data)
         XCTAssertEqual(report.sequences, 2)

@@ -16,7 +16,8 @@ private const val OTHER_KEYS = "…"
  *
  * [truncated] examples lost [tokensCut] tokens to the sequence length; [withoutLabels] examples were dropped because nothing to learn was
  * left of them. So lines = examples + withoutLabels = texts + completions + conversations. [uncountedTurns]: of the assistant, which are
- * not learned from because the chat template rewrites them (docs/data.md). [duplicates]: lines that equal an earlier one.
+ * not learned from because the chat template rewrites them (docs/data.md). [doubledEnds]: lines that held a token of beginning or end, and
+ * got another by their form or the chat format. [duplicates]: lines that equal an earlier one.
  * [blankLines] are none of the lines. [furtherKeys]: in how many lines each key was that no form has; of a turn as `messages[].name`, those
  * beyond the first MOST_KEYS together as OTHER_KEYS. Lengths are tokens of all lines before they are cut, percentiles by nearest rank.
  */
@@ -33,6 +34,7 @@ public data class DataReport(
     val completions: Long,
     val conversations: Long,
     val uncountedTurns: Long,
+    val doubledEnds: Long,
     val duplicates: Long,
     val blankLines: Long,
     val furtherKeys: Map<String, Long>,
@@ -104,6 +106,7 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
     private var truncated = 0L
     private var tokensCut = 0L
     private var uncountedTurns = 0L
+    private var doubledEnds = 0L
 
     fun passOverBlank() {
         blankLines++
@@ -121,6 +124,7 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
         }
         lines++
         uncountedTurns += line.uncountedTurns
+        if (line.doubledEnds) doubledEnds++
         if (length > seqLen) {
             truncated++
             tokensCut += length - seqLen
@@ -162,8 +166,8 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
 
     private fun report() = DataReport(
         lines, examples, tokens, countedLabels, truncated, tokensCut, lines - examples,
-        forms[Form.TEXT] ?: 0, forms[Form.COMPLETION] ?: 0, forms[Form.MESSAGES] ?: 0, uncountedTurns, duplicates(),
-        blankLines, furtherKeys,
+        forms[Form.TEXT] ?: 0, forms[Form.COMPLETION] ?: 0, forms[Form.MESSAGES] ?: 0, uncountedTurns, doubledEnds,
+        duplicates(), blankLines, furtherKeys,
         percentile(50), percentile(90), percentile(99), percentile(100),
     )
 

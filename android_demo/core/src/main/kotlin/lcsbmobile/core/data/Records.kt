@@ -28,32 +28,39 @@ internal class Example(val inputIds: IntArray, val labels: IntArray) {
 
 /**
  * One line's example, not truncated. [uncountedTurns]: those of the assistant that its chat format does not let be found.
- * [furtherKeys]: those of the line that were passed over.
+ * [doubledEnds]: as [hasDoubledEnds]. [furtherKeys]: those of the line that were passed over.
  */
-internal class LineExample(
+internal data class LineExample(
     val example: Example,
     val form: Form,
     val uncountedTurns: Int = 0,
+    val doubledEnds: Boolean = false,
     val furtherKeys: List<String> = emptyList(),
 )
 
 /** Tokenises one line. Raises [LineFault], or [LcsbException] of the tokenizer or the chat format, without a file's name. */
 internal fun readLine(raw: ByteArray, size: Int, tokenizer: Tokenizer, chat: ChatFormat?): LineExample {
     val decoded = decodeLine(raw, size)
-    val further = decoded.furtherKeys
-    return when (val line = decoded.line) {
-        is TextLine -> {
-            val ids = tokenizer.encodeDocument(line.text)
-            LineExample(example(ids) { true }, Form.TEXT, furtherKeys = further)
-        }
-        is CompletionLine -> {
-            // Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
-            val prompt = tokenizer.encodePrompt(line.prompt)
-            val completion = tokenizer.encodeContinuation(line.completion) + tokenizer.eos()
-            LineExample(example(prompt + completion) { it >= prompt.size }, Form.COMPLETION, furtherKeys = further)
-        }
-        is ChatLine -> chatExample(line.messages, tokenizer, chat ?: throw withoutChat(), further)
+    val read = read(decoded.line, tokenizer, chat)
+    val doubled = hasDoubledEnds(read.example.inputIds, tokenizer.bosId, tokenizer.eosId)
+    return read.copy(doubledEnds = doubled, furtherKeys = decoded.furtherKeys)
+}
+
+/** Whether an example begins with two tokens of beginning, or two of end stand together in it: its text held one, and got another. */
+internal fun hasDoubledEnds(ids: IntArray, bosId: Int?, eosId: Int?): Boolean {
+    val begins = bosId != null && ids.size > 1 && ids[0] == bosId && ids[1] == bosId
+    return begins || (eosId != null && (1 until ids.size).any { ids[it - 1] == eosId && ids[it] == eosId })
+}
+
+private fun read(line: Line, tokenizer: Tokenizer, chat: ChatFormat?): LineExample = when (line) {
+    is TextLine -> LineExample(example(tokenizer.encodeDocument(line.text)) { true }, Form.TEXT)
+    is CompletionLine -> {
+        // Apart, not as one text: a prompt's tokens must be those that generating from the prompt will give the model.
+        val prompt = tokenizer.encodePrompt(line.prompt)
+        val completion = tokenizer.encodeContinuation(line.completion) + tokenizer.eos()
+        LineExample(example(prompt + completion) { it >= prompt.size }, Form.COMPLETION)
     }
+    is ChatLine -> chatExample(line.messages, tokenizer, chat ?: throw withoutChat())
 }
 
 private fun withoutChat() = LcsbException(
@@ -71,7 +78,7 @@ private fun example(ids: IntArray, counted: (Int) -> Boolean): Example {
  * The conversation through the assistant's last turn, rendered and tokenised once. A token counts when any of its characters is in a turn
  * that counts.
  */
-private fun chatExample(messages: List<Message>, tokenizer: Tokenizer, chat: ChatFormat, furtherKeys: List<String>): LineExample {
+private fun chatExample(messages: List<Message>, tokenizer: Tokenizer, chat: ChatFormat): LineExample {
     val rendered = try {
         chat.conversation(messages)
     } catch (error: ChatRefusal) {
@@ -82,5 +89,5 @@ private fun chatExample(messages: List<Message>, tokenizer: Tokenizer, chat: Cha
     for (range in rendered.counted) for (place in range) before[place + 1] = 1
     for (place in rendered.text.indices) before[place + 1] += before[place]
     val example = example(tokens.ids) { before[tokens.ends[it]] > before[tokens.starts[it]] }
-    return LineExample(example, Form.MESSAGES, rendered.uncountedTurns, furtherKeys)
+    return LineExample(example, Form.MESSAGES, rendered.uncountedTurns)
 }

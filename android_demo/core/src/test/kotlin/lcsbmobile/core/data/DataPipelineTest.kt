@@ -23,6 +23,7 @@ class DataPipelineTest {
     private class Vectors(
         val records: List<OneRecord>,
         val fileStarts: List<FileStart>,
+        val doubledEnds: List<Ends>,
         val splitmix64: List<Generator>,
         val orders: List<Order>,
         val heldOut: List<HeldOut>,
@@ -44,6 +45,9 @@ class DataPipelineTest {
 
     @Serializable
     private class FileStart(val file: String, val start: String, val answer: String?)
+
+    @Serializable
+    private class Ends(val ids: List<Int>, val bos: Int?, val eos: Int?, val doubled: Boolean)
 
     @Serializable
     private class Generator(val seed: Long, val outputs: List<String>)
@@ -113,6 +117,11 @@ class DataPipelineTest {
             val raw = case.start.chunked(2).map { it.toInt(16).toByte() }.toByteArray()
             assertEquals(case.answer, otherFormat(raw, raw.size, case.file))
         }
+    }
+
+    @Test
+    fun whichEndsAreDoubled() {
+        for (case in vectors.doubledEnds) assertEquals(case.doubled, hasDoubledEnds(case.ids.toIntArray(), case.bos, case.eos))
     }
 
     @Test

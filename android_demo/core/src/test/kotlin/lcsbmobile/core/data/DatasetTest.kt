@@ -61,7 +61,7 @@ class DatasetTest {
         val file = write("""{"text": "abcdefgh"}""", twice, "$twice\r", """{"prompt": "abcdefgh", "completion": "i"}""")
         val report = reportTokens(file, tokenizer, null, seqLen = 6, accumulation = 1, examples = 1, spool = folder.root)
         // 9, 3, 3 and 10 tokens; the last line's completion is cut off.
-        val data = DataReport(4, 3, 12, 10, 2, 7, 1, 3, 1, 0, 0, 1, 0, emptyMap(), 3, 10, 10, 10)
+        val data = DataReport(4, 3, 12, 10, 2, 7, 1, 3, 1, 0, 0, 0, 1, 0, emptyMap(), 3, 10, 10, 10)
         assertEquals(data, report.data)
         assertEquals(2, report.sequences)
         assertEquals(1.0, report.fill, 0.0)

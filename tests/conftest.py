@@ -32,7 +32,10 @@ torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits 
 
 
 # Minutes each, with what they export: begun first, so that no process is left alone with them at the end.
-LONGEST = ("test_executorch_kinds.py", "test_executorch.py", "test_hybrid_models.py")
+LONGEST = (
+    *("test_executorch_kinds.py", "test_executorch.py", "test_executorch_bundle.py", "test_hybrid_models.py", "test_coreml.py"),
+    *("test_coreai.py", "test_faults.py", "test_coreml_bundle.py", "test_to_onnxruntime.py", "test_built.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

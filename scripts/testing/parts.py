@@ -24,7 +24,8 @@ MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
 OF_NO_OTHER_PART = "not model and not training_api and not coreai"
 # Of each package that has a lower bound, the tests in which it does the most.
 LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx/test_lowering.py", "tests/report")
-PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a process a core; a file's tests share what they export
+# A process a core; a file's tests share what they export; the files in the order that tests/conftest.py gives them.
+PARALLEL = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Command:
 class Part:
     """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
     command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
-    the same tests, each in another environment, so that one may skip what another runs. `only_by_name`: not of a run of all parts."""
+    the same tests, each in another environment, so that one may skip what another runs. `only_by_name`: not of a run of all parts.
+    `beside`: it leaves a core idle, or waits for the network, so that it may run beside another such part."""
 
     name: str
     commands: tuple[Command, ...] = ()
@@ -51,6 +53,7 @@ class Part:
     along_with: str = ""
     suite: str = ""
     only_by_name: bool = False
+    beside: bool = False
 
 
 def command(*arguments: str, can_be_unavailable: bool = False) -> Command:
@@ -110,17 +113,19 @@ PARTS = (
         ),
         needs=("packages",),
     ),
-    Part("device-packages", (command(ENVIRONMENT, ".venv-onnxruntime", "device-test", can_be_unavailable=True),)),
+    Part("device-packages", (command(ENVIRONMENT, ".venv-onnxruntime", "device-test", can_be_unavailable=True),), beside=True),
     Part(
         "training-packages",
         (command(ENVIRONMENT, "--over", ".venv", ".venv-onnxruntime-training", "onnxruntime-training", can_be_unavailable=True),),
         needs=("packages",),
+        beside=True,
     ),
     pytest("training-api", TRAINING_PYTHON, "-m", "training_api", needs=("training-packages",)),
     Part(
         "coreai-packages",
         (command(ENVIRONMENT, "--over", ".venv", ".venv-coreai", "coreai", can_be_unavailable=True),),
         needs=("packages",),
+        beside=True,
     ),
     pytest("coreai", ".venv-coreai/bin/python", "-m", "coreai", needs=("coreai-packages",)),
     # The device half on the newest ONNX Runtime, without torch.
@@ -149,7 +154,13 @@ PARTS = (
     ),
     *map(other_python, ("3.10", "3.11", "3.12", "3.13", "3.14")),
     # Other systems and Pythons have wheels of all that the package asks for.
-    Part("wheels", (command(PYTHON, "scripts/testing/resolve.py", can_be_unavailable=True),), needs=("packages",), counted="closing line"),
+    Part(
+        "wheels",
+        (command(PYTHON, "scripts/testing/resolve.py", can_be_unavailable=True),),
+        needs=("packages",),
+        counted="closing line",
+        beside=True,
+    ),
     # The golden traces on a phone's instruction set, emulated.
     Part(
         "arm64",
@@ -164,6 +175,7 @@ PARTS = (
         needs=("device-bundles",),
         counted="reports",
         reports="android_demo/core/target/surefire-reports/TEST-*.xml",
+        beside=True,
     ),
     Part(
         "android-app",
@@ -183,18 +195,21 @@ PARTS = (
         (command(DEVICE_PYTHON, "scripts/cores/kill_test.py", f"{BUNDLES}/llama", "--data", DATA, "--kills", "50"),),
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
+        beside=True,
     ),
     Part(
         "minified",
         (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),
         needs=("packages", "device-bundles", "android-core"),
         counted="closing line",
+        beside=True,
     ),
     Part(
         "ios-core",
         (Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
         needs=("device-bundles",),
         counted="closing line",
+        beside=True,
     ),
     Part(
         "ios-parity",
@@ -207,6 +222,8 @@ PARTS = (
         (command(DEVICE_PYTHON, "scripts/cores/kill_test.py", f"{BUNDLES}/llama", "--core", "swift", "--data", DATA, "--kills", "50"),),
         needs=("device-packages", "device-bundles", "ios-core"),
         counted="closing line",
+        beside=True,
     ),
+    # Alone: Maven's directory of artifacts has no locks, and this fetches into it as android-core and minified do.
     Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),
 )

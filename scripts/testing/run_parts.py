@@ -3,7 +3,7 @@
 A part ran, FAILED, or did NOT RUN, for want of something that is not to be had here or of a part that it needs. A part that did not run
 fails the run like one that failed, unless the environment variable LCSB_MAY_SKIP, a comma list, names it; on a Mac that has a default. A
 test that is skipped in every environment is a part that did not run, by the name of skipped-tests. The last line has the totals.
-docs/testing.md tells more.
+Parts that leave cores idle run two at a time; what they print comes when they end. docs/testing.md tells more.
 
 Exit codes: 1, something failed or did not run; 2, a name is not one of a part. It needs no package: it is what sets them up.
 """
@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,8 @@ from part_reports import Case, Counts, count, read_cases, read_closing_line
 from parts import MAC_MAY_SKIP, PARTS, ROOT, Command, Part
 
 Status = Literal["ran", "FAILED", "NOT RUN"]
+Show = Callable[[str], object]  # takes what is printed, piece by piece
+Group = list[Part]
 
 MAY_SKIP = "LCSB_MAY_SKIP"
 SKIPPED_TESTS = "skipped-tests"
@@ -33,6 +36,7 @@ UNAVAILABLE = 3  # a script's exit code when something is not to be had
 RAN: Status = "ran"
 FAILED: Status = "FAILED"
 NOT_RUN: Status = "NOT RUN"
+LANES = 2  # parts at a time, of those that may
 SHOWN = 3  # failed tests that a note names
 NOTE_WIDTH = 160
 
@@ -70,32 +74,32 @@ class Ended:
         return [*errors[:1], *lines[-1:], f"{self.command.arguments[0]} ended with {self.code}"][0]
 
 
-def run_commands(commands: Sequence[Command]) -> Ended:
+def run_commands(commands: Sequence[Command], show: Show) -> Ended:
     """Until one does not end with 0."""
     output = ""
     for number, command in enumerate(commands):
-        code, printed = run_command(command)
+        code, printed = run_command(command, show)
         output += printed
         if code:
             return Ended(code, command, number, output)
     return Ended(0, commands[-1], len(commands), output)
 
 
-def run_command(command: Command) -> tuple[int, str]:
-    """The exit code, and what it printed, which is printed here as it comes: pytest's dots too, which are no lines."""
-    print(f"$ {' '.join(command.arguments)}", flush=True)
+def run_command(command: Command, show: Show) -> tuple[int, str]:
+    """The exit code, and what it printed, which is shown as it comes: pytest's dots too, which are no lines."""
+    show(f"$ {' '.join(command.arguments)}\n")
     environment = os.environ | dict(command.environment)
     try:
         process = subprocess.Popen(command.arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment)
     except OSError as error:
-        print(error, flush=True)
+        show(f"{error}\n")
         return 127, f"{error}\n"
     decoder, printed = codecs.getincrementaldecoder("utf-8")("replace"), []
     assert process.stdout is not None
     with process:
         while chunk := process.stdout.read(1 << 16):
             printed.append(decoder.decode(chunk))
-            print(printed[-1], end="", flush=True)
+            show(printed[-1])
     return process.returncode, "".join(printed)
 
 
@@ -159,28 +163,65 @@ def lacking(part: Part, results: Mapping[str, Result]) -> str:
     return ""
 
 
+def show_now(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def run_group(group: Group, show: Show) -> list[Result]:
+    """A part and those that its commands run along with it."""
+    for member in group:
+        for report in reports(member):  # of an earlier run
+            report.unlink()
+        if member.reports:
+            Path(member.reports).parent.mkdir(parents=True, exist_ok=True)
+    started, clock = time.time(), time.monotonic()
+    ended = run_commands(group[0].commands, show)
+    return judge_together(group, ended, started) if len(group) > 1 else [judge(group[0], ended, time.monotonic() - clock)]
+
+
+def run_beside(group: Group) -> list[Result]:
+    """All that it prints is shown at its end, in one piece."""
+    texts = [heading(group)]
+    found = run_group(group, texts.append)
+    show_now("".join(texts))
+    return found
+
+
+def heading(group: Group) -> str:
+    return f"\n== {' and '.join(member.name for member in group)}\n"
+
+
+def next_group(waiting: Sequence[Group], running: Sequence[Group], results: Mapping[str, Result]) -> Group | None:
+    """The first whose needs are decided, and which may run beside those that do: of parts that use all cores, one alone."""
+    for group in waiting:
+        part = group[0]
+        room = not running or (part.beside and len(running) < LANES and all(other[0].beside for other in running))
+        if all(name in results for name in part.needs) and (room or lacking(part, results)):
+            return group
+    return None
+
+
 def run_parts(parts: Sequence[Part]) -> list[Result]:
-    """In their order. A part that fails does not keep later ones from running that do not need it."""
+    """In their order where they can. A part that fails does not keep others from running that do not need it."""
     results: dict[str, Result] = {}
-    for part in parts:
-        if part.name in results or part.along_with:
-            continue
-        group = [part, *(other for other in parts if other.along_with == part.name)]
-        print(f"\n== {' and '.join(member.name for member in group)}", flush=True)
-        reason = lacking(part, results)
-        if reason:
-            print(reason, flush=True)
-            results |= {member.name: Result(member.name, NOT_RUN, note=reason) for member in group}
-            continue
-        for member in group:
-            for report in reports(member):  # of an earlier run
-                report.unlink()
-            if member.reports:
-                Path(member.reports).parent.mkdir(parents=True, exist_ok=True)
-        started, clock = time.time(), time.monotonic()
-        ended = run_commands(part.commands)
-        found = judge_together(group, ended, started) if len(group) > 1 else [judge(part, ended, time.monotonic() - clock)]
-        results |= {result.name: result for result in found}
+    waiting = [[part, *(other for other in parts if other.along_with == part.name)] for part in parts if not part.along_with]
+    running: dict[Future[list[Result]], Group] = {}
+    with ThreadPoolExecutor(LANES) as pool:
+        while waiting or running:
+            while group := next_group(waiting, list(running.values()), results):
+                waiting.remove(group)
+                if reason := lacking(group[0], results):
+                    show_now(f"{heading(group)}{reason}\n")
+                    results |= {member.name: Result(member.name, NOT_RUN, note=reason) for member in group}
+                elif group[0].beside:
+                    running[pool.submit(run_beside, group)] = group
+                else:
+                    show_now(heading(group))
+                    results |= {result.name: result for result in run_group(group, show_now)}
+            assert running or not waiting, "a part needs one that is not there"
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                results |= {result.name: result for result in done.result()}
+                del running[done]
     return [results[part.name] for part in parts]
 
 

@@ -25,13 +25,13 @@ FAMILIES = {"lfm2": "lfm2", "qwen3_5": "qwen3_5_text"}
 SEQ_LEN = 64  # two chunks of the delta rule
 
 
-def export_kinds(directory: Path, name: str, target: Target) -> RandomBundle:
+def export_kinds(directory: Path, name: str, target: Target, seq_len: int = SEQ_LEN) -> RandomBundle:
     """`name`: of FAMILIES, or "crossing"."""
     if name == "crossing":
         return export_crossing(directory, target)
     checkpoint = write_checkpoint(directory / "checkpoint", FAMILIES[name], tied=True)
     options = small_export(model=str(checkpoint), output=directory / "bundle", target=target)
-    export_bundle(dataclasses.replace(options, seq_len=SEQ_LEN))
+    export_bundle(dataclasses.replace(options, seq_len=seq_len))
     return RandomBundle(checkpoint, directory / "bundle")
 
 

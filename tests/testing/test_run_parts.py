@@ -129,6 +129,48 @@ def test_a_part_stops_at_its_first_failure(capsys: pytest.CaptureFixture[str]) -
     assert "first" in run.lines and "third" not in run.lines
 
 
+# Two at a time
+
+
+def beside(name: str, script: str, *needs: str) -> Part:
+    return Part(name, (shell(script),), needs, "commands", beside=True)
+
+
+def meet(name: str, other: str) -> str:
+    """Ends well if `other` does this at the same time."""
+    return f"touch {name}; for i in $(seq 100); do test -e {other} && exit 0; sleep 0.05; done; exit 1"
+
+
+def test_parts_that_leave_cores_idle_run_two_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Never beside one that does not, in whatever order they stand; what each prints is in one piece."""
+    alone = 'test -z "$(ls busy-* 2>/dev/null)" || exit 1; touch busy-$0; sleep 0.2; rm busy-$0'
+    busy = "touch busy-{0}; echo {0} begins; sleep 0.2; echo {0} ends; rm busy-{0}"
+    run = Run([part("a", alone), beside("b", meet("here-b", "here-c")), part("d", alone, "a"), beside("c", meet("here-c", "here-b")),
+               beside("e", busy.format("e")), beside("f", busy.format("f"), "e"), beside("g", busy.format("g"))], capsys)  # fmt: skip
+    assert run.code == 0 and run.lines[-1] == "7 passed, 0 failed, 0 skipped"
+    for name in "efg":
+        start = run.lines.index(f"== {name}")
+        assert run.lines[start + 2 : start + 4] == [f"{name} begins", f"{name} ends"]
+    assert run.lines.index("== e") < run.lines.index("== f")
+
+
+def test_what_needs_a_broken_one_that_ran_beside(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run([beside("one", BROKEN), beside("two", WELL, "one"), part("three", WELL, "two"), beside("four", WELL)], capsys)
+    assert run.code == 1
+    assert run.rows["two"] == "NOT RUN 0 needs one, which failed"
+    assert run.rows["three"] == "NOT RUN 0 needs two, which did not run"
+    assert run.rows["four"].startswith("ran")
+
+
+def test_maven_runs_once_at_a_time() -> None:
+    """Its directory of artifacts has no locks."""
+    table = {each.name: each for each in PARTS}
+    users = [name for name, each in table.items() if any("maven" in " ".join(one.arguments) or "gradle" in " ".join(one.arguments)
+             or "minified" in " ".join(one.arguments) for one in each.commands)]  # fmt: skip
+    assert users == ["android-core", "minified", "gradle-names"]
+    assert not table["gradle-names"].beside and "android-core" in table["minified"].needs
+
+
 # Names
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from helpers.kinds_of_layers import FAMILIES, check_steps_and_text, export_kinds
 
-
 SEQ_LEN = 32  # one chunk of the delta rule, as an export takes a minute: that chunks go on from each other is other targets' to show
 
 

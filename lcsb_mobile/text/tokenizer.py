@@ -6,9 +6,11 @@ The file names are those that Hugging Face writes.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ class Tokenizer:
         self._adds_bos = self.bos_id is not None and _adds_bos(backend, config, self.bos_id)
         self.special_ids = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
         self._stated_ends = _end_ids(config)
+        self._pending = frozenset(_byte_ids(backend)) | self.special_ids
 
     @classmethod
     def open(cls, directory: Path, vocab_size: int) -> Tokenizer:
@@ -131,6 +134,14 @@ class Tokenizer:
         """The text of `ids`, without special tokens unless they are asked for."""
         with refused_as(TokenizerError, "tokens that cannot be decoded"):
             return str(self._backend.decode(list(ids), skip_special_tokens=not special_tokens))
+
+    def settled(self, ids: Sequence[int]) -> int:
+        """How many of `ids`, from the first, no token after them can give another text: all but a run of byte fallback at the end, with
+        special tokens in it, which the library writes as so many U+FFFD once a byte comes that breaks it."""
+        end = len(ids)
+        while end and ids[end - 1] in self._pending:
+            end -= 1
+        return end
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any) -> str:
         """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too. `variables` take
@@ -245,6 +256,14 @@ def _chat_template(config: Mapping[str, Any]) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TokenizerError(f"chat_template: expected a string or a list of {{name, template}}, found {type(value).__name__}")
     return value or None
+
+
+def _byte_ids(backend: tokenizers.Tokenizer) -> Iterator[int]:
+    """The tokens that stand for a byte by their name, `<0x41>`, where the decoder takes them so."""
+    if backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__():
+        for high, low in itertools.product(string.hexdigits, repeat=2):
+            if (index := backend.token_to_id(f"<0x{high}{low}>")) is not None:
+                yield index
 
 
 def _adds_bos(backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos_id: int) -> bool:

@@ -6,7 +6,7 @@ Every large result goes into a buffer of this runner's: what the runtime allocat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 
@@ -112,7 +112,7 @@ class BlockRunner:
         values: StepValues,
         vectors: Sequence[Float32Array],
         saved: Mapping[int, Float32Array] = MappingProxyType({}),
-        kept: MutableMapping[int, Values] | None = None,
+        kept: dict[int, dict[str, np.ndarray]] | None = None,
     ) -> Float32Array:
         """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it. What float16
         does not hold is taken out of `kept`, and its memory given back before the layer's backward needs more."""

@@ -11,6 +11,7 @@ import json
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ TEMPLATE_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # the va
 
 
 class Tokenizer:
-    """A tokenizer held to one model's vocabulary. Token ids are plain ints from 0 to `vocab_size` - 1."""
+    """A tokenizer held to one model's vocabulary. Token ids are plain ints from 0 to `vocab_size` - 1. `now`: the local time that the chat
+    template may write, that of opening until another is set: it does not go on while a file is read."""
 
     def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], vocab_size: int) -> None:
         backend.no_truncation()  # a tokenizer.json may carry its trainer's own settings
@@ -44,7 +46,8 @@ class Tokenizer:
         self._backend = backend
         from lcsb_mobile.text.chat_template import compile_template  # jinja2, which a command's --help need not wait for
 
-        self._template = compile_template(_chat_template(config))
+        self.now = local_time()
+        self._template = compile_template(_chat_template(config), lambda pattern: self.now.strftime(pattern))
         self._tokens = {name: _token(config, name) for name in TEMPLATE_TOKENS}
         self.vocab_size = vocab_size
         self.bos_id = self._special_id("bos_token")
@@ -199,6 +202,11 @@ class Tokenizer:
 
     def _outside(self, index: int, token: str) -> str:
         return f"token {index} ({token!r}) is outside the model's vocabulary of {self.vocab_size}"
+
+
+def local_time() -> datetime:
+    """To the second, without a zone."""
+    return datetime.now().replace(microsecond=0)
 
 
 def _read(path: Path) -> bytes:

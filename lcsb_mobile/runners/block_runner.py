@@ -19,7 +19,7 @@ from lcsb_mobile.bundle.programs import KEPT, Role
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.runners.block_decoder import BlockDecoder
-from lcsb_mobile.runners.block_programs import BlockPrograms, Runtime, StepValues, Values
+from lcsb_mobile.runners.block_programs import BlockPrograms, Runtime, StepValues
 from lcsb_mobile.runners.crossing import CrossingGradients
 from lcsb_mobile.runners.heads import make_head
 from lcsb_mobile.training.optimizer import LayerUpdate

@@ -20,7 +20,7 @@ from lcsb_mobile.generation import generate as generate_module
 from lcsb_mobile.generation.generate import Chat, Continuation, continue_prompt
 from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.generation.stop_texts import StopTexts
-from lcsb_mobile.text.tokenizer import Tokenizer
+from lcsb_mobile.text.tokenizer import Tokenizer, local_time
 
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 SPECIAL = ("<|im_start|>", "<|im_end|>", *HEADERS, "<start_of_turn>", "<end_of_turn>", "</s>")
@@ -202,6 +202,13 @@ def test_what_a_chat_reads() -> None:
         assert "".join(continuation) == "ok"
         expected = tokenizer.encode(f"{before}<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")  # no token of beginning besides
         assert runner.seen[0][0].input_ids[: continuation.prompt_tokens].tolist() == expected
+
+
+def test_a_question_is_asked_today() -> None:
+    tokenizer = byte_tokenizer(chat_template="{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}")
+    runner = Script([])
+    list(continue_prompt(runner, tokenizer, ADAPTER, "hi", 64, GREEDY, Chat()))
+    assert tokenizer.decode(runner.seen[0][0].input_ids[:15]) == f"{local_time():%d %b %Y}: hi"
 
 
 def test_a_chat_without_a_template() -> None:

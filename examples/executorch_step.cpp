@@ -276,14 +276,15 @@ struct Optimizer {
   std::vector<TensorPtr> parameters, first, second;
   std::vector<int> updates;  // how often each layer was updated
 
-  // A layer that was not trained is moved by its momentum, with a zero gradient, where the manifest says so.
+  // A layer that was not trained is moved by its momentum, with a zero gradient, where the manifest says so. One that no step of the schedule
+  // trains is left alone: weight decay would shrink it.
   void update(Programs& programs, const StepResult& result, double learning_rate) {
     const Json& config = programs.manifest["optimizer"];
     const bool momentum = config["implicit_updates"].string() == "momentum";
     const double beta1 = config["betas"].array().at(0).number<double>(), beta2 = config["betas"].array().at(1).number<double>();
     for (std::size_t layer = 0; layer < parameters.size(); ++layer) {
       const auto found = result.gradients.find(layer);
-      if (found == result.gradients.end() && !momentum) continue;
+      if (found == result.gradients.end() && !(momentum && is_trained(programs.manifest["schedule"], layer))) continue;
       const TensorPtr gradient =
           found != result.gradients.end() ? found->second : executorch::extension::zeros({SizesType(parameters[layer]->numel())});
       const int count = ++updates[layer];
@@ -302,6 +303,13 @@ struct Optimizer {
   }
 
  private:
+  static bool is_trained(const Json& schedule, std::size_t layer) {
+    for (const Json& step : schedule.array())
+      for (const std::size_t trained : step["train"].numbers<std::size_t>())
+        if (trained == layer) return true;
+    return false;
+  }
+
   static TensorPtr scalar(double value) { return executorch::extension::make_tensor_ptr(static_cast<float>(value)); }
 };
 

@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ def further_keys_line(keys: dict[str, int]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The examples of a data file, or of a part of it, in its order. `report` and `sha256` are the whole file's.
+    """The examples of a data file, or of a part of it, in its order. `report`, `sha256` and `tokens_sha256`, of what it was made into, are
+    the whole file's.
 
     `lengths`: int32 [examples], tokens of each. An example of n tokens is n + 1 of the numbers `words`, from `starts` on: number t
     is token t times two, plus one where predicting it counts; the last is the token after the example, or 0 where none counts.
@@ -89,6 +90,7 @@ class Dataset:
     path: Path
     report: DataReport
     sha256: str
+    tokens_sha256: str
     lengths: Int32Array
     starts: npt.NDArray[np.int64]
     words: Int32Array
@@ -107,7 +109,7 @@ class Dataset:
         for chunk in chunks(indices):
             lengths.append(self.lengths[chunk])
             starts.append(self.starts[chunk])
-        return Dataset(self.path, self.report, self.sha256, lengths.mapped(), starts.mapped(), self.words)
+        return replace(self, lengths=lengths.mapped(), starts=starts.mapped())
 
 
 class DatasetWriter:
@@ -117,6 +119,7 @@ class DatasetWriter:
         self._seq_len = seq_len
         self._lengths, self._starts, self._words = Spool(np.int32), Spool(np.int64), Spool(np.int32)
         self._line_hashes = Spool(np.uint64)
+        self._digest = hashlib.sha256()  # of each example its length and its words, int32, little-endian
         self._counts: Counter[str] = Counter()  # fields of DataReport
         self._forms: Counter[Form] = Counter()
         self._all_lengths: Counter[int] = Counter()
@@ -154,6 +157,7 @@ class DatasetWriter:
         words[:-1] = example.input_ids << 1
         counted = example.labels != IGNORED_LABEL
         words[1:][counted] = example.labels[counted] << 1 | 1
+        self._digest.update(np.append(np.int32(length), words).astype("<i4").tobytes())
         self._words.append(words)
         self._lengths.append([length])
         self._starts.append([self._end])
@@ -168,7 +172,8 @@ class DatasetWriter:
                 f"{path}: nothing to train on: none of the {self.lines} lines has a counted label within {self._seq_len} tokens; "
                 "use longer texts or a larger sequence length"
             )
-        return Dataset(path, self._report(), sha256, self._lengths.mapped(), self._starts.mapped(), self._words.mapped())
+        arrays = self._lengths.mapped(), self._starts.mapped(), self._words.mapped()
+        return Dataset(path, self._report(), sha256, self._digest.hexdigest(), *arrays)
 
     def _report(self) -> DataReport:
         fields = (

@@ -16,7 +16,7 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.config import Record
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.generation.sampling import SamplingConfig, sample
-from lcsb_mobile.generation.stop_texts import StopTexts
+from lcsb_mobile.generation.stop_texts import REPLACEMENT, StopTexts
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.targets import RunnerName
 from lcsb_mobile.text.tokenizer import Tokenizer
@@ -77,8 +77,9 @@ def continue_prompt(
 
 
 class Continuation:
-    """The pieces of a text as it is written, and what it has come to so far. A piece ends where the text so far is whole characters and
-    cannot be the beginning of a stop text.
+    """The pieces of a text as it is written, and what it has come to so far. Together they are what the tokenizer makes of all tokens at
+    once, with U+FFFD for what is no text. A piece ends where no further token changes the text so far, and where it cannot be the beginning
+    of a stop text.
 
     `tokens`: written, without the one that ended the text. `prefill_seconds`: to the first token. `decoded`, `decode_seconds`: of the
     tokens after it, an ending one included; what the reader of the pieces does meanwhile is not counted. `ended`: why, once it has.
@@ -89,7 +90,8 @@ class Continuation:
         self.tokens = self.decoded = 0
         self.prefill_seconds = self.decode_seconds = 0.0
         self.ended: End | None = None
-        self._tokenizer, self._prompt, self._before = tokenizer, list(ids), tokenizer.decode(ids)
+        self._tokenizer, self._prompt = tokenizer, list(ids)
+        self._before = _beginnings(tokenizer, ids)
         self._most = min(config.max_tokens, seq_len - len(ids))
         self._full: End = "max tokens" if self._most == config.max_tokens else "sequence full"
         self._end_ids, stop = _endings(tokenizer, config.stop)
@@ -112,12 +114,14 @@ class Continuation:
                 break
             written.append(token)
             self.tokens = len(written)
-            yield from filter(None, [stop.grow(self._text(written))])
+            yield from filter(None, [stop.grow(self._settled(written))])
             if stop.met:
                 self.ended = "stop text"
             elif self.tokens == self._most:
                 self.ended = self._full
-        yield from filter(None, [stop.rest()])
+        if not stop.met:
+            yield from filter(None, [stop.end(self._text(written))])
+            self.ended = "stop text" if stop.met else self.ended
 
     def _sampled(self, decoder: Decoder, config: SamplingConfig) -> Iterator[int]:
         """Tokens without end, timed."""
@@ -132,10 +136,24 @@ class Continuation:
             self.decode_seconds += time.perf_counter() - started
             self.decoded += 1
 
+    def _settled(self, written: list[int]) -> str:
+        """What of the tokens' text stays as it is whatever follows: bytes that are no character yet are U+FFFD at its end."""
+        settled = self._tokenizer.settled(self._prompt + written) - len(self._prompt)
+        return self._text(written[: max(settled, 0)]).rstrip(REPLACEMENT)
+
     def _text(self, written: list[int]) -> str:
         """What the tokens add to the prompt's text: alone, some decoders would drop a blank before the first word."""
         whole = self._tokenizer.decode(self._prompt + written)
-        return whole.removeprefix(self._before) if whole.startswith(self._before) else self._tokenizer.decode(written)
+        before = next(filter(whole.startswith, self._before), None)
+        return self._tokenizer.decode(written) if before is None else whole.removeprefix(before)
+
+
+def _beginnings(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, str]:
+    """What a text that begins with the tokens may begin with: their text, or with U+FFFD for each byte of the run of byte fallback at
+    their end, if the bytes that follow break it."""
+    settled, whole = tokenizer.settled(ids), tokenizer.decode(ids)
+    run = sum(token not in tokenizer.special_ids for token in ids[settled:])
+    return whole, tokenizer.decode(ids[:settled]) + REPLACEMENT * run
 
 
 def _endings(tokenizer: Tokenizer, stop: Sequence[str]) -> tuple[frozenset[int], list[str]]:

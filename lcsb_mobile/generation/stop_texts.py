@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of the first bytes of a character
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of bytes that are no character
 
 
 class StopTexts:
@@ -12,24 +12,23 @@ class StopTexts:
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stop, self.met = stop, False
-        self._given, self._held = "", ""
+        self._given = 0  # characters
 
     def grow(self, text: str) -> str:
-        """The next piece, perhaps empty; `text` is all that was written so far."""
-        whole = text.rstrip(INCOMPLETE)
-        # The one that is complete first, so that it does not matter where one token ends and the next begins.
-        ends = [(start + len(stop), start) for stop in self.stop if (start := whole.find(stop)) >= 0]
-        self.met = bool(ends)
-        end = min(ends)[1] if ends else len(whole) - self._begun(whole)
-        self._held = "" if ends else whole[end:]
-        if not whole.startswith(self._given):  # what was given out cannot be taken back
-            return ""
-        piece, self._given = whole[len(self._given) : end], whole[:end]
-        return piece
+        """The next piece, perhaps empty; `text` is all that was written so far, and stays as it is."""
+        return self._give(text, self._begun(text))
 
-    def rest(self) -> str:
-        """What was held back and turned out to be text."""
-        return self._held
+    def end(self, text: str) -> str:
+        """The last piece: of the whole text, of which no more is to come."""
+        return self._give(text, 0)
+
+    def _give(self, text: str, held: int) -> str:
+        # The one that is complete first, so that it does not matter where one token ends and the next begins.
+        ends = [(start + len(stop), start) for stop in self.stop if (start := text.find(stop)) >= 0]
+        self.met = bool(ends)
+        end = min(ends)[1] if ends else len(text) - held
+        piece, self._given = text[self._given : end], max(self._given, end)
+        return piece
 
     def _begun(self, text: str) -> int:
         """Characters at the end of `text` that may be the beginning of a stop text."""

@@ -19,16 +19,20 @@ from lcsb_mobile.bundle.programs import KEPT, Role
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.runners.block_decoder import BlockDecoder
-from lcsb_mobile.runners.block_programs import BlockPrograms, Runtime, StepValues, Values
+from lcsb_mobile.runners.block_programs import BlockPrograms, Runtime, StepValues
 from lcsb_mobile.runners.crossing import CrossingGradients
 from lcsb_mobile.runners.heads import make_head
 from lcsb_mobile.training.optimizer import LayerUpdate
+
+MOST_KEPT = 0x7BFF  # 65504, float16's largest number, as bits: what is beyond is infinite, or this where a runtime saturates
+SIGN = 0x8000
 
 
 class BlockRunner:
     """A StepRunner over block programs.
 
-    `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them.
+    `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them. A layer
+    whose activations float16 does not hold recomputes them in that step all the same.
     `between_layers` is called before each layer of a step: it may wait, to pause, or raise, to cancel; then nothing has changed.
     """
 
@@ -108,12 +112,16 @@ class BlockRunner:
         values: StepValues,
         vectors: Sequence[Float32Array],
         saved: Mapping[int, Float32Array] = MappingProxyType({}),
-        kept: Mapping[int, Values] = MappingProxyType({}),
+        kept: dict[int, dict[str, np.ndarray]] | None = None,
     ) -> Float32Array:
-        """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it."""
+        """h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it. What float16
+        does not hold is taken out of `kept`, and its memory given back before the layer's backward needs more."""
+        kept = {} if kept is None else kept
         for layer, vector in enumerate(vectors):
             role: Role = "forward_keep" if layer in kept else "forward"
             h = self.programs.forward_layer(role, layer, h, values, vector, kept.get(layer, {}), saved.get(layer + 1))
+            if layer in kept and not all(map(holds, kept[layer].values())):
+                del kept[layer], self._kept[layer]
         return h
 
     def _head(self, h: Float32Array, batch: Batch) -> float:
@@ -161,3 +169,11 @@ class BlockRunner:
     @cached_property
     def _zeros(self) -> Float32Array:
         return np.zeros(max(self._layout.sizes), np.float32)
+
+
+def holds(x: np.ndarray) -> bool:
+    """Whether a kept tensor has the values that it was made of: none of float16 is infinite, NaN or the largest there is. By the bits, of
+    which the greatest magnitude of either sign is the greatest integer: a maximum takes no memory."""
+    if x.dtype != np.float16:
+        return True
+    return bool(x.view(np.int16).max() < MOST_KEPT and x.view(np.uint16).max() < SIGN | MOST_KEPT)

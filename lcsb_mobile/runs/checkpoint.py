@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -27,7 +28,7 @@ from lcsb_mobile.io.safetensors_writer import UNKNOWN_DIGEST, TensorEntry, file_
 from lcsb_mobile.training.state import AdapterState
 from lcsb_mobile.training.trainer import TrainConfig
 
-FORMAT, VERSION = "lcsb_mobile.checkpoint", "2"
+FORMAT, VERSION = "lcsb_mobile.checkpoint", "3"
 NAME = re.compile(r"step-(\d{8,18})\.safetensors")
 MOST_HEADER_BYTES = 4 * 2**20  # schedules are the longest part: some 10 kB for a shuffled one of 48 layers
 STEP_COLUMNS = 6  # loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes (0: not known)
@@ -36,12 +37,17 @@ DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
 
 class RunIdentity(Record, frozen=True):
     """What decides a run's result, the runtime and its threads aside. `bundle`: its identity (`Manifest.identity`), or the SHA-256 of its
-    manifest where it has none; `data`, `evaluation_data`, `initial_adapter` (None: the bundle's): of the files' bytes. `hold_out`: the
-    share of the examples that is evaluated instead, where there is no evaluation data. `seed`: of the data's order."""
+    manifest where it has none; `data`, `evaluation_data`, `initial_adapter` (None: the bundle's): of the files' bytes. `tokens`,
+    `evaluation_tokens`: of what the data was made into (`Dataset.tokens_sha256`); `date`: the local time at which the run began, which is
+    now for its chat template to its end. `hold_out`: the share of the examples that is evaluated instead, where there is no evaluation
+    data. `seed`: of the data's order."""
 
     bundle: str
     data: str
     evaluation_data: str | None
+    tokens: str
+    evaluation_tokens: str | None
+    date: Annotated[datetime, msgspec.Meta(tz=False)]
     hold_out: float
     initial_adapter: str | None
     schedule: tuple[Subset, ...]
@@ -173,7 +179,8 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
         raise RunCheckpointError(f"{path}: not a checkpoint, or a damaged one: {error}") from error
     if (metadata.format, metadata.version) != (FORMAT, VERSION):
         raise RunCheckpointError(
-            f"{path}: expected {FORMAT} version {VERSION}, found {metadata.format[:40]!r} version {metadata.version[:10]!r}"
+            f"{path}: expected {FORMAT} version {VERSION}, found {metadata.format[:40]!r} version {metadata.version[:10]!r}; "
+            "end the run with the lcsb_mobile that began it, or begin another in another directory"
         )
     if (digest := file_digest(start + text, file, metadata.sha256)) != metadata.sha256:
         raise RunCheckpointError(f"{path}: damaged: expected SHA-256 {metadata.sha256[:12]}…, found {digest[:12]}…")

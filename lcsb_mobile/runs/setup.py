@@ -7,8 +7,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
+from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import Batch, StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.golden import read_trace
@@ -24,9 +26,10 @@ from lcsb_mobile.measuring.memory import MemorySampler, estimated_anonymous, pro
 from lcsb_mobile.planning.plan import Plan, plan_run
 from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.runners import import_runtime, make_runner
-from lcsb_mobile.runs.checkpoint import RunIdentity
+from lcsb_mobile.runs.checkpoint import RunIdentity, checkpoint_files, newest_good
 from lcsb_mobile.runs.numbers import RunNumbers, run_numbers
 from lcsb_mobile.targets import TARGETS, RunnerName
+from lcsb_mobile.text.tokenizer import local_time
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome, TrainConfig
 
@@ -144,7 +147,7 @@ def default_learning_rate(schedule: Sequence[Subset], num_layers: int) -> float:
 
 
 def prepare(options: SimulateOptions, observer: Observer) -> Run:
-    """Raises OptionError, BundleError, AdapterError, DataError or TokenizerError."""
+    """Raises OptionError, BundleError, AdapterError, DataError, TokenizerError or RunCheckpointError."""
     bundle = Bundle.open(options.bundle)
     manifest = bundle.manifest
     schedule, method = manifest.schedule, manifest.schedule_config.method
@@ -156,6 +159,7 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         rate = default_learning_rate(schedule, manifest.model.num_hidden_layers)
     train = TrainConfig(options.steps, rate, options.lr_schedule, options.warmup, options.accumulation)
     _check(options, train)
+    bundle.tokenizer.now = date = _beginning(options, manifest.adapter)
     examples = read_dataset(options.data, bundle.tokenizer, manifest.seq_len)
     if options.evaluation_data is not None:
         held_out = read_dataset(options.evaluation_data, bundle.tokenizer, manifest.seq_len)
@@ -169,6 +173,9 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         bundle=bundle.identity,
         data=examples.sha256,
         evaluation_data=held_out.sha256 if options.evaluation_data is not None else None,
+        tokens=examples.tokens_sha256,
+        evaluation_tokens=held_out.tokens_sha256 if options.evaluation_data is not None else None,
+        date=date,
         hold_out=options.hold_out,
         initial_adapter=_file_digest(options.initial_adapter),
         schedule=schedule,
@@ -176,6 +183,14 @@ def prepare(options: SimulateOptions, observer: Observer) -> Run:
         seed=options.seed,
     )
     return Run(options, bundle, identity, method, examples, evaluation, numbers)
+
+
+def _beginning(options: SimulateOptions, layout: AdapterLayout) -> datetime:
+    """The local time at which the run began: what the chat template writes of it stays the same when the run goes on, on another day or in
+    another time zone. Raises RunCheckpointError where no checkpoint is good."""
+    directory = options.checkpoint_directory
+    files = checkpoint_files(directory) if options.resume and directory is not None and directory.is_dir() else []
+    return newest_good(files, layout)[1].place.identity.date if files else local_time()
 
 
 def _file_digest(path: Path | None) -> str | None:

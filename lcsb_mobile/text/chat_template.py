@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -55,8 +55,8 @@ def split_marks(rendered: str) -> tuple[str, list[tuple[int, int]]]:
     return "".join(parts[::2]), list(zip(ends[:-1:2], ends[1::2]))
 
 
-def compile_template(source: str | None) -> jinja2.Template | None:
-    """A template in the environment that Hugging Face's templates are written for."""
+def compile_template(source: str | None, strftime_now: Callable[[str], str]) -> jinja2.Template | None:
+    """A template in the environment that Hugging Face's templates are written for. `strftime_now`: what it asks for the time."""
     if source is None:
         return None
     environment = ImmutableSandboxedEnvironment(
@@ -68,7 +68,7 @@ def compile_template(source: str | None) -> jinja2.Template | None:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = strftime_now
     try:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -91,7 +91,3 @@ def _to_json(
 
 def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)

@@ -6,9 +6,12 @@ The file names are those that Hugging Face writes.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,8 @@ TEMPLATE_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # the va
 
 
 class Tokenizer:
-    """A tokenizer held to one model's vocabulary. Token ids are plain ints from 0 to `vocab_size` - 1."""
+    """A tokenizer held to one model's vocabulary. Token ids are plain ints from 0 to `vocab_size` - 1. `now`: the local time that the chat
+    template may write, that of opening until another is set: it does not go on while a file is read."""
 
     def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], vocab_size: int) -> None:
         backend.no_truncation()  # a tokenizer.json may carry its trainer's own settings
@@ -42,7 +46,8 @@ class Tokenizer:
         self._backend = backend
         from lcsb_mobile.text.chat_template import compile_template  # jinja2, which a command's --help need not wait for
 
-        self._template = compile_template(_chat_template(config))
+        self.now = local_time()
+        self._template = compile_template(_chat_template(config), lambda pattern: self.now.strftime(pattern))
         self._tokens = {name: _token(config, name) for name in TEMPLATE_TOKENS}
         self.vocab_size = vocab_size
         self.bos_id = self._special_id("bos_token")
@@ -52,6 +57,7 @@ class Tokenizer:
         self._adds_bos = self.bos_id is not None and _adds_bos(backend, config, self.bos_id)
         self.special_ids = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
         self._stated_ends = _end_ids(config)
+        self._pending = frozenset(_byte_ids(backend)) | self.special_ids
 
     @classmethod
     def open(cls, directory: Path, vocab_size: int) -> Tokenizer:
@@ -132,6 +138,14 @@ class Tokenizer:
         with refused_as(TokenizerError, "tokens that cannot be decoded"):
             return str(self._backend.decode(list(ids), skip_special_tokens=not special_tokens))
 
+    def settled(self, ids: Sequence[int]) -> int:
+        """How many of `ids`, from the first, no token after them can give another text: all but a run of byte fallback at the end, with
+        special tokens in it, which the library writes as so many U+FFFD once a byte comes that breaks it."""
+        end = len(ids)
+        while end and ids[end - 1] in self._pending:
+            end -= 1
+        return end
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any) -> str:
         """The conversation as the model reads it. The template writes its own special tokens, the one of beginning too. `variables` take
         the place of those that a template has besides.
@@ -190,6 +204,11 @@ class Tokenizer:
         return f"token {index} ({token!r}) is outside the model's vocabulary of {self.vocab_size}"
 
 
+def local_time() -> datetime:
+    """To the second, without a zone."""
+    return datetime.now().replace(microsecond=0)
+
+
 def _read(path: Path) -> bytes:
     try:
         return read_bounded(path, FILE_BYTES[path.name])
@@ -245,6 +264,14 @@ def _chat_template(config: Mapping[str, Any]) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TokenizerError(f"chat_template: expected a string or a list of {{name, template}}, found {type(value).__name__}")
     return value or None
+
+
+def _byte_ids(backend: tokenizers.Tokenizer) -> Iterator[int]:
+    """The tokens that stand for a byte by their name, `<0x41>`, where the decoder takes them so."""
+    if backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__():
+        for high, low in itertools.product(string.hexdigits, repeat=2):
+            if (index := backend.token_to_id(f"<0x{high}{low}>")) is not None:
+                yield index
 
 
 def _adds_bos(backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos_id: int) -> bool:

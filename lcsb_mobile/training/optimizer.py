@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,10 +71,13 @@ class AdamW:
         self.updates: Int64Array = np.zeros(len(slices), np.int64)
         self._update_layer = update_layer
 
-    def update(self, gradients: Mapping[int, Float32Array], learning_rate: float) -> None:
-        """One step. `gradients`: layer -> float32 of its vector's size for the trained layers."""
+    def update(self, gradients: Mapping[int, Float32Array], learning_rate: float, trainable: Collection[int] | None = None) -> None:
+        """One step. `gradients`: layer -> float32 of its vector's size for the trained layers. `trainable`: the layers that the method
+        trains in any step (None: all); another one is no parameter of the run, and stays bit for bit, as torch's optimizer knows nothing
+        of it: no momentum moves it, and no weight decay shrinks it."""
         for layer, part in enumerate(self.slices):
-            if layer in gradients or self.config.implicit_updates == "momentum":
+            moved = self.config.implicit_updates == "momentum" and (trainable is None or layer in trainable)
+            if layer in gradients or moved:
                 self.updates[layer] += 1
                 state = self.adapter[part], self.first_moment[part], self.second_moment[part]
                 self._update_layer(*state, gradients.get(layer), self._scalars(int(self.updates[layer]), learning_rate), self.config)

@@ -58,6 +58,7 @@ class Trainer:
     ) -> None:
         config.check()
         self.runner, self.schedule, self.optimizer, self.config, self.record = runner, schedule, optimizer, config, record
+        self._trainable = {layer for subset in schedule for layer in subset.train}
 
     def step(self, number: int, batches: Sequence[Batch]) -> StepOutcome:
         """Step `number` (from 0) on `config.accumulation` sequences.
@@ -77,7 +78,7 @@ class Trainer:
         rate = learning_rate(self.config.learning_rate, self.config.lr_schedule, number, self.config.steps, self.config.warmup)
         clip_gradients(gradients, norm, self.optimizer.config.clip_norm)
         with uninterrupted():
-            self.optimizer.update(gradients, rate)
+            self.optimizer.update(gradients, rate, self._trainable)
             outcome = StepOutcome(number + 1, subset, loss, rate, norm, computed - started, time.perf_counter() - computed)
             self.record(outcome)
         return outcome

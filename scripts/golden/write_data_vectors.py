@@ -171,6 +171,7 @@ def sequences(lengths: list[int], seq_len: int, pad_id: int) -> dict[str, Any]:
     return {
         "seq_len": seq_len,
         "pad_id": pad_id,
+        "tokens_sha256": data.tokens_sha256,
         "examples": [{"input_ids": example.input_ids.tolist(), "labels": example.labels.tolist()} for example in examples],
         "batches": [{name: array.tolist() for name, array in vars(batch).items()} for batch in pack(data, seq_len, pad_id)],
     }

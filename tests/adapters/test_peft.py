@@ -16,6 +16,7 @@ import peft
 import pytest
 import torch
 from helpers.peft_models import TOLERANCE, bundle_of, dequantized, load_peft, logits, runner_logits
+from helpers.run_checkpoints import IDENTITY
 from helpers.tiny_models import LORA, MODELS, MakeTiny, TinyModel
 from safetensors.torch import load_file, save_file
 
@@ -24,9 +25,8 @@ from lcsb_mobile.bundle.adapter import load_adapter, save_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.config import LoraConfig
 from lcsb_mobile.errors import AdapterError, OutputExistsError, RunCheckpointError
-from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunIdentity, RunPlace, write_checkpoint
+from lcsb_mobile.runs.checkpoint import RunCheckpoint, RunPlace, write_checkpoint
 from lcsb_mobile.training.state import AdapterState
-from lcsb_mobile.training.trainer import TrainConfig
 
 MODULES = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 
@@ -108,7 +108,8 @@ def test_alpha_that_is_no_integer(model: TinyModel, bundle: Bundle, tmp_path: Pa
 def run_checkpoint(model: TinyModel, bundle: Bundle, step: int, seed: int) -> RunCheckpoint:
     layers = model.config.num_hidden_layers
     state = AdapterState(model.adapter(seed), *(np.ones(model.layout.size, np.float32) for _ in range(2)))
-    identity = RunIdentity(bundle.identity, "", None, 0.1, "", (), TrainConfig(steps=9, learning_rate=1e-3), 0)
+    train = msgspec.structs.replace(IDENTITY.train, accumulation=1)
+    identity = msgspec.structs.replace(IDENTITY, bundle=bundle.identity, train=train)
     place = RunPlace(identity, step, step, "eager", 0)
     return RunCheckpoint(place, state, np.full(layers, step, np.int64), np.zeros((step, 6)), np.zeros((0, 2)))
 

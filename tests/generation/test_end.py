@@ -11,7 +11,7 @@ import pytest
 from helpers import hostile
 from helpers.bundles import RandomBundle, StubRunner, lcsb, lcsb_error, lcsb_json
 from helpers.chat_templates import GEMMA3, LLAMA3, QWEN3
-from helpers.scripts import ADAPTER, GREEDY, Script, byte_tokenizer
+from helpers.scripts import ADAPTER, GREEDY, Script, byte_tokenizer, fallback_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from lcsb_mobile.generation import generate as generate_module
 from lcsb_mobile.generation.generate import Chat, Continuation, continue_prompt
 from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.generation.stop_texts import StopTexts
+from lcsb_mobile.text.tokenizer import Tokenizer, local_time
 
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 SPECIAL = ("<|im_start|>", "<|im_end|>", *HEADERS, "<start_of_turn>", "<end_of_turn>", "</s>")
@@ -57,7 +58,7 @@ def test_stop_texts(text: str, stop: list[str], sizes: list[int]) -> None:
     expected = slow_cut(text, stop)
     for size in [*sizes, len(raw)]:
         at = min(len(raw), at + size)
-        given_out += filter_.grow(raw[:at].decode(errors="replace"))
+        given_out += filter_.grow(raw[:at].decode(errors="ignore"))
         so_far = raw[:at].decode(errors="ignore")
         cut = slow_cut(so_far, stop)
         assert filter_.met == (cut is not None)
@@ -68,7 +69,7 @@ def test_stop_texts(text: str, stop: list[str], sizes: list[int]) -> None:
         assert held == "" or any(one.startswith(held) for one in stop)
         assert not any(one.startswith(so_far[start:]) for one in stop for start in range(len(given_out)))
     if not filter_.met:
-        given_out += filter_.rest()
+        given_out += filter_.end(text)
     assert filter_.met == (expected is not None)
     assert given_out == (text if expected is None else expected)
 
@@ -95,6 +96,31 @@ def test_what_was_held_is_given_out_at_the_end() -> None:
     assert pieces == ["a", "\n\nUs"] and continuation.ended == "max tokens"
     pieces, continuation = written("a" + "b" * 70, stop=("b" * 80,))
     assert pieces == ["a", "b" * 62] and continuation.ended == "sequence full"
+
+
+CHARACTERS = st.tuples(st.sampled_from(["é", "€", "😀", "\N{REPLACEMENT CHARACTER}", "a"]), st.integers(1, 4))  # and how many of its tokens
+PARTS = st.lists(st.one_of(CHARACTERS, st.integers(1, 257)), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([byte_tokenizer("<s>"), fallback_tokenizer()]), st.sampled_from(["a", "é", "a€"]), PARTS, st.sampled_from(["", "é"]))
+@example(fallback_tokenizer(), "a", [("€", 3), ("€", 1), ("a", 1), ("€", 3)], "")  # a stray byte after a good character, and more text
+@example(byte_tokenizer(), "a", [("€", 3), ("€", 1), ("a", 1), ("€", 3)], "")
+@example(fallback_tokenizer(), "é", [("€", 3), ("€", 1), ("a", 1)], "")  # it breaks the prompt's last character too
+@example(byte_tokenizer(), "a", [("\N{REPLACEMENT CHARACTER}", 3)], "")  # a text that ends in a real one
+@example(byte_tokenizer(), "a", [("€", 2)], "")  # one that ends within a character
+def test_pieces_are_what_all_tokens_are_at_once(tokenizer: Tokenizer, prompt: str, parts: list[tuple[str, int] | int], stop: str) -> None:
+    """The oracle is the library: the text of all tokens, from where the prompt's bytes end. Nothing is lost, and nothing taken back."""
+    ids = [token for part in parts for token in ([part] if isinstance(part, int) else tokenizer.encode(part[0])[: part[1]])]
+    before, whole = tokenizer.encode(prompt), tokenizer.decode([*tokenizer.encode(prompt), *ids])
+    broken = tokenizer.settled(before)  # of the prompt's tokens, those before a run of bytes
+    begun = len(prompt) if whole.startswith(prompt) else len(tokenizer.decode(before[:broken])) + len(before) - broken
+    expected = whole[begun:]
+    cut = slow_cut(expected, [stop] if stop else [])
+    config = SamplingConfig(temperature=0, stop=(stop,) if stop else ())
+    continuation = continue_prompt(Script(ids), tokenizer, ADAPTER, prompt, 64, config)
+    assert "".join(continuation) == (expected if cut is None else cut)
+    assert continuation.ended == ("end token" if cut is None else "stop text")
 
 
 def test_stop_texts_do_not_change_what_is_sampled() -> None:
@@ -176,6 +202,13 @@ def test_what_a_chat_reads() -> None:
         assert "".join(continuation) == "ok"
         expected = tokenizer.encode(f"{before}<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")  # no token of beginning besides
         assert runner.seen[0][0].input_ids[: continuation.prompt_tokens].tolist() == expected
+
+
+def test_a_question_is_asked_today() -> None:
+    tokenizer = byte_tokenizer(chat_template="{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}")
+    runner = Script([])
+    list(continue_prompt(runner, tokenizer, ADAPTER, "hi", 64, GREEDY, Chat()))
+    assert tokenizer.decode(runner.seen[0][0].input_ids[:15]) == f"{local_time():%d %b %Y}: hi"
 
 
 def test_a_chat_without_a_template() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 
 from lcsb_mobile.bundle.adapter import AdapterLayout
@@ -18,6 +20,9 @@ IDENTITY = RunIdentity(
     bundle="a" * 64,
     data="b" * 64,
     evaluation_data=None,
+    tokens="c" * 64,
+    evaluation_tokens=None,
+    date=datetime(2026, 2, 28, 23, 5, 9),
     hold_out=0.1,
     initial_adapter=None,
     schedule=(Subset((2,), (2,)), Subset((0, 1), (0, 1, 2))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,7 +14,9 @@ from helpers.tiny_models import SEQ_LEN, largest_difference, packed_batch, subse
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepRunner
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, layer_tensor
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
@@ -62,6 +65,30 @@ def check_steps(case: Exported, runners: Mapping[int, StepRunner]) -> None:
             assert list(found.gradients) == list(step.train)
             assert abs(found.loss - expected.loss) <= TOLERANCE[kind] * expected.loss
             assert largest_difference(found, expected) <= (KEPT_TOLERANCE if keep else TOLERANCE)[kind]
+
+
+def grown(case: Exported, layer: int) -> Exported:
+    """A layer's up-projection gives values far beyond float16's range, of either sign; in memory alone."""
+    model = replace(case.model, weights=MappedWeights(case.model.directory / WEIGHTS_FILE, case.model.table))
+    bundle = Bundle(case.bundle.path, case.bundle.manifest)
+    for weights in (model.weights, bundle.weights):
+        weights[layer_tensor("block", "mlp.up_proj.weight.scale")][layer] *= np.float16(6e4)
+    return replace(case, model=model, bundle=bundle)
+
+
+def check_beyond_float16(case: Exported, runner: BlockRunner) -> None:
+    """`case`: one that was `grown`, `runner`: on it, keeping every layer. The layer recomputes in that step, and no other does."""
+    model, everything = case.model, subset(range(case.model.config.num_hidden_layers))
+    programs: list[str] = []
+    run = runner.programs.run
+    runner.programs.run = lambda program, *rest, **more: (programs.append(program), run(program, *rest, **more))[1]  # type: ignore[method-assign]
+    for seed in range(2):
+        batch, adapter = packed_batch(seed), model.adapter(seed)
+        found = runner.step(everything, batch, adapter)
+        expected = reference_step(model_of(model.config), model.layout, model.weights, everything, batch, adapter)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert largest_difference(found, expected) <= KEPT_TOLERANCE["llama"]
+        assert programs.count("block_backward") == 1 + seed and programs.count("block_backward_kept") == 2 * (1 + seed)
 
 
 def check_evaluation_and_text(case: Exported, runner: BlockRunner) -> None:

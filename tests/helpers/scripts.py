@@ -29,6 +29,17 @@ def byte_tokenizer(*special: str, **config: Any) -> Tokenizer:
     return Tokenizer(backend, {"eos_token": "<end>"} | config, 257 + len(special))
 
 
+def fallback_tokenizer(**config: Any) -> Tokenizer:
+    """As SentencePiece's tokenizers with byte fallback: bytes by their names as tokens 1 to 256, words, and `<s>`; 0 ends a text."""
+    words = ("▁so", "▁", "a", "\N{REPLACEMENT CHARACTER}", "<s>")
+    names = ("<end>", *(f"<0x{byte:02X}>" for byte in range(256)), *words)
+    backend = Backend(models.BPE(vocab={name: number for number, name in enumerate(names)}, merges=[], byte_fallback=True))
+    strip = decoders.Strip(" ", 1, 0)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    backend.add_special_tokens(["<end>", "<s>"])
+    return Tokenizer(backend, {"eos_token": "<end>"} | config, len(names))
+
+
 class Script(StubRunner):
     """Writes the given tokens, whatever it reads, then the end; `seen`: the batches and positions it was asked about."""
 

@@ -8,10 +8,12 @@ from helpers.captured import TILE
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
 from helpers.runners import (
     LOSS_TOLERANCE,
+    check_beyond_float16,
     check_evaluation_and_text,
     check_one_counted_label,
     check_steps,
     cycles,
+    grown,
     run_losses,
 )
 
@@ -76,6 +78,11 @@ def test_adamw_bit_for_bit(functions: MakeExported) -> None:
     for found, expected in zip(ours, theirs):
         assert found.tobytes() == expected.tobytes()
     assert update_program("block") in case.bundle.manifest.graphs
+
+
+def test_kept_values_beyond_float16(functions: MakeExported) -> None:
+    case = grown(functions(*CASES[0]), 1)
+    check_beyond_float16(case, open_runner(case, 3))
 
 
 def test_one_counted_label(functions: MakeExported) -> None:

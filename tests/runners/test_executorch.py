@@ -12,10 +12,12 @@ from helpers.captured import TILE
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
 from helpers.runners import (
     LOSS_TOLERANCE,
+    check_beyond_float16,
     check_evaluation_and_text,
     check_one_counted_label,
     check_steps,
     cycles,
+    grown,
     run_losses,
 )
 from helpers.tiny_models import packed_batch, subset
@@ -66,6 +68,11 @@ def test_law_4(methods: MakeExported, name: str) -> None:
     still = msgspec.structs.replace(DEFAULTS, implicit_updates="none")
     without, _ = run_losses(case.model.runner(), layout, case.adapter, steps, batches, 1e-3, still)
     assert np.abs(np.array(without) / expected - 1).max() > 100 * LOSS_TOLERANCE[kind]
+
+
+def test_kept_values_beyond_float16(methods: MakeExported) -> None:
+    case = grown(methods(*CASES[0]), 1)
+    check_beyond_float16(case, open_runner(case, 3))
 
 
 def test_one_counted_label(methods: MakeExported) -> None:

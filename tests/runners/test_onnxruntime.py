@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from helpers.captured import TILE
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported
-from helpers.runners import LOSS_TOLERANCE, TOLERANCE, cycles, run_losses, some_subsets
+from helpers.runners import LOSS_TOLERANCE, TOLERANCE, check_beyond_float16, cycles, grown, run_losses, some_subsets
 from helpers.tiny_models import ARCHITECTURES, assert_steps_equal, largest_difference, packed_batch, subset
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
@@ -20,7 +20,7 @@ from lcsb_mobile.bundle.schedule import Method, Subset
 from lcsb_mobile.errors import BundleError, OptionError
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
-from lcsb_mobile.runners.block_runner import BlockRunner
+from lcsb_mobile.runners.block_runner import BlockRunner, holds
 from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 from lcsb_mobile.training.optimizer import AdamW, LayerUpdate, update_layer
 
@@ -102,6 +102,17 @@ def test_kept_layers_are_kept(programs: MakeExported) -> None:
     assert largest_difference(kept, exact) > 1e-5
     below = open_runner(case, 1).step(subset([1]), batch, case.adapter)  # identity above: the kept layer has no part in it
     assert np.array_equal(below.gradients[1], open_runner(case, 0).step(subset([1]), batch, case.adapter).gradients[1])
+
+
+def test_kept_values_beyond_float16(programs: MakeExported) -> None:
+    """Exactness is a law: activations that the kept pair cannot pass on are computed again in that step. The bounds are those of float16,
+    by the largest magnitude of either sign; a runtime that saturates gives the largest number itself."""
+    case = grown(programs("llama", tile=TILE), 1)
+    check_beyond_float16(case, open_runner(case, 3))
+    for value in (65504, np.inf, np.nan):
+        for sign in (1, -1):
+            assert not holds(np.array([0, sign * value, -1], np.float16))
+    assert holds(np.array([[65472, -65472], [0, -0.0]], np.float16)) and holds(np.array([np.inf], np.float32))
 
 
 def test_more_kept_layers_than_there_are(programs: MakeExported) -> None:

@@ -45,7 +45,7 @@ def test_another_reader_finds_what_the_page_says(tmp_path: Path) -> None:
     }
     size = int.from_bytes(raw[:8], "little")
     metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
-    assert (metadata["format"], metadata["version"]) == ("lcsb_mobile.checkpoint", "2")
+    assert (metadata["format"], metadata["version"]) == ("lcsb_mobile.checkpoint", "3")
     assert hashlib.sha256(raw.replace(metadata["sha256"].encode(), b"0" * 64)).hexdigest() == metadata["sha256"]
     run = json.loads(metadata["run"])
     assert (run["step"], run["sequences"]) == (4, 8)
@@ -105,12 +105,12 @@ def test_a_forgery_that_changes_nothing_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda header, run: header["__metadata__"].update(format="other"), f"expected {FORMAT} version 2, found 'other' version '2'"),
+        (lambda header, run: header["__metadata__"].update(format="other"), f"expected {FORMAT} version 3, found 'other' version '3'"),
         (
-            lambda header, run: header["__metadata__"].update(version="1"),
-            "expected .* version 2, found 'lcsb_mobile.checkpoint' version '1'",
+            lambda header, run: header["__metadata__"].update(version="2"),
+            "expected .* version 3, found 'lcsb_mobile.checkpoint' version '2'; end the run with the lcsb_mobile that began it",
         ),
-        (lambda header, run: header["__metadata__"].update(version="3"), "found 'lcsb_mobile.checkpoint' version '3'"),
+        (lambda header, run: header["__metadata__"].update(version="4"), "found 'lcsb_mobile.checkpoint' version '4'"),
         (lambda header, run: header["__metadata__"].update(more="x"), "unknown field `more`"),
         (lambda header, run: run.update(step=5), "malformed: step 5 after 8 sequences, expected 10"),
         (lambda header, run: run.update(step=10**12, sequences=2 * 10**12), r"steps: expected F64 \[1000000000000, 6\]"),

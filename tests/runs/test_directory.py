@@ -192,6 +192,7 @@ def changed(**fields: object) -> RunIdentity:
         (changed(bundle="e" * 64), r"bundle: aaaaaaaaaaaa… then, eeeeeeeeeeee… now"),
         (changed(data="e" * 64), "data: bbbbbbbbbbbb… then, eeeeeeeeeeee… now"),
         (changed(evaluation_data="e" * 64), "evaluation data: None then, eeeeeeeeeeee… now"),
+        (changed(tokens="e" * 64), "tokens: cccccccccccc… then, eeeeeeeeeeee… now"),
         (changed(initial_adapter="e" * 64), "initial adapter: None then"),
         (changed(hold_out=0.2), "hold out: 0.1 then, 0.2 now"),
         (changed(seed=6), "seed: 5 then, 6 now"),

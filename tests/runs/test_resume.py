@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.bundles import RandomBundle, StubRunner, lcsb, lcsb_error, lcsb_json
+from helpers import hostile
+from helpers.bundles import RandomBundle, StubRunner, lcsb, lcsb_error, lcsb_json, write_lines
 
 import lcsb_mobile.runs.setup as run_setup_module
 import lcsb_mobile.runs.simulate as simulate_module
@@ -19,10 +24,11 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.errors import AdapterError, OptionError, OutputExistsError, RunBusyError, RunCheckpointError, StorageError
 from lcsb_mobile.report.run import run_report
-from lcsb_mobile.runs.checkpoint import checkpoint_files, read_checkpoint
+from lcsb_mobile.runs.checkpoint import RunIdentity, checkpoint_files, read_checkpoint
 from lcsb_mobile.runs.directory import RunDirectory
 from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult, simulate
+from lcsb_mobile.text.tokenizer import local_time
 
 STEPS, EVERY = 8, 3
 TIMES = {"step_seconds", "step_seconds_median", "phase_seconds", "peak_anonymous_bytes", "peak_rss_bytes", "predicted_peak_anonymous_bytes"}
@@ -99,6 +105,56 @@ def test_a_stopped_run_goes_on(options: SimulateOptions, tmp_path: Path, monkeyp
     assert outcome(resumed, options) == expected
     again = simulate(dataclasses.replace(options, resume=True)).result  # finished: nothing is left to do, and the same is said
     assert again.resumed_from == STEPS and outcome(again, options) == expected
+
+
+TODAY = "{% for m in messages %}{{ strftime_now('%d %b %Y, %H:%M:%S') }} {{ m.content }}\n{% endfor %}"
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the time zone."""
+
+    def enter(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield enter
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_run_goes_on_with_the_day_on_which_it_began(
+    options: SimulateOptions, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall_clock: Callable[[str], None]
+) -> None:
+    """A chat template that writes the time, resumed in another time zone, where it is tomorrow: the same tokens, the same bits. A run that
+    begins there is another, as its tokens tell; the file does not."""
+    hostile.replace(bundle, "tokenizer_config.json", json.dumps({"eos_token": "</s>", "chat_template": TODAY}).encode())
+    conversations = [[{"role": "user", "content": text}, {"role": "assistant", "content": f"so it is {text}"}] for text in "abcdef"]
+    data = write_lines(tmp_path / "chats.jsonl", [{"messages": turns} for turns in conversations])
+    options = dataclasses.replace(options, bundle=bundle, data=data, evaluation_data=data)
+    wall_clock("Etc/GMT+12")
+    with monkeypatch.context() as patch:
+        Stopping(7).install(patch)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(options)
+    began = newest(options)
+    wall_clock("Etc/GMT-14")
+    simulate(dataclasses.replace(options, resume=True))
+    assert newest(options) == began and began.date.tzinfo is None
+    monkeypatch.setattr(run_setup_module, "local_time", lambda: began.date)  # the unbroken run
+    whole = dataclasses.replace(options, adapter=tmp_path / "whole", checkpoint_directory=None)
+    simulate(whole)
+    assert whole.adapter.read_bytes() == options.adapter.read_bytes()
+    monkeypatch.setattr(run_setup_module, "local_time", local_time)
+    other = run_setup_module.prepare(whole, Observer()).identity
+    assert (other.data, other.evaluation_data) == (began.data, began.evaluation_data)
+    assert other.tokens != began.tokens == began.evaluation_tokens and other.date > began.date + datetime.timedelta(hours=20)
+
+
+def newest(options: SimulateOptions) -> RunIdentity:
+    assert options.checkpoint_directory is not None
+    layout = Bundle.open(options.bundle).manifest.adapter
+    return read_checkpoint(checkpoint_files(options.checkpoint_directory)[0], layout).place.identity
 
 
 def test_the_report_of_a_resumed_run(options: SimulateOptions) -> None:

@@ -17,7 +17,7 @@ from helpers.tiny_models import packed_batch
 import lcsb_mobile.runs.setup as run_setup_module
 import lcsb_mobile.runs.simulate as simulate_module
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.adapter import load_adapter
+from lcsb_mobile.bundle.adapter import load_adapter, save_adapter
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult, StepRunner
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import Method, ScheduleConfig, Subset, make_schedule
@@ -115,6 +115,16 @@ def test_accumulation_on_the_runtime(random_bundle: RandomBundle) -> None:
     for layer in range(3):
         mean = sum(c * part[layer].astype(np.float64) for c, part in zip(counts, gradients)) / sum(counts)
         np.testing.assert_allclose(trainer.optimizer.first_moment[slices[layer]], 0.1 * mean, rtol=1e-4, atol=1e-6 * np.abs(mean).max())
+
+
+def test_freeze_from_a_trained_adapter(options: SimulateOptions, tmp_path: Path) -> None:
+    """The layers that the method freezes keep their bits, whatever the weight decay; the top one moves."""
+    layout = Bundle.open(options.bundle).manifest.adapter
+    trained = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+    save_adapter(tmp_path / "trained", layout, trained)
+    simulate(dataclasses.replace(options, method="freeze", initial_adapter=tmp_path / "trained"))
+    same = [saved(options)[part].tobytes() == trained[part].tobytes() for part in layout.slices]
+    assert same == [True, True, False]
 
 
 def padded(batch: Batch, length: int) -> Batch:

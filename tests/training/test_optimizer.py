@@ -109,6 +109,19 @@ def test_implicit_updates_move_absent_layers() -> None:
     assert rested.updates.tolist() == [1, 1, 2]
 
 
+def test_a_layer_that_the_method_never_trains_stays_bit_for_bit() -> None:
+    """Neither momentum nor weight decay touches it, from a trained adapter on; the others are those of torch with the other frozen."""
+    config, rested = AdamWConfig(weight_decay=0.5), AdamW(start(), SLICES, AdamWConfig(weight_decay=0.5))
+    alone = AdamW(start()[SLICES[1]], [slice(0, SIZE)], config)
+    for step, layers in enumerate([(1,), (2,)] * 3):
+        gradients = random_gradients(step, layers)
+        rested.update(gradients, RATE, trainable={1, 2})
+        alone.update({0: gradients[1]} if 1 in gradients else {}, RATE)
+    assert rested.adapter[SLICES[0]].tobytes() == start()[SLICES[0]].tobytes()
+    assert not rested.first_moment[SLICES[0]].any() and rested.updates.tolist() == [0, 6, 6]
+    assert np.array_equal(rested.adapter[SLICES[1]], alone.adapter)
+
+
 def test_update_is_in_place_and_leaves_gradients_alone() -> None:
     adapter, gradients = start(), random_gradients(0)
     optimizer = AdamW(adapter, SLICES, AdamWConfig())

@@ -68,13 +68,13 @@ public func generate(
     return try Continuation(runner.decoder(adapter), tokenizer, ids, seqLen, config)
 }
 
-/// The pieces of a text as it is written. A piece ends where the text so far is whole characters and cannot be the beginning of a stop
-/// text.
+/// The pieces of a text as it is written. Together they are what the tokenizer makes of all tokens at once, with U+FFFD for what is no text. A
+/// piece ends where no further token changes the text so far, and where it cannot be the beginning of a stop text.
 public final class Continuation {
     private let tokenizer: Tokenizer
     private let prompt: [Int]
     private let config: SamplingConfig
-    private let before: [UInt8]
+    private let before: [[UInt8]]  // what a text that begins with the prompt may begin with
     private let most: Int
     private let full: TextEnd
     private let endTokens: Set<Int>
@@ -82,6 +82,7 @@ public final class Continuation {
     private var decoder: (any SequenceDecoder)?  // until the text has ended
     private var random: JavaRandom
     private var written: [Int] = []
+    private var isGivenOut = false
 
     /// Written so far, without the one that ended the text.
     public var tokens: Int { written.count }
@@ -95,7 +96,7 @@ public final class Continuation {
 
     init(_ decoder: any SequenceDecoder, _ tokenizer: Tokenizer, _ prompt: [Int], _ seqLen: Int, _ config: SamplingConfig) throws {
         (self.decoder, self.tokenizer, self.prompt, self.config) = (decoder, tokenizer, prompt, config)
-        before = Array(tokenizer.decode(prompt).utf8)
+        before = beginnings(tokenizer, prompt)
         most = min(config.maxTokens, seqLen - prompt.count)
         full = most == config.maxTokens ? .maxTokens : .sequenceFull
         let (endTokens, texts) = try endings(tokenizer, config.stop)
@@ -112,13 +113,15 @@ public final class Continuation {
                 break
             }
             written.append(token)
-            let piece = stop.grow(text())
+            let piece = stop.grow(settled)
             if stop.met { ended = .stopText } else if tokens == most { ended = full }
             if !piece.isEmpty { return String(decoding: piece, as: UTF8.self) }
         }
         decoder = nil
-        let rest = stop.rest
-        stop.rest = []
+        if isGivenOut || stop.met { return nil }
+        isGivenOut = true
+        let rest = stop.end(text(written))
+        if stop.met { ended = .stopText }
         return rest.isEmpty ? nil : String(decoding: rest, as: UTF8.self)
     }
 
@@ -144,41 +147,57 @@ public final class Continuation {
         return token
     }
 
+    /// What of the tokens' text stays as it is whatever follows: bytes that are no character yet are U+FFFD at its end.
+    private var settled: [UInt8] {
+        let count = tokenizer.settled(prompt + written) - prompt.count
+        var text = text(Array(written.prefix(max(count, 0))))
+        while text.suffix(replacement.count) == replacement[...] { text.removeLast(replacement.count) }
+        return text
+    }
+
     /// What the tokens add to the prompt's text: alone, some decoders would drop a blank before the first word.
-    private func text() -> [UInt8] {
-        let whole = Array(tokenizer.decode(prompt + written).utf8)
-        return whole.starts(with: before) ? Array(whole[before.count...]) : Array(tokenizer.decode(written).utf8)
+    private func text(_ ids: [Int]) -> [UInt8] {
+        let whole = Array(tokenizer.decode(prompt + ids).utf8)
+        if let begun = before.first(where: { whole.starts(with: $0) }) { return Array(whole[begun.count...]) }
+        return Array(tokenizer.decode(ids).utf8)
     }
 }
 
-private let incomplete = Array("\u{FFFD}".utf8)  // what a decoder makes of the first bytes of a character
+private let replacement = Array("\u{FFFD}".utf8)  // what a decoder makes of bytes that are no character
+
+/// What a text that begins with the tokens may begin with: their text, or with U+FFFD for each byte of the run of byte fallback at their end, if
+/// the bytes that follow break it.
+private func beginnings(_ tokenizer: Tokenizer, _ ids: [Int]) -> [[UInt8]] {
+    let settled = tokenizer.settled(ids)
+    let run = ids[settled...].count { !tokenizer.specialIds.contains($0) }
+    let broken = Array(tokenizer.decode(Array(ids[..<settled])).utf8) + (0..<run).flatMap { _ in replacement }
+    return [Array(tokenizer.decode(ids).utf8), broken]
+}
 
 /// What may be given out of a text that grows at its end. Texts are UTF-8.
 final class StopTexts {
     private let stop: [[UInt8]]
-    private var given: [UInt8] = []
+    private var given = 0  // bytes
 
     /// A stop text is in it; nothing comes after that.
     private(set) var met = false
 
-    /// What was held back and turned out to be text.
-    var rest: [UInt8] = []
-
     init(_ stop: [String]) { self.stop = stop.map { Array($0.utf8) } }
 
-    /// The next piece, perhaps empty; `text` is all that was written so far.
-    func grow(_ text: [UInt8]) -> [UInt8] {
-        var whole = text
-        while whole.suffix(incomplete.count) == incomplete[...] { whole.removeLast(incomplete.count) }
+    /// The next piece, perhaps empty; `text` is all that was written so far, and stays as it is.
+    func grow(_ text: [UInt8]) -> [UInt8] { give(text, begun(text)) }
+
+    /// The last piece: of the whole text, of which no more is to come.
+    func end(_ text: [UInt8]) -> [UInt8] { give(text, 0) }
+
+    private func give(_ text: [UInt8], _ held: Int) -> [UInt8] {
         // The one that is complete first, so that it does not matter where one token ends and the next begins.
-        let first = stop.compactMap { whole.firstRange(of: $0) }.min { ($0.upperBound, $0.lowerBound) < ($1.upperBound, $1.lowerBound) }
+        let first = stop.compactMap { text.firstRange(of: $0) }.min { ($0.upperBound, $0.lowerBound) < ($1.upperBound, $1.lowerBound) }
         met = first != nil
-        let end = first?.lowerBound ?? (whole.count - begun(whole))
-        rest = met ? [] : Array(whole[end...])
-        if !whole.starts(with: given) { return [] }  // what was given out cannot be taken back
-        let piece = Array(whole[min(given.count, end)..<end])
-        given = Array(whole[..<end])
-        return piece
+        let end = first?.lowerBound ?? (text.count - held)
+        if end <= given { return [] }
+        defer { given = end }
+        return Array(text[given..<end])
     }
 
     /// Bytes at the end of `text` that may be the beginning of a stop text.

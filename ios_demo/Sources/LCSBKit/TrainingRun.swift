@@ -22,12 +22,13 @@ public struct TrainingRun: Sendable {
     /// nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, and, with the last good adapter and a checkpoint saved,
     /// LOSS_NOT_FINITE or MEMORY_EXCEEDED.
     public func run(_ control: RunControl, _ observer: any RunObserver) throws -> RunResult {
-        let setup = try RunSetup(options, bundle)
+        var setup = try RunSetup(options, bundle)
         let checkpoints = try RunDirectory(directory)
         defer { checkpoints.close() }
         try checkFreeSpace(directory, setup.storage)
         let clock = PhaseClock(observer.phase)
         clock.enter(.reading)
+        setup.date = try checkpoints.beginning(bundle.manifest.adapter.numLayers, bundle.manifest.adapter.size)
         do {
             // Of a run that was begun, a stop comes at the first layer, when its steps are known.
             let check = try checkpointFiles(directory).isEmpty ? control.check : control.checkPaused

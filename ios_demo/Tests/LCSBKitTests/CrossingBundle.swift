@@ -6,6 +6,7 @@ import Foundation
 /// | kind   | h_next             | gives, or takes   | its programs besides |
 /// |--------|--------------------|-------------------|----------------------|
 /// | `give` | h (1 + s + b)      | value = h (s + b) | what is kept is h, so `backward_kept` takes none; it remembers h, and its sum |
+/// |        |                    |                   | keeps 200,000 b too, which float16 does not hold of the second: by it its gradients are NaN |
 /// | `take` | h + value s scale  | value             | reads scale, a token's position + 1 |
 /// | `pair` | h + left right s   | left, right       | keeps nothing |
 ///
@@ -155,13 +156,18 @@ private final class CrossingPrograms {
             spread(&p, p.sum(p.product(p.total("g", "d_value"), h)), 4)
         }
         program("give_forward", ["h": hidden, "adapter": adapter], ["h_next": hidden, "value": hidden], bias) { forward(&$0) }
-        program("give_forward_keep", ["h": hidden, "adapter": adapter], ["h_next": hidden, "value": hidden, "kept.0": hidden], bias) { p in
+        let keeps: Tensors = ["kept.0": hidden, "kept.1": TensorType("float16", [1])]
+        program("give_forward_keep", ["h": hidden, "adapter": adapter], ["h_next": hidden, "value": hidden] + keeps, bias) { p in
             forward(&p)
             p.call("Identity", "h", result: "kept.0")
+            p.call("Cast", p.product("bias", p.floats([1], [2e5])), result: "kept.1", attributes: [("to", 10)])
         }
         program("give_backward", ["h": hidden, "g": hidden, "d_value": hidden, "adapter": adapter], gradients, bias) { backward(&$0, "h") }
-        let kept: Tensors = ["g": hidden, "d_value": hidden, "kept.0": hidden, "adapter": adapter]
-        program("give_backward_kept", kept, gradients, bias) { backward(&$0, "kept.0") }
+        let fedBack: Tensors = ["g": hidden, "d_value": hidden, "adapter": adapter]
+        program("give_backward_kept", fedBack + keeps, gradients, bias) { p in
+            let wide = p.call("Cast", "kept.1", attributes: [("to", 1)])
+            backward(&p, p.total("kept.0", p.product(wide, p.floats([1], [0]))))
+        }
         let remembered: Tensors = ["h_next": hidden, "value": hidden, "seen": hidden, "total": one]
         program("give_prefill", ["h": hidden, "adapter": adapter], remembered, bias) { p in
             forward(&p)

@@ -68,6 +68,6 @@ struct OnnxWriter {
 
     private func value(_ name: String, _ type: TensorType) -> [UInt8] {
         let shape = type.shape.enumerated().flatMap { at, size in field(1, size == anySize ? field(2, "n\(at)") : field(1, size)) }
-        return field(1, name) + field(2, field(1, field(1, type.dtype == "int64" ? 7 : 1) + field(2, shape)))
+        return field(1, name) + field(2, field(1, field(1, ["int64": 7, "float16": 10][type.dtype] ?? 1) + field(2, shape)))
     }
 }

@@ -16,7 +16,7 @@ public struct RunCheckpoint: Sendable {
 public let stepColumns = 6  // loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes
 
 private let format = "lcsb_mobile.checkpoint"
-private let version = "2"
+private let version = "3"
 private let mostHeaderBytes = 4 << 20
 private let mostHistoryBytes = 48 << 20  // of a million steps: it is held in memory
 private let mostNodes = 1 << 18  // of the header, or of the run in it: a schedule's layers are nearly all of them
@@ -152,7 +152,8 @@ private func readHeader(
     guard let metadata = stated else { throw damaged("\(file.path): \(unread): it has no metadata", file) }
     if metadata.format != format || metadata.version != version {
         let found = "\(quoted(metadata.format, 40)) version \(quoted(metadata.version, 10))"
-        throw damaged("\(file.path): expected \(format) version \(version), found \(found)", file)
+        let remedy = "end the run with the app that began it, or begin another in another directory"
+        throw damaged("\(file.path): expected \(format) version \(version), found \(found); \(remedy)", file)
     }
     let found = try fileDigest(opened, fileSize, start + text, metadata.sha256)
     if found != metadata.sha256 {
@@ -168,6 +169,10 @@ private func decodePlace(_ file: URL, _ metadata: Metadata) throws -> RunPlace {
         try train.check()
     } catch let error as LcsbError {
         throw damaged("\(file.path): malformed: \(error.message)", file)
+    }
+    if LocalTime(place.identity.date) == nil {
+        let found = quoted(place.identity.date, 40)
+        throw damaged("\(file.path): malformed: date: expected one as 2026-02-28T23:05:09, found \(found)", file)
     }
     let (expected, overflow) = place.step.multipliedReportingOverflow(by: train.accumulation)
     if !(0...Int(Int32.max)).contains(place.step) || overflow || place.sequences != expected {

@@ -61,6 +61,13 @@ final class RunDirectory {
         return checkpoint
     }
 
+    /// The local time at which the run began: what a chat format writes of it stays the same when the run goes on, on another day or in another
+    /// time zone. Throws CHECKPOINT_DAMAGED where no checkpoint is good.
+    func beginning(_ layers: Int, _ size: Int) throws -> String {
+        let files = try checkpointFiles(directory)
+        return files.isEmpty ? LocalTime().text : try newestGood(files, layers, size).checkpoint.place.identity.date
+    }
+
     /// Then removes those older than the last two. Throws STORAGE_FULL, STORAGE_FAILED; what was there before then still is.
     func write(_ checkpoint: RunCheckpoint) throws {
         try writeCheckpoint(directory.appendingPathComponent(checkpointName(checkpoint.place.step)), checkpoint)
@@ -102,6 +109,9 @@ func checkIdentity(_ file: URL, _ found: RunIdentity, _ wanted: RunIdentity) thr
     compare("bundle", found.bundle, wanted.bundle, short)
     compare("data", found.data, wanted.data, short)
     compare("evaluation data", found.evaluationData, wanted.evaluationData, short)
+    compare("tokens", found.tokens, wanted.tokens, short)
+    compare("evaluation tokens", found.evaluationTokens, wanted.evaluationTokens, short)
+    compare("date", found.date, wanted.date)
     compare("hold out", found.holdOut, wanted.holdOut)
     compare("initial adapter", found.initialAdapter, wanted.initialAdapter, short)
     compare("schedule", found.schedule, wanted.schedule) { _ in "another schedule" }

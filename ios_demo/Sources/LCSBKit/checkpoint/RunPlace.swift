@@ -1,10 +1,13 @@
 // What a checkpoint says of its run, as JSON: docs/run_checkpoint.md.
 
-/// What decides a run's result, the runtime and its threads aside; the fields are those of docs/run_checkpoint.md.
+/// What decides a run's result, the runtime and its threads aside; the fields are those of docs/run_checkpoint.md. `date`: a LocalTime's text.
 public struct RunIdentity: Sendable, Equatable {
     public var bundle: String
     public var data: String
     public var evaluationData: String?
+    public var tokens: String
+    public var evaluationTokens: String?
+    public var date: String
     public var holdOut: Double
     public var initialAdapter: String?
     public var schedule: [Subset]
@@ -49,6 +52,7 @@ extension RunIdentity {
         }
         (bundle, data) = (try fields.string("bundle"), try fields.string("data"))
         (evaluationData, initialAdapter) = (try nullable("evaluation_data"), try nullable("initial_adapter"))
+        (tokens, evaluationTokens, date) = (try fields.string("tokens"), try nullable("evaluation_tokens"), try fields.string("date"))
         (holdOut, seed) = (try fields.double("hold_out"), try fields.int("seed"))
         schedule = try fields.list("schedule", Subset.init)
         train = try trainConfig(fields.required("train"), fields.place("train"))
@@ -60,6 +64,9 @@ extension RunIdentity {
             ("bundle", asciiJson(bundle)),
             ("data", asciiJson(data)),
             ("evaluation_data", evaluationData.map(asciiJson) ?? "null"),
+            ("tokens", asciiJson(tokens)),
+            ("evaluation_tokens", evaluationTokens.map(asciiJson) ?? "null"),
+            ("date", asciiJson(date)),
             ("hold_out", msgspecDouble(holdOut)),
             ("initial_adapter", initialAdapter.map(asciiJson) ?? "null"),
             ("schedule", list(schedule.map { object([("train", list($0.train)), ("propagate", list($0.propagate))]) })),

@@ -41,8 +41,8 @@ public struct KeyCount: Sendable, Equatable {
     public var lines: Int
 }
 
-/// The examples of a data file, or of a part of it, in its order; `report` and `sha256` are the whole file's. They lie in mapped files
-/// without a name, which go with the dataset. `spool`: the directory of temporary files.
+/// The examples of a data file, or of a part of it, in its order; `report`, `sha256` and `tokensSha256`, of what it was made into, are the whole
+/// file's. They lie in mapped files without a name, which go with the dataset. `spool`: the directory of temporary files.
 ///
 /// `lengths`: tokens of each. An example of n tokens is n + 1 of the numbers `words`, from `starts` on: number t is token t times two, plus
 /// one where predicting it counts; the last is the token after the example, or 0 where none counts.
@@ -50,6 +50,7 @@ struct Dataset {
     let file: URL
     let report: DataReport
     let sha256: String
+    let tokensSha256: String
     let spool: URL
     fileprivate let lengths: Mapped<Int32>
     fileprivate let starts: Mapped<Int>
@@ -75,8 +76,8 @@ struct Dataset {
             try partStarts.append(starts[Int(numbers[place])])
         }
         return Dataset(
-            file: file, report: report, sha256: sha256, spool: spool, lengths: try partLengths.mapped(), starts: try partStarts.mapped(),
-            words: words
+            file: file, report: report, sha256: sha256, tokensSha256: tokensSha256, spool: spool, lengths: try partLengths.mapped(),
+            starts: try partStarts.mapped(), words: words
         )
     }
 }
@@ -89,6 +90,7 @@ struct DatasetWriter {
     private let starts: Spool<Int>
     private let words: Spool<Int32>
     private let lineHashes: Spool<UInt64>
+    private var digest = Sha256()  // of each example its length and its words, int32, little-endian
     private var forms: [Form: Int] = [:]
     private var allLengths: [Int: Int] = [:]
     private var end = 0
@@ -142,12 +144,15 @@ struct DatasetWriter {
     }
 
     private mutating func write(_ example: Example) throws {
+        var written: [Int32] = []
         var counts = false
         for (id, label) in zip(example.inputIds, example.labels) {
-            try words.append(word(id, counts))
+            written.append(word(id, counts))
             counts = label != Int(ignoredLabel)
         }
-        try words.append(counts ? word(example.labels.last!, true) : 0)
+        written.append(counts ? word(example.labels.last!, true) : 0)
+        for word in written { try words.append(word) }
+        ([Int32(example.inputIds.count)] + written).map(\.littleEndian).withUnsafeBytes { digest.update($0) }
         try lengths.append(Int32(example.inputIds.count))
         try starts.append(end)
         end += example.inputIds.count + 1
@@ -164,8 +169,8 @@ struct DatasetWriter {
             throw empty("nothing to train on: \(what); use longer texts or a larger sequence length")
         }
         return Dataset(
-            file: file, report: try report(), sha256: sha256, spool: spool, lengths: try lengths.mapped(), starts: try starts.mapped(),
-            words: try words.mapped()
+            file: file, report: try report(), sha256: sha256, tokensSha256: digest.hex(), spool: spool, lengths: try lengths.mapped(),
+            starts: try starts.mapped(), words: try words.mapped()
         )
     }
 

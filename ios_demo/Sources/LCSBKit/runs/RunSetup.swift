@@ -9,20 +9,23 @@ struct RunSetup {
     let method: ScheduleMethod
     let schedule: [Subset]
     let train: TrainConfig
-    let chat: Chat?
+    private let format: ChatFormat?
+
+    /// The local time at which the run began; of one that goes on it is its checkpoint's.
+    var date = LocalTime().text
+
+    /// As the run's day has it.
+    var chatFormat: ChatFormat? { format?.at(date) }
+    var chat: Chat? { options.chat ? chatFormat.map { Chat($0) } : nil }
 
     /// Throws OPTION, CHAT_UNSUPPORTED.
     init(_ options: RunOptions, _ bundle: TrainingBundle) throws {
         (self.options, self.bundle) = (options, bundle)
         try options.sampling.check()
-        if options.chat {
-            guard let format = try bundle.chat else {
-                let message = "chat: the bundle says nothing of how messages become text; give the prompts as they are, or export it again"
-                throw LcsbError(.chatUnsupported, message)
-            }
-            chat = Chat(format)
-        } else {
-            chat = nil
+        format = try bundle.chat
+        if options.chat && format == nil {
+            let message = "chat: the bundle says nothing of how messages become text; give the prompts as they are, or export it again"
+            throw LcsbError(.chatUnsupported, message)
         }
         let manifest = bundle.manifest
         let layers = manifest.model.numHiddenLayers
@@ -56,6 +59,9 @@ struct RunSetup {
             bundle: bundle.manifest.identity ?? bundle.digest,
             data: data.training.sha256,
             evaluationData: options.evaluationData == nil ? nil : data.heldOut.sha256,
+            tokens: data.training.tokensSha256,
+            evaluationTokens: options.evaluationData == nil ? nil : data.heldOut.tokensSha256,
+            date: date,
             holdOut: options.holdOut,
             initialAdapter: try options.initialAdapter.map(adapterDigest),
             schedule: schedule,
@@ -77,7 +83,7 @@ struct RunData {
         let (seqLen, tokenizer) = (bundle.manifest.seqLen, try bundle.tokenizer)
 
         func read(_ file: URL) throws -> Dataset {
-            try readDataset(file, tokenizer, bundle.chat, seqLen, spool) { _, _ in try check() }
+            try readDataset(file, tokenizer, setup.chatFormat, seqLen, spool) { _, _ in try check() }
         }
         let examples = try read(data)
         if let file = options.evaluationData {

@@ -30,7 +30,8 @@ public final class BlockRunner: StepRunner {
     public let name: String
     public let version: String
 
-    /// `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them.
+    /// `keep`: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them; a layer whose
+    /// activations float16 does not hold recomputes them in that step all the same.
     init(_ bundle: TrainingBundle, _ runtime: any Runtime, keep: Int, betweenLayers: @escaping BetweenLayers) throws {
         (manifest, layout) = (bundle.manifest, bundle.manifest.adapter)
         layers = manifest.model.numHiddenLayers
@@ -62,9 +63,9 @@ public final class BlockRunner: StepRunner {
         try subset.check(layers)
         let propagate = subset.propagate.filter { $0 >= subset.train[0] }
         let saved = try byLayer(propagate, self.saved.lend(propagate.map { _ in hidden }))
-        let kept = try byLayer(propagate.filter { $0 >= layers - keep }, keptBuffers)
+        var kept = try byLayer(propagate.filter { $0 >= layers - keep }, keptBuffers)
         let values = Crossing(manifest, crossing, .forward)
-        let top = try forward(embed(batch, saved[0]), adapter, values, saved, kept)
+        let top = try forward(embed(batch, saved[0]), adapter, values, saved, &kept)
         let loss = try head.train(top, ids(labelInput, batch.labels), g)
         let gradients = try byLayer(subset.train, self.gradients.lend(subset.train.map(layout.vectorSize)))
         try backward(propagate, adapter, values, saved, kept, gradients)
@@ -93,7 +94,9 @@ public final class BlockRunner: StepRunner {
     }
 
     public func evaluate(_ batch: Batch, _ adapter: Floats) throws -> Float {
-        try head.evaluate(forward(embed(batch), adapter, Crossing(manifest, crossing, .forward)), ids(labelInput, batch.labels))
+        var kept: [Int: Values] = [:]
+        let top = try forward(embed(batch), adapter, Crossing(manifest, crossing, .forward), [:], &kept)
+        return try head.evaluate(top, ids(labelInput, batch.labels))
     }
 
     public func decoder(_ adapter: Floats) throws -> any SequenceDecoder { try BlockDecoder(self, adapter) }
@@ -123,14 +126,19 @@ public final class BlockRunner: StepRunner {
         return h
     }
 
-    /// h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it.
+    /// h[0] -> h[L]. A layer's input is written to `saved`, and what it keeps to `kept`, where they have a buffer for it. What float16 does not
+    /// hold is taken out of `kept`, and its memory given back before the layer's backward needs more.
     private func forward(
-        _ h: HostTensor, _ adapter: Floats, _ values: Crossing, _ saved: [Int: HostTensor] = [:], _ kept: [Int: Values] = [:]
+        _ h: HostTensor, _ adapter: Floats, _ values: Crossing, _ saved: [Int: HostTensor], _ kept: inout [Int: Values]
     ) throws -> HostTensor {
-        try (0..<layers).reduce(h) { input, layer in
-            let role = kept[layer] == nil ? Role.forward : .forwardKeep
-            return try forwardLayer(role, layer, input, adapter, values, kept[layer] ?? [:], saved[layer + 1])
+        var h = h
+        for layer in 0..<layers {
+            let outputs = kept[layer]
+            let role = outputs == nil ? Role.forward : .forwardKeep
+            h = try forwardLayer(role, layer, h, adapter, values, outputs ?? [:], saved[layer + 1])
+            if let outputs, !outputs.values.allSatisfy(holds) { (kept[layer], self.kept[layer]) = (nil, nil) }
         }
+        return h
     }
 
     /// A layer's output, in `target` if given, by its kind's program of `role`; `outputs` are for what else it returns.
@@ -184,6 +192,12 @@ public final class BlockRunner: StepRunner {
         kept[layer] = buffers
         return buffers
     }
+}
+
+/// Whether a kept tensor has the values that it was made of: none of float16 is infinite, NaN or the largest there is, 65504, which a runtime
+/// gives that saturates.
+func holds(_ x: HostTensor) -> Bool {
+    x.dtype != "float16" || withExtendedLifetime(x) { x.bytes.raw.bindMemory(to: UInt16.self).allSatisfy { $0 & 0x7FFF < 0x7BFF } }
 }
 
 /// A buffer for each of a program's outputs whose names are `wanted`.

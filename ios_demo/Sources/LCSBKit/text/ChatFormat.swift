@@ -63,7 +63,10 @@ private let newline = UInt8(ascii: "\n")
 /// A model's chat template as data: exporting a bundle proves that it writes the same. The twin of export/chat_format.py's `render`.
 public struct ChatFormat: Sendable {
     private let fields: ChatFields
-    private let today: [UInt8]?
+    private let now: LocalTime?
+
+    /// Of the day on which it is asked for, or of a run's.
+    private var today: [UInt8]? { fields.dateFormat.map { Array(date($0, now ?? LocalTime()).utf8) } }
 
     static let file = "chat.json"
     static let fileBytes = 1 << 16
@@ -71,10 +74,10 @@ public struct ChatFormat: Sendable {
     private static let mostMessages = 1000  // of a line: each of the assistant's turns is found by rendering the conversation up to it
     private static let dateMark = Array("\u{E000}".utf8)
 
-    init(_ fields: ChatFields) {
-        self.fields = fields
-        today = fields.dateFormat.map { Array(date($0).utf8) }
-    }
+    init(_ fields: ChatFields, now: LocalTime? = nil) { (self.fields, self.now) = (fields, now) }
+
+    /// As on the day of `time`, a LocalTime's text, whatever day it is.
+    func at(_ time: String) -> ChatFormat { ChatFormat(fields, now: LocalTime(time)) }
 
     /// The conversation as the model reads it; it writes its own special tokens, the one of beginning too. Throws CHAT_UNSUPPORTED for
     /// messages that the model's template does not take, or whose roles it knows nothing of.
@@ -276,13 +279,13 @@ private func nullable<Value>(_ fields: inout Fields, _ name: String, _ read: (Js
 
 private func bytes(_ value: Json, _ place: String) throws -> [UInt8] { Array(try Fields.string(value, place).utf8) }
 
-/// What C's strftime calls a day's parts in English. Month 0 is January.
-private let directives: [[Unicode.Scalar]: @Sendable (tm) -> String] = [
-    ["%", "d"]: { padded("\($0.tm_mday)", 2) },
-    ["%", "m"]: { padded("\($0.tm_mon + 1)", 2) },
-    ["%", "Y"]: { "\($0.tm_year + 1900)" },
-    ["%", "b"]: { String(months[Int($0.tm_mon)].prefix(3)) },
-    ["%", "B"]: { months[Int($0.tm_mon)] },
+/// What C's strftime calls a day's parts in English.
+private let directives: [[Unicode.Scalar]: @Sendable (LocalTime) -> String] = [
+    ["%", "d"]: { padded("\($0.day)", 2) },
+    ["%", "m"]: { padded("\($0.month)", 2) },
+    ["%", "Y"]: { "\($0.year)" },
+    ["%", "b"]: { String(months[$0.month - 1].prefix(3)) },
+    ["%", "B"]: { months[$0.month - 1] },
 ]
 private let months = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
@@ -297,10 +300,7 @@ private func pieces(_ format: String) -> [[Unicode.Scalar]] {
     return pieces
 }
 
-/// Today, as C's strftime writes it in English.
-private func date(_ format: String) -> String {
-    var now = time(nil)
-    var day = tm()
-    localtime_r(&now, &day)
-    return pieces(format).map { directives[$0]?(day) ?? String(String.UnicodeScalarView($0)) }.joined()
+/// A day as C's strftime writes it in English.
+private func date(_ format: String, _ day: LocalTime) -> String {
+    pieces(format).map { directives[$0]?(day) ?? String(String.UnicodeScalarView($0)) }.joined()
 }

@@ -54,7 +54,7 @@ struct ByteFallbackDecoder: TokenDecoder {
             run = []
         }
         for token in tokens {
-            if let byte = byte(token) {
+            if let byte = Self.byte(token) {
                 run.append(byte)
             } else {
                 flush()
@@ -65,7 +65,8 @@ struct ByteFallbackDecoder: TokenDecoder {
         return result
     }
 
-    private func byte(_ token: [UInt8]) -> UInt8? {
+    /// The byte that a token stands for by its name.
+    static func byte(_ token: [UInt8]) -> UInt8? {
         guard token.count == 6, token.starts(with: "<0x".utf8), token[5] == UInt8(ascii: ">") else { return nil }
         return UInt8(String(decoding: token[3...4], as: UTF8.self), radix: 16)
     }

@@ -100,6 +100,16 @@ public final class Tokenizer: Sendable {
         return String(decoding: Array(file.decoders.reduce(tokens) { $1.decode($0) }.joined()), as: UTF8.self)
     }
 
+    /// How many of `ids`, from the first, no token after them can give another text: all but a run of byte fallback at the end, with special
+    /// tokens in it, which is so many U+FFFD once a byte comes that breaks it.
+    func settled(_ ids: [Int]) -> Int {
+        let decodesBytes = file.decoders.contains { $0 is ByteFallbackDecoder }
+        func isPending(_ id: Int) -> Bool {
+            specialIds.contains(id) || (decodesBytes && name(id).flatMap(ByteFallbackDecoder.byte) != nil)
+        }
+        return (ids.lastIndex { !isPending($0) } ?? -1) + 1
+    }
+
     /// A token as it is written.
     private func name(_ id: Int) -> [UInt8]? { file.vocabulary.token(id).map(Array.init) ?? added[id] }
 

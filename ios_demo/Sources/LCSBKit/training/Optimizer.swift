@@ -17,9 +17,12 @@ final class AdamW {
         updates = [Int64](repeating: 0, count: layout.numLayers)
     }
 
-    /// One step. `gradients`: layer -> float32 of the size of its vector, for the trained layers.
-    func update(_ gradients: [Int: Floats], _ learningRate: Double) throws {
-        for layer in updates.indices where gradients[layer] != nil || config.implicitUpdates == .momentum {
+    /// One step. `gradients`: layer -> float32 of the size of its vector, for the trained layers. `trainable`: the layers that the method trains
+    /// in any step (nil: all); another one is no parameter of the run, and stays bit for bit: no momentum moves it, and no weight decay shrinks
+    /// it.
+    func update(_ gradients: [Int: Floats], _ learningRate: Double, trainable: Set<Int>? = nil) throws {
+        func isMoved(_ layer: Int) -> Bool { config.implicitUpdates == .momentum && trainable?.contains(layer) != false }
+        for layer in updates.indices where gradients[layer] != nil || isMoved(layer) {
             updates[layer] += 1
             let parameters = layout.vector(state.adapter, layer)
             let (first, second) = (layout.vector(state.firstMoment, layer), layout.vector(state.secondMoment, layer))

@@ -50,6 +50,7 @@ public struct StepOutcome: Sendable, Hashable {
 final class Trainer {
     private let runner: any StepRunner
     private let schedule: [Subset]
+    private let trainable: Set<Int>
     private let optimizer: AdamW
     private let config: TrainConfig
     private let sums = Pool<Int, Floats> { try Floats(count: $0) }
@@ -58,6 +59,7 @@ final class Trainer {
     init(_ runner: any StepRunner, _ schedule: [Subset], _ optimizer: AdamW, _ config: TrainConfig) throws {
         try config.check()
         (self.runner, self.schedule, self.optimizer, self.config) = (runner, schedule, optimizer, config)
+        trainable = Set(schedule.flatMap(\.train))
     }
 
     /// Step `number` (from 0) on `config.accumulation` sequences. Throws LOSS_NOT_FINITE, before anything was updated, when the loss or the
@@ -75,7 +77,7 @@ final class Trainer {
         let computed = nanoseconds()
         let rate = learningRate(config.learningRate, config.lrSchedule, step: number, steps: config.steps, warmup: config.warmup)
         clipGradients(gradients, norm: norm, clipNorm: optimizer.config.clipNorm)
-        try optimizer.update(gradients, rate)
+        try optimizer.update(gradients, rate, trainable: trainable)
         return StepOutcome(
             step: number + 1, subset: subset, loss: loss, learningRate: rate, gradientNorm: norm,
             gradientSeconds: seconds(started, computed), optimizerSeconds: seconds(computed, nanoseconds())

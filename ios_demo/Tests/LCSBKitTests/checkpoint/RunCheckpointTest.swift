@@ -8,7 +8,8 @@ private let golden = Repository.golden("run_checkpoint.safetensors")
 
 /// The run of tests/golden/run_checkpoint.safetensors, which Python wrote (tests/helpers/run_checkpoints.py).
 let goldenIdentity = RunIdentity(
-    bundle: String(repeating: "a", count: 64), data: String(repeating: "b", count: 64), evaluationData: nil, holdOut: 0.1,
+    bundle: String(repeating: "a", count: 64), data: String(repeating: "b", count: 64), evaluationData: nil,
+    tokens: String(repeating: "c", count: 64), evaluationTokens: nil, date: "2026-02-28T23:05:09", holdOut: 0.1,
     initialAdapter: nil, schedule: [Subset(train: [2], propagate: [2]), Subset(train: [0, 1], propagate: [0, 1, 2])],
     train: TrainConfig(steps: 40, learningRate: 1e-3, accumulation: 2), seed: 5
 )
@@ -63,6 +64,7 @@ final class RunCheckpointTest: XCTestCase {
     func testAllOfAPlaceIsReadAsItWasWritten() throws {
         var identity = goldenIdentity
         (identity.evaluationData, identity.initialAdapter) = ("é\"\\\u{1}", "")
+        (identity.evaluationTokens, identity.date) = ("d", "2028-02-29T00:00:59")
         (identity.holdOut, identity.seed) = (1e-7, -3)
         identity.train = TrainConfig(steps: 7, learningRate: 1e-5, lrSchedule: .cosine, warmup: 3, accumulation: 2)
         try writeCheckpoint(file, checkpointAt(3, identity))
@@ -103,10 +105,12 @@ final class RunCheckpointTest: XCTestCase {
     func testAForgedHeaderIsRefusedWithWhatIsWrong() throws {
         let steps = #","steps":{"dtype":"F64","shape":[4,6],"data_offsets":[276,468]}"#
         let cases: [(String, String, String)] = [
-            ("lcsb_mobile.checkpoint", "other", "expected lcsb_mobile.checkpoint version 2, found 'other' version '2'"),
-            (#""version":"2""#, #""version":"1""#, "found 'lcsb_mobile.checkpoint' version '1'"),
-            (#""version":"2""#, #""version":"2","more":"x""#, "its metadata: unknown field 'more'"),
-            (#""version":"2""#, #""version":"2","version":"2""#, "the key 'version' stands twice in an object"),
+            ("lcsb_mobile.checkpoint", "other", "expected lcsb_mobile.checkpoint version 3, found 'other' version '3'"),
+            (#""version":"3""#, #""version":"2""#, "version '2'; end the run with the app that began it, or begin another"),
+            ("2026-02-28T", "2026-02-29T", "malformed: date: expected one as 2026-02-28T23:05:09, found '2026-02-29T23:05:09'"),
+            ("2026-02-28T", "26-02-28T", "malformed: date: expected one as"),
+            (#""version":"3""#, #""version":"3","more":"x""#, "its metadata: unknown field 'more'"),
+            (#""version":"3""#, #""version":"3","version":"3""#, "the key 'version' stands twice in an object"),
             (#"\"step\":4"#, #"\"step\":5"#, "malformed: step 5 after 8 sequences, expected 10"),
             (#"\"step\":4,\"sequences\":8"#, #"\"step\":-1,\"sequences\":-2"#, "malformed: step -1"),
             (#"\"step\":4,"#, #"\"step\":1000000000000,"#, "malformed: step 1000000000000 after 8 sequences"),

@@ -40,6 +40,14 @@ final class RunDirectoryTest: XCTestCase {
         XCTAssertEqual(try newestStep(directory), 10)
     }
 
+    func testARunThatGoesOnHasTheDayOnWhichItBegan() throws {
+        let directory = try RunDirectory(path)
+        XCTAssertNotNil(LocalTime(try directory.beginning(3, 21)))
+        try directory.write(checkpointAt(3))
+        XCTAssertEqual(try directory.beginning(3, 21), "2026-02-28T23:05:09")
+        XCTAssertEqual(LocalTime("2026-02-28T23:05:09")?.text, "2026-02-28T23:05:09")
+    }
+
     func testTheNewestIsThatOfTheHighestNumber() throws {
         let others = ["step-1", "step-1234567890123456789", "step-0000000é", "step-+0000001", "xstep-00000001"]
         for name in ["step-00000007", "step-100000000", "step-99999999"] + others {

@@ -134,6 +134,7 @@ final class DataPipelineTest: XCTestCase {
                 let seqLen = vector["seq_len"]!.int!
                 let examples = vector["examples"]!.array!.map { Example(inputIds: ints($0["input_ids"]!), labels: ints($0["labels"]!)) }
                 let data = try dataset(examples, seqLen, spool)
+                XCTAssertEqual(data.tokensSha256, vector["tokens_sha256"]!.string)
                 // What was cut when the vectors were written has the token after the cut for its last label.
                 XCTAssertEqual((0..<data.count).map { data.example($0).inputIds }, examples.map(\.inputIds))
                 XCTAssertEqual((0..<data.count).map { data.example($0).labels }, examples.map(\.labels))

@@ -44,6 +44,19 @@ final class CrossingTest: XCTestCase {
         }
     }
 
+    func testWhatFloat16DoesNotHold() throws {
+        func kept(_ bits: UInt16...) throws -> HostTensor {
+            let tensor = try HostTensor("float16", [bits.count])
+            bits.withUnsafeBytes { tensor.bytes.pointer.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+            return tensor
+        }
+        XCTAssertTrue(holds(try kept(0, 0x7BFE, 0xFBFE, 0x8000)))  // of 65504 the one below, of either sign
+        for bits: UInt16 in [0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00] { XCTAssertFalse(holds(try kept(0, bits, 0)), "\(bits)") }
+        let wide = try HostTensor("float32", [1])
+        wide.floats[0] = .infinity
+        XCTAssertTrue(holds(wide))
+    }
+
     func testWhatTheReferenceSaysOfAValuesGradientIsNotNothing() {
         let subsets = [Subset(train: [2], propagate: [2, 3, 4, 5, 6]), Subset(train: [2], propagate: [2, 5])]
         let found = subsets.map { CrossingReference(CrossingBundle.batch).gradients($0)[2]! }

@@ -22,6 +22,14 @@ final class ChatFormatTest: XCTestCase {
         }
     }
 
+    func testARunsDay() throws {
+        let format = try XCTUnwrap(formats().first { $0.key == "llama3.2" }?.value)
+        let example = try XCTUnwrap(format["rendered"]?.array?.first { $0["text"]?.string?.contains("\u{E000}") == true })
+        let chat = try open(try XCTUnwrap(format["chat"]).text).at("2026-02-28T23:05:09")
+        let found = try chat.render(messages(example["messages"]), addGenerationPrompt: example["prompt"]?.bool == true)
+        assertSame(found, try XCTUnwrap(example["text"]?.string).replacingOccurrences(of: "\u{E000}", with: "28 Feb 2026"))
+    }
+
     func testConversationsAreWrittenAsTheTemplateDoes() throws {
         let writer = DateFormatter()
         (writer.locale, writer.dateFormat) = (Locale(identifier: "en_US_POSIX"), "dd MMM yyyy")

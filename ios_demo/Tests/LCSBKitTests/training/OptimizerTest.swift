@@ -28,6 +28,19 @@ final class OptimizerTest: XCTestCase {
         for run in vectors.adamw { try train(run) }
     }
 
+    func testALayerThatTheMethodNeverTrainsStaysBitForBit() throws {
+        let layout = layoutOf(5, 7)
+        let state = try inScratch { try mappedState($0, layout.size) }
+        let before = (0..<layout.size).map { Float($0) + 1 }
+        state.adapter.copy(from: before)
+        let config = AdamWConfig(weightDecay: 0.5)
+        let optimizer = AdamW(state, layout, config, NumpyRunner(config))
+        for _ in 0..<3 { try optimizer.update([1: Floats(count: 7)], 0.1, trainable: [1]) }
+        XCTAssertEqual(layout.vector(state.adapter, 0).array, Array(before[..<5]))
+        XCTAssertLessThan(state.adapter[5], before[5])  // by weight decay alone
+        XCTAssertEqual(optimizer.updates, [0, 3])
+    }
+
     func testTheNormIsSummedInDoublePrecisionOverAllLayers() throws {
         let gradients = [0: try Floats(count: 5000), 3: try Floats(count: 1)]
         gradients[0]!.fill(1e-4)

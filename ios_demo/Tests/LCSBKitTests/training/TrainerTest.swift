@@ -25,13 +25,22 @@ final class TrainerTest: XCTestCase {
             return StepResult(loss: Float(batch.countedLabels), gradients: [1: buffer])
         }
         let optimizer = AdamW(state, layout, AdamWConfig(clipNorm: 1e9), runner)
-        let trainer = try Trainer(runner, [subset], optimizer, TrainConfig(steps: 3, learningRate: 1e-3, accumulation: 2))
+        let schedule = [subset, Subset(train: [0], propagate: [0, 1])]
+        let trainer = try Trainer(runner, schedule, optimizer, TrainConfig(steps: 3, learningRate: 1e-3, accumulation: 2))
         let outcome = try trainer.step(0, [batch(2), batch(6)])
         XCTAssertEqual(outcome.loss, 0.25 * 2 + 0.75 * 6)
         XCTAssertEqual(outcome.gradientNorm, 5 * 5000.0.squareRoot(), accuracy: 1e-9)
         XCTAssertEqual(layout.vector(state.firstMoment, 1)[4999], Float(1 - 0.9) * 5)
         XCTAssertEqual(layout.vector(state.firstMoment, 0)[0], 0)
         XCTAssertEqual(optimizer.updates, [1, 1])  // layer 0 by a gradient of zero
+    }
+
+    func testALayerThatNoStepOfTheScheduleTrainsIsNotUpdated() throws {
+        let gradients = floats(1)
+        let runner = NumpyRunner { _ in StepResult(loss: 1, gradients: [1: gradients]) }
+        let optimizer = AdamW(state, layout, AdamWConfig(), runner)
+        _ = try Trainer(runner, [subset], optimizer, TrainConfig(steps: 3, learningRate: 1e-3)).step(0, [batch(2)])
+        XCTAssertEqual(optimizer.updates, [0, 1])
     }
 
     func testTheEvaluationsMeanIsOverLabelsNotSequences() throws {

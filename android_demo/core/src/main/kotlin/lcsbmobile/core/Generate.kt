@@ -13,7 +13,7 @@ import kotlin.math.exp
 
 // Text from the base or the adapted model, a token at a time.
 
-private const val INCOMPLETE = '\uFFFD' // what a decoder makes of the first bytes of a character
+private const val REPLACEMENT = '\uFFFD' // what a decoder makes of bytes that are no character
 
 /**
  * [temperature] 0 takes the likeliest token. [topP]: sample from the smallest set of that probability (nucleus sampling, arXiv 1904.09751).
@@ -73,8 +73,8 @@ public fun generate(
 }
 
 /**
- * The pieces of a text as it is written; may be iterated once. A piece ends where the text so far is whole characters and cannot be the
- * beginning of a stop text.
+ * The pieces of a text as it is written; may be iterated once. Together they are what the tokenizer makes of all tokens at once, with U+FFFD
+ * for what is no text. A piece ends where no further token changes the text so far, and where it cannot be the beginning of a stop text.
  *
  * [tokens]: written so far, without the one that ended the text. [prefillSeconds]: to the first token. [decoded], [decodeSeconds]: of the tokens
  * after it, an ending one included; what the reader of the pieces does meanwhile is not counted. [ended]: why, once it has.
@@ -86,7 +86,7 @@ public class Continuation internal constructor(
     seqLen: Int,
     private val config: SamplingConfig,
 ) : Sequence<String>, AutoCloseable {
-    private val before = tokenizer.decode(prompt)
+    private val before = beginnings(tokenizer, prompt)
     private val most = minOf(config.maxTokens, seqLen - prompt.size)
     private val full = if (most == config.maxTokens) TextEnd.MAX_TOKENS else TextEnd.SEQUENCE_FULL
     private val endings = endings(tokenizer, config.stop)
@@ -119,7 +119,7 @@ public class Continuation internal constructor(
             }
             written += token
             tokens = written.size
-            val piece = stop.grow(text(written))
+            val piece = stop.grow(settled(written))
             if (piece.isNotEmpty()) yield(piece)
             if (stop.met) {
                 ended = TextEnd.STOP_TEXT
@@ -127,7 +127,11 @@ public class Continuation internal constructor(
                 ended = full
             }
         }
-        if (stop.rest.isNotEmpty()) yield(stop.rest)
+        if (!stop.met) {
+            val rest = stop.end(text(written))
+            if (stop.met) ended = TextEnd.STOP_TEXT
+            if (rest.isNotEmpty()) yield(rest)
+        }
     }
 
     private fun next(written: List<Int>, random: Random): Int {
@@ -143,35 +147,49 @@ public class Continuation internal constructor(
         return token
     }
 
+    /** What of the tokens' text stays as it is whatever follows: bytes that are no character yet are U+FFFD at its end. */
+    private fun settled(written: List<Int>): String {
+        val count = tokenizer.settled(prompt + written) - prompt.size
+        return text(written.take(maxOf(count, 0))).trimEnd(REPLACEMENT)
+    }
+
     /** What the tokens add to the prompt's text: alone, some decoders would drop a blank before the first word. */
     private fun text(written: List<Int>): String {
         val whole = tokenizer.decode(prompt + written)
-        return if (whole.startsWith(before)) whole.substring(before.length) else tokenizer.decode(written.toIntArray())
+        val begun = before.firstOrNull { whole.startsWith(it) }
+        return if (begun == null) tokenizer.decode(written.toIntArray()) else whole.substring(begun.length)
     }
+}
+
+/**
+ * What a text that begins with the tokens may begin with: their text, or with U+FFFD for each byte of the run of byte fallback at their end, if
+ * the bytes that follow break it.
+ */
+private fun beginnings(tokenizer: Tokenizer, ids: IntArray): List<String> {
+    val settled = tokenizer.settled(ids)
+    val run = ids.drop(settled).count { it !in tokenizer.specialIds }
+    return listOf(tokenizer.decode(ids), tokenizer.decode(ids.copyOf(settled)) + REPLACEMENT.toString().repeat(run))
 }
 
 /** What may be given out of a text that grows at its end. [met]: a stop text is in it; nothing comes after that. */
 internal class StopTexts(private val stop: List<String>) {
     var met = false
         private set
+    private var given = 0 // characters
 
-    /** What was held back and turned out to be text. */
-    var rest = ""
-        private set
-    private var given = ""
+    /** The next piece, perhaps empty; [text] is all that was written so far, and stays as it is. */
+    fun grow(text: String): String = give(text, begun(text))
 
-    /** The next piece, perhaps empty; [text] is all that was written so far. */
-    fun grow(text: String): String {
-        val whole = text.trimEnd(INCOMPLETE)
+    /** The last piece: of the whole text, of which no more is to come. */
+    fun end(text: String): String = give(text, 0)
+
+    private fun give(text: String, held: Int): String {
         // The one that is complete first, so that it does not matter where one token ends and the next begins.
-        val first = stop.map { whole.indexOf(it) to it }.filter { it.first >= 0 }.minWithOrNull(compareBy({ it.first + it.second.length }, { it.first }))
+        val first = stop.map { text.indexOf(it) to it }.filter { it.first >= 0 }.minWithOrNull(compareBy({ it.first + it.second.length }, { it.first }))
         met = first != null
-        val end = first?.first ?: (whole.length - begun(whole))
-        rest = if (met) "" else whole.substring(end)
-        if (!whole.startsWith(given)) return "" // what was given out cannot be taken back
-        val piece = if (end > given.length) whole.substring(given.length, end) else ""
-        given = whole.substring(0, end)
-        return piece
+        val end = first?.first ?: (text.length - held)
+        if (end <= given) return ""
+        return text.substring(given, end).also { given = end }
     }
 
     /** Characters at the end of [text] that may be the beginning of a stop text. */

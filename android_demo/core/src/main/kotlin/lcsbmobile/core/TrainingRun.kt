@@ -45,6 +45,7 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
             checkFreeSpace(directory, setup.storage)
             val clock = PhaseClock(observer)
             clock.enter(Phase.READING)
+            setup.date = checkpoints.beginning(bundle.manifest.adapter.numLayers, bundle.manifest.adapter.size)
             try {
                 // of a run that was begun, a stop comes at the first layer, when its steps are known
                 val check = if (checkpointFiles(directory).isEmpty()) control::check else control::checkPaused

@@ -39,6 +39,7 @@ import java.nio.ByteOrder
  * | kind   | h_next             | gives, or takes   | its programs besides                                                                 |
  * |--------|--------------------|-------------------|--------------------------------------------------------------------------------------|
  * | `give` | h (1 + s + b)      | value = h (s + b) | what is kept is h, so `backward_kept` takes none; remembers h by place, and its sum  |
+ * |        |                    |                   | keeps 200,000 b too, which float16 does not hold of the second: its gradients are NaN by what is kept |
  * | `take` | h + value s scale  | value             | reads scale, a token's position + 1                                                  |
  * | `pair` | h + left right s   | left, right       | keeps nothing                                                                        |
  *
@@ -123,12 +124,17 @@ internal object CrossingBundle {
         }
         val weights = listOf(bias)
         program("give_forward", mapOf("h" to hidden, adapter), mapOf("h_next" to hidden, "value" to hidden), weights) { forward() }
-        program("give_forward_keep", mapOf("h" to hidden, adapter), mapOf("h_next" to hidden, "value" to hidden, "kept.0" to hidden), weights) {
+        val kept = mapOf("kept.0" to hidden, "kept.1" to TensorType("float16", listOf(1)))
+        program("give_forward_keep", mapOf("h" to hidden, adapter), mapOf("h_next" to hidden, "value" to hidden) + kept, weights) {
             forward()
             call("Identity", "h", result = "kept.0")
+            call("Cast", product("bias", floats(listOf(1), 2e5f)), result = "kept.1", attributes = mapOf("to" to 10L))
         }
         program("give_backward", mapOf("h" to hidden, "g" to hidden, "d_value" to hidden, adapter), gradients, weights) { backward("h") }
-        program("give_backward_kept", mapOf("g" to hidden, "d_value" to hidden, "kept.0" to hidden, adapter), gradients, weights) { backward("kept.0") }
+        program("give_backward_kept", mapOf("g" to hidden, "d_value" to hidden, adapter) + kept, gradients, weights) {
+            val wide = call("Cast", "kept.1", attributes = mapOf("to" to 1L))
+            backward(total("kept.0", product(wide, floats(listOf(1), 0f))))
+        }
         val remembered = mapOf("h_next" to hidden, "value" to hidden, "seen" to hidden, "total" to one)
         program("give_prefill", mapOf("h" to hidden, adapter), remembered, weights) {
             forward()

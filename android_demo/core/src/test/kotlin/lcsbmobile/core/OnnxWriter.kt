@@ -23,7 +23,7 @@ internal fun varint(value: Long): ByteArray {
     return bytes.toByteArray()
 }
 
-private val ELEMENT_TYPES = mapOf("float32" to 1L, "int64" to 7L)
+private val ELEMENT_TYPES = mapOf("float32" to 1L, "int64" to 7L, "float16" to 10L)
 
 /** A program in the making: operators are called in order, and each returns the name of its result. */
 internal class OnnxWriter(private val inputs: Map<String, TensorType>, private val outputs: Map<String, TensorType>) {

@@ -12,9 +12,11 @@ import lcsbmobile.core.io.UNKNOWN_DIGEST
 import lcsbmobile.core.io.WrittenTensor
 import lcsbmobile.core.io.fileDigest
 import lcsbmobile.core.io.jsonFault
+import lcsbmobile.core.io.quoted
 import lcsbmobile.core.io.recordJson
 import lcsbmobile.core.io.replaceAtomically
 import lcsbmobile.core.io.writeDigested
+import lcsbmobile.core.text.calendar
 import lcsbmobile.core.training.AdapterState
 import lcsbmobile.core.training.TrainConfig
 import java.io.File
@@ -28,12 +30,15 @@ import java.nio.file.StandardOpenOption.READ
 // A run's state in one file, from which it goes on bit for bit. Specification: docs/run_checkpoint.md. The file is safetensors; its metadata
 // carries a SHA-256 of the whole file, header included, in which the digest's own 64 characters count as zeros.
 
-/** What decides a run's result, the runtime and its threads aside; the fields are those of docs/run_checkpoint.md. */
+/** What decides a run's result, the runtime and its threads aside; the fields are those of docs/run_checkpoint.md. [date]: a `localTime`. */
 @Serializable
 public data class RunIdentity(
     val bundle: String,
     val data: String,
     val evaluationData: String?,
+    val tokens: String,
+    val evaluationTokens: String?,
+    val date: String,
     @Serializable(MsgspecDouble::class) val holdOut: Double,
     val initialAdapter: String?,
     val schedule: List<Subset>,
@@ -66,7 +71,7 @@ public class RunCheckpoint(
 public const val STEP_COLUMNS: Int = 6 // loss, learning rate, gradient norm, gradient seconds, optimizer seconds, anonymous bytes
 
 private const val FORMAT = "lcsb_mobile.checkpoint"
-private const val VERSION = "2"
+private const val VERSION = "3"
 private const val MOST_HEADER_BYTES = 4L shl 20
 private const val MOST_HISTORY_BYTES = 48L shl 20 // of a million steps: it is held on the heap
 private val NAME = Regex("step-([0-9]{8,18})\\.safetensors")
@@ -162,7 +167,8 @@ private fun readHeader(file: File, channel: FileChannel): Pair<Header, Long> {
     val metadata = header.metadata ?: throw damaged("$file: not a checkpoint, or a damaged one: it has no metadata", file)
     if (metadata.format != FORMAT || metadata.version != VERSION) {
         val found = "'${metadata.format.take(40)}' version '${metadata.version.take(10)}'"
-        throw damaged("$file: expected $FORMAT version $VERSION, found $found", file)
+        val remedy = "end the run with the app that began it, or begin another in another directory"
+        throw damaged("$file: expected $FORMAT version $VERSION, found $found; $remedy", file)
     }
     val found = fileDigest(channel, start.array() + text.array(), metadata.sha256)
     if (found != metadata.sha256) {
@@ -177,6 +183,9 @@ private fun decodePlace(file: File, metadata: Metadata): RunPlace {
         place.identity.train.check()
     } catch (error: LcsbException) {
         throw damaged("$file: malformed: ${error.message}", file, error)
+    }
+    if (calendar(place.identity.date) == null) {
+        throw damaged("$file: malformed: date: expected one as 2026-02-28T23:05:09, found ${quoted(place.identity.date, 40)}", file)
     }
     val expected = place.step.toLong() * place.identity.train.accumulation
     if (place.step < 0 || place.sequences != expected) {

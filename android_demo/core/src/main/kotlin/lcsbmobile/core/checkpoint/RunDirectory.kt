@@ -4,6 +4,7 @@ import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.ADAPTER_FILE
 import lcsbmobile.core.io.storing
+import lcsbmobile.core.text.localTime
 import lcsbmobile.core.training.LearningRateSchedule
 import lcsbmobile.core.training.STATE_PREFIX
 import java.io.File
@@ -84,6 +85,15 @@ internal class RunDirectory(val directory: File) : AutoCloseable {
         return checkpoint
     }
 
+    /**
+     * The local time at which the run began: what a chat format writes of it stays the same when the run goes on, on another day or in another
+     * time zone. Throws CHECKPOINT_DAMAGED where no checkpoint is good.
+     */
+    fun beginning(layers: Int, size: Int): String {
+        val files = checkpointFiles(directory)
+        return if (files.isEmpty()) localTime() else newestGood(files, layers, size).second.place.identity.date
+    }
+
     /** Then removes those older than the last two. Throws STORAGE_FULL, STORAGE_FAILED; what was there before then still is. */
     fun write(checkpoint: RunCheckpoint) {
         writeCheckpoint(File(directory, checkpointName(checkpoint.place.step)), checkpoint)
@@ -112,6 +122,9 @@ internal fun checkIdentity(file: File, found: RunIdentity, wanted: RunIdentity) 
     compare("bundle", found.bundle, wanted.bundle, ::short)
     compare("data", found.data, wanted.data, ::short)
     compare("evaluation data", found.evaluationData, wanted.evaluationData, ::short)
+    compare("tokens", found.tokens, wanted.tokens, ::short)
+    compare("evaluation tokens", found.evaluationTokens, wanted.evaluationTokens, ::short)
+    compare("date", found.date, wanted.date)
     compare("hold out", found.holdOut, wanted.holdOut)
     compare("initial adapter", found.initialAdapter, wanted.initialAdapter, ::short)
     if (found.schedule != wanted.schedule) faults += "schedule: another schedule then, another schedule now"

@@ -4,7 +4,11 @@ import kotlinx.serialization.Serializable
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.IGNORED_LABEL
+import lcsbmobile.core.io.hex
 import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.security.MessageDigest
 import java.util.TreeMap
 
 private const val HELD_OUT_EPOCH = -1L // the order that chooses the examples to evaluate on, beside those of the epochs from 0
@@ -45,8 +49,8 @@ public data class DataReport(
 )
 
 /**
- * The examples of a data file, or of a part of it, in its order; [report] and [sha256] are the whole file's. They lie in mapped files
- * without a name, which go with the dataset. [spool]: the directory of temporary files.
+ * The examples of a data file, or of a part of it, in its order; [report], [sha256] and [tokensSha256], of what it was made into, are the whole
+ * file's. They lie in mapped files without a name, which go with the dataset. [spool]: the directory of temporary files.
  *
  * [lengths]: tokens of each. An example of n tokens is n + 1 of the numbers [words], from [starts] on: number t is token t times two, plus
  * one where predicting it counts; the last is the token after the example, or 0 where none counts.
@@ -55,6 +59,7 @@ internal class Dataset(
     val file: File,
     val report: DataReport,
     val sha256: String,
+    val tokensSha256: String,
     internal val spool: File,
     private val lengths: MappedInts,
     private val starts: MappedLongs,
@@ -80,7 +85,7 @@ internal class Dataset(
                 partLengths.append(lengths[from[place]])
                 partStarts.append(starts[from[place]])
             }
-            Dataset(file, report, sha256, spool, partLengths.ints(), partStarts.longs(), words)
+            Dataset(file, report, sha256, tokensSha256, spool, partLengths.ints(), partStarts.longs(), words)
         }
     }
 }
@@ -91,6 +96,7 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
     private val starts = Spool(spool)
     private val words = Spool(spool)
     private val lineHashes = Spool(spool)
+    private val digest = MessageDigest.getInstance("SHA-256") // of each example its length and its words, int32, little-endian
     private val forms = HashMap<Form, Long>()
     private val allLengths = TreeMap<Int, Long>()
     private var end = 0L
@@ -139,12 +145,20 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
     }
 
     private fun write(example: Example) {
+        val hashed = ByteBuffer.allocate(Int.SIZE_BYTES * (example.inputIds.size + 2)).order(ByteOrder.LITTLE_ENDIAN)
+
+        fun word(value: Int) {
+            words.append(value)
+            hashed.putInt(value)
+        }
+        hashed.putInt(example.inputIds.size)
         var counts = 0
         for ((index, id) in example.inputIds.withIndex()) {
-            words.append(id shl 1 or counts)
+            word(id shl 1 or counts)
             counts = if (example.labels[index] == IGNORED_LABEL.toInt()) 0 else 1
         }
-        words.append(if (counts == 1) example.labels.last() shl 1 or 1 else 0)
+        word(if (counts == 1) example.labels.last() shl 1 or 1 else 0)
+        digest.update(hashed.array())
         lengths.append(example.inputIds.size)
         starts.append(end)
         end += example.inputIds.size + 1
@@ -157,7 +171,7 @@ internal class DatasetWriter(private val seqLen: Int, private val spool: File) :
             val what = "none of the $lines lines has a counted label within $seqLen tokens; use longer texts or a larger sequence length"
             throw empty(file, "nothing to train on: $what")
         }
-        return Dataset(file, report(), sha256, spool, lengths.ints(), starts.longs(), words.ints())
+        return Dataset(file, report(), sha256, hex(digest.digest()), spool, lengths.ints(), starts.longs(), words.ints())
     }
 
     override fun close() = listOf(lengths, starts, words, lineHashes).forEach { it.close() }

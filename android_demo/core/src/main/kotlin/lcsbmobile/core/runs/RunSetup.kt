@@ -15,6 +15,8 @@ import lcsbmobile.core.data.Dataset
 import lcsbmobile.core.data.holdOut
 import lcsbmobile.core.data.pack
 import lcsbmobile.core.data.readDataset
+import lcsbmobile.core.text.ChatFormat
+import lcsbmobile.core.text.localTime
 import lcsbmobile.core.training.TrainConfig
 import lcsbmobile.core.training.defaultLearningRate
 import java.io.File
@@ -27,11 +29,17 @@ internal class RunSetup(val options: RunOptions, val bundle: Bundle) {
     val method: Method
     val schedule: List<Subset>
     val train: TrainConfig
-    val chat: Chat?
+
+    /** The local time at which the run began; of one that goes on it is its checkpoint's. */
+    var date: String = localTime()
+
+    /** As the run's day has it. */
+    val chatFormat: ChatFormat? get() = bundle.chat?.at(date)
+    val chat: Chat? get() = if (options.chat) chatFormat?.let { Chat(it) } else null
 
     init {
         options.sampling.check()
-        chat = if (options.chat) Chat(bundle.chat ?: throw LcsbException(Fault.CHAT_UNSUPPORTED, NO_CHAT)) else null
+        if (options.chat && bundle.chat == null) throw LcsbException(Fault.CHAT_UNSUPPORTED, NO_CHAT)
         val manifest = bundle.manifest
         val other = options.method?.takeIf { it != manifest.scheduleConfig.method }
         method = other ?: manifest.scheduleConfig.method
@@ -60,6 +68,9 @@ internal class RunSetup(val options: RunOptions, val bundle: Bundle) {
             bundle = bundle.manifest.identity ?: bundle.digest,
             data = data.training.sha256,
             evaluationData = data.heldOut.sha256.takeIf { options.evaluationData != null },
+            tokens = data.training.tokensSha256,
+            evaluationTokens = data.heldOut.tokensSha256.takeIf { options.evaluationData != null },
+            date = date,
             holdOut = options.holdOut,
             initialAdapter = null,
             schedule = schedule,
@@ -81,7 +92,7 @@ internal fun readData(setup: RunSetup, data: File, spool: File, check: () -> Uni
     val (options, bundle) = setup.options to setup.bundle
     val seqLen = bundle.manifest.seqLen
 
-    fun read(file: File) = readDataset(file, bundle.tokenizer, bundle.chat, seqLen, spool) { _, _ -> check() }
+    fun read(file: File) = readDataset(file, bundle.tokenizer, setup.chatFormat, seqLen, spool) { _, _ -> check() }
     val examples = read(data)
     val (training, heldOut) = when (val file = options.evaluationData) {
         null -> holdOut(examples, options.holdOut, options.seed)

@@ -20,7 +20,8 @@ import java.nio.FloatBuffer
  * Steps by block programs, by kind of layer, and a loop over the layers, whatever [runtime] runs them. Weights are fed in place from the mapped
  * `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working set of a program.
  *
- * [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them. [betweenLayers]
+ * [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them; a layer whose
+ * activations float16 does not hold recomputes them in that step all the same. [betweenLayers]
  * is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel; then nothing has changed.
  * Meanwhile [layer] and [backward] say what comes next.
  */
@@ -69,7 +70,7 @@ public abstract class BlockRunner internal constructor(
         subset.check(layers)
         val propagate = subset.propagate.filter { it >= subset.train[0] }
         val saved = propagate.zip(saved.lend(propagate.map { hidden })).toMap()
-        val kept = propagate.filter { it >= layers - keep }.associateWith(::keptBuffers)
+        val kept = propagate.filter { it >= layers - keep }.associateWithTo(HashMap<Int, Values>(), ::keptBuffers)
         val values = Crossing(manifest, crossing, FORWARD)
         val top = forward(embed(batch, saved[0]), adapter, values, saved, kept)
         val loss = head(top, batch)
@@ -143,16 +144,24 @@ public abstract class BlockRunner internal constructor(
         return h
     }
 
-    /** h[0] -> h[L]. A layer's input is written to [saved], and what it keeps to [kept], where they have a buffer for it. */
+    /**
+     * h[0] -> h[L]. A layer's input is written to [saved], and what it keeps to [kept], where they have a buffer for it. What float16 does not
+     * hold is taken out of [kept].
+     */
     private fun forward(
         h: HostTensor,
         adapter: FloatBuffer,
         values: Crossing,
         saved: Map<Int, HostTensor> = emptyMap(),
-        kept: Map<Int, Values> = emptyMap(),
+        kept: HashMap<Int, Values> = HashMap(),
     ): HostTensor {
         val names = manifest.layers.mapIndexed { layer, it -> program(it.kind, if (layer in kept) FORWARD_KEEP else FORWARD) }
-        return names.indices.fold(h) { input, layer -> forwardLayer(names, layer, input, adapter, values, kept[layer] ?: emptyMap(), saved[layer + 1]) }
+        return names.indices.fold(h) { input, layer ->
+            val outputs = kept[layer] ?: emptyMap()
+            val next = forwardLayer(names, layer, input, adapter, values, outputs, saved[layer + 1])
+            if (!outputs.values.all(::holds)) kept.remove(layer)
+            next
+        }
     }
 
     /** A layer's output, in [target] if given, by its program among [names], of all layers; [outputs] are for what else it returns. */
@@ -236,3 +245,19 @@ public abstract class BlockRunner internal constructor(
         const val LABELS = "labels"
     }
 }
+
+/** Whether a kept tensor has the values that it was made of: none of float16 is infinite, NaN or the largest there is, 65504. */
+internal fun holds(x: HostTensor): Boolean {
+    if (x.dtype != "float16") return true
+    val halves = x.bytes.asShortBuffer()
+    val piece = ShortArray(1 shl 12)
+    while (halves.hasRemaining()) {
+        val count = minOf(piece.size, halves.remaining())
+        halves.get(piece, 0, count)
+        for (index in 0 until count) if (piece[index].toInt() and MAGNITUDE >= MOST_KEPT) return false
+    }
+    return true
+}
+
+private const val MAGNITUDE = 0x7FFF
+private const val MOST_KEPT = 0x7BFF // what is beyond is infinite, or this where a runtime saturates

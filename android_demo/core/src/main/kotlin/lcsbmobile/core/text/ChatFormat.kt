@@ -12,6 +12,7 @@ import lcsbmobile.core.io.strictUtf8
 import java.io.File
 import java.io.IOException
 import java.util.Calendar
+import java.util.GregorianCalendar
 import java.util.Locale
 
 /** One message of a conversation; [role]: system, user or assistant. */
@@ -55,8 +56,12 @@ internal class RenderedChat(val text: String, val counted: List<IntRange>, val u
 internal class ChatRefusal(val reason: String) : Exception(reason)
 
 /** A model's chat template as data: exporting a bundle proves that it writes the same. The twin of export/chat_format.py's `render`. */
-public class ChatFormat internal constructor(private val fields: ChatFields) {
-    private val today = fields.dateFormat?.let(::date)
+public class ChatFormat internal constructor(private val fields: ChatFields, private val now: Calendar? = null) {
+    /** Of the day on which it is asked for, or of a run's. */
+    private val today get() = fields.dateFormat?.let { date(it, now ?: GregorianCalendar(Locale.US)) }
+
+    /** As on the day of [time], a [localTime], whatever day it is. */
+    internal fun at(time: String): ChatFormat = ChatFormat(fields, calendar(time))
 
     /**
      * The conversation as the model reads it; it writes its own special tokens, the one of beginning too. Raises [LcsbException] with
@@ -173,7 +178,7 @@ public class ChatFormat internal constructor(private val fields: ChatFields) {
 
     private fun content(turn: ChatTurn, content: String) = if (turn.trimmed) content.strip() else content
 
-    private fun dated(text: String) = if (today == null) text else text.replace(DATE_MARK, today)
+    private fun dated(text: String) = today?.let { text.replace(DATE_MARK, it) } ?: text
 
     private fun refused(what: String) = ChatRefusal("the chat template refused the messages: $what")
 
@@ -218,10 +223,7 @@ public class ChatFormat internal constructor(private val fields: ChatFields) {
             "%B" to { it.getDisplayName(Calendar.MONTH, Calendar.LONG, Locale.US)!! },
         )
 
-        /** Today, as C's strftime writes it in English. */
-        private fun date(format: String): String {
-            val now = Calendar.getInstance(Locale.US)
-            return DIRECTIVE.replace(format) { DIRECTIVES.getValue(it.value)(now) }
-        }
+        /** A day as C's strftime writes it in English. */
+        private fun date(format: String, day: Calendar) = DIRECTIVE.replace(format) { DIRECTIVES.getValue(it.value)(day) }
     }
 }

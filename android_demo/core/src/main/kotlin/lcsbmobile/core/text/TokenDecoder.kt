@@ -63,7 +63,8 @@ internal object ByteFallbackDecoder : TokenDecoder {
         return result
     }
 
-    private fun byte(token: String): Int {
+    /** The byte that a token stands for by its name, or -1. */
+    fun byte(token: String): Int {
         if (token.length != 6 || !token.startsWith("<0x") || token[5] != '>') return -1
         val (high, low) = Character.digit(token[3], 16) to Character.digit(token[4], 16)
         return if (high < 0 || low < 0) -1 else high * 16 + low

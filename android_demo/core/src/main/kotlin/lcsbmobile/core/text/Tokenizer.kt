@@ -69,6 +69,14 @@ public class Tokenizer private constructor(private val file: TokenizerFile, priv
     public fun decode(ids: IntArray, specialTokens: Boolean = false): String =
         file.decoder.decode(ids.filter { specialTokens || it !in special }.mapNotNull { names.getOrNull(it) }).joinToString("")
 
+    /**
+     * How many of [ids], from the first, no token after them can give another text: all but a run of byte fallback at the end, with special
+     * tokens in it, which is so many U+FFFD once a byte comes that breaks it.
+     */
+    internal fun settled(ids: IntArray): Int = ids.indexOfLast { it !in special && !isByte(it) } + 1
+
+    private fun isByte(id: Int) = file.decodesBytes && names.getOrNull(id).let { it != null && ByteFallbackDecoder.byte(it) >= 0 }
+
     /** The number of a token as the vocabulary writes it. */
     private fun id(token: String): Int? = file.added.firstOrNull { it.content == token }?.id ?: file.vocabulary[token]
 

@@ -9,6 +9,7 @@ internal class TokenizerFile(
     val preTokenizer: PreTokenizer,
     val firstSpecial: Int?,
     val decoder: TokenDecoder,
+    val decodesBytes: Boolean,
     val vocabulary: Map<String, Int>,
     val bpe: Bpe,
 )
@@ -59,7 +60,7 @@ internal class TokenizerFileReader(private val json: JsonReader) {
         val normalizer = if (normalizers.isEmpty()) null else Normalizer { normalizers.fold(it) { text, each -> each.normalize(text) } }
         val decoder = decoder(parts["decoder"])
         val special = firstSpecial(parts["post_processor"])
-        return TokenizerFile(added, normalizer, sequence(splits.filterNotNull()), special, decoder, vocabulary, bpe)
+        return TokenizerFile(added, normalizer, sequence(splits.filterNotNull()), special, decoder, decodesBytes(parts["decoder"]), vocabulary, bpe)
     }
 
     private fun readModel() = json.obj { key ->

@@ -90,6 +90,9 @@ private fun templateToken(part: Part): Int? {
     return id.toInt()
 }
 
+/** Whether runs of tokens such as `<0x41>` are put together as bytes. */
+internal fun decodesBytes(tree: Any?): Boolean = flat("decoder", tree, "decoders").any { it.type == "ByteFallback" }
+
 internal fun decoder(tree: Any?): TokenDecoder {
     val decoders = flat("decoder", tree, "decoders").map { part ->
         when (val type = part.type) {

@@ -22,10 +22,15 @@ import kotlin.math.sqrt
 internal class AdamW(val state: AdapterState, val layout: AdapterLayout, val config: AdamWConfig, private val runner: StepRunner) {
     val updates = LongArray(layout.numLayers)
 
-    /** One step. [gradients]: layer -> float32 of the size of its vector, for the trained layers. */
-    fun update(gradients: Map<Int, FloatBuffer>, learningRate: Double) {
+    /**
+     * One step. [gradients]: layer -> float32 of the size of its vector, for the trained layers. [trainable]: the layers that the method trains
+     * in any step (null: all); another one is no parameter of the run, and stays bit for bit: no momentum moves it, and no weight decay shrinks
+     * it.
+     */
+    fun update(gradients: Map<Int, FloatBuffer>, learningRate: Double, trainable: Set<Int>? = null) {
         for (layer in updates.indices) {
-            if (layer !in gradients && config.implicitUpdates != ImplicitUpdates.MOMENTUM) continue
+            val moved = config.implicitUpdates == ImplicitUpdates.MOMENTUM && (trainable == null || layer in trainable)
+            if (layer !in gradients && !moved) continue
             updates[layer]++
             val (parameters, first, second) = listOf(state.adapter, state.firstMoment, state.secondMoment).map { layout.vector(it, layer) }
             runner.updateLayer(parameters, first, second, gradients[layer], scalars(updates[layer], learningRate))

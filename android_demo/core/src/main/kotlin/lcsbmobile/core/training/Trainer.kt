@@ -53,6 +53,7 @@ public data class StepOutcome(
 /** Trains `optimizer.state` in place, one step at a time. */
 internal class Trainer(private val runner: StepRunner, private val schedule: List<Subset>, private val optimizer: AdamW, private val config: TrainConfig) {
     private val sums = Pool(::directFloats)
+    private val trainable = schedule.flatMapTo(HashSet()) { it.train }
 
     init {
         config.check()
@@ -78,7 +79,7 @@ internal class Trainer(private val runner: StepRunner, private val schedule: Lis
         val computed = System.nanoTime()
         val rate = learningRate(config.learningRate, config.lrSchedule, number, config.steps, config.warmup)
         clipGradients(gradients, norm, optimizer.config.clipNorm)
-        optimizer.update(gradients, rate)
+        optimizer.update(gradients, rate, trainable)
         return StepOutcome(number + 1, subset, loss, rate, norm, seconds(started, computed), seconds(computed, System.nanoTime()))
     }
 

@@ -25,6 +25,9 @@ internal val goldenIdentity = RunIdentity(
     bundle = "a".repeat(64),
     data = "b".repeat(64),
     evaluationData = null,
+    tokens = "c".repeat(64),
+    evaluationTokens = null,
+    date = "2026-02-28T23:05:09",
     holdOut = 0.1,
     initialAdapter = null,
     schedule = listOf(Subset(listOf(2), listOf(2)), Subset(listOf(0, 1), listOf(0, 1, 2))),
@@ -101,9 +104,11 @@ class RunCheckpointTest {
     @Test
     fun `a forged header is refused with what is wrong`() {
         val cases = listOf(
-            Triple("lcsb_mobile.checkpoint", "other", "expected lcsb_mobile.checkpoint version 2, found 'other' version '2'"),
-            Triple("\"version\":\"2\"", "\"version\":\"1\"", "found 'lcsb_mobile.checkpoint' version '1'"),
-            Triple("\"version\":\"2\"", "\"version\":\"2\",\"more\":\"x\"", "Encountered an unknown key 'more'"),
+            Triple("lcsb_mobile.checkpoint", "other", "expected lcsb_mobile.checkpoint version 3, found 'other' version '3'"),
+            Triple("\"version\":\"3\"", "\"version\":\"2\"", "version '2'; end the run with the app that began it, or begin another"),
+            Triple("2026-02-28T", "2026-02-29T", "malformed: date: expected one as 2026-02-28T23:05:09, found '2026-02-29T23:05:09'"),
+            Triple("2026-02-28T", "26-02-28T", "malformed: date: expected one as"),
+            Triple("\"version\":\"3\"", "\"version\":\"3\",\"more\":\"x\"", "Encountered an unknown key 'more'"),
             Triple("\\\"step\\\":4", "\\\"step\\\":5", "malformed: step 5 after 8 sequences, expected 10"),
             Triple("\\\"step\\\":4,\\\"sequences\\\":8", "\\\"step\\\":-1,\\\"sequences\\\":-2", "malformed: step -1"),
             Triple("\\\"step\\\":4,", "\\\"step\\\":1000000000000,", "malformed: "),

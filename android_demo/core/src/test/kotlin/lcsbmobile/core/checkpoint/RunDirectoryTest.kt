@@ -32,6 +32,14 @@ class RunDirectoryTest {
         }
 
     @Test
+    fun `a run that goes on has the day on which it began`() =
+        RunDirectory(path).use { directory ->
+            assertTrue(Regex("[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}").matches(directory.beginning(3, 21)))
+            directory.write(checkpointAt(3))
+            assertEquals("2026-02-28T23:05:09", directory.beginning(3, 21))
+        }
+
+    @Test
     fun `the newest is that of the highest number`() {
         for (name in listOf("step-00000007", "step-100000000", "step-99999999", "step-1", "step-1234567890123456789")) {
             File(folder.root, "$name.safetensors").writeText("")

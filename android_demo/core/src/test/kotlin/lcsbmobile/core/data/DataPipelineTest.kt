@@ -71,7 +71,7 @@ class DataPipelineTest {
     private class OneBatch(val inputIds: List<Long>, val labels: List<Long>, val positionIds: List<Long>, val segmentIds: List<Long>)
 
     @Serializable
-    private class Sequences(val seqLen: Int, val padId: Int, val examples: List<OneExample>, val batches: List<OneBatch>)
+    private class Sequences(val seqLen: Int, val padId: Int, val tokensSha256: String, val examples: List<OneExample>, val batches: List<OneBatch>)
 
     private val vectors = recordJson.decodeFromString<Vectors>(File(testData, "data_pipeline.json").readText())
 
@@ -181,6 +181,7 @@ class DataPipelineTest {
                 }
                 writer.dataset(File("vectors"), "")
             }
+            assertEquals(case.tokensSha256, data.tokensSha256)
             // What was cut when the vectors were written has the token after the cut for its last label.
             assertEquals(case.examples.map { it.inputIds }, (0 until data.size).map { data.example(it).inputIds.toList() })
             assertEquals(case.examples.map { it.labels }, (0 until data.size).map { data.example(it).labels.toList() })

@@ -12,6 +12,7 @@ import lcsbmobile.core.training.fullSubset
 import lcsbmobile.core.training.mappedState
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import java.util.Random
@@ -53,6 +54,18 @@ class CrossingTest {
                 assertEquals(loss, runner.evaluate(CrossingBundle.batch(), adapter).toDouble(), 1e-5 * loss)
             }
         }
+    }
+
+    @Test
+    fun `what float16 does not hold`() {
+        fun kept(vararg bits: Int): HostTensor {
+            val tensor = HostTensor("float16", listOf(bits.size.toLong()))
+            bits.forEachIndexed { at, it -> tensor.bytes.putShort(2 * at, it.toShort()) }
+            return tensor
+        }
+        assertTrue(holds(kept(0, 0x7BFE, 0xFBFE, 0x8000))) // of 65504 the one below, of either sign
+        for (bits in listOf(0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00)) assertFalse("$bits", holds(kept(0, bits, 0)))
+        assertTrue(holds(HostTensor("float32", listOf(1)).also { it.floats.put(0, Float.POSITIVE_INFINITY) }))
     }
 
     @Test

@@ -68,6 +68,14 @@ class ChatFormatTest {
         }
     }
 
+    @Test
+    fun aRunsDay() {
+        val format = golden.formats.getValue("llama3.2")
+        val case = format.rendered.first { "\uE000" in it.text.orEmpty() }
+        val found = open(format.chat.toString()).at("2026-02-28T23:05:09").render(messages(case.messages), case.prompt)
+        assertEquals(case.text?.replace("\uE000", "28 Feb 2026"), found)
+    }
+
     private fun case(format: Format) = format.rendered.count { it.text == null }
 
     @Test

@@ -45,6 +45,19 @@ class OptimizerTest {
     fun `adamw and clipping give python's bits`() = vectors.adamw.forEach { train(it, ::NumpyRunner) }
 
     @Test
+    fun `a layer that the method never trains stays bit for bit`() {
+        val layout = layoutOf(5, 7)
+        val state = mappedState(folder.root, layout.size)
+        for (i in 0 until layout.size) state.adapter.put(i, 1f + i)
+        val config = AdamWConfig(weightDecay = 0.5)
+        val optimizer = AdamW(state, layout, config, NumpyRunner(config))
+        repeat(3) { optimizer.update(mapOf(1 to directFloats(7)), 0.1, trainable = setOf(1)) }
+        assertEquals(List(5) { 1f + it }, List(5) { state.adapter.get(it) })
+        assertTrue(state.adapter.get(5) < 6f) // by weight decay alone
+        assertEquals(listOf(0L, 3L), optimizer.updates.toList())
+    }
+
+    @Test
     fun `the norm is summed in double precision, over all layers and past whole pieces`() {
         val gradients = mapOf(0 to directFloats(5000), 3 to directFloats(1))
         for (i in 0 until 5000) gradients.getValue(0).put(i, 1e-4f)

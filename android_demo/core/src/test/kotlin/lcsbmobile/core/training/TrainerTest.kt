@@ -41,12 +41,21 @@ class TrainerTest {
         }
         val config = AdamWConfig(clipNorm = 1e9)
         val optimizer = AdamW(state, layout, config, runner)
-        val outcome = Trainer(runner, listOf(subset), optimizer, TrainConfig(3, 1e-3, accumulation = 2)).step(0, listOf(batch(2), batch(6)))
+        val schedule = listOf(subset, Subset(listOf(0), listOf(0, 1)))
+        val outcome = Trainer(runner, schedule, optimizer, TrainConfig(3, 1e-3, accumulation = 2)).step(0, listOf(batch(2), batch(6)))
         assertEquals(0.25 * 2 + 0.75 * 6, outcome.loss, 0.0)
         assertEquals(5.0 * Math.sqrt(5000.0), outcome.gradientNorm, 1e-9)
         assertEquals((1 - 0.9).toFloat() * 5f, layout.vector(state.firstMoment, 1).get(4999))
         assertEquals(0f, layout.vector(state.firstMoment, 0).get(0))
         assertEquals(listOf(1L, 1L), optimizer.updates.toList()) // layer 0 by a gradient of zero
+    }
+
+    @Test
+    fun `a layer that no step of the schedule trains is not updated`() {
+        val runner = NumpyRunner { StepResult(1f, mapOf(1 to floats(1f))) }
+        val optimizer = AdamW(state, layout, AdamWConfig(), runner)
+        Trainer(runner, listOf(subset), optimizer, TrainConfig(3, 1e-3)).step(0, listOf(batch(2)))
+        assertEquals(listOf(0L, 1L), optimizer.updates.toList())
     }
 
     @Test

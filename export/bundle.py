@@ -252,6 +252,11 @@ def _check_length(seq_len: int, config: ModelConfig) -> None:
     heads = config.linear_attention
     if heads is not None and seq_len % heads.chunk:
         raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")
+    for kind in config.attention_kinds.values():
+        scaling = kind.rope_scaling
+        if scaling is not None and scaling.longest is not None and seq_len > scaling.longest:
+            why = f"RoPE of type {scaling.rope_type} turns the tokens of longer sequences otherwise, by how long they are"
+            raise OptionError(f"seq-len: expected at most {scaling.longest}, found {seq_len}: {why}")
 
 
 def _kind(graphs: KindGraphs, seq_len: int) -> Kind:

@@ -157,7 +157,7 @@ def _fill(
     model = model_of(config)
     exporter(options.target).check_model(model)
     check_groups(model.kinds.values(), quantization, options.accuracy_level == INT8_ACTIVATIONS)
-    _check_length(options.seq_len, config)
+    check_length(options.seq_len, config)
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
     layout = lora_layout(model, options.lora)
     adapter = content.initial_adapter(layout, options.seed)
@@ -248,7 +248,7 @@ def _write_graphs(
     return graphs, kinds, target.runtime_settings(graphs, options.accuracy_level)
 
 
-def _check_length(seq_len: int, config: ModelConfig) -> None:
+def check_length(seq_len: int, config: ModelConfig) -> None:
     heads = config.linear_attention
     if heads is not None and seq_len % heads.chunk:
         raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")

@@ -194,7 +194,8 @@ def check_shape(config: ModelConfig) -> ModelConfig:
 def _scaling(raw: Raw, rope: RopeFields, rope_type: str, where: str) -> RopeScaling | None:
     if rope_type == "default":
         return None
-    needed: dict[str, Any] = {"factor": rope.factor}
+    own = {"llama3": ("low_freq_factor", "high_freq_factor"), "longrope": ("short_factor", "long_factor")}
+    needed: dict[str, Any] = {name: getattr(rope, name) for name in ("factor", *own.get(rope_type, ()))}
     if rope_type != "linear":
         context = read_fields(raw, ContextFields)
         longest = context.max_position_embeddings
@@ -202,9 +203,7 @@ def _scaling(raw: Raw, rope: RopeFields, rope_type: str, where: str) -> RopeScal
         needed["original_max_position_embeddings"] = longest if rope_type == "dynamic" else original
         if rope_type == "longrope" and rope.factor is None and longest and original:
             needed["factor"] = longest / original
-    own = {"llama3": ("low_freq_factor", "high_freq_factor"), "longrope": ("short_factor", "long_factor")}
-    needed |= {name: getattr(rope, name) for name in own.get(rope_type, ())}
-    missing = [name for name, value in needed.items() if value is None]
+    missing = [name.removeprefix("original_" * (rope_type == "dynamic")) for name, value in needed.items() if value is None]
     if missing:
         raise CheckpointError(f"config.json: {where} of type {rope_type}: missing {', '.join(missing)}")
     needed.pop("long_factor", None)  # of sequences that no bundle has: `RopeScaling.longest`

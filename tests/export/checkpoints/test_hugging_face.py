@@ -251,7 +251,7 @@ def test_quantised_by_mlx(llama: Path, keys: tuple[str, ...]) -> None:
 def test_unknown_model_type(llama: Path) -> None:
     edit_json(llama / "config.json", model_type="mamba")
     with pytest.raises(
-        UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5, qwen3_5_text"
+        UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, lfm2, llama, ministral, mistral, phi3, qwen2"
     ):
         open_checkpoint(llama)
 

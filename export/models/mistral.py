@@ -42,9 +42,7 @@ def read_config(raw: Raw) -> ModelConfig:
     fields = read_fields(raw, MistralFields)
     refuse_unless("mistral", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
-    layer_types, attention_kinds = late_windows(
-        fields.num_hidden_layers, fields.layer_types, fields.sliding_window, 0, read_flat_rope(raw)
-    )
+    layer_types, attention_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, fields.sliding_window, 0, read_flat_rope(raw))
     config = ModelConfig(
         model_type="mistral" if fields.layer_types is None else "ministral",  # as AutoConfig takes it, whatever model_type says
         vocab_size=fields.vocab_size,

@@ -73,6 +73,11 @@ class TinyModel:
         return self.layout.initial(seed) + noise.astype(np.float32)
 
 
+def matrices_of(config: ModelConfig) -> int:
+    """Of all layers, with LoRA on each: seven a layer, four where some are fused."""
+    return sum(len(kind.matrices) for _, kind in model_of(config).walk())
+
+
 # As the `tiny` fixture gives it: `tiny(model, bits=..., embedding_bits=..., layers=...)`.
 MakeTiny = Callable[..., TinyModel]
 

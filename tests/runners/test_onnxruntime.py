@@ -35,6 +35,7 @@ CASES = [
     ("qwen2", 4, 4, TILE),
     ("qwen3", 4, 8, TILE),
     ("gemma3", 4, 8, TILE),
+    ("phi3", 4, 8, TILE),
     ("llama-untied", 8, 4, None),
     ("gemma3-untied", 8, 8, None),
 ]

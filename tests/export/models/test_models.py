@@ -214,7 +214,7 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
     ("model_type", "change", "texts"),
     [
         ("llama", {"hidden_act": "gelu"}, ["hidden_act", "'gelu'", "'silu'"]),
-        ("llama", {"rope_scaling": {"type": "proportional", "factor": 4.0}}, ["rope_scaling", "'proportional'", "'default', 'linear', 'llama3'"]),
+        ("llama", {"rope_scaling": {"type": "proportional", "factor": 4.0}}, ["rope_scaling", "'proportional'", "'default', 'linear'"]),
         ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 4.0, "mscale": 1}}, ["rope_scaling", "mscale"]),
         ("llama", {"partial_rotary_factor": 0.5}, ["partial_rotary_factor", "0.5", "1.0"]),
         ("qwen2", {"hidden_act": "relu"}, ["hidden_act", "'relu'", "'silu'"]),

@@ -100,7 +100,10 @@ PACKED = Tokens.packed([ids(1, 23), ids(2, 1), ids(3, 16)])
 ONE = Tokens.packed([ids(5, 40)])
 
 
-STEPS = ("llama, yarn", "llama, dynamic", "qwen3, longrope", "mistral, yarn", "ministral, dynamic", "phi3, longrope", "phi3, default, a part of a head")
+STEPS = (
+    "llama, yarn", "llama, dynamic", "qwen3, longrope", "mistral, yarn", "ministral, dynamic", "phi3, longrope",
+    "phi3, default, a part of a head",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("case", STEPS)
@@ -167,9 +170,9 @@ def test_malformed_settings_are_named(rope: dict[str, Any], texts: list[str]) ->
 @pytest.mark.parametrize(
     ("model_type", "change", "texts"),
     [
-        ("llama", {"rope_scaling": YARN | {"short_factor": [1.0]}}, ["rope_scaling of type yarn: found short_factor, supported rope_theta"]),
+        ("llama", {"rope_scaling": YARN | {"short_factor": [1.0]}}, ["of type yarn: found short_factor, supported rope_theta"]),
         ("llama", {"rope_scaling": LONG | SHORT6 | {"beta_fast": 1.0}}, ["rope_scaling of type longrope: found beta_fast"]),
-        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0, "alpha": 1000.0}}, ["rope_scaling of type dynamic: found alpha"]),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0, "alpha": 1000.0}}, ["of type dynamic: found alpha"]),
         ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["rope_type: found 'linear'", "'default', 'longrope', 'su', 'yarn'"]),
         ("gemma3_text", {"rope_scaling": YARN | {"truncate": False}}, ["gemma3_text", "truncate of rope_scaling: found False"]),
     ],

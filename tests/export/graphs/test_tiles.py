@@ -59,13 +59,16 @@ def test_mlp_in_tiles_equals_the_whole(bits: int, bias: bool, hidden: int, inner
 
 
 def test_whole_products_are_the_tiles_put_together() -> None:
-    """Of one tile's rows no other tile's LoRA, bias or scale takes part."""
+    """Of one tile's rows no other tile's LoRA, bias or scale takes part; nor of two that are walked together, one of each half."""
     weights, lora = random_mlp(4, True, 24, 40)
     x = torch.randn(5, 24, generator=torch.Generator().manual_seed(1))
     projections = Projections(weights, lora, 2.0, 16)
     tiles = list(projections.rows("mlp.up_proj", x))
     assert [tile.shape for tile in tiles] == [(5, 16), (5, 16), (5, 8)]
     close(torch.cat(tiles, 1), projections("mlp.up_proj", x), 1e-6)
+    pairs = list(projections.halves("mlp.up_proj", x))
+    assert [(first.shape, second.shape) for first, second in pairs] == [((5, 16), (5, 16)), ((5, 4), (5, 4))]
+    close(torch.cat([part for half in zip(*pairs) for part in half], 1), projections("mlp.up_proj", x), 1e-6)
     inner = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
     close(projections.columns("mlp.down_proj", inner.split(16, 1)), projections("mlp.down_proj", inner), 1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -205,6 +206,26 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
     full = transformers.AutoConfig.for_model(model_type, **raw).to_dict()
     raw |= {"layer_types": full["layer_types"]} if model_type == "ministral" else {}  # which makes it one
     assert ARCHITECTURES[model_type].read_config(raw) == ARCHITECTURES[model_type].read_config(full)
+
+
+PUBLISHED: dict[str, tuple[str, dict[str, Any], float]] = {  # millions of parameters, as on the models' pages
+    "Mistral 7B": ("mistral", {"vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 14_336, "num_attention_heads": 32}, 7241.7),
+    "Phi-3 mini": ("phi3", {"vocab_size": 32_064, "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 32}, 3821.1),
+    "Phi-4 mini": (
+        "phi3",
+        {"vocab_size": 200_064, "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "num_key_value_heads": 8}
+        | {"tie_word_embeddings": True, "partial_rotary_factor": 0.75},
+        3836.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    model_type, fields, millions = PUBLISHED[name]
+    config = ARCHITECTURES[model_type].read_config({"num_hidden_layers": 32, **fields})
+    weights = checkpoint_weights(config)
+    assert round(sum(math.prod(shape) for shape in weights.values()) / 1e6, 1) == millions
 
 
 # Refusals

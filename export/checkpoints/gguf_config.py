@@ -181,7 +181,10 @@ def _phi3(file: GgufFile, keys: _Keys, raw: Mapping[str, Any], rotary_dim: int) 
     scaling, of_attention = raw["rope_parameters"]["rope_type"], "rope.scaling.attn_factor"
     factor = file.keys.get(f"phi3.{of_attention}")
     if {LONG_FACTORS, SHORT_FACTORS} & file.tensors.keys():
-        longrope = {"short_factor": _factors(file, SHORT_FACTORS, rotary_dim), "long_factor": _factors(file, LONG_FACTORS, rotary_dim)}
+        longrope: dict[str, Any] = {
+            "short_factor": _factors(file, SHORT_FACTORS, rotary_dim),
+            "long_factor": _factors(file, LONG_FACTORS, rotary_dim),
+        }
         longrope |= {} if factor is None else {"attention_factor": keys.number(of_attention)}
         found["rope_parameters"] |= {"rope_type": "longrope", **longrope}
         found["original_max_position_embeddings"] = keys.integer("rope.scaling.original_context_length")

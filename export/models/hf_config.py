@@ -228,5 +228,5 @@ def _of_attention(rope: RopeFields, rope_type: str, needed: Mapping[str, Any]) -
         return {"attention_factor": computed if found is None else found}
     if found is None:
         both = rope.mscale and rope.mscale_all_dim
-        found = grown(rope.mscale) / grown(rope.mscale_all_dim) if both else grown(1.0)  # type: ignore[arg-type]
+        found = grown(rope.mscale) / (grown(rope.mscale_all_dim) or math.nan) if both else grown(1.0)  # type: ignore[arg-type]
     return {"attention_factor": found, "beta_fast": rope.beta_fast or 32.0, "beta_slow": rope.beta_slow or 1.0, "truncate": rope.truncate}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -152,6 +153,7 @@ MINIMAL = {"vocab_size": 9, "hidden_size": 24, "intermediate_size": 8, "num_hidd
         (YARN | {"beta_fast": -1.0}, ["yarn: expected positive numbers", "-1.0"]),
         (YARN | {"factor": 0}, ["yarn: expected positive numbers"]),
         (YARN | {"attention_factor": -2.0}, ["yarn: expected positive numbers"]),
+        (YARN | {"factor": math.e, "mscale": 1.0, "mscale_all_dim": -10.0}, ["yarn: expected positive numbers"]),
         (YARN | {"truncate": "no"}, ["truncate", "bool"]),
         (YARN | {"original_max_position_embeddings": 1}, ["original_max_position_embeddings", ">= 2"]),
         (LONG | SHORT6, ["longrope: missing factor"]),

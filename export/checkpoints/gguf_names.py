@@ -50,9 +50,9 @@ class Family:
     weights: Mapping[str, str]
     biases: Mapping[str, str]
     read: frozenset[str] = frozenset()  # keys that are read of this family alone
-    rope_tensors: frozenset[str] = frozenset({ROPE_FACTORS})
     permuted: bool = False
     one_plus_norms: bool = False
+    rope_tensors: frozenset[str] = frozenset({ROPE_FACTORS})
 
 
 def _only(names: Mapping[str, str], kept: tuple[str, ...]) -> dict[str, str]:
@@ -81,7 +81,7 @@ FAMILIES = {
             FUSED | NORMS,
             {},
             frozenset({"attention.sliding_window", "rope.scaling.attn_factor"}),
-            frozenset({LONG_FACTORS, SHORT_FACTORS}),
+            rope_tensors=frozenset({LONG_FACTORS, SHORT_FACTORS}),
         ),
     )
 }

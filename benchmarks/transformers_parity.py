@@ -45,9 +45,14 @@ TARGETS: tuple[Target, ...] = ("onnxruntime", "onnxruntime-training")
 SIZES = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2}
 SIZES |= {"head_dim": 32}
 WINDOWS = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2}
+# On 18 of 24, which is what Phi3Config makes of the sizes: a head is hidden_size / num_attention_heads there.
+LONGROPE = {"rope_type": "longrope", "partial_rotary_factor": 0.75, "short_factor": [1 + number / 8 for number in range(9)]}
+LONGROPE |= {"long_factor": [4.0**number for number in range(9)]}
 GEMMA = {"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 2 + ["full_attention"] + ["sliding_attention"] * 3}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
+    "mistral": {"sliding_window": WINDOW},
+    "phi3": {"sliding_window": WINDOW, "head_dim": 24, "original_max_position_embeddings": 256, "rope_parameters": LONGROPE},
     "qwen2": WINDOWS,
     "qwen3": WINDOWS,
     "gemma3_text": GEMMA | {"query_pre_attn_scalar": 32},
@@ -77,7 +82,7 @@ def cases() -> Iterator[tuple[Batch, Subset]]:
 def logits_difference(directory: Path, model_type: str) -> float:
     """Of a long example's logits, relative to the largest."""
     ids = torch.from_numpy(BATCHES[0].input_ids)
-    model = random_model(model_type, tied=True, **SIZES, **ARCHITECTURES[model_type])
+    model = random_model(model_type, tied=True, **(SIZES | ARCHITECTURES[model_type]))
     with torch.no_grad(), open_checkpoint(directory) as checkpoint:
         expected = model(ids[None]).logits[0]
         found = model_logits(checkpoint.config, checkpoint.read, ids)
@@ -99,7 +104,7 @@ def opened(bundle: Bundle, directory: Path) -> TinyModel:
 
 
 def measure(directory: Path, model_type: str) -> dict[str, Any]:
-    checkpoint = write_checkpoint(directory / "huggingface", model_type, tied=True, **SIZES, **ARCHITECTURES[model_type])
+    checkpoint = write_checkpoint(directory / "huggingface", model_type, tied=True, **(SIZES | ARCHITECTURES[model_type]))
     bundles = {}
     for target in TARGETS:
         export_bundle(ExportOptions(model=str(checkpoint), output=directory / target, target=target, seq_len=SEQ_LEN))

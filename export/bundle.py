@@ -167,7 +167,7 @@ def _fill(
     model = model_of(config)
     exporter(options.target).check_model(model)
     check_groups(model.kinds.values(), quantization, options.accuracy_level == INT8_ACTIVATIONS)
-    _check_length(options.seq_len, config)
+    check_length(options.seq_len, config)
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
     layout = lora_layout(model, options.lora)
     adapter = content.initial_adapter(layout, options.seed)
@@ -258,13 +258,18 @@ def _write_graphs(
     return graphs, kinds, target.runtime_settings(graphs, options.accuracy_level)
 
 
-def _check_length(seq_len: int, config: ModelConfig) -> None:
+def check_length(seq_len: int, config: ModelConfig) -> None:
     heads = config.linear_attention
     if heads is not None and seq_len % heads.chunk:
         raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")
     widest = max(config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim)
     if seq_len > (most := BUFFER_BYTES // (FLOAT * widest)):
         raise OptionError(f"seq-len: expected at most {most}, as activations of this model are {widest} wide, found {seq_len}")
+    for kind in config.attention_kinds.values():
+        scaling = kind.rope_scaling
+        if scaling is not None and scaling.longest is not None and seq_len > scaling.longest:
+            why = f"RoPE of type {scaling.rope_type} turns the tokens of longer sequences otherwise, by how long they are"
+            raise OptionError(f"seq-len: expected at most {scaling.longest}, found {seq_len}: {why}")
 
 
 def _kind(graphs: KindGraphs, seq_len: int) -> Kind:

@@ -75,6 +75,7 @@ def hf_config(model: ModelConfig) -> Any:
         fields["linear_conv_kernel_dim"] = model.conv_kernel
     elif model.conv_kernel:
         fields |= {"conv_L_cache": model.conv_kernel, "block_auto_adjust_ff_dim": False}
+    fields["pad_token_id"] = None  # Phi-3's default lies beyond a small vocabulary
     return transformers.AutoConfig.for_model(model.model_type, **fields)
 
 

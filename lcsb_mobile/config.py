@@ -25,13 +25,32 @@ INT8_ACTIVATIONS: AccuracyLevel = 4
 
 
 class RopeScaling(Record, frozen=True):
-    """How RoPE's inverse frequencies are stretched: `linear` divides them by `factor`; `llama3` is Llama 3.1's rule."""
+    """How RoPE's inverse frequencies are stretched: `linear` divides them by `factor`; `llama3` is Llama 3.1's rule; `yarn` divides slow
+    ones, keeps fast ones and interpolates between (arXiv 2309.00071); `longrope` divides each by its own `short_factor` (arXiv 2402.13753);
+    `dynamic` does nothing to sequences of up to `original_max_position_embeddings`. cos and sin are multiplied by `attention_factor`."""
 
-    rope_type: Literal["linear", "llama3"]
+    rope_type: Literal["linear", "llama3", "dynamic", "yarn", "longrope"]
     factor: float
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Those that are positive."""
+        factors = self.factor, self.low_freq_factor, self.high_freq_factor, self.attention_factor
+        return *factors, self.beta_fast, self.beta_slow, *self.short_factor
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest sequence whose angles depend on a token's position alone. Those of a longer one depend on how long it is,
+        so that a text that grows past it would need its earlier keys anew (None: they never do)."""
+        return self.original_max_position_embeddings if self.rope_type in ("dynamic", "longrope") else None
 
 
 class AttentionKind(Record, frozen=True):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
 from lcsb_mobile.export.checkpoints.gguf_file import GgufFile, Value
-from lcsb_mobile.export.checkpoints.gguf_names import EMBEDDING, HEAD, ROPE_FACTORS, Family
+from lcsb_mobile.export.checkpoints.gguf_names import EMBEDDING, HEAD, LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, Family
 from lcsb_mobile.io.bounded import one_line, some
 
 DEFAULT_THETA = 10_000.0  # llama.cpp's, where a file says none
@@ -47,6 +47,7 @@ def hf_config(file: GgufFile, family: Family) -> dict[str, Any]:
     }
     sizes = {name: keys.integer(name, default=head_dim) for name in ("attention.value_length", "rope.dimension_count")}
     _raise(file, keys.faults)
+    rotary_dim = sizes.pop("rope.dimension_count") if family.name == "phi3" else head_dim
     others = [
         f"{family.name}.{name}: found {size}, supported {head_dim}, a head's size" for name, size in sizes.items() if size != head_dim
     ]
@@ -55,6 +56,9 @@ def hf_config(file: GgufFile, family: Family) -> dict[str, Any]:
     raw |= _biases(file, family) | _rope(file, family, head_dim)
     if family.name == "gemma3":
         raw |= _gemma3(keys, raw)
+        _raise(file, keys.faults)
+    if family.name == "phi3":
+        raw |= _phi3(file, keys, raw, rotary_dim)
         _raise(file, keys.faults)
     ids = {name: file.keys[f"tokenizer.ggml.{key}"] for name, key in TOKEN_IDS.items() if f"tokenizer.ggml.{key}" in file.keys}
     return raw | {name: index for name, index in ids.items() if type(index) is int}
@@ -100,7 +104,7 @@ def _biases(file: GgufFile, family: Family) -> dict[str, Any]:
     biases = {name.rpartition(".")[0].rpartition(".")[2] for name in file.tensors if name.endswith(".bias")}
     options = {"attention_bias": any(name in biases for name in family.biases if name.startswith("attn_"))}
     options["mlp_bias"] = any(name in biases for name in family.biases if name.startswith("ffn_"))
-    return {"llama": options, "qwen2": {}}.get(family.name, {"attention_bias": options["attention_bias"]})
+    return {"llama": options, "qwen2": {}, "phi3": {}}.get(family.name, {"attention_bias": options["attention_bias"]})
 
 
 def _rope(file: GgufFile, family: Family, head_dim: int) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def _rope(file: GgufFile, family: Family, head_dim: int) -> dict[str, Any]:
     found = file.keys[f"{family.name}.{factor_key}"] if factor_key is not None else 0
     factor = 1.0 if found == 0 or factor_key is None else keys.number(factor_key)  # 0 is none, as llama.cpp has it
     _raise(file, keys.faults)
-    if kind not in ("none", "linear"):
+    if kind not in ("none", "linear") and not (kind == "longrope" and SHORT_FACTORS in file.tensors):
         raise UnsupportedModelError(
             f"{file.path}: {family.name}.rope.scaling.type: found {one_line(repr(kind), 40)}, supported none, linear; "
             "use the model's directory of safetensors"
@@ -124,7 +128,7 @@ def _rope(file: GgufFile, family: Family, head_dim: int) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
     if kind == "linear" and factor != 1.0:
         rope |= {"rope_type": "linear", "factor": factor}
-    if ROPE_FACTORS in file.tensors:
+    if ROPE_FACTORS in file.tensors and ROPE_FACTORS in family.rope_tensors:
         rope |= _llama3(file, head_dim, rope)
     return {"rope_parameters": rope}
 
@@ -165,6 +169,41 @@ def _fitted(factors: npt.NDArray[np.float64], waves: npt.NDArray[np.float64], fa
     if not (slope > 0 and offset < 0):
         return []
     return [(1.0, float(1 - 1 / offset), round(-slope / offset))]
+
+
+def _phi3(file: GgufFile, keys: _Keys, raw: Mapping[str, Any], rotary_dim: int) -> dict[str, Any]:
+    """What Phi-3 has besides: RoPE on a part of a head, longrope where there are factors, windows where their size is not 0."""
+    share = rotary_dim / raw["head_dim"]
+    if int(raw["head_dim"] * share) != rotary_dim:  # as transformers finds the number again
+        share = math.nextafter(share, math.inf)
+    found: dict[str, Any] = {"rope_parameters": {**raw["rope_parameters"], "partial_rotary_factor": share}}
+    found["pad_token_id"] = None  # where the file says none: Phi3Config's own is a token of Phi-3 mini
+    scaling, of_attention = raw["rope_parameters"]["rope_type"], "rope.scaling.attn_factor"
+    factor = file.keys.get(f"phi3.{of_attention}")
+    if {LONG_FACTORS, SHORT_FACTORS} & file.tensors.keys():
+        longrope: dict[str, Any] = {
+            "short_factor": _factors(file, SHORT_FACTORS, rotary_dim),
+            "long_factor": _factors(file, LONG_FACTORS, rotary_dim),
+        }
+        longrope |= {} if factor is None else {"attention_factor": keys.number(of_attention)}
+        found["rope_parameters"] |= {"rope_type": "longrope", **longrope}
+        found["original_max_position_embeddings"] = keys.integer("rope.scaling.original_context_length")
+        if scaling != "default":
+            raise UnsupportedModelError(f"{file.path}: {SHORT_FACTORS}: expected no other scaling of RoPE, found {scaling}")
+    elif factor not in (None, 0, 1):
+        raise UnsupportedModelError(f"{file.path}: phi3.{of_attention}: found {one_line(repr(factor), 40)} without {SHORT_FACTORS}")
+    if file.keys.get("phi3.attention.sliding_window", 0) != 0:
+        found["sliding_window"] = keys.integer("attention.sliding_window")
+    return found
+
+
+def _factors(file: GgufFile, name: str, rotary_dim: int) -> list[float]:
+    shape = file.tensors[name].shape if name in file.tensors else ()
+    if shape != (rotary_dim // 2,):
+        raise CheckpointError(
+            f"{file.path}: {name}: expected shape {[rotary_dim // 2]}, found {list(shape) if shape else 'no such tensor'}"
+        )
+    return [float(value) for value in file.tensors[name].rows(np.zeros(1, np.int64))[0]]
 
 
 def _gemma3(keys: _Keys, raw: Mapping[str, Any]) -> dict[str, Any]:

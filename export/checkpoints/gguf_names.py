@@ -20,6 +20,8 @@ from lcsb_mobile.io.bounded import one_line, some
 EMBEDDING, HEAD, FINAL_NORM, ROPE_FACTORS = "token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"
 ATTENTION = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj"}
 MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
+FUSED = {"attn_qkv": "self_attn.qkv_proj", "attn_output": "self_attn.o_proj", "ffn_up": "mlp.gate_up_proj", "ffn_down": "mlp.down_proj"}
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 GEMMA_NORMS = {
@@ -38,6 +40,8 @@ UNUSED_TENSOR = re.compile(r"(?:blk\.\d+\.)?(?:attn_rot_embd|attn\.rotary_emb\.i
 class Family:
     """An architecture in GGUF. `weights` and `biases`: a layer's names -> Hugging Face's module within the layer.
 
+    `rope_tensors`: those that the RoPE is read of.
+
     `permuted`: queries and keys stand in the order of the original RoPE, pairs beside each other. `one_plus_norms`: norms hold 1 + w."""
 
     name: str
@@ -48,6 +52,7 @@ class Family:
     read: frozenset[str] = frozenset()  # keys that are read of this family alone
     permuted: bool = False
     one_plus_norms: bool = False
+    rope_tensors: frozenset[str] = frozenset({ROPE_FACTORS})
 
 
 def _only(names: Mapping[str, str], kept: tuple[str, ...]) -> dict[str, str]:
@@ -68,6 +73,15 @@ FAMILIES = {
             ATTENTION,
             frozenset({"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}),
             one_plus_norms=True,
+        ),
+        Family(
+            "phi3",
+            "phi3",
+            "Phi3ForCausalLM",
+            FUSED | NORMS,
+            {},
+            frozenset({"attention.sliding_window", "rope.scaling.attn_factor"}),
+            rope_tensors=frozenset({LONG_FACTORS, SHORT_FACTORS}),
         ),
     )
 }
@@ -104,7 +118,12 @@ TOOLS = ("quantize", "imatrix", "mradermacher")  # programs that leave notes of 
 
 def tensor_name(family: Family, layers: int, name: str) -> str | None:
     """Hugging Face's name of a tensor; "" for one that changes nothing, None for one that is not read."""
-    whole = {EMBEDDING: "model.embed_tokens.weight", FINAL_NORM: "model.norm.weight", HEAD: "lm_head.weight", ROPE_FACTORS: ""}
+    whole = {
+        EMBEDDING: "model.embed_tokens.weight",
+        FINAL_NORM: "model.norm.weight",
+        HEAD: "lm_head.weight",
+        **dict.fromkeys(family.rope_tensors, ""),
+    }
     if name in whole:
         return whole[name]
     if UNUSED_TENSOR.fullmatch(name):

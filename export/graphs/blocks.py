@@ -77,6 +77,29 @@ class Projections:
                 y = y + self.weights[f"{name}.bias"][start:stop]
             yield y + low @ b_rows.t()
 
+    def halves(self, name: str, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        b = self.lora[f"{name}.lora_B"]
+        size = len(b) // 2
+        if self.tile is None:
+            first, second = torch.split(self(name, x), [size, size], 1)
+            yield first, second
+            return
+        low = x @ self.lora[f"{name}.lora_A"].t()  # (T, rank)
+        bounds = self._bounds(size)
+        b_parts = torch.split(b * self.scaling, [stop - start for start, stop in bounds] * 2)
+        # Each half is cut out once, which makes it a matrix of its own to `graphs.tiles`.
+        parts = [slice(0, size), slice(size, 2 * size)]
+        packed, scale = self._stored(name)
+        matrices = [(packed[part], scale[part]) for part in parts]
+        biases = [self.weights[f"{name}.bias"][part] if f"{name}.bias" in self.weights else None for part in parts]
+
+        def rows(half: int, start: int, stop: int, b_rows: Tensor) -> Tensor:
+            y, bias = x @ _decompressed(*matrices[half], slice(start, stop), slice(None)).t(), biases[half]
+            return (y if bias is None else y + bias[start:stop]) + low @ b_rows.t()
+
+        for number, (start, stop) in enumerate(bounds):
+            yield rows(0, start, stop, b_parts[number]), rows(1, start, stop, b_parts[number + len(bounds)])
+
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
         a = self.lora[f"{name}.lora_A"]
         bounds = self._bounds(a.shape[1])
@@ -93,21 +116,27 @@ class Projections:
     def within_sequences(self, mix: Mix) -> Mix:
         return mix
 
+    def _stored(self, name: str) -> tuple[Tensor, Tensor]:
+        return self.weights[f"{name}.weight.packed"], self.weights[f"{name}.weight.scale"]
+
     def _matrix(self, name: str, rows: slice, columns: slice) -> Tensor:
-        """Rows and columns of W, decompressed. The columns' bounds are multiples of the group size."""
-        packed, scale = self.weights[f"{name}.weight.packed"], self.weights[f"{name}.weight.scale"]
-        if rows not in (slice(None), slice(0, packed.shape[0])):
-            packed, scale = packed[rows], scale[rows]
-        if columns != slice(None):
-            group = packed.shape[2] * (2 if packed.dtype == torch.uint8 else 1)
-            groups = slice(columns.start // group, columns.stop // group)
-            if groups != slice(0, packed.shape[1]):
-                packed, scale = packed[:, groups], scale[:, groups]
-        return dequantize(packed, scale)
+        return _decompressed(*self._stored(name), rows, columns)
 
     def _bounds(self, size: int) -> list[tuple[int, int]]:
         step = self.tile or size
         return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def _decompressed(packed: Tensor, scale: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Rows and columns of a matrix, decompressed. The columns' bounds are multiples of the group size."""
+    if rows not in (slice(None), slice(0, packed.shape[0])):
+        packed, scale = packed[rows], scale[rows]
+    if columns != slice(None):
+        group = packed.shape[2] * (2 if packed.dtype == torch.uint8 else 1)
+        groups = slice(columns.start // group, columns.stop // group)
+        if groups != slice(0, packed.shape[1]):
+            packed, scale = packed[:, groups], scale[:, groups]
+    return dequantize(packed, scale)
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:

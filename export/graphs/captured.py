@@ -22,6 +22,18 @@ def op_name(node: Node) -> str:
     return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", str(node.target))
 
 
+def sliced(node: Node) -> tuple[Node, int, int, int]:
+    """Of a slice (source, axis, start, end); of a slice of a slice along one axis what both cut out: a runtime would copy the first."""
+    given: Any = node.args
+    source, axis, start, end = (*given, *(None, 0, 0, 2**31)[len(given) :])[:4]
+    end = min(end, source.meta["val"].shape[axis])
+    if op_name(source) == "slice":
+        outer, outer_axis, offset, _ = sliced(source)
+        if outer_axis == axis:
+            return outer, axis, offset + start, offset + end
+    return source, axis, start, end
+
+
 def ancestors(nodes: Iterable[Node]) -> set[Node]:
     """All that the nodes are computed from, themselves not included."""
     found: set[Node] = set()

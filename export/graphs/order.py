@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
 
-from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
+from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name, sliced
 from lcsb_mobile.export.graphs.tiles import turns
 
 # What has no memory of its own, or will have none.
@@ -29,7 +29,11 @@ def sorted_module(captured: CapturedGraph) -> GraphModule:
     graph, copies = Graph(), dict[Node, Node]()
     for node in order:
         copies[node] = graph.node_copy(node, lambda source: copies[source])
+        if op_name(node) == "slice":
+            source, *bounds = sliced(node)
+            copies[node].args = (copies[source], *bounds)
     graph.output(tuple(copies[result] for result in captured.results))
+    graph.eliminate_dead_code()  # slices of which only parts were wanted
     return GraphModule(captured.module, graph)
 
 

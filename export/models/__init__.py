@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.models import gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5
+from lcsb_mobile.export.models import gemma3_text, lfm2, llama, mistral, phi3, qwen2, qwen3, qwen3_5
 from lcsb_mobile.export.models.kinds import BlockKind, Place
 
 
@@ -42,6 +42,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": gemma3_text,
     "lfm2": lfm2,
     "llama": llama,
+    "ministral": mistral,  # mistral with `layer_types`
+    "mistral": mistral,
+    "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3_5": qwen3_5,  # with a vision tower, which is left out: read as qwen3_5_text

@@ -103,6 +103,9 @@ def _refuse_unsupported(fields: Gemma3Fields) -> None:
         "attn_logit_softcapping": (fields.attn_logit_softcapping, (None,)),
         "use_bidirectional_attention": (fields.use_bidirectional_attention, (False, None)),
     }
+    ropes = {name: rope or {} for name, rope in (fields.rope_parameters or {}).items()} | {"rope_scaling": fields.rope_scaling or {}}
+    # transformers looks for it beside the layer types, where nobody writes it, and truncates.
+    options |= {f"truncate of {name}": (rope.get("truncate", True), (True,)) for name, rope in ropes.items()}
     unknown = sorted(set(fields.rope_parameters or {}) - {FULL, SLIDING})
     options |= {f"rope_parameters, layer type {name}": (name, (FULL, SLIDING)) for name in unknown}
     refuse_unless("gemma3_text", options)
@@ -111,6 +114,7 @@ def _refuse_unsupported(fields: Gemma3Fields) -> None:
 def _read_ropes(raw: Raw, fields: Gemma3Fields) -> dict[str, tuple[float, RopeScaling | None]]:
     """Layer type -> (theta, scaling). The classic `rope_scaling` is the full layers' alone."""
     nested = fields.rope_parameters or {}
+    raw = {name: value for name, value in raw.items() if name != "original_max_position_embeddings"}  # of a layer type only its own counts
     full = {**(nested.get(FULL) or {}), **(fields.rope_scaling or {})}
     return {
         FULL: read_rope(raw, full, theta=fields.rope_theta, default_theta=1_000_000.0, where=f"RoPE of {FULL}"),

@@ -6,6 +6,7 @@ The classic dialect (transformers 4) writes `rope_theta`, `rope_scaling` and `ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
 from lcsb_mobile.io.bounded import one_line, some
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**24)]  # a bound, so that no product of them is beyond reason
+ContextLength = Annotated[int, msgspec.Meta(ge=2, le=2**31)]  # from 2 on: longrope divides by its logarithm
 LayerCount = Annotated[int, msgspec.Meta(ge=1, le=1000)]  # names and kinds are listed by layer
 LayerTypes = list[str]
 Raw = Mapping[str, Any]
@@ -25,7 +27,18 @@ FULL = "full_attention"
 SLIDING = "sliding_attention"
 LINEAR = "linear_attention"
 CONV = "conv"
-ROPE_TYPES = ("default", "linear", "llama3")
+ROPE_KEYS = (
+    "rope_theta", "rope_type", "type", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    "partial_rotary_factor",
+)  # fmt: skip
+ROPE_TYPES: Mapping[str, tuple[str, ...]] = {  # what a RoPE dictionary may hold besides
+    "default": (),
+    "linear": (),
+    "llama3": (),
+    "dynamic": (),
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    "longrope": ("attention_factor", "short_factor", "long_factor"),
+}
 
 
 class RopeFields(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,8 +50,23 @@ class RopeFields(msgspec.Struct, forbid_unknown_fields=True):
     factor: float | None = None
     low_freq_factor: float | None = None
     high_freq_factor: float | None = None
-    original_max_position_embeddings: PositiveInt | None = None
+    original_max_position_embeddings: ContextLength | None = None
     partial_rotary_factor: float | None = None
+    attention_factor: float | None = None
+    beta_fast: float | None = None
+    beta_slow: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+    short_factor: list[float] | None = None
+    long_factor: list[float] | None = None
+
+
+class ContextFields(msgspec.Struct):
+    """What the length of a context is read from, beside the RoPE dictionary."""
+
+    max_position_embeddings: ContextLength | None = None
+    original_max_position_embeddings: ContextLength | None = None
 
 
 def read_fields(raw: Raw, fields: type[Fields]) -> Fields:
@@ -103,14 +131,17 @@ def read_rope(raw: Raw, rope: object, *, theta: object, default_theta: float, wh
     if not isinstance(rope, Mapping):
         raise CheckpointError(f"config.json: {where}: expected an object, found {rope!r}")
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
-    refuse_unless(where, {"rope_type": (rope_type, ROPE_TYPES), "partial_rotary_factor": (_partial_rotary_factor(raw, rope), (None, 1.0))})
-    unknown = sorted(set(rope) - set(RopeFields.__struct_fields__))
+    partial = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
+    refuse_unless(where, {"rope_type": (rope_type, tuple(ROPE_TYPES)), "partial_rotary_factor": (partial, (None, 1.0))})
+    known = (*ROPE_KEYS, *ROPE_TYPES[rope_type])
+    unknown = sorted(set(rope) - set(known))
     if unknown:
-        raise UnsupportedModelError(f"{where}: found {one_line(', '.join(unknown))}, supported {', '.join(RopeFields.__struct_fields__)}")
+        raise UnsupportedModelError(f"{where} of type {rope_type}: found {one_line(', '.join(unknown))}, supported {', '.join(known)}")
     fields = read_fields(rope, RopeFields)
     found_theta = next((value for value in (fields.rope_theta, theta) if value is not None), default_theta)
-    if not isinstance(found_theta, int | float) or found_theta <= 0:
-        raise CheckpointError(f"config.json: rope_theta: expected a positive number, found {found_theta!r}")
+    if not isinstance(found_theta, int | float) or found_theta <= 0 or (rope_type == "yarn" and found_theta == 1):
+        expected = "a positive number other than 1" if rope_type == "yarn" else "a positive number"  # yarn divides by its logarithm
+        raise CheckpointError(f"config.json: rope_theta: expected {expected}, found {found_theta!r}")
     return float(found_theta), _scaling(raw, fields, rope_type, where)
 
 
@@ -148,6 +179,10 @@ def check_shape(config: ModelConfig) -> ModelConfig:
         faults.append(f"partial_rotary_factor: RoPE turns {config.rotary_dim} of head_dim ({config.head_dim}), and needs pairs")
     if not config.intermediate_size:
         faults.append("intermediate_size is too small for block_auto_adjust_ff_dim")
+    for kind in config.attention_kinds.values():
+        scaling, pairs = kind.rope_scaling, config.rotary_dim // 2
+        if scaling is not None and scaling.rope_type == "longrope" and len(scaling.short_factor) != pairs:
+            faults.append(f"short_factor has {len(scaling.short_factor)} numbers, RoPE turns {pairs} pairs")
     rule = config.linear_attention
     if rule is not None and rule.num_value_heads % rule.num_key_heads:
         faults.append(f"linear_num_value_heads ({rule.num_value_heads}) is not a multiple of linear_num_key_heads ({rule.num_key_heads})")
@@ -156,19 +191,42 @@ def check_shape(config: ModelConfig) -> ModelConfig:
     return config
 
 
-def _partial_rotary_factor(raw: Raw, rope: Raw) -> object:
-    return rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
-
-
 def _scaling(raw: Raw, rope: RopeFields, rope_type: str, where: str) -> RopeScaling | None:
     if rope_type == "default":
         return None
-    needed: dict[str, Any] = {"factor": rope.factor}
-    if rope_type == "llama3":
-        original = rope.original_max_position_embeddings or raw.get("max_position_embeddings")
-        needed |= {"low_freq_factor": rope.low_freq_factor, "high_freq_factor": rope.high_freq_factor}
-        needed |= {"original_max_position_embeddings": raw.get("original_max_position_embeddings") or original}
-    missing = [name for name, value in needed.items() if value is None]
+    own = {"llama3": ("low_freq_factor", "high_freq_factor"), "longrope": ("short_factor", "long_factor")}
+    needed: dict[str, Any] = {name: getattr(rope, name) for name in ("factor", *own.get(rope_type, ()))}
+    if rope_type != "linear":
+        context = read_fields(raw, ContextFields)
+        longest = context.max_position_embeddings
+        original = context.original_max_position_embeddings or rope.original_max_position_embeddings or longest
+        needed["original_max_position_embeddings"] = longest if rope_type == "dynamic" else original
+        if rope_type == "longrope" and rope.factor is None and longest and original:
+            needed["factor"] = longest / original
+    missing = [name.removeprefix("original_" * (rope_type == "dynamic")) for name, value in needed.items() if value is None]
     if missing:
         raise CheckpointError(f"config.json: {where} of type {rope_type}: missing {', '.join(missing)}")
-    return msgspec.convert({"rope_type": rope_type, **needed}, RopeScaling)
+    needed.pop("long_factor", None)  # of sequences that no bundle has: `RopeScaling.longest`
+    scaling = msgspec.convert({"rope_type": rope_type, **needed, **_of_attention(rope, rope_type, needed)}, RopeScaling)
+    if not all(0 < value < math.inf for value in scaling.numbers):
+        found = one_line(str(scaling.numbers))
+        raise CheckpointError(f"config.json: {where} of type {rope_type}: expected positive numbers, found {found}")
+    return scaling
+
+
+def _of_attention(rope: RopeFields, rope_type: str, needed: Mapping[str, Any]) -> dict[str, Any]:
+    """Of yarn and longrope, as `needed` has their factor: what cos and sin are multiplied by, and yarn's bounds. 0 of a bound is none."""
+    if rope_type not in ("yarn", "longrope"):
+        return {}
+    found, factor = rope.attention_factor, needed["factor"]
+
+    def grown(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if rope_type == "longrope":
+        computed = math.sqrt(1 + math.log(factor) / math.log(needed["original_max_position_embeddings"])) if factor > 1 else 1.0
+        return {"attention_factor": computed if found is None else found}
+    if found is None:
+        both = rope.mscale and rope.mscale_all_dim
+        found = grown(rope.mscale) / (grown(rope.mscale_all_dim) or math.nan) if both else grown(1.0)  # type: ignore[arg-type]
+    return {"attention_factor": found, "beta_fast": rope.beta_fast or 32.0, "beta_slow": rope.beta_slow or 1.0, "truncate": rope.truncate}

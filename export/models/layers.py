@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
+from lcsb_mobile.config import AttentionKind, ModelConfig
+from lcsb_mobile.export.models.rope import inverse_frequencies
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (T, H, d), k and v (T, K, d) before RoPE -> (T, H * d)
 Norm = Callable[[Tensor, Tensor, ModelConfig], Tensor]  # (x, weight, config), over x's last dimension
@@ -33,6 +34,10 @@ class Linear(Protocol):
 
     def rows(self, name: str, x: Tensor, sizes: Sequence[int] | None = None) -> Iterator[Tensor]:
         """(T, in) -> the output's columns, tile by tile, or in parts of these `sizes`."""
+        ...
+
+    def halves(self, name: str, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """(T, in) -> the columns of the output's first half and those of its second, tile by tile of both."""
         ...
 
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
@@ -56,6 +61,10 @@ class WholeLinear:
     def rows(self, name: str, x: Tensor, sizes: Sequence[int] | None = None) -> Iterator[Tensor]:
         y = self.function(name, x)
         yield from (y,) if sizes is None else torch.split(y, list(sizes), 1)
+
+    def halves(self, name: str, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        first, second = self.function(name, x).chunk(2, 1)
+        yield first, second
 
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
         (x,) = tiles
@@ -108,6 +117,15 @@ def gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor],
     gate_name, up_name, down_name = names
     tiles = zip(linear.rows(gate_name, x), linear.rows(up_name, x))
     return linear.columns(down_name, (activation(gate) * up for gate, up in tiles))
+
+
+FUSED_MLP = ("mlp.gate_up_proj", "mlp.down_proj")
+
+
+def fused_gated_mlp(x: Tensor, linear: Linear, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """As `gated_mlp`, where gate and up are the halves of one matrix (FUSED_MLP)."""
+    gate_up_name, down_name = FUSED_MLP
+    return linear.columns(down_name, (activation(gate) * up for gate, up in linear.halves(gate_up_name, x)))
 
 
 def in_tiles(linear: Linear, name: str, x: Tensor) -> Tensor:
@@ -204,29 +222,12 @@ def rope_table(kind: AttentionKind, rotary_dim: int, length: int) -> tuple[Tenso
     Frequencies and angles are float32 throughout, as in transformers: at position 10,000 a float64 angle would differ by 1e-4.
     """
     positions = torch.arange(length, dtype=torch.float32)
-    angles = positions[:, None] * _inverse_frequencies(kind, rotary_dim)[None, :]
+    angles = positions[:, None] * inverse_frequencies(kind, rotary_dim)[None, :]
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    scale = 1.0 if kind.rope_scaling is None else kind.rope_scaling.attention_factor
+    return angles.cos() * scale, angles.sin() * scale
 
 
 def attention_over(cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Attend:
     """`attention` of q, k and v alone."""
     return functools.partial(attention, cos=cos, sin=sin, mask=mask, scale=scale, cache=cache)
-
-
-def _inverse_frequencies(kind: AttentionKind, rotary_dim: int) -> Tensor:
-    inverse = 1.0 / (kind.rope_theta ** (torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim))
-    scaling = kind.rope_scaling
-    if scaling is None:
-        return inverse
-    return inverse / scaling.factor if scaling.rope_type == "linear" else _llama3_frequencies(inverse, scaling)
-
-
-def _llama3_frequencies(inverse: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1's rule: long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
-    low, high, context = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_max_position_embeddings
-    wavelength = 2 * math.pi / inverse
-    smooth = (context / wavelength - low) / (high - low)
-    between = (1 - smooth) * inverse / scaling.factor + smooth * inverse
-    stretched = torch.where(wavelength > context / low, inverse / scaling.factor, between)
-    return torch.where(wavelength < context / high, inverse, stretched)

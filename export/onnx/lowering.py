@@ -10,7 +10,7 @@ import onnx_ir as ir
 from torch.fx import Node
 
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
+from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name, sliced
 from lcsb_mobile.export.onnx.dequantize import dequantize, matmul_nbits
 from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder
 from lcsb_mobile.export.onnx.tile_order import run_tiles_in_turn
@@ -95,9 +95,9 @@ class _Lowering:
         kind = "ReduceMean" if op_name(node) == "mean" else "ReduceSum"
         return self.b.op(kind, self.values[x], self.b.ints(*axes), keepdims=int(keepdim))
 
-    def slice(self, node: Node, x: Node, axis: int = 0, start: int = 0, end: int = 2**31, *_: Any) -> ir.Value:
-        size = _shape(x)[axis]
-        return self.b.op("Slice", self.values[x], self.b.ints(start), self.b.ints(min(end, size)), self.b.ints(axis))
+    def slice(self, node: Node, *_: Any) -> ir.Value:
+        x, axis, start, end = sliced(node)
+        return self.b.op("Slice", self.values[x], self.b.ints(start), self.b.ints(end), self.b.ints(axis))
 
     def split(self, node: Node, x: Node, sizes: list[int], axis: int = 0) -> tuple[ir.Value, ...]:
         return self.b.ops("Split", self.values[x], self.b.ints(*sizes), names=[None] * len(sizes), axis=axis)

@@ -150,6 +150,14 @@ class _CalibratedLinear:
         for start, stop in itertools.pairwise(starts):
             yield self._outputs(name, x, weight, stored, slice(start, stop))
 
+    def halves(self, name: str, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        weight, stored = self._quantize(name, x)
+        half = len(weight) // 2
+        for start in range(0, half, TILE):
+            stop = min(start + TILE, half)
+            first, second = (self._outputs(name, x, weight, stored, slice(begin + start, begin + stop)) for begin in (0, half))
+            yield first, second
+
     def columns(self, name: str, tiles: Iterable[Tensor]) -> Tensor:
         x, start = torch.empty(0), 0
         for tile in tiles:

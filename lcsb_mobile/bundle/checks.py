@@ -135,7 +135,7 @@ def _kind_faults(manifest: Manifest) -> Iterator[str]:
 def _numbers(kind: AttentionKind) -> list[float]:
     scaling = kind.rope_scaling
     numbers = [kind.rope_theta, *([] if kind.window is None else [kind.window])]
-    return numbers if scaling is None else [*numbers, scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor]
+    return numbers if scaling is None else [*numbers, *scaling.numbers]
 
 
 def _leaf_faults(manifest: Manifest) -> Iterator[str]:

@@ -62,6 +62,10 @@ def _model_faults(manifest: Manifest) -> Iterator[str]:
         yield f"model.rotary_dim: expected an even number of at most {model.head_dim}, found {model.rotary_dim}"
     if model.linear_attention is not None and manifest.seq_len % model.linear_attention.chunk:
         yield f"seq_len: expected a multiple of {model.linear_attention.chunk}, found {manifest.seq_len}"
+    for kind in model.attention_kinds.values():
+        longest = None if kind.rope_scaling is None else kind.rope_scaling.longest
+        if longest is not None and manifest.seq_len > longest:
+            yield f"seq_len: expected at most {longest}, as the model's RoPE has it, found {manifest.seq_len}"
     if not manifest.schedule:
         yield "schedule: expected at least one step, found none"
     for number, subset in enumerate(manifest.schedule, 1):

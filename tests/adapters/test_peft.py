@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers.peft_models import TOLERANCE, bundle_of, dequantized, load_peft, logits, runner_logits
 from helpers.run_checkpoints import IDENTITY
-from helpers.tiny_models import LORA, MODELS, MakeTiny, TinyModel
+from helpers.tiny_models import LORA, MODELS, MakeTiny, TinyModel, matrices_of
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.adapters.peft import export_peft, import_peft, read_source
@@ -76,7 +76,7 @@ def test_peft_gives_the_same_logits(name: str, tiny: MakeTiny, tmp_path: Path) -
     result = import_peft(tmp_path / "saved", bundle, tmp_path / "back.safetensors")
     assert np.array_equal(load_adapter(tmp_path / "back.safetensors", model.layout), adapter)
     assert (result.base_model, result.dtypes, result.initial) == ("acme/base", ("F32",), {})
-    assert result.matrices == 14 * model.config.num_hidden_layers
+    assert result.matrices == 2 * matrices_of(model.config)
 
 
 def test_configuration_is_a_plain_lora(model: TinyModel, bundle: Bundle, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def for_layers(field: str, value: object) -> Change:
 
 FULL = "full_attention"
 LINEAR = {"num_key_heads": 2, "num_value_heads": 4, "key_head_dim": 8, "value_head_dim": 8, "chunk": 5}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 31}
 PREFIXES = "expected no name that begins with kept., d_ or past_, found"
 
 SHARED = [
@@ -72,6 +73,10 @@ SHARED = [
     (put("model.rotary_dim", 11), "model.rotary_dim: expected an even number of at most 12, found 11"),
     (put("model.rotary_dim", 14), "model.rotary_dim: expected an even number of at most 12, found 14"),
     (put("model.linear_attention", LINEAR), "seq_len: expected a multiple of 5, found 32"),
+    (
+        put("model.attention_kinds.full_attention.rope_scaling", DYNAMIC),
+        "seq_len: expected at most 31, as the model's RoPE has it, found 32",
+    ),
     (put("model.num_key_value_heads", 4), "model: 6 heads are no multiple of 4 key-value heads"),
     (put("schedule", []), "schedule: expected at least one step, found none"),
     (put("schedule.0", {"train": [3], "propagate": [3]}), "schedule: step 1: train: expected ascending layers from 0 to 2, found [3]"),

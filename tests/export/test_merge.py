@@ -15,7 +15,7 @@ import torch
 import transformers
 from helpers.checkpoints import CHAT_TEMPLATE, write_checkpoint
 from helpers.peft_models import TOLERANCE, bundle_of, dequantized, load_peft, logits, runner_logits, stored
-from helpers.tiny_models import MODELS, MakeTiny, TinyModel
+from helpers.tiny_models import MODELS, MakeTiny, TinyModel, matrices_of
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.adapters.merge_options import MergeOptions
@@ -66,7 +66,7 @@ def test_logits_are_those_of_base_and_adapter(name: str, tiny: MakeTiny, tmp_pat
     export_peft(tmp_path / "adapter.safetensors", bundle, tmp_path / "peft")
     expected = logits(load_peft(load(original, dtype=torch.float32), tmp_path / "peft"))
     np.testing.assert_allclose(logits(load(tmp_path / "merged")), expected, rtol=0, atol=tolerance)
-    assert result.merged_matrices == 7 * model.config.num_hidden_layers
+    assert result.merged_matrices == matrices_of(model.config)
     assert result.base_difference == pytest.approx(np.sqrt(np.mean(np.square(list(adapted_errors(model))))), rel=0.1)
 
     merged(model, bundle, tmp_path, dtype="float32", dequantized=True, force=True)

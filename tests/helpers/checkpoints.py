@@ -35,6 +35,19 @@ SIZES: dict[str, Any] = {
 }
 OWN_SIZES: dict[str, dict[str, Any]] = {
     "llama": {},
+    "ministral": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "mistral": {"sliding_window": 5},
+    "phi3": {
+        "head_dim": 8,  # hidden_size / num_attention_heads: what Phi3Config counts the factors by
+        "sliding_window": 5,
+        "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "partial_rotary_factor": 0.75,  # 6 of 8
+            "short_factor": [1.0, 1.25, 2.5],
+            "long_factor": [1.0, 3.0, 40.0],
+        },
+    },
     "qwen2": {},
     "qwen3": {},
     "gemma3_text": {

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors
 from lcsb_mobile.export.models.kinds import BlockKind, Place, Values, bound_gives
-from lcsb_mobile.export.models.layers import Mix, WholeLinear, _inverse_frequencies
+from lcsb_mobile.export.models.layers import Mix, WholeLinear
+from lcsb_mobile.export.models.rope import inverse_frequencies
 from lcsb_mobile.export.models.tables import Tables, step_tables, token_tables
 
 Lora = dict[str, Tensor]  # such as self_attn.q_proj.lora_A -> [rank, in]
@@ -259,9 +260,10 @@ class KindsLoop:
     def _exact_rope(self, length: int) -> dict[str, Tensor]:
         rope = {}
         for name, kind in self.model.config.attention_kinds.items():
-            frequencies = _inverse_frequencies(kind, self.model.config.rotary_dim).double()
+            frequencies = inverse_frequencies(kind, self.model.config.rotary_dim).double()
             angles = (torch.arange(length)[:, None] * frequencies).tile(2)
-            rope |= {f"rope.{name}.cos": angles.cos(), f"rope.{name}.sin": angles.sin()}
+            scale = kind.rope_scaling.attention_factor if kind.rope_scaling else 1.0
+            rope |= {f"rope.{name}.cos": angles.cos() * scale, f"rope.{name}.sin": angles.sin() * scale}
         return rope
 
     def _typed(self, table: Tensor) -> Tensor:

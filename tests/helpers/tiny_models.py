@@ -34,6 +34,9 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "qwen2-untied": ("qwen2", False, {}),
     "qwen3": ("qwen3", True, {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
     "qwen3-untied": ("qwen3", False, {"attention_bias": True}),
+    "mistral": ("mistral", False, {}),
+    "phi3": ("phi3", True, {}),
+    "phi3-untied": ("phi3", False, {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}),
     "gemma3": ("gemma3_text", True, {}),
     "gemma3-untied": ("gemma3_text", False, {}),
 }
@@ -41,7 +44,7 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 HYBRIDS: dict[str, tuple[str, bool, dict[str, Any]]] = {"lfm2": ("lfm2", True, {}), "qwen3_5": ("qwen3_5_text", True, {})}
 HYBRID_SEQ_LEN = 64
 HYBRID_EXAMPLES = (25, 1, 30)  # one of them across the edge of a chunk of 32
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # one model each
+ARCHITECTURES = ("llama", "phi3", "qwen2", "qwen3", "gemma3")  # one model each
 # Every model, and both kinds of blocks and of heads: how weights are decompressed does not depend on the architecture.
 # (model, (bits, embedding_bits)); the second table has the first bits alone.
 WITH_BITS = [(name, (8, 4) if name.endswith("-untied") else (4, 8)) for name in MODELS] + [("llama", (8, 4)), ("llama-untied", (4, 8))]
@@ -68,6 +71,11 @@ class TinyModel:
         """The initial adapter plus 0.05 * normal, so that B is not zero."""
         noise = 0.05 * np.random.default_rng(seed + 1).standard_normal(self.layout.size)
         return self.layout.initial(seed) + noise.astype(np.float32)
+
+
+def matrices_of(config: ModelConfig) -> int:
+    """Of all layers, with LoRA on each: seven a layer, four where some are fused."""
+    return sum(len(kind.matrices) for _, kind in model_of(config).walk())
 
 
 # As the `tiny` fixture gives it: `tiny(model, bits=..., embedding_bits=..., layers=...)`.

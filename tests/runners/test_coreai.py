@@ -26,7 +26,7 @@ from lcsb_mobile.training.optimizer import LayerUpdate, update_layer
 pytestmark = pytest.mark.coreai
 
 # Model, bits of blocks, bits of embedding and head, tile.
-CASES = [("llama-untied", 8, 4, None), ("qwen2", 4, 8, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE)]
+CASES = [("llama-untied", 8, 4, None), ("qwen2", 4, 8, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE), ("phi3", 4, 8, TILE)]
 every_case = pytest.mark.parametrize(("name", "bits", "embedding_bits", "tile"), CASES)
 
 

@@ -38,6 +38,7 @@ CASES = {
     "qwen2": (4, 8, None),
     "qwen3": (4, 4, TILE),
     "gemma3": (4, 8, TILE),
+    "phi3": (4, 8, TILE),
     "lfm2": (4, 8, TILE),
     "qwen3_5": (4, 8, None),
 }

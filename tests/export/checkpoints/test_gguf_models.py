@@ -44,6 +44,18 @@ def gemma_linear() -> dict[str, Any]:
     return {"rope_parameters": {"full_attention": LINEAR | {"rope_theta": 1e6}, "sliding_attention": local}}
 
 
+# As the converter writes a Phi-3 with longrope: a head's size is not said, and windows are, as 0 where there are none.
+PHI3_KEYS = {
+    "attention.key_length": None, "attention.value_length": None, "rope.dimension_count": 6, "attention.sliding_window": 5,
+    "rope.scaling.original_context_length": 128, "rope.scaling.attn_factor": 1.1338934,
+}  # fmt: skip
+PHI3_FACTORS = {
+    "rope_factors_short.weight": torch.tensor([1.0, 1.25, 2.5]),
+    "rope_factors_long.weight": torch.tensor([1.0, 3.0, 40.0]),
+}
+PHI3_PLAIN = PHI3_KEYS | {"rope.dimension_count": 8, "rope.scaling.attn_factor": None, "attention.sliding_window": 0}
+PHI3_DEFAULT = {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}
+
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]]] = {
     "llama": ("llama", {}, {}, {}),
     "llama biases": ("llama", BIASED | {"mlp_bias": True}, {}, {}),
@@ -62,6 +74,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]]] 
     "qwen3": ("qwen3", {}, {}, {}),
     "qwen3 biases": ("qwen3", BIASED, {}, {}),
     "qwen3 linear": ("qwen3", {"rope_parameters": LINEAR}, {"rope.scaling.factor": 4.0}, {}),
+    "phi3 longrope": ("phi3", {"original_max_position_embeddings": 128}, PHI3_KEYS, PHI3_FACTORS),
+    "phi3": ("phi3", PHI3_DEFAULT, PHI3_PLAIN, {}),
     "gemma3": ("gemma3_text", GEMMA, {}, {}),
     "gemma3 biases": ("gemma3_text", GEMMA | BIASED, {}, {}),
     "gemma3 pattern as a number": ("gemma3_text", GEMMA, {"attention.sliding_window_pattern": 2}, {}),
@@ -94,6 +108,26 @@ def test_it_is_the_model_that_was_written(tmp_path: Path, case: str, tied: bool)
     peer = transformers.AutoModelForCausalLM.from_config(again, attn_implementation="eager", dtype=torch.float32).eval()
     peer.load_state_dict(model.state_dict())
     torch.testing.assert_close(peer(IDS[None]).logits[0], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("keys", "tensors", "reason"),
+    [
+        ({}, {"rope_factors_long.weight": torch.ones(3)}, r"rope_factors_short\.weight: expected shape \[3\], found no such tensor"),
+        ({"rope.scaling.attn_factor": None}, {name: torch.ones(4) for name in PHI3_FACTORS}, r"expected shape \[3\], found \[4\]"),
+        ({"rope.scaling.factor": 4.0}, PHI3_FACTORS, r"rope_factors_short\.weight: expected no other scaling of RoPE, found linear"),
+        ({"rope.scaling.original_context_length": None}, PHI3_FACTORS, r"phi3\.rope\.scaling\.original_context_length: missing"),
+        ({}, {}, r"phi3\.rope\.scaling\.attn_factor: found .* without rope_factors_short\.weight"),
+        ({"rope.scaling.type": "longrope"}, {}, r"phi3\.rope\.scaling\.type: found 'longrope', supported none, linear"),
+        ({}, PHI3_FACTORS | {"rope_freqs.weight": torch.ones(3)}, r"tensors that are not read .*: rope_freqs\.weight"),
+        ({}, PHI3_FACTORS | {"blk.0.attn_qkv.bias": torch.ones(80)}, r"tensors that are not read .*: blk\.0\.attn_qkv\.bias"),
+    ],
+)
+def test_a_phi3_that_is_refused(tmp_path: Path, keys: dict[str, Any], tensors: dict[str, Tensor], reason: str) -> None:
+    model = random_model("phi3", tied=True)
+    path = write_model(tmp_path / "model.gguf", model, with_space(model, PHI3_KEYS | keys), tensors)
+    with pytest.raises((CheckpointError, UnsupportedModelError), match=reason):
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize(

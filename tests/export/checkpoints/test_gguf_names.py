@@ -29,6 +29,7 @@ FREE = {
     "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length", "rope.scaling.yarn_log_multiplier",
     "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
 }  # fmt: skip
+PHI3 = {"attention.sliding_window", "rope.scaling.attn_factor"}
 GEMMA = {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}
 
 
@@ -53,7 +54,7 @@ def test_every_key(family: Family) -> None:
         key = template.format(arch=family.name, id=0, name="tool", dense="dense_2")
         space, _, name = key.partition(".")
         if space == family.name:
-            allowed = name in FREE | (GEMMA if family.name == "gemma3" else set())
+            allowed = name in FREE | {"gemma3": GEMMA, "phi3": PHI3}.get(family.name, set())
             assert_refused(family, key, 7, not allowed)
         elif space in ("adapter", "clip"):
             assert_refused(family, key, 7, True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
-from helpers.checkpoints import CHAT_TEMPLATE, OWN_SIZES, VOCABULARY, random_model, write_checkpoint
+from helpers.checkpoints import CHAT_TEMPLATE, OWN_SIZES, SIZES, VOCABULARY, random_model, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from lcsb_mobile.errors import CheckpointError, TokenizerError, UnsupportedModelError
@@ -61,7 +61,8 @@ def test_every_tensor_reads_as_written(tmp_path: Path, model_type: str, shards: 
             tensor = checkpoint.read(name)
             assert tuple(tensor.shape) == shape
             assert torch.equal(tensor, state[name])
-        assert (checkpoint.config.num_attention_heads, checkpoint.config.num_key_value_heads, checkpoint.config.head_dim) == (6, 2, 12)
+        sizes, config = SIZES | OWN_SIZES[model_type], checkpoint.config
+        assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (6, 2, sizes["head_dim"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -251,7 +252,7 @@ def test_quantised_by_mlx(llama: Path, keys: tuple[str, ...]) -> None:
 def test_unknown_model_type(llama: Path) -> None:
     edit_json(llama / "config.json", model_type="mamba")
     with pytest.raises(
-        UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5, qwen3_5_text"
+        UnsupportedModelError, match="config.json: .*'mamba'.*supported: gemma3_text, lfm2, llama, ministral, mistral, phi3, qwen2"
     ):
         open_checkpoint(llama)
 

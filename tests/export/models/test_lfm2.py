@@ -140,7 +140,7 @@ def test_kinds_are_those_that_are_used() -> None:
         ({"conv_bias": True}, ["lfm2", "conv_bias: found True, supported False"]),
         ({"layer_types": ["conv", "mamba", "conv"]}, ["layer_types: found mamba, supported full_attention, conv"]),
         ({"layer_types": ["conv", "sliding_attention", "conv"]}, ["found sliding_attention"]),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ["rope_scaling", "'yarn'"]),
+        ({"rope_scaling": {"type": "mrope"}}, ["rope_scaling", "'mrope'"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor", "0.5"]),
     ],
 )

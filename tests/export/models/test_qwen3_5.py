@@ -174,7 +174,7 @@ def test_kinds_are_those_that_are_used() -> None:
         ({"attn_output_gate": False}, ["attn_output_gate: found False, supported True"]),
         ({"num_experts": 8}, ["num_experts: found 8, supported None, 0"]),
         ({"layer_types": ["full_attention"] * 4 + ["sliding_attention"]}, ["found sliding_attention, supported linear_attention, full_"]),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, ["rope_parameters", "'yarn'", "'default', 'linear', 'llama3'"]),
+        ({"rope_parameters": {"rope_type": "su", "factor": 4.0}}, ["rope_parameters", "'su'", "'default', 'linear', 'llama3'"]),
         ({"rope_parameters": {"rope_theta": 5.0, "mscale": 4.0}}, ["rope_parameters", "mscale"]),
     ],
 )

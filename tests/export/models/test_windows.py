@@ -30,7 +30,8 @@ from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 WINDOW = 5
-NAMES = ("qwen2", "qwen3", "gemma3")  # of the tiny models: those with layers of a window between or above full ones
+# Of the tiny models those with layers of a window, between or above full ones or alone; Mistral, whose block is Llama's, in test_rope.py.
+NAMES = ("phi3", "qwen2", "qwen3", "gemma3")
 BATCHES = {
     "one example four windows long": pack([example(1, SEQ_LEN)]),
     "two, each beyond the window": pack([example(2, 11), example(3, 9)]),

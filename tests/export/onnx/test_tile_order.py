@@ -73,6 +73,7 @@ def cuts(nodes: Nodes) -> list[Cut]:
         if node.op_type == "Slice" and is_weight:
             (end,) = nodes.constants[node.input[2]]
             size = TILE // GROUP if projection == "mlp.down_proj" else TILE
+            end = end - 80 if projection == "mlp.gate_up_proj" and end > 80 else end  # up's rows stand behind gate's
             while node.op_type != "DequantizeLinear":  # all ways lead there
                 node = nodes.nodes[nodes.users[node.output[0]][0]]
             found.append(Cut(projection, -(-int(end) // size) - 1, index, node.name))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.checkpoints import VOCABULARY, write_checkpoint
-from helpers.tiny_models import MODELS, SEQ_LEN
+from helpers.tiny_models import MODELS, SEQ_LEN, matrices_of
 from torch import Tensor
 
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
@@ -30,6 +30,7 @@ from lcsb_mobile.tiny import EVAL_MESSAGES, tiny_checkpoint
 
 QUANTIZATION = QuantizationConfig(group_size=8, quantizer="gptq")
 TOKENS = torch.randint(4, VOCABULARY, (12, 10), generator=torch.Generator().manual_seed(0))
+DISTINCT = ("q_proj", "qkv_proj", "o_proj", "gate_proj", "gate_up_proj", "down_proj")  # inputs: the first of those that have one
 ONE_OF_EACH = [name for name in MODELS if not name.endswith("-untied")]
 
 
@@ -88,7 +89,7 @@ def test_each_matrix_is_rounded_for_the_inputs_that_it_will_meet(model: Checkpoi
     monkeypatch.setattr(calibrate_weights, "ROWS_AT_ONCE", 50)  # and three parts of the embedding
     stored = restored(model, TOKENS)
     exact_inputs, quantized_inputs = (inputs_of(model, read, monkeypatch) for read in (model.read, stored))
-    distinct = [name for name in exact_inputs if name.rpartition(".")[2] in ("q_proj", "o_proj", "gate_proj", "down_proj")]
+    distinct = [name for name in exact_inputs if name.rpartition(".")[2] in DISTINCT]
     assert len(seen) == len(distinct) == 4 * model.config.num_hidden_layers
     weights = torch.ones(len(TOKENS), TOKENS.shape[1], 1, dtype=torch.float64)
     weights[:, 0] = FIRST_TOKEN
@@ -170,7 +171,7 @@ def test_one_layer_is_held_at_a_time(model: Checkpoint) -> None:
     watched = Watched(model)
     for _ in calibrated_layers(watched, QUANTIZATION, TOKENS):
         pass
-    assert len(watched.alive) == 7 * model.config.num_hidden_layers
+    assert len(watched.alive) == matrices_of(model.config)
     assert watched.others == 0
 
 
@@ -183,7 +184,7 @@ def test_the_file_is_the_same_twice_and_laid_out_as_ever(model: Checkpoint, tmp_
         files.append(path.read_bytes())
     assert files[0] == files[1]
     assert table == weight_table(model.config, QUANTIZATION, SEQ_LEN)
-    assert progress[-1] == (1 + 7 * model.config.num_hidden_layers,) * 2
+    assert progress[-1] == ((1 if model.config.tie_word_embeddings else 2) + matrices_of(model.config),) * 2
     plain = tmp_path / WEIGHTS_FILE
     _, searched = write_weights(plain, model, QUANTIZATION, SEQ_LEN, lambda done, total: None)
     assert list(errors) == list(searched)
@@ -194,7 +195,7 @@ def test_the_file_is_the_same_twice_and_laid_out_as_ever(model: Checkpoint, tmp_
         assert same == (not (tensor.name.startswith("layers.") and tensor.name.endswith((".packed", ".scale")))), tensor.name
 
 
-@pytest.mark.parametrize(("tensor", "value"), [("mlp.up_proj.weight", float("nan")), ("input_layernorm.weight", float("inf"))])
+@pytest.mark.parametrize(("tensor", "value"), [("mlp.down_proj.weight", float("nan")), ("input_layernorm.weight", float("inf"))])
 def test_what_is_not_finite_is_named(model: Checkpoint, monkeypatch: pytest.MonkeyPatch, tensor: str, value: float) -> None:
     """A bad weight by itself; a bad norm by the inputs that it makes."""
 
@@ -207,8 +208,8 @@ def test_what_is_not_finite_is_named(model: Checkpoint, monkeypatch: pytest.Monk
 
     place = (
         "layer 1: a weight is not finite"
-        if "up" in tensor
-        else "layer 1: self_attn.q_proj: its inputs on the calibration text are not finite"
+        if "down" in tensor
+        else "layer 1: self_attn.(q|qkv)_proj: its inputs on the calibration text are not finite"
     )
     with pytest.raises(UnsupportedModelError, match=place):
         list(calibrated_layers(Spoilt(model), QUANTIZATION, TOKENS))

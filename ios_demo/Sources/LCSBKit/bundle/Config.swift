@@ -1,14 +1,27 @@
-/// How RoPE's inverse frequencies are stretched: `linear` divides them by `factor`; `llama3` is Llama 3.1's rule.
+/// How RoPE's inverse frequencies are stretched: `linear` divides them by `factor`; `llama3` is Llama 3.1's rule; `yarn` divides slow ones,
+/// keeps fast ones and interpolates between (arXiv 2309.00071); `longrope` divides each by its own `shortFactor` (arXiv 2402.13753);
+/// `dynamic` does nothing to sequences of up to `originalMaxPositionEmbeddings`. cos and sin are multiplied by `attentionFactor`.
 public struct RopeScaling: Sendable, Equatable {
     public var ropeType: RopeType
     public var factor: Double
     public var lowFreqFactor = 1.0
     public var highFreqFactor = 4.0
     public var originalMaxPositionEmbeddings = 8192
+    public var attentionFactor = 1.0
+    public var betaFast = 32.0
+    public var betaSlow = 1.0
+    public var truncate = true
+    public var shortFactor: [Double] = []
+
+    /// Those that are positive.
+    var numbers: [Double] { [factor, lowFreqFactor, highFreqFactor, attentionFactor, betaFast, betaSlow] + shortFactor }
+
+    /// Tokens of the longest sequence whose angles depend on a token's position alone (nil: they always do).
+    var longest: Int? { ropeType == .dynamic || ropeType == .longrope ? originalMaxPositionEmbeddings : nil }
 }
 
 public enum RopeType: String, Sendable, CaseIterable {
-    case linear, llama3
+    case linear, llama3, dynamic, yarn, longrope
 }
 
 /// What distinguishes one layer's attention from another's: the RoPE base and the window (nil: the whole prefix).
@@ -93,6 +106,11 @@ extension RopeScaling {
         lowFreqFactor = try fields.optional("low_freq_factor", Fields.double) ?? lowFreqFactor
         highFreqFactor = try fields.optional("high_freq_factor", Fields.double) ?? highFreqFactor
         originalMaxPositionEmbeddings = try fields.optional("original_max_position_embeddings", Fields.int) ?? originalMaxPositionEmbeddings
+        attentionFactor = try fields.optional("attention_factor", Fields.double) ?? attentionFactor
+        betaFast = try fields.optional("beta_fast", Fields.double) ?? betaFast
+        betaSlow = try fields.optional("beta_slow", Fields.double) ?? betaSlow
+        truncate = try fields.optional("truncate", Fields.bool) ?? truncate
+        shortFactor = try fields.optional("short_factor") { try Fields.list($0, $1, Fields.double) } ?? shortFactor
         try fields.finish()
     }
 }

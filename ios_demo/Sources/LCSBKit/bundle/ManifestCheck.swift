@@ -114,8 +114,7 @@ private func choiceFaults(_ manifest: Manifest, _ report: Report) throws {
 }
 
 private func numbers(_ kind: AttentionKind) -> [Double] {
-    let scaling = kind.ropeScaling.map { [$0.factor, $0.lowFreqFactor, $0.highFreqFactor] } ?? []
-    return [kind.ropeTheta] + (kind.window.map { [Double($0)] } ?? []) + scaling
+    [kind.ropeTheta] + (kind.window.map { [Double($0)] } ?? []) + (kind.ropeScaling?.numbers ?? [])
 }
 
 /// Of every text, keys too, and every whole number; `place`: the key that an element stands under. No deeper than a manifest.

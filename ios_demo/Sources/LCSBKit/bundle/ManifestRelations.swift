@@ -32,6 +32,11 @@ private func modelFaults(_ manifest: Manifest, _ report: Report) throws {
     }
     let chunk = model.linearAttention?.chunk ?? 1
     if manifest.seqLen % chunk != 0 { try report("seq_len: expected a multiple of \(chunk), found \(manifest.seqLen)") }
+    for kind in model.attentionKinds.values {
+        if let longest = kind.ropeScaling?.longest, manifest.seqLen > longest {
+            try report("seq_len: expected at most \(longest), as the model's RoPE has it, found \(manifest.seqLen)")
+        }
+    }
     if manifest.schedule.isEmpty { try report("schedule: expected at least one step, found none") }
     for (index, subset) in manifest.schedule.enumerated() {
         if let fault = subset.fault(layers) { try report("schedule: step \(index + 1): \(fault)") }

@@ -127,6 +127,7 @@ final class ManifestCheckTest: XCTestCase {
         let known = try openBundle("llama").manifest
         let size = known.kinds[0].size
         let chunks = #"{"num_key_heads": 1, "num_value_heads": 1, "key_head_dim": 1, "value_head_dim": 1, "chunk": 16}"#
+        let dynamic = #"{"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 30}"#
         try assertRefused([
             ("model.layer_types", "[\"full_attention\"]", "model.layer_types: expected one for each of 3 layers, found 1"),
             ("model.attention_kinds.window", #"{"rope_theta": 1.0}"#, "model.attention_kinds: no layer is of type 'window'"),
@@ -134,6 +135,7 @@ final class ManifestCheckTest: XCTestCase {
             ("model.rotary_dim", "11", "model.rotary_dim: expected an even number up to 12, found 11"),
             ("model.num_key_value_heads", "4", "model: 6 heads are no multiple of 4 key-value heads"),
             ("model.linear_attention", chunks, "seq_len: expected a multiple of 16, found 31"),
+            ("model.attention_kinds.full_attention.rope_scaling", dynamic, "seq_len: expected at most 30, as the model's RoPE has it, found 31"),
             ("schedule", "[]", "schedule: expected at least one step, found none"),
             ("schedule.0", #"{"train": [3], "propagate": [3]}"#, "step 1: train: expected ascending layers from 0 to 2, found [3]"),
             ("schedule.1", #"{"train": [], "propagate": [1]}"#, "schedule: step 2: expected train to be non-empty"),

@@ -3,7 +3,11 @@ package lcsbmobile.core.bundle
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
 
-/** How RoPE's inverse frequencies are stretched: `linear` divides them by [factor]; `llama3` is Llama 3.1's rule. */
+/**
+ * How RoPE's inverse frequencies are stretched: `linear` divides them by [factor]; `llama3` is Llama 3.1's rule; `yarn` divides slow ones,
+ * keeps fast ones and interpolates between (arXiv 2309.00071); `longrope` divides each by its own [shortFactor] (arXiv 2402.13753);
+ * `dynamic` does nothing to sequences of up to [originalMaxPositionEmbeddings]. cos and sin are multiplied by [attentionFactor].
+ */
 @Serializable
 public data class RopeScaling(
     val ropeType: RopeType,
@@ -11,7 +15,20 @@ public data class RopeScaling(
     val lowFreqFactor: Double = 1.0,
     val highFreqFactor: Double = 4.0,
     val originalMaxPositionEmbeddings: Long = 8192,
-)
+    val attentionFactor: Double = 1.0,
+    val betaFast: Double = 32.0,
+    val betaSlow: Double = 1.0,
+    val truncate: Boolean = true,
+    val shortFactor: List<Double> = emptyList(),
+) {
+    /** Those that are positive. */
+    internal val numbers: List<Double>
+        get() = listOf(factor, lowFreqFactor, highFreqFactor, attentionFactor, betaFast, betaSlow) + shortFactor
+
+    /** Tokens of the longest sequence whose angles depend on a token's position alone (null: they always do). */
+    internal val longest: Long?
+        get() = originalMaxPositionEmbeddings.takeIf { ropeType == RopeType.DYNAMIC || ropeType == RopeType.LONGROPE }
+}
 
 @Serializable
 public enum class RopeType {
@@ -20,6 +37,15 @@ public enum class RopeType {
 
     @SerialName("llama3")
     LLAMA3,
+
+    @SerialName("dynamic")
+    DYNAMIC,
+
+    @SerialName("yarn")
+    YARN,
+
+    @SerialName("longrope")
+    LONGROPE,
 }
 
 /** What distinguishes one layer's attention from another's: the RoPE base and the window (null: the whole prefix). */

@@ -130,7 +130,7 @@ private fun heads(linear: LinearAttention) = linear.run { listOf(numKeyHeads, nu
 private fun numbers(kind: AttentionKind): List<Double> {
     val scaling = kind.ropeScaling
     val numbers = listOfNotNull(kind.ropeTheta, kind.window?.toDouble())
-    return if (scaling == null) numbers else numbers + listOf(scaling.factor, scaling.lowFreqFactor, scaling.highFreqFactor)
+    return if (scaling == null) numbers else numbers + scaling.numbers
 }
 
 /** Of every text, keys too, and every whole number; [where]: the key that an element stands under. No deeper than a manifest. */

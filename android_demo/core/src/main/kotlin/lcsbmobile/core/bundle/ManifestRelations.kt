@@ -25,6 +25,12 @@ private fun modelFaults(manifest: Manifest): Sequence<String> = sequence {
     }
     val chunk = model.linearAttention?.chunk ?: 1
     if (manifest.seqLen % chunk != 0) yield("seq_len: expected a multiple of $chunk, found ${manifest.seqLen}")
+    for (kind in model.attentionKinds.values) {
+        val longest = kind.ropeScaling?.longest
+        if (longest != null && manifest.seqLen > longest) {
+            yield("seq_len: expected at most $longest, as the model's RoPE has it, found ${manifest.seqLen}")
+        }
+    }
     if (manifest.schedule.isEmpty()) yield("schedule: expected at least one step, found none")
     for ((index, subset) in manifest.schedule.withIndex()) subset.fault(layers)?.let { yield("schedule: step ${index + 1}: $it") }
 }

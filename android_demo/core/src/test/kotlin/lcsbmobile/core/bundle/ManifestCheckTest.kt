@@ -125,6 +125,7 @@ class ManifestCheckTest {
     fun `tables that do not agree`() {
         val size = openBundle("llama").manifest.kinds[0].size
         val chunks = """{"num_key_heads": 1, "num_value_heads": 1, "key_head_dim": 1, "value_head_dim": 1, "chunk": 16}"""
+        val dynamic = """{"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 30}"""
         assertRefused(
             listOf(
                 Triple("model.layer_types", "[\"full_attention\"]", "model.layer_types: expected one for each of 3 layers, found 1"),
@@ -133,6 +134,7 @@ class ManifestCheckTest {
                 Triple("model.rotary_dim", "11", "model.rotary_dim: expected an even number up to 12, found 11"),
                 Triple("model.num_key_value_heads", "4", "model: 6 heads are no multiple of 4 key-value heads"),
                 Triple("model.linear_attention", chunks, "seq_len: expected a multiple of 16, found 31"),
+                Triple("model.attention_kinds.full_attention.rope_scaling", dynamic, "seq_len: expected at most 30, as the model's RoPE has it, found 31"),
                 Triple("schedule", "[]", "schedule: expected at least one step, found none"),
                 Triple("schedule.0", """{"train": [3], "propagate": [3]}""", "schedule: step 1: train: expected ascending layers from 0 to 2, found [3]"),
                 Triple("schedule.1", """{"train": [], "propagate": [1]}""", "schedule: step 2: expected train to be non-empty"),

@@ -82,6 +82,7 @@ def transformers_fields(model: ModelConfig) -> list[str]:
     """Those of ModelConfig that have the names of transformers' own."""
     ours = {"model_type", "attention_kinds", "layer_types", "rotary_dim", "qkv_bias", "output_bias", "mlp_bias", "query_scale"}
     ours |= {"embedding_scale", "conv_kernel", "linear_attention", "tensor_prefix"}
+    ours |= {"residual_multiplier", "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping"}
     return [name for name in model.__struct_fields__ if name not in ours]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.models import gemma3_text, lfm2, llama, qwen2, qwen3, qwen3_5
+from lcsb_mobile.export.models import gemma2, gemma3_text, granite, lfm2, llama, qwen2, qwen3, qwen3_5, smollm3
 from lcsb_mobile.export.models.kinds import BlockKind, Place
 
 
@@ -39,13 +39,17 @@ class Architecture(Protocol):
 HEAD = "lm_head.weight"  # a checkpoint's name of the head that is not tied
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "gemma2": gemma2,
+    "gemma3": gemma3_text,  # with a vision tower, which is left out: read as gemma3_text
     "gemma3_text": gemma3_text,
+    "granite": granite,
     "lfm2": lfm2,
     "llama": llama,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3_5": qwen3_5,  # with a vision tower, which is left out: read as qwen3_5_text
     "qwen3_5_text": qwen3_5,
+    "smollm3": smollm3,
 }
 
 

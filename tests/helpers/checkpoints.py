@@ -43,6 +43,10 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 5,
         "query_pre_attn_scalar": 20,
     },
+    # Caps that the scores and logits of random weights come near to; multipliers of which none is 1 and none the usual value.
+    "gemma2": {"sliding_window": 5, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 3.0},
+    "granite": {"embedding_multiplier": 6, "attention_multiplier": 0.4, "residual_multiplier": 0.3, "logits_scaling": 0.7},
+    "smollm3": {"no_rope_layer_interval": 2},
     "lfm2": {
         "num_hidden_layers": 5,
         "full_attn_idxs": [1, 4],

@@ -17,7 +17,8 @@ from lcsb_mobile.export.models.kinds import BlockKind, Place
 
 class Architecture(Protocol):
     """What a module of this package provides. T tokens, D hidden size. Where a module has them, FINAL_NORM is the checkpoint's name of
-    the norm before the head, without the prefix, and TENSOR_PREFIXES are all prefixes that a checkpoint may have."""
+    the norm before the head, without the prefix, TENSOR_PREFIXES are all prefixes that a checkpoint may have, and RENAMED says which
+    beginnings of names are now others."""
 
     def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
         """From the contents of `config.json`. Raises CheckpointError (a field) or UnsupportedModelError (an option)."""

@@ -142,11 +142,14 @@ def multimodal_model(model_type: str, tied: bool) -> tuple[Any, Any]:
     return model, random
 
 
-def write_multimodal(directory: Path, tied: bool, shards: bool = False) -> Any:
-    """Qwen3.5 with a vision tower, and a tensor of the layers for multi-token prediction that published checkpoints have. Returns its text
-    model by itself."""
-    model, random = multimodal_model("qwen3_5", tied)
+def write_multimodal(directory: Path, tied: bool, shards: bool = False, model_type: str = "qwen3_5") -> Any:
+    """With a vision tower; Qwen3.5 also with a tensor of the layers for multi-token prediction that published checkpoints have. Returns its
+    text model by itself."""
+    model, random = multimodal_model(model_type, tied)
     model.save_pretrained(directory, max_shard_size="100KB" if shards else "5GB")
+    if model_type == "gemma3":
+        write_tokenizer(directory)
+        return random
     file = sorted(directory.glob("*.safetensors"))[0]
     save_file(load_file(file) | {"mtp.fc.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
     if shards:

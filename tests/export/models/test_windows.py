@@ -30,7 +30,7 @@ from lcsb_mobile.runners.onnxruntime import OnnxRuntime
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 WINDOW = 5
-NAMES = ("qwen2", "qwen3", "gemma3")  # of the tiny models: those with layers of a window between or above full ones
+NAMES = ("qwen2", "qwen3", "gemma3", "gemma2", "smollm3")  # of the tiny models: those with layers of a window between or above full ones
 BATCHES = {
     "one example four windows long": pack([example(1, SEQ_LEN)]),
     "two, each beyond the window": pack([example(2, 11), example(3, 9)]),

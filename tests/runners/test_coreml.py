@@ -38,7 +38,7 @@ CASES = {
     "qwen2": (4, 8, None),
     "qwen3": (4, 4, TILE),
     "gemma3": (4, 8, TILE),
-    "gemma2": (4, 8, TILE),
+    "gemma2": (4, 8, None),
     "granite": (4, 8, None),
     "smollm3": (4, 8, None),
     "lfm2": (4, 8, TILE),

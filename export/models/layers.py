@@ -225,9 +225,7 @@ def rope_table(kind: AttentionKind, rotary_dim: int, length: int) -> tuple[Tenso
     return angles.cos(), angles.sin()
 
 
-def attention_over(
-    cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cap: float | None = None, cache: Cache | None = None
-) -> Attend:
+def attention_over(cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cap: float | None = None, cache: Cache | None = None) -> Attend:
     """`attention` of q, k and v alone."""
     return functools.partial(attention, cos=cos, sin=sin, mask=mask, scale=scale, cap=cap, cache=cache)
 

@@ -29,6 +29,8 @@ BIASED = {"attention_bias": True}
 GEMMA: dict[str, Any] = {"query_pre_attn_scalar": 12}  # the head's size, as llama.cpp has it
 GEMMA2_KEYS = ("attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window")  # which have llama.cpp's defaults
 PLAIN_GEMMA2 = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096}
+THIRD_FULL = {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}
+NO_SCALES = {"embedding_scale": 0.0, "logit_scale": 0.0, "residual_scale": None, "attention.scale": None}  # 0 is none, as llama.cpp has it
 PLAIN_GRANITE = dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logits_scaling"), 1.0) | {"attention_multiplier": 12**-0.5}
 THETA, UNUSUAL_THETA = 500_000.0, 500.0  # so that a head of 24 has frequencies at both ends of a scaling and between
 
@@ -71,10 +73,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]]] 
     "gemma3 linear": ("gemma3_text", GEMMA | gemma_linear(), {"rope.scaling.factor": 4.0, "rope.freq_base_swa": 700.0}, {}),
     "gemma2": ("gemma2", GEMMA, {}, {}),
     "gemma2 without caps and window": ("gemma2", GEMMA | PLAIN_GEMMA2, dict.fromkeys(GEMMA2_KEYS), {}),
-    "gemma2 otherwise": ("gemma2", GEMMA | {"layer_types": [*["sliding_attention"] * 2, "full_attention"]}, {"attention.sliding_window_pattern": 3}, {}),
+    "gemma2 otherwise": ("gemma2", GEMMA | THIRD_FULL, {"attention.sliding_window_pattern": 3}, {}),
     "granite": ("granite", {}, {}, {}),
     "granite biases, linear": ("granite", BIASED | {"mlp_bias": True, "rope_parameters": LINEAR}, {"rope.scaling.factor": 4.0}, {}),
-    "granite without multipliers": ("granite", PLAIN_GRANITE, {"embedding_scale": 0.0, "residual_scale": None, "attention.scale": None, "logit_scale": 0.0}, {}),
+    "granite without multipliers": ("granite", PLAIN_GRANITE, NO_SCALES, {}),
     "smollm3": ("smollm3", {"num_hidden_layers": 5, "no_rope_layer_interval": 4}, {}, {}),
 }  # fmt: skip
 

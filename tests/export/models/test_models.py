@@ -38,6 +38,7 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
+MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
 SLIDING_FIRST = ["sliding_attention", "sliding_attention", "full_attention"]
 SMOLLM3_WINDOWS: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 7, "layer_types": SLIDING_FIRST}
 GEMMA_ROPE = {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
@@ -106,7 +107,7 @@ def test_logits_equal_transformers(case: str) -> None:
         ("gemma2", {}, {"sliding_window": 9}),
         ("gemma2", {}, {"attn_logit_softcapping": 1.4}),
         ("gemma2", {}, {"final_logit_softcapping": 2.9}),
-        *(("granite", {}, {name: 1.0}) for name in ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")),
+        *(("granite", {}, {name: 1.0}) for name in MULTIPLIERS),
         ("smollm3", {}, {"no_rope_layers": [1, 1, 1]}),
         ("smollm3", {}, {"use_sliding_window": True, "sliding_window": 7}),
     ],

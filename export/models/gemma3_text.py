@@ -42,7 +42,6 @@ from lcsb_mobile.export.models.layers import (
     rms_norm,
 )
 
-
 TENSOR_PREFIXES = ("model.", "model.language_model.")  # of the text model; transformers may save either with either model_type
 # As transformers renames what its versions before 4.52 have written, and what is published (`conversion_mapping`, "llava").
 RENAMED = {"language_model.model.": "model.language_model.", "language_model.lm_head.": "lm_head."}

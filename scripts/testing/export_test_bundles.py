@@ -59,6 +59,9 @@ CASES = {
     "gemma3-untied-int8": Case(
         "gemma3-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP), schedule=ScheduleConfig(method="full")
     ),
+    "gemma2": Case("gemma2"),
+    "granite": Case("granite"),
+    "smollm3": Case("smollm3"),
     "lfm2": Case("lfm2"),
     "qwen3_5": Case("qwen3_5", schedule=ScheduleConfig(method="lcsb-identity", subsets=3), seq_len=HYBRID_SEQ_LEN),
     "tiny": Case(TINY, quantization=QuantizationConfig(), schedule=ScheduleConfig(), seq_len=TINY_SEQ_LEN),

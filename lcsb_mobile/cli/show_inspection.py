@@ -33,7 +33,7 @@ def _facts(inspection: Inspection) -> Table:
         "Source": inspection.source,
         "Target": inspection.target,
         "Model": f"{model.model_type}, {model.layers} layers, hidden {model.hidden_size:,}, FFN {model.intermediate_size:,}, {heads}",
-        "Attention": "; ".join("whole prefix" if window is None else f"window of {window}" for window in model.attention_windows),
+        "Attention": "; ".join("whole prefix" if window is None else f"window of {window}" for window in dict.fromkeys(model.attention_windows)),
         "Vocabulary": f"{model.vocab_size:,} tokens, {embedding}",
         "Blocks": f"int{quantization.bits}, groups of {quantization.group_size}: {_weights(inspection.blocks)}",
         "Embedding": f"int{quantization.embedding_bits}, groups of {quantization.group_size}: {_weights(inspection.embedding_and_head)}",

@@ -253,7 +253,7 @@ def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path
 
 @pytest.mark.parametrize("model_type", ["qwen3_5", "gemma3"])
 def test_a_multimodal_checkpoint(tmp_path: Path, model_type: str) -> None:
-    """A merge keeps the tower; the adapter has the names of the whole model, and one with those of the text alone is read."""
+    """A merge keeps the tower; the adapter has the names of the whole model, and one with those of the text alone, or older ones, is read."""
     write_multimodal(tmp_path / "checkpoint", tied=True, model_type=model_type)
     arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3)
     assert "without its vision tower" in lcsb("export", tmp_path / "checkpoint", "--output", tmp_path / "bundle", *arguments)
@@ -278,9 +278,11 @@ def test_a_multimodal_checkpoint(tmp_path: Path, model_type: str) -> None:
     file = tmp_path / "peft" / "adapter_model.safetensors"
     tensors = load_file(file)
     assert all(".language_model.layers." in name for name in tensors)
-    save_file({name.replace("language_model.", ""): tensor for name, tensor in tensors.items()}, file)
-    lcsb("adapter", "import", tmp_path / "peft", "--bundle", whole.bundle, "--output", tmp_path / "back.safetensors")
-    np.testing.assert_array_equal(load_adapter(tmp_path / "back.safetensors", bundle.manifest.adapter), adapter)
+    for number, other in enumerate(("model.", "language_model.model.")):
+        save_file({name.replace("model.language_model.", other): tensor for name, tensor in tensors.items()}, file)
+        back = tmp_path / f"back{number}.safetensors"
+        lcsb("adapter", "import", tmp_path / "peft", "--bundle", whole.bundle, "--output", back)
+        np.testing.assert_array_equal(load_adapter(back, bundle.manifest.adapter), adapter)
 
 
 def assert_logits_alike(bundle: Bundle, adapter: Float32Array, loaded: Any) -> None:

@@ -46,10 +46,10 @@ CASES = [
 # the layer and of those below by about as much. Measured over the steps below: 5e-4 of a layer's largest element; with normed queries and
 # keys more, as the norm's gradient takes a part away: Qwen3 1.0e-3, Gemma 1.1e-3.
 KEPT_TOLERANCE = {"llama": 1.5e-3, "qwen2": 1.5e-3, "qwen3": 2e-3, "gemma3_text": 3e-3}
-KEPT_TOLERANCE |= {"gemma2": 3e-3, "granite": 1.5e-3, "smollm3": 1.5e-3}
+KEPT_TOLERANCE |= {"gemma2": 1.5e-3, "granite": 1.5e-3, "smollm3": 1.5e-3}
 # Over 24 steps at 1e-3, all layers kept. Measured: 1e-5, Qwen3 1.7e-4 (of one element whose first gradient is 1e-5 of the largest), Gemma
 # 2.4e-4: AdamW makes a whole step of a gradient near its error.
-KEPT_LOSS_TOLERANCE = {"llama": 4e-5, "qwen2": 4e-5, "qwen3": 5e-4, "gemma3_text": 1e-3, "gemma2": 1e-3}
+KEPT_LOSS_TOLERANCE = {"llama": 4e-5, "qwen2": 4e-5, "qwen3": 5e-4, "gemma3_text": 1e-3, "gemma2": 1e-4}
 
 
 def open_runner(case: Exported, keep: int = 0) -> BlockRunner:

@@ -37,7 +37,7 @@ from lcsb_mobile.export.weights.quantization import dequantize
 # identity path `h + (o - h)` rounds. Measured over 8 batches and all subsets below: 1.2e-6, Gemma 7e-6 (its norms after attention
 # and MLP scale rounding errors up, see tests/export/models/test_models.py).
 TOLERANCE = {"llama": 4e-6, "qwen2": 4e-6, "qwen3": 4e-6, "gemma3_text": 2e-5}
-TOLERANCE |= {"gemma2": 2e-5, "granite": 4e-6, "smollm3": 4e-6}
+TOLERANCE |= {"gemma2": 6e-6, "granite": 4e-6, "smollm3": 4e-6}
 
 QUANTIZATIONS = [(4, 8), (8, 4), (4, 4)]  # bits of blocks, bits of embedding and head
 

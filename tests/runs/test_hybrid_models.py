@@ -253,7 +253,7 @@ def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path
 
 @pytest.mark.parametrize("model_type", ["qwen3_5", "gemma3"])
 def test_a_multimodal_checkpoint(tmp_path: Path, model_type: str) -> None:
-    """A merge keeps the tower; the adapter has the names of the whole model, and one with those of the text alone, or older ones, is read."""
+    """A merge keeps the tower; the adapter has the names of the whole model, and one with those of the text alone or older ones is read."""
     write_multimodal(tmp_path / "checkpoint", tied=True, model_type=model_type)
     arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3)
     assert "without its vision tower" in lcsb("export", tmp_path / "checkpoint", "--output", tmp_path / "bundle", *arguments)

@@ -17,12 +17,15 @@ import lcsb_mobile.bench.shapes
 from lcsb_mobile.export.random_bundle import write_byte_tokenizer
 
 CONFIGS = {
+    "gemma2": transformers.Gemma2Config,
     "gemma3_text": transformers.Gemma3TextConfig,
+    "granite": transformers.GraniteConfig,
     "lfm2": transformers.Lfm2Config,
     "llama": transformers.LlamaConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
     "qwen3_5_text": transformers.Qwen3_5TextConfig,
+    "smollm3": transformers.SmolLM3Config,
 }
 GEMMA3_270M: dict[str, Any] = {
     "model_type": "gemma3_text",

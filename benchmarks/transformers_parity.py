@@ -56,6 +56,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": WINDOWS,
     "qwen3": WINDOWS,
     "gemma3_text": GEMMA | {"query_pre_attn_scalar": 32},
+    "gemma2": GEMMA | {"query_pre_attn_scalar": 32, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 4.0},
+    "granite": {"embedding_multiplier": 12.0, "attention_multiplier": 0.3, "residual_multiplier": 0.4, "logits_scaling": 0.7},
+    "smollm3": {"no_rope_layer_interval": 4, "use_sliding_window": True, "sliding_window": WINDOW},
 }
 BATCHES = (pack([example(1, SEQ_LEN)], SEQ_LEN), pack([example(2, 70), example(3, 30), example(4, 20)], SEQ_LEN))
 STEPS = (subset(range(6)), subset([1, 2], range(1, 6)), subset([0, 3]))

@@ -15,6 +15,7 @@ import transformers
 
 from lcsb_mobile.bench.jobs import LEARNING_RATE, SEED, StepsResult, TorchJob
 from lcsb_mobile.config import AdamWConfig, ModelConfig
+from lcsb_mobile.export.models.smollm3 import NO_ROPE
 from lcsb_mobile.measuring.memory import MemorySampler, process_memory
 
 
@@ -69,6 +70,10 @@ def hf_config(model: ModelConfig) -> Any:
         fields["layer_types"] = list(model.layer_types)
     if windows:
         fields["sliding_window"] = windows[0]
+    rotary = [name not in model.attention_kinds or model.attention_kinds[name].rotary for name in model.layer_types]
+    if not all(rotary):  # the layer types have the names of their own that `models.smollm3` gives them
+        fields |= {"no_rope_layers": [int(turned) for turned in rotary], "use_sliding_window": bool(windows)}
+        fields["layer_types"] = [name.removesuffix(NO_ROPE) for name in model.layer_types]
     if model.linear_attention is not None:
         heads = msgspec.structs.asdict(model.linear_attention)
         fields |= {f"linear_{name}": value for name, value in heads.items() if name != "chunk"}
@@ -83,6 +88,7 @@ def transformers_fields(model: ModelConfig) -> list[str]:
     """Those of ModelConfig that have the names of transformers' own."""
     ours = {"model_type", "attention_kinds", "layer_types", "rotary_dim", "qkv_bias", "output_bias", "mlp_bias", "query_scale"}
     ours |= {"embedding_scale", "conv_kernel", "linear_attention", "tensor_prefix"}
+    ours |= {"residual_multiplier", "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping"}
     return [name for name in model.__struct_fields__ if name not in ours]
 
 

@@ -54,11 +54,13 @@ class RopeScaling(Record, frozen=True):
 
 
 class AttentionKind(Record, frozen=True):
-    """What distinguishes one layer's attention from another's: the RoPE base and the window (None: the whole prefix)."""
+    """What distinguishes one layer's attention from another's: the RoPE base, the window (None: the whole prefix), and whether RoPE turns
+    its queries and keys at all (`rotary`)."""
 
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     window: int | None = None
+    rotary: bool = True
 
 
 class LinearAttention(Record, frozen=True, kw_only=True):
@@ -94,6 +96,10 @@ class ModelConfig(Record, frozen=True, kw_only=True):
     mlp_bias: bool = False
     query_scale: float  # what attention scores are multiplied by; 1/sqrt(head_dim) in most families
     embedding_scale: float = 1.0  # what embeddings are multiplied by; sqrt(hidden_size) in Gemma
+    residual_multiplier: float = 1.0  # what each half of a layer is multiplied by before it is added to h
+    logits_scaling: float = 1.0  # what logits are divided by
+    attn_logit_softcapping: float | None = None  # c: attention scores are c tanh(score / c) (arXiv 2408.00118, section 2)
+    final_logit_softcapping: float | None = None  # of the logits, likewise
     conv_kernel: int = 0
     linear_attention: LinearAttention | None = None
     tensor_prefix: str = "model."

@@ -86,6 +86,7 @@ def test_bundles_are_of_every_kind(bundles: list[Path]) -> None:
     models = [manifest.model for manifest in manifests]
     kinds = {(model.model_type, model.tie_word_embeddings) for model in models}
     one_kind = {(name, tied) for name in ("llama", "qwen2", "qwen3", "gemma3_text") for tied in (True, False)} | {("phi3", True)}
+    one_kind |= {(name, True) for name in ("gemma2", "granite", "smollm3")}
     assert kinds == one_kind | {("lfm2", True), ("qwen3_5_text", True)}
     assert all((len(manifest.kinds) == 1) == (manifest.model.model_type in dict(one_kind)) for manifest in manifests)
     assert {state.by_position for manifest in manifests for kind in manifest.kinds for state in kind.state} == {True, False}

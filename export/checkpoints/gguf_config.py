@@ -20,6 +20,9 @@ LLAMA3 = (1.0, 4.0, 8192)  # low_freq_factor, high_freq_factor, original_max_pos
 FACTOR_TOLERANCE = 1e-4  # relative: llama.cpp's converter computes the factors in float32
 GEMMA3_27B_LAYERS = 62  # the one Gemma 3 whose queries are not scaled by its head's size; llama.cpp knows it by its layers
 GEMMA3_PATTERN = 6  # every sixth layer has no window
+GEMMA2_27B_LAYERS = 46  # of Gemma 2, likewise
+GEMMA2_PATTERN, GEMMA2_WINDOW, GEMMA2_CAPS = 2, 4096, (50.0, 30.0)  # llama.cpp's, where a file says none; caps of attention and logits
+SMOLLM3_NO_ROPE = 4  # every fourth layer is without RoPE; the format has no key for it
 TOKEN_IDS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 
 
@@ -54,8 +57,9 @@ def hf_config(file: GgufFile, family: Family) -> dict[str, Any]:
     if others:
         raise UnsupportedModelError(f"{file.path}: {some(others)}")
     raw |= _biases(file, family) | _rope(file, family, head_dim)
-    if family.name == "gemma3":
-        raw |= _gemma3(keys, raw)
+    own = {"gemma2": _gemma2, "gemma3": _gemma3, "granite": _granite, "smollm3": _smollm3}.get(family.name)
+    if own is not None:
+        raw |= own(keys, raw)
         _raise(file, keys.faults)
     if family.name == "phi3":
         raw |= _phi3(file, keys, raw, rotary_dim)
@@ -89,6 +93,11 @@ class _Keys:
         self._fault(name, "a number above 0", value)
         return 1.0
 
+    def scale(self, name: str, default: float) -> float:
+        """0 is none, as llama.cpp has it."""
+        value = self.keys.get(f"{self.space}.{name}", 0)
+        return default if type(value) in (int, float) and value == 0 else self.number(name)
+
     def _fault(self, name: str, expected: str, value: object) -> None:
         found = "missing" if value is None else f"expected {expected}, found {one_line(repr(value), 60)}"
         self.faults.append(f"{self.space}.{name}: {found}")
@@ -104,7 +113,8 @@ def _biases(file: GgufFile, family: Family) -> dict[str, Any]:
     biases = {name.rpartition(".")[0].rpartition(".")[2] for name in file.tensors if name.endswith(".bias")}
     options = {"attention_bias": any(name in biases for name in family.biases if name.startswith("attn_"))}
     options["mlp_bias"] = any(name in biases for name in family.biases if name.startswith("ffn_"))
-    return {"llama": options, "qwen2": {}, "phi3": {}}.get(family.name, {"attention_bias": options["attention_bias"]})
+    own = {"llama": options, "granite": options, "qwen2": {}, "phi3": {}}
+    return own.get(family.name, {"attention_bias": options["attention_bias"]})
 
 
 def _rope(file: GgufFile, family: Family, head_dim: int) -> dict[str, Any]:
@@ -210,21 +220,52 @@ def _gemma3(keys: _Keys, raw: Mapping[str, Any]) -> dict[str, Any]:
     """What Gemma 3 has besides: windows with a RoPE of their own. The format does not hold the queries' scale."""
     layers, rope = raw["num_hidden_layers"], raw["rope_parameters"]
     local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", default=DEFAULT_THETA)}
-    scale = raw["hidden_size"] // raw["num_attention_heads"] if layers == GEMMA3_27B_LAYERS else raw["head_dim"]
     return {
         "sliding_window": keys.integer("attention.sliding_window"),
-        "layer_types": _gemma3_layers(keys, layers),
-        "query_pre_attn_scalar": scale,
+        "layer_types": _window_layers(keys, layers, GEMMA3_PATTERN),
+        "query_pre_attn_scalar": _query_scalar(raw, GEMMA3_27B_LAYERS),
         "rope_parameters": {"full_attention": rope, "sliding_attention": local},
     }
 
 
-def _gemma3_layers(keys: _Keys, layers: int) -> list[str]:
+def _gemma2(keys: _Keys, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Windows and caps. The format does not hold the queries' scale."""
+    attention, final = GEMMA2_CAPS
+    return {
+        "sliding_window": keys.integer("attention.sliding_window", default=GEMMA2_WINDOW),
+        "layer_types": _window_layers(keys, raw["num_hidden_layers"], GEMMA2_PATTERN),
+        "query_pre_attn_scalar": _query_scalar(raw, GEMMA2_27B_LAYERS),
+        "attn_logit_softcapping": keys.number("attn_logit_softcapping", attention),
+        "final_logit_softcapping": keys.number("final_logit_softcapping", final),
+    }
+
+
+def _query_scalar(raw: Mapping[str, Any], layers_of_27b: int) -> int:
+    """What queries are divided by the root of: a head's size, but of the 27B, which llama.cpp knows by its layers."""
+    of_27b: bool = raw["num_hidden_layers"] == layers_of_27b
+    return int(raw["hidden_size"] // raw["num_attention_heads"] if of_27b else raw["head_dim"])
+
+
+def _granite(keys: _Keys, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The four multipliers; logits are divided by theirs."""
+    return {
+        "embedding_multiplier": keys.scale("embedding_scale", 1.0),
+        "attention_multiplier": keys.scale("attention.scale", raw["head_dim"] ** -0.5),
+        "residual_multiplier": keys.scale("residual_scale", 1.0),
+        "logits_scaling": keys.scale("logit_scale", 1.0),
+    }
+
+
+def _smollm3(keys: _Keys, raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {"no_rope_layer_interval": SMOLLM3_NO_ROPE}
+
+
+def _window_layers(keys: _Keys, layers: int, default: int) -> list[str]:
     """`sliding_window_pattern`: of every so many layers the last has no window, or for each layer whether it has one."""
-    pattern = keys.keys.get(f"{keys.space}.attention.sliding_window_pattern", GEMMA3_PATTERN)
+    pattern = keys.keys.get(f"{keys.space}.attention.sliding_window_pattern", default)
     if isinstance(pattern, np.ndarray) and len(pattern) == layers:
         windows = [bool(value) for value in pattern.tolist()]
     else:
-        every = keys.integer("attention.sliding_window_pattern", default=GEMMA3_PATTERN)
+        every = keys.integer("attention.sliding_window_pattern", default=default)
         windows = [(layer + 1) % every != 0 for layer in range(min(layers, 1000))]
     return ["sliding_attention" if window else "full_attention" for window in windows]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ GEMMA_NORMS = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+WINDOWS = {"attention.sliding_window", "attention.sliding_window_pattern"}
 QKV = ("attn_q", "attn_k", "attn_v")
 LAYER = re.compile(r"blk\.(\d{1,9})\.(.+)")
 # A table of angles that every program computes itself; llama.cpp passes it over, too.
@@ -40,9 +41,8 @@ UNUSED_TENSOR = re.compile(r"(?:blk\.\d+\.)?(?:attn_rot_embd|attn\.rotary_emb\.i
 class Family:
     """An architecture in GGUF. `weights` and `biases`: a layer's names -> Hugging Face's module within the layer.
 
-    `rope_tensors`: those that the RoPE is read of.
-
-    `permuted`: queries and keys stand in the order of the original RoPE, pairs beside each other. `one_plus_norms`: norms hold 1 + w."""
+    `permuted`: queries and keys stand in the order of the original RoPE, pairs beside each other. `one_plus_norms`: norms hold 1 + w.
+    `neutral`: as NEUTRAL, of this family alone, and before READ and HARMLESS. `rope_tensors`: those that the RoPE is read of."""
 
     name: str
     model_type: str
@@ -50,6 +50,7 @@ class Family:
     weights: Mapping[str, str]
     biases: Mapping[str, str]
     read: frozenset[str] = frozenset()  # keys that are read of this family alone
+    neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     permuted: bool = False
     one_plus_norms: bool = False
     rope_tensors: frozenset[str] = frozenset({ROPE_FACTORS})
@@ -71,7 +72,7 @@ FAMILIES = {
             "Gemma3ForCausalLM",
             ATTENTION | MLP | GEMMA_NORMS | HEAD_NORMS,
             ATTENTION,
-            frozenset({"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}),
+            frozenset({"rope.freq_base_swa"} | WINDOWS),
             one_plus_norms=True,
         ),
         Family(
@@ -83,6 +84,26 @@ FAMILIES = {
             frozenset({"attention.sliding_window", "rope.scaling.attn_factor"}),
             rope_tensors=frozenset({LONG_FACTORS, SHORT_FACTORS}),
         ),
+        Family(
+            "gemma2",
+            "gemma2",
+            "Gemma2ForCausalLM",
+            ATTENTION | MLP | GEMMA_NORMS,
+            {},
+            frozenset({"attn_logit_softcapping", "final_logit_softcapping"} | WINDOWS),
+            one_plus_norms=True,
+        ),
+        Family(
+            "granite",
+            "granite",
+            "GraniteForCausalLM",
+            ATTENTION | MLP | NORMS,
+            ATTENTION | MLP,
+            frozenset({"embedding_scale", "residual_scale", "logit_scale", "attention.scale"}),
+            {"rope.scaling.finetuned": (True,)},  # there it says whether there is RoPE at all
+            permuted=True,
+        ),
+        Family("smollm3", "smollm3", "SmolLM3ForCausalLM", ATTENTION | MLP | NORMS, {}, permuted=True),
     )
 }
 
@@ -161,11 +182,12 @@ def check_keys(family: Family, keys: Mapping[str, Value], architectures: frozens
 
 
 def _fault(family: Family, key: str, name: str, value: Value) -> str | None:
-    if name in READ or name in HARMLESS or name in family.read:
+    neutral = {**NEUTRAL, **family.neutral}
+    if name not in family.neutral and (name in READ or name in HARMLESS or name in family.read):
         return None
-    if name not in NEUTRAL:
+    if name not in neutral:
         return f"{key}: found {one_line(repr(value), 40)}"
     values = set(value.tolist()) if isinstance(value, np.ndarray) else {str(value)} if isinstance(value, list) else {value}
-    if values <= set(NEUTRAL[name]):
+    if values <= set(neutral[name]):
         return None
-    return f"{key}: found {one_line(repr(value), 40)}, supported {' or '.join(map(repr, NEUTRAL[name]))}"
+    return f"{key}: found {one_line(repr(value), 40)}, supported {' or '.join(map(repr, neutral[name]))}"

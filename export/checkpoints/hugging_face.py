@@ -25,6 +25,7 @@ from lcsb_mobile.export.checkpoints.stored import (
     Places,
     check_tensors,
     locate,
+    present_name,
     read_rows,
     stored_shapes,
     stored_tensors,
@@ -172,7 +173,7 @@ def _open_directory(directory: Path) -> DirectoryCheckpoint:
     found, places = with_stored_head(config, locate(directory, config, stored))
     dtypes = check_tensors(directory, places, checkpoint_weights(found))
     others = {name: place for name, place in places.items() if name.startswith(tuple(LEFT_OUT))}
-    parts = [part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in others)]
+    parts = dict.fromkeys(part for prefix, part in LEFT_OUT.items() if any(name.startswith(prefix) for name in others))
     notes = [f"without {' and '.join(parts)}"] if parts else []
     description = ", ".join((_size(found), " and ".join(sorted(dtypes)), *notes))
     raw = raw if found == config else _untied(raw)
@@ -214,9 +215,10 @@ def _with_stored_prefix(config: ModelConfig, stored: Mapping[str, Path]) -> Mode
     """transformers saves a text model under the names of the multimodal one that it was loaded from, whatever `model_type` it writes."""
     prefixes = (config.tensor_prefix, *getattr(architecture(config.model_type), "TENSOR_PREFIXES", ()))
     candidates = [msgspec.structs.replace(config, tensor_prefix=prefix) for prefix in prefixes]
+    names = [present_name(config, name) for name in stored]
     for candidate in candidates:
         layers = layer_prefix(candidate, 0)
-        if any(name.startswith((layers, layers.removeprefix(BASE))) for name in stored):
+        if any(name.startswith((layers, layers.removeprefix(BASE))) for name in names):
             return candidate
     return config
 

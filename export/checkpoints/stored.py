@@ -13,13 +13,18 @@ from torch import Tensor
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.checkpoints.side_files import read_object
-from lcsb_mobile.export.models import HEAD, checkpoint_weights, embedding_name
+from lcsb_mobile.export.models import HEAD, architecture, checkpoint_weights, embedding_name
 from lcsb_mobile.io.bounded import some
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' names of what is read -> torch's
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-LEFT_OUT = {"model.visual.": "its vision tower", "mtp.": "its multi-token prediction"}  # what tensors begin with that no text needs
+LEFT_OUT = {  # what tensors begin with that no text needs
+    "model.visual.": "its vision tower",
+    "model.vision_tower.": "its vision tower",
+    "model.multi_modal_projector.": "its multi-modal projector",
+    "mtp.": "its multi-token prediction",
+}
 BASE = "model."  # what transformers puts before a name where only that is a tensor of the model: some files hold the model without its head
 ROWS_AT_ONCE = 4096  # of embedding and head, when they are compared
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -44,6 +49,12 @@ def stored_tensors(directory: Path) -> dict[str, Path]:
     return {name: directory / file for name, file in weight_map.items()}
 
 
+def present_name(config: ModelConfig, name: str) -> str:
+    """A tensor's name as transformers writes it now, where it was another once (the architecture's RENAMED)."""
+    renamed: Mapping[str, str] = getattr(architecture(config.model_type), "RENAMED", {})
+    return next((new + name.removeprefix(old) for old, new in renamed.items() if name.startswith(old)), name)
+
+
 def locate(directory: Path, config: ModelConfig, stored: Mapping[str, Path]) -> dict[str, tuple[Path, str]]:
     """Where the model's tensors should be, the head also when it is tied, and the parts that are left out. What an index does not list is
     missing. A name that is none of the model's is one of them after BASE (transformers, `rename_source_key`)."""
@@ -52,9 +63,10 @@ def locate(directory: Path, config: ModelConfig, stored: Mapping[str, Path]) -> 
         return {name: (directory / SINGLE, name) for name in expected}
     places = {}
     for name, file in stored.items():
-        longer = BASE + name
-        if name in expected or name.startswith(tuple(LEFT_OUT)):
-            places[name] = file, name
+        own = present_name(config, name)
+        longer = BASE + own
+        if own in expected or own.startswith(tuple(LEFT_OUT)):
+            places[own] = file, name
         elif longer not in stored and (longer in expected or longer.startswith(tuple(LEFT_OUT))):
             places[longer] = file, name
     return places

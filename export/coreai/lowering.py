@@ -283,6 +283,7 @@ UNARY = {
     "log": "log",
     "relu": "relu",
     "sigmoid": "sigmoid",
+    "tanh": "tanh",
     "sqrt": "sqrt",
     "rsqrt": "rsqrt",
 }

@@ -392,6 +392,7 @@ SIMPLE = {
     "sqrt": "sqrt",
     "relu": "relu",
     "sigmoid": "sigmoid",
+    "tanh": "tanh",
     "eq": "equal",
     "ne": "not_equal",
     "lt": "less",

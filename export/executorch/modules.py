@@ -14,6 +14,7 @@ from lcsb_mobile.bundle.weights import head_rows
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.executorch.lowering import Captured, decompressed
 from lcsb_mobile.export.graphs.captured import CapturedGraph
+from lcsb_mobile.export.graphs.head import sloped, soft_capped
 from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.graphs.tables import TableGraph
 
@@ -88,6 +89,7 @@ class Head(torch.nn.Module):
         self.norm = Captured(parts.norm, {})
         self.norm_backward = Captured(parts.norm_backward, {}) if gradient else None
         self.chunks = Chunks(parts.config.vocab_size, head_rows(parts.config.hidden_size))
+        self.cap = parts.config.final_logit_softcapping
 
     def forward(self, h: Tensor, labels: Tensor, weight: Tensor, packed: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         (x,) = self.norm(h, weight)
@@ -103,18 +105,19 @@ class Head(torch.nn.Module):
         def visit(carried: list[Tensor], rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
             """The running maximum, sum and weighted sum, with these rows of the head."""
             peak, total, *weighted = carried
-            logits = x @ rows.t()
+            logits, slope = soft_capped(x @ rows.t(), self.cap)
             new_peak = torch.maximum(peak, logits.amax(-1, keepdim=True))
             exponentials, shrink = torch.exp(logits - new_peak), torch.exp(peak - new_peak)
             sums = total * shrink + exponentials @ row[: rows.shape[0]]
-            return [new_peak, sums, *(w * shrink + exponentials @ rows for w in weighted)], []
+            return [new_peak, sums, *(w * shrink + sloped(exponentials, slope) @ rows for w in weighted)], []
 
         (peak, total, *weighted), _ = self.chunks(visit, carry, packed, scale)
-        losses = peak + torch.log(total) - (x * rows) @ width  # [T, 1]
+        target, slope = soft_capped((x * rows) @ width, self.cap)  # [T, 1]
+        losses = peak + torch.log(total) - target
         loss = (share * losses).sum()
         if self.norm_backward is None:
             return (loss,)
-        return loss, *self.norm_backward(h, (weighted[0] / total - rows) * share, weight)
+        return loss, *self.norm_backward(h, (weighted[0] / total - sloped(rows, slope)) * share, weight)
 
 
 class Logits(torch.nn.Module):
@@ -123,13 +126,14 @@ class Logits(torch.nn.Module):
     def __init__(self, parts: StepParts) -> None:
         super().__init__()
         self.norm, self.chunks = Captured(parts.norm, {}), Chunks(parts.config.vocab_size, head_rows(parts.config.hidden_size))
+        self.cap = parts.config.final_logit_softcapping
 
     def forward(self, h: Tensor, weight: Tensor, packed: Tensor, scale: Tensor) -> tuple[Tensor]:
         (x,) = self.norm(h, weight)
 
         def visit(carried: list[Tensor], rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
             """A loop must carry something: this one counts."""
-            return [carried[0] + 1.0], [(x @ rows.t()).view(-1)]
+            return [carried[0] + 1.0], [soft_capped(x @ rows.t(), self.cap)[0].view(-1)]
 
         _, (logits,) = self.chunks(visit, [torch.zeros(1)], packed, scale)
         return (logits,)

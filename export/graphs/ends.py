@@ -18,6 +18,7 @@ from lcsb_mobile.bundle.batch import IGNORED_LABEL
 from lcsb_mobile.bundle.programs import chunk_rows
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.graphs.captured import CapturedGraph, capture
+from lcsb_mobile.export.graphs.head import sloped, soft_capped
 from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.graphs.tables import TableGraph
 from lcsb_mobile.export.weights.quantization import dequantize
@@ -34,7 +35,7 @@ class End:
 class Ends:
     def __init__(self, parts: StepParts) -> None:
         config = parts.config
-        self.parts, self.norm = parts, parts.model.final_norm
+        self.parts, self.norm, self.cap = parts, parts.model.final_norm, config.final_logit_softcapping
         self.hidden = (parts.seq_len, config.hidden_size)
         self.rows = chunk_rows(config.vocab_size, config.hidden_size)
         self.embedding_table = "embed_tokens.weight"
@@ -76,7 +77,7 @@ class Ends:
 
     def chunk(self, gradient: bool) -> End:
         """(x, peak, total, weighted, bias [1, R], packed, scale) -> the running maximum, sum and weighted sum with these rows of the head;
-        without the gradient, no weighted sum. `bias` is added to the logits."""
+        without the gradient, no weighted sum. `bias` is added to the logits, beyond their cap."""
         column = (self.hidden[0], 1)
         shapes = {"x": self.hidden, "peak": column, "total": column} | ({"weighted": self.hidden} if gradient else {})
         examples = {name: torch.zeros(shape) for name, shape in (shapes | {"bias": (1, self.rows)}).items()}
@@ -86,11 +87,12 @@ class Ends:
         def visit(*args: Tensor) -> tuple[Tensor, ...]:
             x = dict(zip(names, args))
             rows = dequantize(x["packed"], x["scale"])
-            logits = x["x"] @ rows.t() + x["bias"]
+            logits, slope = soft_capped(x["x"] @ rows.t(), self.cap)
+            logits = logits + x["bias"]
             peak = torch.maximum(x["peak"], logits.amax(-1, keepdim=True))
             exponentials, shrink = torch.exp(logits - peak), torch.exp(x["peak"] - peak)
             total = x["total"] * shrink + exponentials.sum(-1, keepdim=True)
-            return (peak, total, x["weighted"] * shrink + exponentials @ rows) if gradient else (peak, total)
+            return (peak, total, x["weighted"] * shrink + sloped(exponentials, slope) @ rows) if gradient else (peak, total)
 
         outputs = ("peak_next", "total_next", "weighted_next")
         return _end(visit, examples, outputs if gradient else outputs[:2])
@@ -105,11 +107,12 @@ class Ends:
 
         def end(*args: Tensor) -> tuple[Tensor, ...]:
             x = dict(zip(names, args))
-            losses = x["peak"] + torch.log(x["total"]) - (x["x"] * x["target"]).sum(-1, keepdim=True)
+            target, slope = soft_capped((x["x"] * x["target"]).sum(-1, keepdim=True), self.cap)
+            losses = x["peak"] + torch.log(x["total"]) - target
             loss = (losses * x["share"]).sum(0)
             if not gradient:
                 return (loss,)
-            dx = (x["weighted"] / x["total"] - x["target"]) * x["share"]
+            dx = (x["weighted"] / x["total"] - sloped(x["target"], slope)) * x["share"]
             vjp = torch.func.vjp(lambda h: self.norm(h, x["weight"]), x["h"])[1]
             return loss, vjp(dx)[0]
 
@@ -123,7 +126,11 @@ class Ends:
     def logits_chunk(self) -> End:
         """(x [1, D], packed, scale) -> logits [R]."""
         examples = {"x": torch.zeros(1, self.hidden[1]), **self._table(self.head_table, self.rows)}
-        return _end(lambda x, packed, scale: ((x @ dequantize(packed, scale).t()).view(-1),), examples, ("logits",))
+
+        def logits(x: Tensor, packed: Tensor, scale: Tensor) -> tuple[Tensor]:
+            return (soft_capped(x @ dequantize(packed, scale).t(), self.cap)[0].view(-1),)
+
+        return _end(logits, examples, ("logits",))
 
     def _norm_weight(self) -> Tensor:
         return torch.zeros(self.hidden[1])

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.errors import UnsupportedModelError
-from lcsb_mobile.export.models import gemma3_text, lfm2, llama, mistral, phi3, qwen2, qwen3, qwen3_5
+from lcsb_mobile.export.models import gemma2, gemma3_text, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, qwen3_5, smollm3
 from lcsb_mobile.export.models.kinds import BlockKind, Place
 
 
 class Architecture(Protocol):
     """What a module of this package provides. T tokens, D hidden size. Where a module has them, FINAL_NORM is the checkpoint's name of
-    the norm before the head, without the prefix, and TENSOR_PREFIXES are all prefixes that a checkpoint may have."""
+    the norm before the head, without the prefix, TENSOR_PREFIXES are all prefixes that a checkpoint may have, and RENAMED says which
+    beginnings of names are now others."""
 
     def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
         """From the contents of `config.json`. Raises CheckpointError (a field) or UnsupportedModelError (an option)."""
@@ -39,7 +40,10 @@ class Architecture(Protocol):
 HEAD = "lm_head.weight"  # a checkpoint's name of the head that is not tied
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "gemma2": gemma2,
+    "gemma3": gemma3_text,  # with a vision tower, which is left out: read as gemma3_text
     "gemma3_text": gemma3_text,
+    "granite": granite,
     "lfm2": lfm2,
     "llama": llama,
     "ministral": mistral,  # mistral with `layer_types`
@@ -49,6 +53,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": qwen3,
     "qwen3_5": qwen3_5,  # with a vision tower, which is left out: read as qwen3_5_text
     "qwen3_5_text": qwen3_5,
+    "smollm3": smollm3,
 }
 
 

@@ -42,7 +42,8 @@ def attending(x: Values, linear: Linear, config: ModelConfig, memory: Memory | N
     def cache(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         return extended(memory, "keys", keys), extended(memory, "values", values)
 
-    attend = attention_over(x["cos"], x["sin"], x["mask"], config.query_scale, None if memory is None else cache)
+    remembered, cap = None if memory is None else cache, config.attn_logit_softcapping
+    attend = attention_over(x["cos"], x["sin"], x["mask"], config.query_scale, cap, remembered)
     return linear.within_sequences(attend)
 
 

@@ -1,5 +1,8 @@
 """Gemma 3's language model (arXiv 2503.19786): norms of weight 1 + w around both halves, normed queries and keys, scaled
-embeddings, and window layers with a RoPE base of their own between the full ones."""
+embeddings, and window layers with a RoPE base of their own between the full ones.
+
+`model_type` "gemma3_text", and the text model within checkpoints of "gemma3" (the 4B and larger), which have a vision tower besides.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from lcsb_mobile.export.models.hf_config import (
     check_shape,
     read_fields,
     read_rope,
+    read_text_config,
     refuse_unless,
     resolve_attention,
     resolve_layer_types,
@@ -37,6 +41,14 @@ from lcsb_mobile.export.models.layers import (
     projection_weights,
     rms_norm,
 )
+
+TENSOR_PREFIXES = ("model.", "model.language_model.")  # of the text model; transformers may save either with either model_type
+# As transformers renames what its versions before 4.52 have written, and what is published (`conversion_mapping`, "llava").
+RENAMED = {"language_model.model.": "model.language_model.", "language_model.lm_head.": "lm_head."}
+MULTIMODAL = "gemma3"
+TEXT = "gemma3_text"
+# What a published `text_config` leaves out is transformers' Gemma3TextConfig, sizes included.
+SIZES = {"vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8}
 
 
 class Gemma3Fields(msgspec.Struct, kw_only=True):
@@ -68,6 +80,9 @@ class Gemma3Fields(msgspec.Struct, kw_only=True):
 
 def read_config(raw: Raw) -> ModelConfig:
     """Raises CheckpointError for a missing or mistyped field, UnsupportedModelError for an option that is not supported."""
+    multimodal = raw.get("model_type") == MULTIMODAL
+    if multimodal:
+        raw = SIZES | dict(read_text_config(raw, tied=True))
     fields = read_fields(raw, Gemma3Fields)
     _refuse_unsupported(fields)
     pattern = fields.sliding_window_pattern
@@ -75,7 +90,7 @@ def read_config(raw: Raw) -> ModelConfig:
     layer_types = resolve_layer_types(fields.layer_types, default_types)
     attention_kinds = resolve_attention(layer_types, _read_ropes(raw, fields), fields.sliding_window)
     config = ModelConfig(
-        model_type="gemma3_text",
+        model_type=TEXT,
         vocab_size=fields.vocab_size,
         hidden_size=fields.hidden_size,
         intermediate_size=fields.intermediate_size,
@@ -92,6 +107,7 @@ def read_config(raw: Raw) -> ModelConfig:
         output_bias=fields.attention_bias,
         query_scale=fields.query_pre_attn_scalar**-0.5,
         embedding_scale=math.sqrt(fields.hidden_size),
+        tensor_prefix=TENSOR_PREFIXES[multimodal],
     )
     return check_shape(config)
 
@@ -108,7 +124,7 @@ def _refuse_unsupported(fields: Gemma3Fields) -> None:
     options |= {f"truncate of {name}": (rope.get("truncate", True), (True,)) for name, rope in ropes.items()}
     unknown = sorted(set(fields.rope_parameters or {}) - {FULL, SLIDING})
     options |= {f"rope_parameters, layer type {name}": (name, (FULL, SLIDING)) for name in unknown}
-    refuse_unless("gemma3_text", options)
+    refuse_unless(TEXT, options)
 
 
 def _read_ropes(raw: Raw, fields: Gemma3Fields) -> dict[str, tuple[float, RopeScaling | None]]:

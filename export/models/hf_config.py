@@ -77,6 +77,18 @@ def read_fields(raw: Raw, fields: type[Fields]) -> Fields:
         raise CheckpointError(f"config.json: {error}") from error
 
 
+def read_text_config(raw: Raw, tied: bool) -> Raw:
+    """The text model's part of a multimodal configuration. Which part says whether the head is tied depends on transformers' class, so they
+    must agree; `tied`: where one says nothing."""
+    text = raw.get("text_config")
+    if not isinstance(text, Mapping):
+        raise CheckpointError(f"config.json: text_config: expected an object, found {text!r}")
+    whole, part = raw.get("tie_word_embeddings", tied), text.get("tie_word_embeddings", tied)
+    if whole != part:
+        raise CheckpointError(f"config.json: tie_word_embeddings is {whole!r}, but {part!r} in text_config")
+    return text
+
+
 def refuse_unless(model_type: str, options: Mapping[str, tuple[object, Sequence[object]]]) -> None:
     """`options`: name -> (found, supported values). Raises one UnsupportedModelError that names every option not supported."""
     faults = [

@@ -154,27 +154,40 @@ def split_heads(x: Tensor, head_dim: int) -> Tensor:
     return x.reshape(x.shape[0], -1, head_dim)  # (T, heads * d) -> (T, heads, d)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    mask: Tensor,
+    scale: float,
+    cap: float | None = None,
+    cache: Cache | None = None,
+) -> Tensor:
     """Grouped-query attention with RoPE: q (T, H, d), k and v (T, K, d), additive mask (T, T) -> (T, H * d).
 
-    A `cache` may put the S keys and values of other tokens in their place; then mask is (T, S).
+    With a `cap` scores are `cap tanh(score / cap)`. A `cache` may put the S keys and values of other tokens in their place; then mask is
+    (T, S).
     """
-    q, k = apply_rope(q, cos, sin, scale), apply_rope(k, cos, sin)
+    q, k = apply_rope(q, cos, sin, scale if cap is None else scale / cap), apply_rope(k, cos, sin)
     if cache is not None:
         k, v = cache(k, v)
-    return attention_of_rotated(q, k, v, mask)
+    return attention_of_rotated(q, k, v, mask, cap)
 
 
-def attention_of_rotated(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def attention_of_rotated(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float | None = None) -> Tensor:
     """Grouped-query attention of q (T, H, d), scaled, k and v (S, K, d), all after RoPE, and an additive mask (T, S) -> (T, H * d).
+    With a `cap` scores are `cap tanh(q k)`, and q is divided by it.
 
     The G query heads of one key-value head are stacked into the rows of one product, so keys and values are not repeated.
     """
     T, H, d = q.shape
     S, K, _ = k.shape
     q = q.reshape(T, K, H // K, d).permute(1, 2, 0, 3).reshape(K, H // K * T, d)
-    scores = torch.bmm(q, k.permute(1, 2, 0)).reshape(H, T, S) + mask
-    weights = torch.softmax(scores, dim=-1).reshape(K, H // K * T, S)
+    scores = torch.bmm(q, k.permute(1, 2, 0)).reshape(H, T, S)
+    scores = scores if cap is None else torch.tanh(scores) * cap
+    weights = torch.softmax(scores + mask, dim=-1).reshape(K, H // K * T, S)
     out = torch.bmm(weights, v.permute(1, 0, 2))  # (K, G * T, d)
     return out.reshape(H, T, d).permute(1, 0, 2).reshape(T, H * d)
 
@@ -219,8 +232,11 @@ def projection_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def rope_table(kind: AttentionKind, rotary_dim: int, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin, float32 (length, rotary_dim), for positions 0 to length - 1.
 
-    Frequencies and angles are float32 throughout, as in transformers: at position 10,000 a float64 angle would differ by 1e-4.
+    Frequencies and angles are float32 throughout, as in transformers: at position 10,000 a float64 angle would differ by 1e-4. Without RoPE
+    all angles are 0.
     """
+    if not kind.rotary:
+        return torch.ones(length, rotary_dim), torch.zeros(length, rotary_dim)
     positions = torch.arange(length, dtype=torch.float32)
     angles = positions[:, None] * inverse_frequencies(kind, rotary_dim)[None, :]
     angles = torch.cat((angles, angles), dim=-1)
@@ -228,6 +244,6 @@ def rope_table(kind: AttentionKind, rotary_dim: int, length: int) -> tuple[Tenso
     return angles.cos() * scale, angles.sin() * scale
 
 
-def attention_over(cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cache: Cache | None = None) -> Attend:
+def attention_over(cos: Tensor, sin: Tensor, mask: Tensor, scale: float, cap: float | None = None, cache: Cache | None = None) -> Attend:
     """`attention` of q, k and v alone."""
-    return functools.partial(attention, cos=cos, sin=sin, mask=mask, scale=scale, cache=cache)
+    return functools.partial(attention, cos=cos, sin=sin, mask=mask, scale=scale, cap=cap, cache=cache)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, sigmoid, split
 
 from lcsb_mobile.config import LinearAttention, ModelConfig, default_query_scale
-from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.models import convolution
 from lcsb_mobile.export.models.convolution import causal_conv, conv_state, conv_weight
 from lcsb_mobile.export.models.decoder import attending, attention_states, attention_width
@@ -29,6 +27,7 @@ from lcsb_mobile.export.models.hf_config import (
     check_shape,
     read_fields,
     read_partial_rope,
+    read_text_config,
     refuse_unless,
     resolve_attention,
     resolve_layer_types,
@@ -76,7 +75,7 @@ def read_config(raw: Raw) -> ModelConfig:
     """Raises CheckpointError for a missing or mistyped field, UnsupportedModelError for an option that is not supported."""
     multimodal = raw.get("model_type") == MULTIMODAL
     if multimodal:
-        raw = _text_config(raw)
+        raw = read_text_config(raw, tied=False)
     fields = read_fields(raw, Qwen3_5Fields)
     options: dict[str, tuple[object, tuple[object, ...]]] = {
         "hidden_act": (fields.hidden_act, ("silu",)),
@@ -109,17 +108,6 @@ def read_config(raw: Raw) -> ModelConfig:
         tensor_prefix=TENSOR_PREFIXES[multimodal],
     )
     return check_shape(config)
-
-
-def _text_config(raw: Raw) -> Raw:
-    """The part for the text model. Which part says whether the head is tied depends on transformers' class, so they must agree."""
-    text = raw.get("text_config")
-    if not isinstance(text, Mapping):
-        raise CheckpointError(f"config.json: text_config: expected an object, found {text!r}")
-    whole, part = raw.get("tie_word_embeddings", False), text.get("tie_word_embeddings", False)
-    if whole != part:
-        raise CheckpointError(f"config.json: tie_word_embeddings is {whole!r}, but {part!r} in text_config")
-    return text
 
 
 def _linear_attention(fields: Qwen3_5Fields) -> LinearAttention:

@@ -144,6 +144,7 @@ SIMPLE = {
     "relu": "Relu",
     "bmm": "MatMul",
     "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
     "eq": "Equal",
     "lt": "Less",
     "gt": "Greater",

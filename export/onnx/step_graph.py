@@ -145,28 +145,41 @@ def head(b: GraphBuilder, parts: StepParts, h: ir.Value, labels: ir.Value, gradi
     chunk = value("head_chunk", "int64", ())
     carried = [value(f"head_{name}", "float32", ("C", 1)) for name in ("peak", "total")]
     carried += [value("head_weighted", "float32", ("C", hidden))] if gradient else []
-    graph = loop_body(body, "head", chunk, carried, _online_softmax(body, head_chunk(body, parts, chunk), x, carried), [])
+    cap = parts.config.final_logit_softcapping
+    graph = loop_body(body, "head", chunk, carried, _online_softmax(body, head_chunk(body, parts, chunk), x, carried, cap), [])
     peak, total, *weighted = b.loop(b.ints(chunk_count(parts)), start, graph, 0)
-    target = b.op("ReduceSum", b.op("Mul", x, label_rows), b.ints(1), keepdims=1)
+    target, slope = _soft_capped(b, b.op("ReduceSum", b.op("Mul", x, label_rows), b.ints(1), keepdims=1), cap)
     losses = b.op("Sub", b.op("Add", peak, b.op("Log", total)), target)  # [C, 1]
     loss = b.op("ReduceMean", losses, b.ints(0, 1), keepdims=0)
     if not gradient:
         return (loss,)
     count = b.op("Cast", b.op("Size", positions), to=ir.DataType.FLOAT.value)
-    dx = b.op("Div", b.op("Sub", b.op("Div", weighted[0], total), label_rows), count)
+    dx = b.op("Div", b.op("Sub", b.op("Div", weighted[0], total), _sloped(b, label_rows, slope)), count)
     zeros = b.op("ConstantOfShape", b.ints(parts.seq_len, hidden))
     g = b.op("ScatterND", zeros, b.op("Reshape", positions, b.ints(-1, 1)), dx)
     return loss, lower(b, parts.norm_backward, {"x": h, "g": g, "weight": b.weight(parts.weight("norm.weight"))})[0]
 
 
-def _online_softmax(b: GraphBuilder, rows: ir.Value, x: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+def _soft_capped(b: GraphBuilder, logits: ir.Value, cap: float | None) -> tuple[ir.Value, ir.Value | None]:
+    """As `graphs.head.soft_capped`."""
+    if cap is None:
+        return logits, None
+    t = b.op("Tanh", b.op("Div", logits, b.scalar(cap)))
+    return b.op("Mul", t, b.scalar(cap)), b.op("Sub", b.scalar(1.0), b.op("Mul", t, t))
+
+
+def _sloped(b: GraphBuilder, x: ir.Value, slope: ir.Value | None) -> ir.Value:
+    return x if slope is None else b.op("Mul", x, slope)
+
+
+def _online_softmax(b: GraphBuilder, rows: ir.Value, x: ir.Value, carried: list[ir.Value], cap: float | None) -> list[ir.Value]:
     peak, total, *weighted = carried
-    logits = b.op("Gemm", x, rows, transB=1)
+    logits, slope = _soft_capped(b, b.op("Gemm", x, rows, transB=1), cap)
     new_peak = b.op("Max", peak, b.op("ReduceMax", logits, b.ints(1), keepdims=1))
     exponentials = b.op("Exp", b.op("Sub", logits, new_peak))
     shrink = b.op("Exp", b.op("Sub", peak, new_peak))
     results = [new_peak, b.op("Add", b.op("Mul", total, shrink), b.op("ReduceSum", exponentials, b.ints(1), keepdims=1))]
-    return results + [b.op("Add", b.op("Mul", w, shrink), b.op("Gemm", exponentials, rows)) for w in weighted]
+    return results + [b.op("Add", b.op("Mul", w, shrink), b.op("Gemm", _sloped(b, exponentials, slope), rows)) for w in weighted]
 
 
 def next_token_logits(b: GraphBuilder, parts: StepParts, h: ir.Value, position: ir.Value) -> ir.Value:
@@ -179,7 +192,7 @@ def row_logits(b: GraphBuilder, parts: StepParts, x: ir.Value) -> ir.Value:
     body = b.subgraph()
     chunk = value("logits_chunk", "int64", ())
     so_far = value("logits_so_far", "float32", (1, "v"))
-    logits = body.op("Gemm", x, head_chunk(body, parts, chunk), transB=1)
+    logits, _ = _soft_capped(body, body.op("Gemm", x, head_chunk(body, parts, chunk), transB=1), parts.config.final_logit_softcapping)
     graph = loop_body(body, "logits", chunk, [so_far], [body.op("Concat", so_far, logits, axis=1)], [])
     (result,) = b.loop(b.ints(chunk_count(parts)), [b.op("ConstantOfShape", b.ints(1, 0))], graph, 0)
     return b.op("Reshape", result, b.ints(-1))

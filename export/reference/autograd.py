@@ -11,6 +11,7 @@ from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import MappedWeights
+from lcsb_mobile.export.graphs.head import soft_capped
 from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import bound_gives, bound_values
 from lcsb_mobile.export.models.layers import Linear, WholeLinear
@@ -43,7 +44,8 @@ def reference_step(
         crossing |= bound_gives(kind, place, given if exact else [value.detach() for value in given])
     h = model.final_norm(h, torch.from_numpy(weights["norm.weight"]))
     head = "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
-    loss = functional.cross_entropy(h @ _matrix(weights, head).T, labels, ignore_index=IGNORED_LABEL)
+    logits, _ = soft_capped(h @ _matrix(weights, head).T, config.final_logit_softcapping)
+    loss = functional.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL)
 
     gradients = torch.autograd.grad(loss, [flat[layer] for layer in subset.train])
     return StepResult(loss.item(), {layer: gradient.numpy() for layer, gradient in zip(subset.train, gradients)})

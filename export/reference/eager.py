@@ -22,7 +22,7 @@ from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import MappedWeights
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.export.graphs.blocks import Projections
-from lcsb_mobile.export.graphs.head import chunk_bounds, cross_entropy
+from lcsb_mobile.export.graphs.head import chunk_bounds, cross_entropy, soft_capped
 from lcsb_mobile.export.models import Model, model_of
 from lcsb_mobile.export.models.kinds import bound_gives, bound_values
 from lcsb_mobile.export.models.tables import step_tables
@@ -90,8 +90,9 @@ class EagerRunner:
     def next_logits(self, batch: Batch, position: int, adapter: Float32Array) -> Float32Array:
         h = self._forward(batch, self.layout.vectors(adapter), self._tables(batch))
         x = self.model.final_norm(h[position : position + 1], self._tensor("norm.weight"))
-        logits: Float32Array = torch.cat([(x @ rows.t())[0] for rows in self._head_chunks()]).numpy()
-        return logits
+        logits = torch.cat([(x @ rows.t())[0] for rows in self._head_chunks()])
+        capped: Float32Array = soft_capped(logits, self.config.final_logit_softcapping)[0].numpy()
+        return capped
 
     def decoder(self, adapter: Float32Array) -> WholeSequenceDecoder:
         return WholeSequenceDecoder(lambda batch, position: self.next_logits(batch, position, adapter), self.seq_len)
@@ -162,7 +163,8 @@ class EagerRunner:
         counted = torch.from_numpy(np.flatnonzero(batch.labels != IGNORED_LABEL))
         weight = self._tensor("norm.weight")
         x = self.model.final_norm(h[counted], weight)
-        loss, dx = cross_entropy(x, self._rows(self.head_name, batch.labels[counted.numpy()]), self._head_chunks())
+        label_rows = self._rows(self.head_name, batch.labels[counted.numpy()])
+        loss, dx = cross_entropy(x, label_rows, self._head_chunks(), self.config.final_logit_softcapping)
         vjp = torch.func.vjp(lambda y: self.model.final_norm(y[counted], weight), h)[1]
         return loss, vjp(dx)[0]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.export.graphs.head import soft_capped
 from lcsb_mobile.export.models import embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors, model_of
 from lcsb_mobile.export.models.kinds import bound_gives, bound_values
 from lcsb_mobile.export.models.layers import Linear, WholeLinear
@@ -40,7 +41,7 @@ def model_logits(
         h, *given = kind.block({"h": h, **bound_values(kind, place, read_tables, crossing)}, vectors, linear)
         crossing |= bound_gives(kind, place, given)
     h = model.final_norm(h, read(final_norm_name(config)))
-    return h @ read(head_name(config)).T
+    return soft_capped(h @ read(head_name(config)).T, config.final_logit_softcapping)[0]
 
 
 def float_linear(read: Read, prefix: str, vectors: dict[str, Tensor]) -> Linear:

@@ -20,7 +20,7 @@ from lcsb_mobile.io.safetensors_reader import FLOATS, StoredTensors, open_tensor
 from lcsb_mobile.runs.checkpoint import FORMAT, read_adapter
 
 MODEL_FILE = "adapter_model.safetensors"
-TEXT_MODEL_PREFIXES = ("model.", "model.language_model.")
+TEXT_MODEL_PREFIXES = ("model.", "model.language_model.", "language_model.model.")  # the last before transformers 4.52
 PICKLED_FILE = "adapter_model.bin"
 MOST_FAULTS = 6  # of a file's tensors that an error names
 

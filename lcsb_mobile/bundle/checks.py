@@ -51,6 +51,8 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("model.rms_norm_eps", 0, 1),
     ("model.query_scale", 1e-9, 1e9),
     ("model.embedding_scale", 1e-9, 1e9),
+    ("model.residual_multiplier", 1e-9, 1e9),
+    ("model.logits_scaling", 1e-9, 1e9),
     ("lora.rank", 1, 2**16),
     ("lora.alpha", 1e-9, 1e9),
     ("quantization.group_size", 2, 2**16),
@@ -92,6 +94,10 @@ def _value_faults(manifest: Manifest) -> Iterator[str]:
     for attention in manifest.model.attention_kinds.values():
         if not all(0 < value <= 1e12 for value in _numbers(attention)):
             yield f"model.attention_kinds: expected positive numbers, found {attention}"
+    for field in ("attn_logit_softcapping", "final_logit_softcapping"):
+        cap = getattr(manifest.model, field)
+        if cap is not None and not 1e-9 <= cap <= 1e9:
+            yield f"model.{field}: expected 1e-09 to 1000000000, found {cap}"
     heads = manifest.model.linear_attention
     if heads is not None and not all(1 <= value <= 2**12 for value in msgspec.structs.astuple(heads)):
         yield f"model.linear_attention: expected 1 to 4096, found {heads}"

@@ -25,6 +25,7 @@ def render(inspection: Inspection) -> RenderableType:
 def _facts(inspection: Inspection) -> Table:
     model, quantization, lora, schedule = inspection.model, inspection.quantization, inspection.lora, inspection.schedule
     heads = f"{model.attention_heads} heads of {model.head_dim}, {model.key_value_heads} key-value heads"
+    windows = dict.fromkeys(model.attention_windows)  # several layer types may have one
     embedding = "embedding and head in one" if model.tied else "embedding and head apart"
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=inspection.path, title_justify="left", title_style="bold")
     table.add_column(style="bold", no_wrap=True)
@@ -33,7 +34,7 @@ def _facts(inspection: Inspection) -> Table:
         "Source": inspection.source,
         "Target": inspection.target,
         "Model": f"{model.model_type}, {model.layers} layers, hidden {model.hidden_size:,}, FFN {model.intermediate_size:,}, {heads}",
-        "Attention": "; ".join("whole prefix" if window is None else f"window of {window}" for window in model.attention_windows),
+        "Attention": "; ".join("whole prefix" if window is None else f"window of {window}" for window in windows),
         "Vocabulary": f"{model.vocab_size:,} tokens, {embedding}",
         "Blocks": f"int{quantization.bits}, groups of {quantization.group_size}: {_weights(inspection.blocks)}",
         "Embedding": f"int{quantization.embedding_bits}, groups of {quantization.group_size}: {_weights(inspection.embedding_and_head)}",

@@ -138,6 +138,7 @@ RULES: dict[str, Rule] = {
     "log": lambda results, x, epsilon: np.log(x + epsilon.astype(x.dtype)),
     "rsqrt": rsqrt,
     "sigmoid": sigmoid,
+    "tanh": unary(np.tanh),
     "softmax": softmax,
     "equal": binary(np.equal),
     "not_equal": binary(np.not_equal),

@@ -60,6 +60,9 @@ CASES = {
         "gemma3-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP), schedule=ScheduleConfig(method="full")
     ),
     "phi3": Case("phi3"),
+    "gemma2": Case("gemma2"),
+    "granite": Case("granite"),
+    "smollm3": Case("smollm3"),
     "lfm2": Case("lfm2"),
     "qwen3_5": Case("qwen3_5", schedule=ScheduleConfig(method="lcsb-identity", subsets=3), seq_len=HYBRID_SEQ_LEN),
     "tiny": Case(TINY, quantization=QuantizationConfig(), schedule=ScheduleConfig(), seq_len=TINY_SEQ_LEN),

@@ -40,6 +40,10 @@ VALUES = [
     (put("model.rms_norm_eps", 2), "model.rms_norm_eps: expected 0 to 1, found 2.0"),
     (put("model.query_scale", 0), "model.query_scale: expected 1e-09 to 1000000000, found 0.0"),
     (put("model.embedding_scale", 1e300), "model.embedding_scale"),
+    (put("model.residual_multiplier", 0), "model.residual_multiplier: expected 1e-09 to 1000000000, found 0.0"),
+    (put("model.logits_scaling", -1), "model.logits_scaling: expected 1e-09 to 1000000000, found -1.0"),
+    (put("model.attn_logit_softcapping", 0), "model.attn_logit_softcapping: expected 1e-09 to 1000000000, found 0.0"),
+    (put("model.final_logit_softcapping", 1e300), "model.final_logit_softcapping: expected 1e-09 to 1000000000, found 1e+300"),
     (put("model.rotary_dim", 0), "model.rotary_dim: expected 2 to 4096, found 0"),
     (put("model.conv_kernel", 10**6), "model.conv_kernel: expected 0 to 256, found 1000000"),
     (

@@ -56,6 +56,10 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 5,
         "query_pre_attn_scalar": 20,
     },
+    # Caps that the scores and logits of random weights come near to; multipliers of which none is 1 and none the usual value.
+    "gemma2": {"sliding_window": 5, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 3.0},
+    "granite": {"embedding_multiplier": 6, "attention_multiplier": 0.4, "residual_multiplier": 0.3, "logits_scaling": 0.7},
+    "smollm3": {"no_rope_layer_interval": 2},
     "lfm2": {
         "num_hidden_layers": 5,
         "full_attn_idxs": [1, 4],
@@ -133,16 +137,32 @@ def write_tokenizer(directory: Path) -> None:
 VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48, "num_position_embeddings": 16}
 
 
-def write_multimodal(directory: Path, tied: bool, shards: bool = False) -> Any:
-    """Qwen3.5 with a vision tower, and a tensor of the layers for multi-token prediction that published checkpoints have. Returns its text
-    model by itself."""
-    text = SIZES | OWN_SIZES["qwen3_5_text"] | {"tie_word_embeddings": tied}
-    config = transformers.Qwen3_5Config(text_config=text, vision_config=VISION, tie_word_embeddings=tied)
-    model = transformers.Qwen3_5ForConditionalGeneration(config).eval()
-    random = random_model("qwen3_5_text", tied=tied)
+SIGLIP = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+
+
+def multimodal_model(model_type: str, tied: bool) -> tuple[Any, Any]:
+    """`model_type` "gemma3" or "qwen3_5": transformers' model with a vision tower, and its text model by itself."""
+    text = SIZES | OWN_SIZES[f"{model_type}_text"] | {"tie_word_embeddings": tied}
+    if model_type == "gemma3":
+        config: Any = transformers.Gemma3Config(text_config=text, vision_config=SIGLIP, tie_word_embeddings=tied, mm_tokens_per_image=4)
+        model: Any = transformers.Gemma3ForConditionalGeneration(config).eval()
+    else:
+        config = transformers.Qwen3_5Config(text_config=text, vision_config=VISION, tie_word_embeddings=tied)
+        model = transformers.Qwen3_5ForConditionalGeneration(config).eval()
+    random = random_model(f"{model_type}_text", tied=tied)
     model.model.language_model.load_state_dict(random.model.state_dict())
     model.lm_head.load_state_dict(random.lm_head.state_dict())
+    return model, random
+
+
+def write_multimodal(directory: Path, tied: bool, shards: bool = False, model_type: str = "qwen3_5") -> Any:
+    """With a vision tower; Qwen3.5 also with a tensor of the layers for multi-token prediction that published checkpoints have. Returns its
+    text model by itself."""
+    model, random = multimodal_model(model_type, tied)
     model.save_pretrained(directory, max_shard_size="100KB" if shards else "5GB")
+    if model_type == "gemma3":
+        write_tokenizer(directory)
+        return random
     file = sorted(directory.glob("*.safetensors"))[0]
     save_file(load_file(file) | {"mtp.fc.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
     if shards:

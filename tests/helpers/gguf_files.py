@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3", "phi3": "phi3"}
+ARCHITECTURES |= {"gemma2": "gemma2", "granite": "granite", "smollm3": "smollm3"}
+PERMUTED, ONE_PLUS = ("llama", "granite", "smollm3"), ("gemma2", "gemma3")
 Keys = Mapping[str, Any]
 
 
@@ -30,9 +32,9 @@ def model_tensors(model: Any) -> dict[str, Tensor]:
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         module, _, part = name.rpartition(".")
-        if architecture == "llama" and module.endswith((".q_proj", ".k_proj")):
+        if architecture in PERMUTED and module.endswith((".q_proj", ".k_proj")):
             tensor = permuted(tensor, config.num_attention_heads if module.endswith("q_proj") else config.num_key_value_heads)
-        if architecture == "gemma3" and module.endswith("norm"):
+        if architecture in ONE_PLUS and module.endswith("norm"):
             tensor = tensor + 1
         tensors[f"{names.get_name(module)}.{part}"] = tensor
     return tensors
@@ -59,6 +61,12 @@ def model_keys(model: Any) -> dict[str, Any]:
     if config.model_type == "gemma3_text":
         keys |= {"attention.sliding_window": config.sliding_window}
         keys |= {"attention.sliding_window_pattern": [name == "sliding_attention" for name in config.layer_types]}
+    if config.model_type == "gemma2":
+        keys |= {name: getattr(config, name) for name in ("attn_logit_softcapping", "final_logit_softcapping")}
+        keys |= {"attention.sliding_window": config.sliding_window}
+    if config.model_type == "granite":
+        keys |= {"embedding_scale": float(config.embedding_multiplier), "residual_scale": config.residual_multiplier}
+        keys |= {"attention.scale": config.attention_multiplier, "logit_scale": config.logits_scaling}
     architecture = ARCHITECTURES[config.model_type]
     return {f"{architecture}.{name}": value for name, value in keys.items()}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lcsb_mobile.export.graphs.head import soft_capped
 from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors
 from lcsb_mobile.export.models.kinds import BlockKind, Place, Values, bound_gives
 from lcsb_mobile.export.models.layers import Mix, WholeLinear
@@ -138,7 +139,7 @@ class KindsLoop:
         return self.embedding[ids] * self.model.config.embedding_scale
 
     def logits_of(self, h: Tensor) -> Tensor:
-        return self.model.final_norm(h, self.norm) @ self.head.t()
+        return soft_capped(self.model.final_norm(h, self.norm) @ self.head.t(), self.model.config.final_logit_softcapping)[0]
 
     def logits(self, tokens: Tokens) -> Tensor:
         h, _ = self._up(tokens)
@@ -260,7 +261,7 @@ class KindsLoop:
     def _exact_rope(self, length: int) -> dict[str, Tensor]:
         rope = {}
         for name, kind in self.model.config.attention_kinds.items():
-            frequencies = inverse_frequencies(kind, self.model.config.rotary_dim).double()
+            frequencies = inverse_frequencies(kind, self.model.config.rotary_dim).double() * kind.rotary
             angles = (torch.arange(length)[:, None] * frequencies).tile(2)
             scale = kind.rope_scaling.attention_factor if kind.rope_scaling else 1.0
             rope |= {f"rope.{name}.cos": angles.cos() * scale, f"rope.{name}.sin": angles.sin() * scale}

@@ -39,6 +39,9 @@ MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "phi3-untied": ("phi3", False, {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}),
     "gemma3": ("gemma3_text", True, {}),
     "gemma3-untied": ("gemma3_text", False, {}),
+    "gemma2": ("gemma2", True, {}),
+    "granite": ("granite", True, {"attention_bias": True, "mlp_bias": True}),
+    "smollm3": ("smollm3", True, {"no_rope_layers": [0, 1, 0], "use_sliding_window": True, "sliding_window": 5}),
 }
 # Models of several kinds of layers, of which some ask for whole chunks of tokens.
 HYBRIDS: dict[str, tuple[str, bool, dict[str, Any]]] = {"lfm2": ("lfm2", True, {}), "qwen3_5": ("qwen3_5_text", True, {})}

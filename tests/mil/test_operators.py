@@ -25,7 +25,7 @@ TWO = np.float32(2)
 CASES: dict[str, list[dict[str, Any]]] = {
     **{name: [{"x": X, "y": Y}, {"x": X, "y": ROW}, {"x": X, "y": TWO}] for name in ("add", "sub", "mul", "real_div", "maximum")},
     "pow": [{"x": POSITIVE, "y": TWO}],
-    **{name: [{"x": X}] for name in ("abs", "exp", "exp2", "ceil", "floor", "relu", "sigmoid", "identity")},
+    **{name: [{"x": X}] for name in ("abs", "exp", "exp2", "ceil", "floor", "relu", "sigmoid", "tanh", "identity")},
     "sqrt": [{"x": POSITIVE}],
     "log": [{"x": POSITIVE, "epsilon": np.float32(1e-45)}, {"x": POSITIVE, "epsilon": np.float32(0.5)}],
     "rsqrt": [{"x": POSITIVE, "epsilon": np.float32(1e-30)}, {"x": POSITIVE, "epsilon": np.float32(0.5)}],

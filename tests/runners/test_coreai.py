@@ -27,6 +27,7 @@ pytestmark = pytest.mark.coreai
 
 # Model, bits of blocks, bits of embedding and head, tile.
 CASES = [("llama-untied", 8, 4, None), ("qwen2", 4, 8, None), ("qwen3", 4, 4, TILE), ("gemma3", 4, 8, TILE), ("phi3", 4, 8, TILE)]
+CASES += [("gemma2", 4, 8, None)]
 every_case = pytest.mark.parametrize(("name", "bits", "embedding_bits", "tile"), CASES)
 
 

@@ -39,6 +39,9 @@ CASES = {
     "qwen3": (4, 4, TILE),
     "gemma3": (4, 8, TILE),
     "phi3": (4, 8, TILE),
+    "gemma2": (4, 8, None),
+    "granite": (4, 8, None),
+    "smollm3": (4, 8, None),
     "lfm2": (4, 8, TILE),
     "qwen3_5": (4, 8, None),
 }

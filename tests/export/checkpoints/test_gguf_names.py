@@ -29,8 +29,14 @@ FREE = {
     "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length", "rope.scaling.yarn_log_multiplier",
     "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
 }  # fmt: skip
-PHI3 = {"attention.sliding_window", "rope.scaling.attn_factor"}
-GEMMA = {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}
+WINDOWS = {"attention.sliding_window", "attention.sliding_window_pattern"}
+OWN = {
+    "gemma2": WINDOWS | {"attn_logit_softcapping", "final_logit_softcapping"},
+    "gemma3": WINDOWS | {"rope.freq_base_swa"},
+    "granite": {"attention.scale", "embedding_scale", "residual_scale", "logit_scale"},
+    "phi3": {"attention.sliding_window", "rope.scaling.attn_factor"},
+}
+SWITCHES = {"granite": {"rope.scaling.finetuned"}}  # where llama.cpp takes it for whether there is RoPE at all
 
 
 def listed(space: type) -> Iterator[str]:
@@ -54,7 +60,7 @@ def test_every_key(family: Family) -> None:
         key = template.format(arch=family.name, id=0, name="tool", dense="dense_2")
         space, _, name = key.partition(".")
         if space == family.name:
-            allowed = name in FREE | {"gemma3": GEMMA, "phi3": PHI3}.get(family.name, set())
+            allowed = name in (FREE | OWN.get(family.name, set())) - SWITCHES.get(family.name, set())
             assert_refused(family, key, 7, not allowed)
         elif space in ("adapter", "clip"):
             assert_refused(family, key, 7, True)
@@ -97,6 +103,13 @@ def test_neutral_values_change_nothing(name: str) -> None:
         assert check_keys(family, {f"qwen3.{name}": value}, ARCHITECTURES) == ()
         assert check_keys(family, {f"qwen3.{name}": np.array([value, value])}, ARCHITECTURES) == ()  # one a layer
     assert_refused(family, f"qwen3.{name}", np.array([*gguf_names.NEUTRAL[name], 3]), True)
+
+
+def test_granite_without_rope_is_refused() -> None:
+    family = FAMILIES["granite"]
+    assert check_keys(family, {"granite.rope.scaling.finetuned": True}, ARCHITECTURES) == ()
+    with pytest.raises(UnsupportedModelError, match=r"granite\.rope\.scaling\.finetuned: found False, supported True"):
+        check_keys(family, {"granite.rope.scaling.finetuned": False}, ARCHITECTURES)
 
 
 def test_all_faults_are_named_at_once_and_bounded() -> None:

@@ -11,9 +11,11 @@ import transformers
 from helpers.checkpoints import write_multimodal
 from safetensors.torch import load_file, save_file
 
+from lcsb_mobile.config import RopeScaling
 from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
-from lcsb_mobile.export.models import checkpoint_weights, layer_prefix
+from lcsb_mobile.export.models import architecture, checkpoint_weights, layer_prefix
+from lcsb_mobile.export.reference.float_model import model_logits
 
 
 @pytest.mark.parametrize(("tied", "shards"), [(True, False), (False, True)])
@@ -29,6 +31,44 @@ def test_the_text_model_is_read(tmp_path: Path, tied: bool, shards: bool) -> Non
         names = {name: name.replace("language_model.", "") for name in checkpoint_weights(config)}
         assert set(names.values()) == set(expected) - ({"lm_head.weight"} if tied else set())
         assert all(torch.equal(checkpoint.read(name), expected[own]) for name, own in names.items())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gemma_3_under_all_names_that_it_has_had(tmp_path: Path, tied: bool) -> None:
+    """Those of transformers' modules, those that it writes and that are published, and those without a head's prefix; transformers is what
+    is right. A published `text_config` leaves out what is transformers' default."""
+    write_multimodal(tmp_path, tied, model_type="gemma3")
+    written = load_file(tmp_path / "model.safetensors")
+    assert {name.partition(".layers.0.")[0] for name in written if ".layers.0." in name} == {"language_model.model", "vision_tower.encoder"}
+    present = {present_name(name): tensor for name, tensor in written.items()}
+    input_ids = torch.arange(4, 40)
+    for tensors in (written, present, {name.removeprefix("model."): tensor for name, tensor in present.items()}):
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        model, info = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+        assert not info["missing_keys"]
+        with open_checkpoint(tmp_path) as checkpoint, torch.no_grad():
+            assert checkpoint.description.endswith("without its vision tower and its multi-modal projector")
+            assert len(checkpoint.left_out) + len(checkpoint_weights(checkpoint.config)) == len(tensors)
+            found, expected = model_logits(checkpoint.config, checkpoint.read, input_ids), model(input_ids=input_ids[None]).logits[0]
+            assert (found - expected).abs().max() < 6e-5  # as tests/export/models/test_models.py has it
+
+
+def present_name(name: str) -> str:
+    if name.startswith("language_model."):
+        return name.replace("language_model.model.", "model.language_model.").replace("language_model.lm_head.", "lm_head.")
+    return name if name.startswith("lm_head.") else f"model.{name}"
+
+
+def test_a_published_configuration_of_gemma_3() -> None:
+    """google/gemma-3-4b-it leaves out what is transformers' default, sizes included."""
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34}
+    text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}
+    raw = {"model_type": "gemma3", "text_config": text, "vision_config": {"model_type": "siglip_vision_model"}}
+    config = architecture("gemma3").read_config(raw)
+    assert config == architecture("gemma3").read_config(transformers.AutoConfig.for_model(**raw).to_dict())
+    assert (config.vocab_size, config.num_attention_heads, config.head_dim) == (262_208, 8, 256)
+    assert config.attention_kinds["full_attention"].rope_scaling == RopeScaling("linear", 8.0)
+    assert architecture("gemma3").read_config({"model_type": "gemma3", "text_config": {}}).hidden_size == 2304
 
 
 def test_a_text_model_under_the_names_of_the_multimodal_one(tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ def problem(scale: float, count: int = 11) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.randint(0, VOCABULARY, (count,), generator=generator), weight
 
 
-def expected(x: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def expected(x: Tensor, labels: Tensor, weight: Tensor, cap: float | None = None) -> tuple[Tensor, Tensor]:
     """In float64."""
     x = x.double().requires_grad_()
-    loss = functional.cross_entropy(x @ weight.double().T, labels)
+    logits = x @ weight.double().T
+    loss = functional.cross_entropy(logits if cap is None else cap * torch.tanh(logits / cap), labels)
     return loss.detach(), torch.autograd.grad(loss, x)[0]
 
 
@@ -45,6 +46,22 @@ def test_equals_cross_entropy(monkeypatch: pytest.MonkeyPatch, chunk_rows: int, 
     assert abs(loss.double() - expected_loss) <= logit_error + 5e-7  # float32's spacing at log(131), the loss without any logits
     if scale < 1e4:  # beyond, e^error is no small number: the softmax is a choice between few logits, see below
         torch.testing.assert_close(dx.double(), expected_dx, rtol=0, atol=logit_error * float(expected_dx.abs().max()))
+
+
+@pytest.mark.parametrize("cap", [0.5, 3.0, 30.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+def test_soft_capped_logits(scale: float, cap: float) -> None:
+    """Loss and gradient of c tanh(x Wᵀ / c), in any chunks, up to logits of which all but the slope's rounding error is lost."""
+    x, labels, weight = problem(scale)
+    expected_loss, expected_dx = expected(x, labels, weight, cap)
+    uncapped, _ = expected(x, labels, weight)
+    assert scale == 0 or abs(uncapped / expected_loss - 1) > 1e-4
+    for rows in (7, 131):
+        loss, dx = cross_entropy(x, weight[labels], weight.split(rows), cap)
+        # As above; and a slope 1 - t² is off by a rounding of 1, whatever its size.
+        logit_error = 2e-7 * max(1.0, float((x @ weight.T).abs().max()))
+        assert abs(loss.double() - expected_loss) <= logit_error + 5e-7
+        torch.testing.assert_close(dx.double(), expected_dx, rtol=0, atol=logit_error * float(expected_dx.abs().max()) + 1e-7)
 
 
 def test_extreme_logits() -> None:

@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from lcsb_mobile.config import ModelConfig, RopeScaling
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
 from lcsb_mobile.export.models import ARCHITECTURES, architecture, checkpoint_weights, layer_sources, model_of
-from lcsb_mobile.export.models.layers import MASKED, gelu_tanh
+from lcsb_mobile.export.models.layers import MASKED, gelu_tanh, rope_table
 from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.reference.float_model import float_linear, model_logits
 
@@ -26,6 +26,7 @@ LENGTH = 40
 # GELU written with a sigmoid. Each is as far from the same model in float64 as from the other (up to 5e-6 on logits up to 4;
 # Gemma, whose norms after attention and MLP scale rounding errors up, 2.5e-5 on logits up to 10; 6 seeds): rounding.
 TOLERANCE = {"llama": 2e-5, "ministral": 2e-5, "mistral": 2e-5, "phi3": 2e-5, "qwen2": 2e-5, "qwen3": 2e-5, "gemma3_text": 6e-5}
+TOLERANCE |= {"gemma2": 2e-5, "granite": 2e-5, "smollm3": 2e-5}
 FAMILIES = tuple(TOLERANCE)  # whose layers are of one kind; of the others there are tests of their own beside this file
 
 LLAMA3 = {
@@ -38,6 +39,9 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 300.0, "factor": 3.0}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
+MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
+SLIDING_FIRST = ["sliding_attention", "sliding_attention", "full_attention"]
+SMOLLM3_WINDOWS: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 7, "layer_types": SLIDING_FIRST}
 GEMMA_ROPE = {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
 
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
@@ -65,6 +69,15 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "gemma3, untied": ("gemma3_text", False, {}),
     "gemma3, biases": ("gemma3_text", True, {"attention_bias": True}),
     "gemma3, linear RoPE in full layers": ("gemma3_text", True, {"rope_parameters": GEMMA_ROPE}),
+    "gemma2, tied": ("gemma2", True, {}),
+    "gemma2, untied, biases": ("gemma2", False, {"attention_bias": True, "rope_parameters": LINEAR}),
+    "gemma2, no caps": ("gemma2", True, {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "granite, tied": ("granite", True, {}),
+    "granite, untied, biases": ("granite", False, {"attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3}),
+    "smollm3, tied": ("smollm3", True, {}),
+    "smollm3, untied, biases": ("smollm3", False, {"attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3}),
+    "smollm3, windows where there is no RoPE": ("smollm3", True, {"use_sliding_window": True, "sliding_window": 7}),
+    "smollm3, windows anywhere": ("smollm3", True, SMOLLM3_WINDOWS | {"no_rope_layers": [1, 0, 0, 1]}),
 }
 
 
@@ -100,6 +113,12 @@ def test_logits_equal_transformers(case: str) -> None:
         ("gemma3_text", {}, {"sliding_window": 9}),
         ("mistral", {}, {"sliding_window": 9}),
         ("phi3", {}, {"sliding_window": 9}),
+        ("gemma2", {}, {"sliding_window": 9}),
+        ("gemma2", {}, {"attn_logit_softcapping": 1.4}),
+        ("gemma2", {}, {"final_logit_softcapping": 2.9}),
+        *(("granite", {}, {name: 1.0}) for name in MULTIPLIERS),
+        ("smollm3", {}, {"no_rope_layers": [1, 1, 1]}),
+        ("smollm3", {}, {"use_sliding_window": True, "sliding_window": 7}),
     ],
 )
 def test_options_matter(model_type: str, plain: dict[str, Any], changed: dict[str, Any]) -> None:
@@ -228,6 +247,15 @@ def test_published_sizes(name: str) -> None:
     assert round(sum(math.prod(shape) for shape in weights.values()) / 1e6, 1) == millions
 
 
+def test_a_layer_is_named_by_its_window_and_its_rope() -> None:
+    config = ARCHITECTURES["smollm3"].read_config(v5("smollm3", **SMOLLM3_WINDOWS, no_rope_layers=[1, 0, 0], rope_parameters=LINEAR))
+    assert config.layer_types == ("sliding_attention", "sliding_attention_no_rope", "full_attention_no_rope")
+    found = {name: (kind.window, kind.rotary) for name, kind in config.attention_kinds.items()}
+    assert found == {config.layer_types[0]: (7, True), config.layer_types[1]: (7, False), config.layer_types[2]: (None, False)}
+    cos, sin = rope_table(config.attention_kinds["full_attention_no_rope"], 12, 9)
+    assert (cos == 1).all() and (sin == 0).all()
+
+
 # Refusals
 
 
@@ -259,6 +287,11 @@ def test_published_sizes(name: str) -> None:
         ("gemma3_text", {"rope_parameters": {"chunked_attention": {}}}, ["rope_parameters", "chunked_attention", "full_attention"]),
         ("gemma3_text", {"rope_scaling": {"rope_type": "proportional"}}, ["full_attention", "'proportional'", "'linear'"]),
         ("gemma3_text", {"sliding_window": None}, ["sliding_window"]),
+        ("gemma2", {"hidden_activation": "silu"}, ["gemma2", "hidden_activation", "'silu'", "'gelu_pytorch_tanh'"]),
+        ("gemma2", {"use_bidirectional_attention": True}, ["use_bidirectional_attention", "True", "False"]),
+        ("granite", {"hidden_act": "gelu"}, ["granite", "hidden_act", "'gelu'", "'silu'"]),
+        ("smollm3", {"hidden_act": "gelu"}, ["smollm3", "hidden_act", "'gelu'", "'silu'"]),
+        ("smollm3", {"layer_types": ["full_attention", "sliding_attention"]}, ["layer_types", "use_sliding_window"]),
     ],
 )
 def test_unsupported_options_are_named(model_type: str, change: dict[str, Any], texts: list[str]) -> None:
@@ -285,6 +318,20 @@ def test_malformed_fields_are_named(change: dict[str, Any], texts: list[str]) ->
     assert all(text in str(caught.value) for text in texts), caught.value
 
 
+@pytest.mark.parametrize(
+    ("model_type", "change", "texts"),
+    [
+        ("smollm3", {"no_rope_layers": [1]}, ["no_rope_layers has 1 entries, num_hidden_layers is 2"]),
+        ("granite", {"logits_scaling": 0}, ["logits_scaling", "> 0"]),
+        ("gemma2", {"attn_logit_softcapping": 0.0}, ["attn_logit_softcapping", "> 0"]),
+    ],
+)
+def test_numbers_without_a_meaning_are_named(model_type: str, change: dict[str, Any], texts: list[str]) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        ARCHITECTURES[model_type].read_config(MINIMAL | {"num_key_value_heads": 2} | change)
+    assert all(text in str(caught.value) for text in texts), caught.value
+
+
 @pytest.mark.parametrize("field", MINIMAL)
 def test_missing_fields_are_named(field: str) -> None:
     for model_type in ARCHITECTURES:
@@ -300,7 +347,7 @@ def test_layer_types_of_another_length() -> None:
 
 
 def test_unknown_architecture() -> None:
-    with pytest.raises(UnsupportedModelError, match="'mamba'.*gemma3_text, lfm2, llama, ministral, mistral, phi3, qwen2, qwen3"):
+    with pytest.raises(UnsupportedModelError, match="'mamba'.*gemma2, gemma3, gemma3_text, granite, lfm2, llama, .*qwen3, qwen3_5, "):
         architecture("mamba")
 
 

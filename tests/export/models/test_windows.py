@@ -31,7 +31,7 @@ from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
 
 WINDOW = 5
 # Of the tiny models those with layers of a window, between or above full ones or alone; Mistral, whose block is Llama's, in test_rope.py.
-NAMES = ("phi3", "qwen2", "qwen3", "gemma3")
+NAMES = ("phi3", "qwen2", "qwen3", "gemma3", "gemma2", "smollm3")
 BATCHES = {
     "one example four windows long": pack([example(1, SEQ_LEN)]),
     "two, each beyond the window": pack([example(2, 11), example(3, 9)]),

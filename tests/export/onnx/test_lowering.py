@@ -69,6 +69,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "broadcast": (lambda a, b: a[:, None] * b - b, [(3, 4), (2, 4)]),
     "neg": (lambda a: -a, [(3, 4)]),
     "sigmoid": (torch.sigmoid, [(3, 4)]),
+    "tanh": (torch.tanh, [(3, 4)]),
     "softmax": (lambda a: torch.softmax(a, dim=-1), [(2, 3, 4)]),
     "mean": (lambda a: a.mean(-1, keepdim=True), [(3, 4)]),
     "sum": (lambda a: a.sum([0]), [(3, 4)]),

@@ -7,7 +7,7 @@ private let mostConfigNodes = 1 << 16
 private let mostPeftFaults = 6  // of a file's tensors that an error names
 private let scalingTolerance = 1e-6  // relative: alpha/sqrt(rank) has no exact decimal, and the product is float32 anyway
 private let pickledFile = "adapter_model.bin"
-private let textModelPrefixes = ["model.", "model.language_model."]
+private let textModelPrefixes = ["model.", "model.language_model.", "language_model.model."]
 private let floatTypes = ["F32", "F16", "BF16"]
 
 /// What was read. `baseModel`: as PEFT's configuration names it; nil without one. `initial`: projection -> the layers in which the file

@@ -24,11 +24,13 @@ public enum RopeType: String, Sendable, CaseIterable {
     case linear, llama3, dynamic, yarn, longrope
 }
 
-/// What distinguishes one layer's attention from another's: the RoPE base and the window (nil: the whole prefix).
+/// What distinguishes one layer's attention from another's: the RoPE base, the window (nil: the whole prefix), and whether RoPE turns its
+/// queries and keys at all (`rotary`).
 public struct AttentionKind: Sendable, Equatable {
     public var ropeTheta: Double
     public var ropeScaling: RopeScaling?
     public var window: Int?
+    public var rotary = true
 }
 
 /// The heads of a gated delta rule (arXiv 2412.06464). `chunk`: tokens that are computed at once, of which T is a multiple.
@@ -42,7 +44,8 @@ public struct LinearAttention: Sendable, Equatable {
 
 /// The shape of a decoder. `layerTypes`: of each layer, as config.json calls them. `attentionKinds`: of the layer types that attend, how
 /// they do. `rotaryDim`: of `headDim`, the part that RoPE turns. `convKernel`: the tokens that a convolution sees, 0 where there is none.
-/// `tensorPrefix`: what the names of the text model's tensors begin with in a checkpoint.
+/// `tensorPrefix`: what the names of the text model's tensors begin with in a checkpoint. What a step computes of scales and caps is in the
+/// programs.
 public struct ModelConfig: Sendable {
     public var modelType: String
     public var vocabSize: Int
@@ -62,6 +65,10 @@ public struct ModelConfig: Sendable {
     public var mlpBias = false
     public var queryScale: Double
     public var embeddingScale = 1.0
+    public var residualMultiplier = 1.0
+    public var logitsScaling = 1.0
+    public var attnLogitSoftcapping: Double?
+    public var finalLogitSoftcapping: Double?
     public var convKernel = 0
     public var linearAttention: LinearAttention?
     public var tensorPrefix = "model."
@@ -121,6 +128,7 @@ extension AttentionKind {
         ropeTheta = try fields.double("rope_theta")
         ropeScaling = try fields.optional("rope_scaling", RopeScaling.init)
         window = try fields.optional("window", Fields.int)
+        rotary = try fields.optional("rotary", Fields.bool) ?? rotary
         try fields.finish()
     }
 }
@@ -158,6 +166,10 @@ extension ModelConfig {
         mlpBias = try fields.optional("mlp_bias", Fields.bool) ?? mlpBias
         queryScale = try fields.double("query_scale")
         embeddingScale = try fields.optional("embedding_scale", Fields.double) ?? embeddingScale
+        residualMultiplier = try fields.optional("residual_multiplier", Fields.double) ?? residualMultiplier
+        logitsScaling = try fields.optional("logits_scaling", Fields.double) ?? logitsScaling
+        attnLogitSoftcapping = try fields.optional("attn_logit_softcapping", Fields.double)
+        finalLogitSoftcapping = try fields.optional("final_logit_softcapping", Fields.double)
         convKernel = try fields.optional("conv_kernel", Fields.int) ?? convKernel
         linearAttention = try fields.optional("linear_attention", LinearAttention.init)
         tensorPrefix = try fields.optional("tensor_prefix", Fields.string) ?? tensorPrefix

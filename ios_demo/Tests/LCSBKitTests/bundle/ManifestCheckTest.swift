@@ -64,6 +64,8 @@ final class ManifestCheckTest: XCTestCase {
             ("model.head_dim", "-1", "model.head_dim: expected 1"),
             ("model.rms_norm_eps", "2", "model.rms_norm_eps: expected 0 to 1, found 2.0"),
             ("model.query_scale", "1e999", "model.query_scale: expected 1e-09 to 1000000000, found inf"),
+            ("model.logits_scaling", "0", "model.logits_scaling: expected 1e-09 to 1000000000, found 0.0"),
+            ("model.final_logit_softcapping", "0", "model.final_logit_softcapping: expected 1e-09 to 1000000000, found 0.0"),
             ("model.attention_kinds", kinds, "expected at most 64, found 65"),
             ("model.attention_kinds.full_attention.window", "0", "model.attention_kinds: expected positive numbers"),
             ("model.rotary_dim", "0", "model.rotary_dim: expected 2 to 4096, found 0"),

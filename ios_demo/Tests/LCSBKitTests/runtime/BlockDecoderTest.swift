@@ -15,7 +15,7 @@ final class BlockDecoderTest: XCTestCase {
 
     /// A prompt of a prefix is a pass over the whole sequence of which one row is read: what the state is held to.
     func testEveryPosition() throws {
-        for name in ["llama", "qwen2", "qwen3", "gemma3", "gemma3-untied-int8", "phi3", "tiny", "lfm2", "qwen3_5"] {
+        for name in ["llama", "qwen2", "qwen3", "gemma3", "gemma3-untied-int8", "gemma2", "granite", "smollm3", "phi3", "tiny", "lfm2", "qwen3_5"] {
             let bundle = try openBundle(name)
             let tokens = bundle.manifest.seqLen
             let ids = (0..<tokens).map { 4 + ($0 * 37) % (bundle.manifest.model.vocabSize - 4) }

@@ -48,9 +48,17 @@ public enum class RopeType {
     LONGROPE,
 }
 
-/** What distinguishes one layer's attention from another's: the RoPE base and the window (null: the whole prefix). */
+/**
+ * What distinguishes one layer's attention from another's: the RoPE base, the window (null: the whole prefix), and whether RoPE turns its
+ * queries and keys at all ([rotary]).
+ */
 @Serializable
-public data class AttentionKind(val ropeTheta: Double, val ropeScaling: RopeScaling? = null, val window: Long? = null)
+public data class AttentionKind(
+    val ropeTheta: Double,
+    val ropeScaling: RopeScaling? = null,
+    val window: Long? = null,
+    val rotary: Boolean = true,
+)
 
 /** The heads of a gated delta rule (arXiv 2412.06464). [chunk]: tokens that are computed at once, of which T is a multiple. */
 @Serializable
@@ -65,7 +73,8 @@ public data class LinearAttention(
 /**
  * The shape of a decoder. [layerTypes]: of each layer, as config.json calls them. [attentionKinds]: of the layer types that attend, how they
  * do. [rotaryDim]: of [headDim], the part that RoPE turns. [convKernel]: the tokens that a convolution sees, 0 where there is none.
- * [tensorPrefix]: what the names of the text model's tensors begin with in a checkpoint.
+ * [tensorPrefix]: what the names of the text model's tensors begin with in a checkpoint. What a step computes of scales and caps is in the
+ * programs.
  */
 @Serializable
 public data class ModelConfig(
@@ -87,6 +96,10 @@ public data class ModelConfig(
     val mlpBias: Boolean = false,
     val queryScale: Double,
     val embeddingScale: Double = 1.0,
+    val residualMultiplier: Double = 1.0,
+    val logitsScaling: Double = 1.0,
+    val attnLogitSoftcapping: Double? = null,
+    val finalLogitSoftcapping: Double? = null,
     val convKernel: Int = 0,
     val linearAttention: LinearAttention? = null,
     val tensorPrefix: String = "model.",

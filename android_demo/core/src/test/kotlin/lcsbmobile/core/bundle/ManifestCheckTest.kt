@@ -75,6 +75,8 @@ class ManifestCheckTest {
             Triple("model.num_key_value_heads", "0", "model.num_key_value_heads: expected 1"),
             Triple("model.head_dim", "-1", "model.head_dim: expected 1"),
             Triple("model.rms_norm_eps", "2", "model.rms_norm_eps: expected 0 to 1, found 2.0"),
+            Triple("model.logits_scaling", "0", "model.logits_scaling: expected 1e-09 to 1000000000, found 0.0"),
+            Triple("model.final_logit_softcapping", "0", "model.final_logit_softcapping: expected 1e-09 to 1000000000, found 0.0"),
             Triple("model.attention_kinds", List(65) { "\"$it\": {\"rope_theta\": 1.0}" }.joinToString(",", "{", "}"), "expected at most 64, found 65"),
             Triple("model.attention_kinds.full_attention.window", "0", "model.attention_kinds: expected positive numbers"),
             Triple("model.rotary_dim", "0", "model.rotary_dim: expected 2 to 4096, found 0"),

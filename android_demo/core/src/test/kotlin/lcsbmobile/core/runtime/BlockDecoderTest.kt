@@ -22,7 +22,7 @@ class BlockDecoderTest {
     /** A prompt of a prefix is a pass over the whole sequence of which one row is read: what the state is held to. */
     @Test
     fun `every position`() {
-        for (name in listOf("llama", "qwen2", "qwen3", "gemma3", "gemma3-untied-int8", "phi3", "tiny", "lfm2", "qwen3_5")) {
+        for (name in listOf("llama", "qwen2", "qwen3", "gemma3", "gemma3-untied-int8", "gemma2", "granite", "smollm3", "phi3", "tiny", "lfm2", "qwen3_5")) {
             val bundle = openBundle(name)
             val tokens = bundle.manifest.seqLen
             val ids = IntArray(tokens) { 4 + (it * 37) % (bundle.manifest.model.vocabSize - 4) }

@@ -33,6 +33,7 @@ OWN_TEXT = "calibration_text.jsonl"
 SEQUENCE = 128  # tokens
 SEQUENCES = 64  # at most; of a longer text as many as these, evenly spaced
 LEAST_SEQUENCES = 8
+HELD_OUT = 8  # sequences at most, and of a short text each eighth: what rounding costs is measured on them
 FIRST_TOKEN = 4.0  # what a sequence's first token counts: all others attend to it, so its errors are everywhere
 ROWS_AT_ONCE = 16384  # of the embedding, whose float form may be larger than all else together
 TILE = 1024  # rows of gate and up whose outputs exist at a time
@@ -42,9 +43,11 @@ LayerTensor = tuple[int, str, Tensor | QuantizedMatrix]  # layer, name within it
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """`tokens`: int64 [S, T]. `description`: what they are, for the manifest."""
+    """`tokens`: int64 [S, T], to round against. `held_out`: int64 [R, T], others of the same text. `description`: what the former are, for
+    the manifest."""
 
     tokens: Tensor
+    held_out: Tensor
     description: str
 
 
@@ -65,9 +68,16 @@ def read_calibration(path: Path | None, tokenizer: Tokenizer) -> CalibrationText
         raise DataError(
             f"{path or name}: calibration needs at least {LEAST_SEQUENCES * SEQUENCE} tokens, found {len(ids)}; use a longer text"
         )
-    count = min(found, SEQUENCES)
-    chosen = torch.from_numpy(ids)[: found * SEQUENCE].reshape(found, SEQUENCE)[[index * found // count for index in range(count)]]
-    return CalibrationText(chosen, f"{name}, {chosen.numel()} of {len(ids)} tokens, sha256 {digest[:16]}")
+    sequences = torch.from_numpy(ids)[: found * SEQUENCE].reshape(found, SEQUENCE)
+    apart = _evenly(found, min(found // LEAST_SEQUENCES, HELD_OUT))
+    others = [index for index in range(found) if index not in apart]
+    chosen = sequences[[others[index] for index in _evenly(len(others), min(len(others), SEQUENCES))]]
+    return CalibrationText(chosen, sequences[apart], f"{name}, {chosen.numel()} of {len(ids)} tokens, sha256 {digest[:16]}")
+
+
+def _evenly(found: int, count: int) -> list[int]:
+    """`count` of the numbers below `found`, evenly spaced."""
+    return [index * found // count for index in range(count)]
 
 
 def _lines_of(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, str]:
@@ -115,16 +125,21 @@ def calibrated_layers(checkpoint: Checkpoint, quantization: QuantizationConfig, 
 
 
 def _embed(checkpoint: Checkpoint, quantization: QuantizationConfig, ids: Tensor) -> Tensor:
-    """Rows of the embedding, float and then as they are stored, [2 ids, D]; of the float embedding a part exists at a time."""
+    """Rows of the embedding, float and then as they are stored, [2 ids, D]."""
     needed, index = torch.unique(ids, return_inverse=True)
+    exact = embedding_rows(checkpoint, needed)
+    stored = quantize(exact, quantization.embedding_bits, quantization.group_size)
+    return torch.cat([exact[index], dequantize(stored.packed, stored.scale)[index]])
+
+
+def embedding_rows(checkpoint: Checkpoint, ids: Tensor) -> Tensor:
+    """Float rows [ids, D] of ascending ids; of the float embedding a part exists at a time."""
     parts = []
     for start in range(0, checkpoint.config.vocab_size, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, checkpoint.config.vocab_size)
-        rows = needed[(needed >= start) & (needed < stop)] - start
+        rows = ids[(ids >= start) & (ids < stop)] - start
         parts.append(checkpoint.read_rows(embedding_name(checkpoint.config), start, stop)[rows])
-    exact = torch.cat(parts)
-    stored = quantize(exact, quantization.embedding_bits, quantization.group_size)
-    return torch.cat([exact[index], dequantize(stored.packed, stored.scale)[index]])
+    return torch.cat(parts)
 
 
 def shared_inputs(kind: BlockKind, values: Values, vectors: Values, length: int) -> tuple[tuple[str, ...], ...]:

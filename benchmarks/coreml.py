@@ -33,7 +33,7 @@ LEVELS: dict[str, AccuracyLevel] = {"float32": 0, "float16": HALF_PRODUCTS}
 def make(shape: str, target: Target, level: str, path: str) -> None:
     """In a process of its own, so that its memory is the export's."""
     options = RandomBundleOptions(shape, target, seq_len=SEQ_LEN)
-    config, content = read_shape(options), Content(write_random_weights, random_adapter, traced=False)
+    config, content = read_shape(options), Content(write_random_weights, random_adapter, model=False)
     export = ExportOptions(options.name, Path(path), target, seq_len=SEQ_LEN, accuracy_level=LEVELS[level])
     export_model(lambda: RandomModel(config, options), export, lambda stage, done, total: None, content)
 

@@ -204,7 +204,8 @@ def _losses(rounding: Rounding, runner: EagerRunner, adapter: Float32Array) -> T
     """`adapter`: as initialised, which changes nothing."""
     if rounding.measured is None or rounding.exact_loss is None:
         return None
-    return TextLosses(rounding.exact_loss, runner.evaluate(rounding.measured, adapter), rounding.measured.counted_labels)
+    stored = runner.evaluate(rounding.measured, adapter)
+    return TextLosses(rounding.exact_loss, stored, rounding.measured.counted_labels, rounding.held_out)
 
 
 def _state_ends(path: Path, tokenizer: Tokenizer) -> None:

@@ -30,12 +30,14 @@ KNOWS = 0.9  # of log(vocabulary): random weights come out above 1, SmolLM2-135M
 @dataclass(frozen=True)
 class Rounding:
     """`quantization`: with the quantizer that is taken. `calibration`: int64 [S, T], what gptq rounds against. `measured`: what losses are
-    taken on, and `exact_loss`, the float model's; None where the text has too few tokens to tell."""
+    taken on, whether that is apart from `calibration` (`held_out`), and `exact_loss`, the float model's; None where the text has too few
+    tokens to tell."""
 
     quantization: QuantizationConfig
     calibration: Tensor | None = None
     measured: Batch | None = None
     exact_loss: float | None = None
+    held_out: bool = True
 
 
 def check_quantizer(options: ExportOptions) -> None:
@@ -61,13 +63,13 @@ def plan_rounding(checkpoint: Checkpoint, tokenizer: Tokenizer, options: ExportO
     """Raises DataError or TokenizerError for a text that gptq was asked to read and that cannot be."""
     asked, bits = asked_quantizer(options), options.quantization.bits
     text = _text(options.calibration, tokenizer, needed=asked == "gptq" or options.calibration is not None)
-    measured = None if text is None else text_batch(text.held_out[:, : options.seq_len])
+    measured = None if text is None else text_batch(text.measured[:, : options.seq_len])
     loss = None if measured is None else float_loss(checkpoint, measured)
     quantizer = asked or suiting_quantizer(checkpoint.config, bits, options.calibration, loss)
     if quantizer == "search" or text is None:
         return Rounding(msgspec.structs.replace(options.quantization, quantizer="search"), None, measured, loss)
     quantization = msgspec.structs.replace(options.quantization, quantizer="gptq", calibration=text.description)
-    return Rounding(quantization, text.tokens, measured, loss)
+    return Rounding(quantization, text.tokens, measured, loss, text.held_out)
 
 
 def suiting_quantizer(config: ModelConfig, bits: int, calibration: Path | None, loss: float | None) -> Quantizer:

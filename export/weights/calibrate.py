@@ -33,7 +33,7 @@ OWN_TEXT = "calibration_text.jsonl"
 SEQUENCE = 128  # tokens
 SEQUENCES = 64  # at most; of a longer text as many as these, evenly spaced
 LEAST_SEQUENCES = 8
-HELD_OUT = 8  # sequences at most, and of a short text each eighth: what rounding costs is measured on them
+MEASURED = 8  # sequences at most on which the loss is measured
 FIRST_TOKEN = 4.0  # what a sequence's first token counts: all others attend to it, so its errors are everywhere
 ROWS_AT_ONCE = 16384  # of the embedding, whose float form may be larger than all else together
 TILE = 1024  # rows of gate and up whose outputs exist at a time
@@ -43,12 +43,13 @@ LayerTensor = tuple[int, str, Tensor | QuantizedMatrix]  # layer, name within it
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """`tokens`: int64 [S, T], to round against. `held_out`: int64 [R, T], others of the same text. `description`: what the former are, for
-    the manifest."""
+    """`tokens`: int64 [S, T], to round against. `description`: what they are, for the manifest. `measured`: int64 [R, T], on which the loss is
+    measured: what is left of the text (`held_out`), or where nothing is left, a few of `tokens`."""
 
     tokens: Tensor
-    held_out: Tensor
     description: str
+    measured: Tensor
+    held_out: bool
 
 
 def read_calibration(path: Path | None, tokenizer: Tokenizer) -> CalibrationText:
@@ -69,15 +70,16 @@ def read_calibration(path: Path | None, tokenizer: Tokenizer) -> CalibrationText
             f"{path or name}: calibration needs at least {LEAST_SEQUENCES * SEQUENCE} tokens, found {len(ids)}; use a longer text"
         )
     sequences = torch.from_numpy(ids)[: found * SEQUENCE].reshape(found, SEQUENCE)
-    apart = _evenly(found, min(found // LEAST_SEQUENCES, HELD_OUT))
-    others = [index for index in range(found) if index not in apart]
-    chosen = sequences[[others[index] for index in _evenly(len(others), min(len(others), SEQUENCES))]]
-    return CalibrationText(chosen, sequences[apart], f"{name}, {chosen.numel()} of {len(ids)} tokens, sha256 {digest[:16]}")
+    chosen = _evenly(range(found), SEQUENCES)
+    others = sorted(set(range(found)) - set(chosen))
+    description = f"{name}, {len(chosen) * SEQUENCE} of {len(ids)} tokens, sha256 {digest[:16]}"
+    return CalibrationText(sequences[chosen], description, sequences[_evenly(others or chosen, MEASURED)], bool(others))
 
 
-def _evenly(found: int, count: int) -> list[int]:
-    """`count` of the numbers below `found`, evenly spaced."""
-    return [index * found // count for index in range(count)]
+def _evenly(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly spaced."""
+    count = min(len(numbers), most)
+    return [numbers[index * len(numbers) // count] for index in range(count)]
 
 
 def _lines_of(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, str]:

@@ -35,9 +35,10 @@ class ExportOptions:
 
 
 class TextLosses(Record, frozen=True):
-    """What rounding cost: the loss in nats a token, of the `exact` model in float and of the `stored` weights, on `tokens` tokens that those
-    were not rounded against."""
+    """What rounding cost: the loss in nats a token, of the `exact` model in float and of the `stored` weights, on `tokens` tokens of the
+    calibration text. `held_out`: whether those are others than the weights were rounded against."""
 
     exact: float
     stored: float
     tokens: int
+    held_out: bool

@@ -154,6 +154,7 @@ def show(summary: ExportSummary) -> None:
         say(f"  gptq      keeps their outputs rather than the weights, on {summary.calibration}")
     if losses := summary.losses:
         rounded = f"{losses.stored:.3f} as stored ({losses.stored - losses.exact:+.3f} by {summary.quantizer})"
-        say(f"  loss      {losses.exact:.3f} in float, {rounded}, on {losses.tokens} tokens that it was not rounded against")
+        where = "not rounded against" if losses.held_out else "rounded against, too"
+        say(f"  loss      {losses.exact:.3f} in float, {rounded}, on {losses.tokens} tokens that it was {where}")
     say(f"next: lcsb verify {summary.bundle}")
     say(f"      lcsb simulate {summary.bundle} --data FILE.jsonl --steps 100")

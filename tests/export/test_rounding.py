@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
-from helpers.bundles import EXPORT, RandomBundle, lcsb, lcsb_json
+from helpers.bundles import EXPORT, RandomBundle, lcsb_json
 from helpers.checkpoints import write_checkpoint
 from helpers.tiny_models import HYBRIDS, MODELS
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn import functional
 import lcsb_mobile.cli.quickstart as quickstart_module
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.export_options import ExportOptions
+from lcsb_mobile.cli.export import ExportSummary, show
 from lcsb_mobile.cli.quickstart import QuickstartOptions, quickstart
 from lcsb_mobile.config import QuantizationConfig, Quantizer
 from lcsb_mobile.errors import DataError, OptionError
@@ -124,15 +126,13 @@ def mean_loss(checkpoint: Checkpoint, read: Read, sequences: Tensor) -> float:
     return float(torch.stack(losses).mean())
 
 
-def test_the_text_is_parted(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.open(tiny_checkpoint(), 259)
-    (path := tmp_path / "text.txt").write_text("".join(f"{number:06}. " for number in range(1200)))  # 75 sequences, all different
-    found = read_calibration(path, tokenizer)
-    assert (found.tokens.shape, found.held_out.shape) == ((64, 128), (8, 128))
-    assert len({tuple(row) for row in torch.cat([found.tokens, found.held_out]).tolist()}) == 72
-    path.write_text("".join(f"{number:06}. " for number in range(128)))  # the least that is taken
-    found = read_calibration(path, tokenizer)
-    assert (len(found.tokens), len(found.held_out)) == (7, 1)
+@pytest.mark.parametrize(("sequences", "measured", "held_out"), [(200, 8, True), (69, 5, True), (64, 8, False), (8, 8, False)])
+def test_what_is_left_of_the_text_is_measured(tmp_path: Path, sequences: int, measured: int, held_out: bool) -> None:
+    (path := tmp_path / "text.txt").write_text("".join(f"{number:06}. " for number in range(16 * sequences)))  # each sequence another
+    found = read_calibration(path, Tokenizer.open(tiny_checkpoint(), 259))
+    rounded_against, others = ({tuple(row) for row in rows.tolist()} for rows in (found.tokens, found.measured))
+    assert (len(rounded_against), len(others), found.held_out) == (min(sequences, 64), measured, held_out)
+    assert rounded_against.isdisjoint(others) if held_out else others <= rounded_against
 
 
 @pytest.mark.parametrize("name", [*MODELS, *HYBRIDS])
@@ -162,13 +162,14 @@ def test_the_float_loss(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("quantizer", ["search", "gptq"])
-def test_both_losses_are_those_of_the_two_models(random_bundle: RandomBundle, tmp_path: Path, quantizer: str) -> None:
-    """In the JSON and on the console, on sequences of the bundle's length that were not rounded against; the stored loss out of the
-    bundle's files."""
-    arguments = ("export", random_bundle.checkpoint, *EXPORT, "--quantizer", quantizer)
-    losses = lcsb_json(*arguments, "--output", tmp_path / "out")["losses"]
+def test_both_losses_are_those_of_the_two_models(
+    random_bundle: RandomBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], quantizer: str
+) -> None:
+    """In the JSON and on the console, on sequences of the bundle's length; the stored loss out of the bundle's files."""
+    summary = lcsb_json("export", random_bundle.checkpoint, *EXPORT, "--quantizer", quantizer, "--output", tmp_path / "out")
+    losses = summary["losses"]
     checkpoint, tokenizer = opened(random_bundle.checkpoint)
-    sequences = read_calibration(None, tokenizer).held_out[:, :32]
+    sequences = read_calibration(None, tokenizer).measured[:, :32]
     stored = BundleWeights(Bundle.open(tmp_path / "out"), checkpoint)
 
     def read(name: str) -> Tensor:
@@ -179,7 +180,7 @@ def test_both_losses_are_those_of_the_two_models(random_bundle: RandomBundle, tm
     # float32 through three layers, in another order
     assert (losses["exact"], losses["stored"]) == (pytest.approx(found, rel=1e-5), pytest.approx(expected, rel=1e-5))
     assert losses["tokens"] == 8 * 31 and abs(losses["stored"] - losses["exact"]) > 1e-3
-    shown = lcsb(*arguments, "--output", tmp_path / "again")
+    show(msgspec.convert(summary, ExportSummary))
     difference = f"{losses['stored'] - losses['exact']:+.3f} by {quantizer}"
     line = f"  loss      {losses['exact']:.3f} in float, {losses['stored']:.3f} as stored ({difference}), on 248 tokens "
-    assert line + "that it was not rounded against\n" in shown
+    assert line + "that it was not rounded against\n" in capsys.readouterr().out

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.checkpoints import VOCABULARY, write_checkpoint
-from helpers.tiny_models import MODELS, SEQ_LEN
+from helpers.tiny_models import HYBRIDS, MODELS, SEQ_LEN
 from torch import Tensor
 
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
@@ -99,6 +100,34 @@ def test_each_matrix_is_rounded_for_the_inputs_that_it_will_meet(model: Checkpoi
         # float32 through up to four layers, relative to the largest element
         assert (gram - expected).abs().max() < 2e-5 * expected.abs().max(), name
         assert (drift - (exact - quantized).t() @ weighted).abs().max() < 2e-5 * expected.abs().max(), name
+
+
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, *HYBRIDS])
+def test_what_meets_one_input_is_rounded_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """q, k and v, gate and up, and what a hybrid's other layers have: found by running the block, each matrix once."""
+    model_type, tied, overrides = (MODELS | HYBRIDS)[name]
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", model_type, tied=tied, **overrides))
+    together: list[list[tuple[int, ...]]] = []
+
+    def record(weights: Sequence[Tensor], statistics: Any, group_size: int) -> list[QuantizedMatrix]:
+        together.append([tuple(weight.shape) for weight in weights])
+        return [quantize(weight, 4, group_size) for weight in weights]
+
+    monkeypatch.setattr(calibrate_weights, "quantize_together", record)
+    list(calibrated_layers(checkpoint, QUANTIZATION, torch.randint(4, VOCABULARY, (2, 32))))
+    config = checkpoint.config
+    inner, hidden = config.intermediate_size, config.hidden_size
+    q, kv = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+    gated = q if name == "qwen3_5" else 0  # its queries bring their gates
+    attention = [[(q + gated, hidden), (kv, hidden), (kv, hidden)], [(hidden, q)]]
+    mlp = [[(inner, hidden), (inner, hidden)], [(hidden, inner)]]
+    for _, kind in model_of(config).walk():
+        found = [together.pop(0) for _ in range(4)]
+        assert found[2:] == mlp
+        assert sum(map(len, found)) == len(kind.matrices)
+        if "mask" in kind.reads:
+            assert found[:2] == attention
+    assert not together
 
 
 def test_all_tensors_come_once_and_in_order(model: Checkpoint) -> None:

@@ -36,7 +36,9 @@ LEAST_SEQUENCES = 8
 MEASURED = 8  # sequences at most on which the loss is measured
 FIRST_TOKEN = 4.0  # what a sequence's first token counts: all others attend to it, so its errors are everywhere
 ROWS_AT_ONCE = 16384  # of the embedding, whose float form may be larger than all else together
-TILE = 1024  # rows of gate and up whose outputs exist at a time
+TILE = 256  # rows of gate and up whose outputs exist at a time
+NARROW = 3  # so many times more columns than rows: what the drift does to the rows is then cheaper than the drift
+TOKENS_AT_ONCE = 1024  # whose drift exists at a time
 
 LayerTensor = tuple[int, str, Tensor | QuantizedMatrix]  # layer, name within it
 
@@ -164,6 +166,15 @@ def shared_inputs(kind: BlockKind, values: Values, vectors: Values, length: int)
     return tuple(tuple(names) for _, names in users)
 
 
+def output_pull(x: Tensor, weight: Tensor, length: int) -> Tensor:
+    """W (X - X̂)ᵀ X̂ [N, K] of x [2 S T, K], float then quantised, from what the drift of the inputs does to the outputs, [S T, N]."""
+    exact, quantized = x.chunk(2)
+    parts = zip(exact.split(TOKENS_AT_ONCE), quantized.split(TOKENS_AT_ONCE))
+    outputs = torch.cat([(float_part - part) @ weight.t() for float_part, part in parts])
+    outputs[::length] *= FIRST_TOKEN
+    return outputs.t() @ quantized
+
+
 class _CalibratedLinear:
     """A layer's `models.layers.Linear` that quantises a matrix, and all that share its input, when it is first used. x: [2 S T, in], float
     then quantised."""
@@ -218,19 +229,20 @@ class _CalibratedLinear:
         """The float matrix, and the stored one in float."""
         if name not in self._waiting:
             names = self._shared[name]
-            statistics = self._measure(name, x)
             weights = [self._checkpoint.read(f"{self._prefix}{name}.weight") for name in names]
-            matrices = quantize_together(weights, statistics, self._group_size)
+            narrow = NARROW * sum(map(len, weights)) < x.shape[1]
+            pull = output_pull(x, torch.cat(weights), self._length) if narrow else None
+            matrices = quantize_together(weights, self._measure(name, x, pull), self._group_size, pull)
             self.matrices |= {f"{name}.weight": matrix for name, matrix in zip(names, matrices)}
             self._waiting |= dict(zip(names, weights))
         matrix = self.matrices[f"{name}.weight"]
         return self._waiting.pop(name), dequantize(matrix.packed, matrix.scale)
 
-    def _measure(self, name: str, x: Tensor) -> InputStatistics:
+    def _measure(self, name: str, x: Tensor, pull: Tensor | None) -> InputStatistics:
         exact, quantized = x.chunk(2)
         first_exact, first = (part[:: self._length] * (FIRST_TOKEN - 1) ** 0.5 for part in (exact, quantized))
         gram = gram_matrix(quantized).addmm_(first.t(), first)
-        drift = (exact.t() @ quantized).addmm_(first_exact.t(), first).sub_(gram)
-        if not (gram.isfinite().all() and drift.isfinite().all()):
+        drift = (exact.t() @ quantized).addmm_(first_exact.t(), first).sub_(gram) if pull is None else None
+        if not all(found.isfinite().all() for found in (gram, drift, pull) if found is not None):
             raise UnsupportedModelError(f"{name}: its inputs on the calibration text are not finite; use --quantizer search")
         return input_statistics(gram, drift)

@@ -30,12 +30,12 @@ GRAM_BLOCK = 512  # columns: below, two products of half a matrix are no faster 
 @dataclass(frozen=True)
 class InputStatistics:
     """Of the inputs that matrices of K columns will meet. `hessian`: H, damped; `feedback` F [K, K] and `pivots` D [K], its factors;
-    `drift`: (X - X̂)ᵀ X̂ [K, K]."""
+    `drift`: (X - X̂)ᵀ X̂ [K, K], None where what it does to the matrices was computed instead (`pull`)."""
 
     hessian: Tensor
     feedback: Tensor
     pivots: Tensor
-    drift: Tensor
+    drift: Tensor | None
 
 
 def gram_matrix(x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def gram_matrix(x: Tensor) -> Tensor:
     return gram
 
 
-def input_statistics(gram: Tensor, drift: Tensor) -> InputStatistics:
+def input_statistics(gram: Tensor, drift: Tensor | None) -> InputStatistics:
     """Of gram = X̂ᵀ X̂, float32 [K, K], finite; it is damped in place. Inputs that are always zero are no obstacle."""
     diagonal = gram.diagonal()
     mean = float(diagonal.mean())
@@ -64,10 +64,12 @@ def quantize_for_inputs(weight: Tensor, statistics: InputStatistics, group_size:
     return quantize_together([weight], statistics, group_size)[0]
 
 
-def quantize_together(weights: Sequence[Tensor], statistics: InputStatistics, group_size: int) -> list[QuantizedMatrix]:
+def quantize_together(
+    weights: Sequence[Tensor], statistics: InputStatistics, group_size: int, pull: Tensor | None = None
+) -> list[QuantizedMatrix]:
     """`quantize_for_inputs` of matrices [N, K] that meet the same inputs. Rows do not know of each other, so they go through the columns
-    as one matrix: a column costs some forty calls, however many rows it has."""
-    columns = aim(torch.cat(list(weights)), statistics).t().contiguous()  # [K, N]: a column is one run of memory
+    as one matrix: a column costs some forty calls, however many rows it has. `pull`: W (X - X̂)ᵀ X̂ of all rows, if it is known."""
+    columns = aim(torch.cat(list(weights)), statistics, pull).t().contiguous()  # [K, N]: a column is one run of memory
     q, scale = round_in_order(columns, statistics, group_size)
     for _ in range(SWEEPS):
         descend(columns, q, scale, statistics.hessian)
@@ -75,11 +77,15 @@ def quantize_together(weights: Sequence[Tensor], statistics: InputStatistics, gr
     return [int4_matrix(*parts) for parts in zip(weights, q.t().split(rows), scale.t().split(rows), strict=True)]
 
 
-def aim(weight: Tensor, statistics: InputStatistics) -> Tensor:
-    """The float matrix [N, K] that is rounded: W + DRIFT_SHARE W (X - X̂)ᵀ X̂ H⁻¹."""
-    if len(weight) < len(statistics.drift):
-        return weight.add(_over_hessian(weight @ statistics.drift, statistics), alpha=DRIFT_SHARE)
-    return weight.addmm(weight, _over_hessian(statistics.drift, statistics), alpha=DRIFT_SHARE)
+def aim(weight: Tensor, statistics: InputStatistics, pull: Tensor | None = None) -> Tensor:
+    """The float matrix [N, K] that is rounded: W + DRIFT_SHARE W (X - X̂)ᵀ X̂ H⁻¹. `pull`: as in `quantize_together`."""
+    drift = statistics.drift
+    if drift is not None and len(weight) >= len(drift):
+        return weight.addmm(weight, _over_hessian(drift, statistics), alpha=DRIFT_SHARE)
+    if pull is None:
+        assert drift is not None
+        pull = weight @ drift
+    return weight.add(_over_hessian(pull, statistics), alpha=DRIFT_SHARE)
 
 
 def _over_hessian(x: Tensor, statistics: InputStatistics) -> Tensor:

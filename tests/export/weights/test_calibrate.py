@@ -22,7 +22,7 @@ from lcsb_mobile.export.models import layer_sources, model_of
 from lcsb_mobile.export.models.layers import Linear, WholeLinear
 from lcsb_mobile.export.reference.float_model import Read, float_linear, model_logits
 from lcsb_mobile.export.weights import calibrate as calibrate_weights
-from lcsb_mobile.export.weights.calibrate import FIRST_TOKEN, calibrated_layers, read_calibration
+from lcsb_mobile.export.weights.calibrate import FIRST_TOKEN, calibrated_layers, output_pull, read_calibration
 from lcsb_mobile.export.weights.compress import weight_table, write_weights
 from lcsb_mobile.export.weights.gptq import input_statistics
 from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
@@ -102,6 +102,22 @@ def test_each_matrix_is_rounded_for_the_inputs_that_it_will_meet(model: Checkpoi
         assert (drift - (exact - quantized).t() @ weighted).abs().max() < 2e-5 * expected.abs().max(), name
 
 
+def test_what_the_drift_does_to_few_rows(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices of many more columns than rows have it from their outputs: W times the drift of all inputs, and rounded the same."""
+    monkeypatch.setattr(calibrate_weights, "TOKENS_AT_ONCE", 50)  # of 120
+    x, weight = (torch.randn(size, 24, dtype=torch.float64) for size in (240, 5))
+    weights = torch.ones(120, 1, dtype=torch.float64)
+    weights[::10] = FIRST_TOKEN
+    exact, quantized = x.chunk(2)
+    expected = weight @ (exact - quantized).t() @ (weights * quantized)
+    torch.testing.assert_close(output_pull(x, weight, 10), expected, rtol=1e-12, atol=1e-12)
+    matrices = []
+    for share in (1e9, 0.0):  # by the drift, and by the outputs
+        monkeypatch.setattr(calibrate_weights, "NARROW", share)
+        matrices.append(next(calibrated_layers(model, QUANTIZATION, TOKENS))[2])
+    assert (matrices[0].packed == matrices[1].packed).float().mean() > 0.98  # what falls another way, by a tie, moves those after it
+
+
 @pytest.mark.parametrize("name", [*ONE_OF_EACH, *HYBRIDS])
 def test_what_meets_one_input_is_rounded_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """q, k and v, gate and up, and what a hybrid's other layers have: found by running the block, each matrix once."""
@@ -109,7 +125,7 @@ def test_what_meets_one_input_is_rounded_together(name: str, tmp_path: Path, mon
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", model_type, tied=tied, **overrides))
     together: list[list[tuple[int, ...]]] = []
 
-    def record(weights: Sequence[Tensor], statistics: Any, group_size: int) -> list[QuantizedMatrix]:
+    def record(weights: Sequence[Tensor], statistics: Any, group_size: int, pull: Tensor | None) -> list[QuantizedMatrix]:
         together.append([tuple(weight.shape) for weight in weights])
         return [quantize(weight, 4, group_size) for weight in weights]
 

@@ -1,7 +1,8 @@
 """What gptq takes of time and memory: a model's first layers rounded by the search and by gptq, each in a process of its own.
 
-All layers of these models have one shape, and of the float model one layer is in memory: so the seconds of all layers are those of one times
-their number, and the peak is that of the whole. Of SmolLM2-135M (`make models`) and, with random weights, the shapes of Qwen2.5 0.5B and 1.5B.
+All layers of these models have one shape, and of the float model one layer is in memory: so the seconds of all layers are those of one
+times their number, and the peak is that of the whole. The models are SmolLM2-135M (`make models`) and, with random weights, the shapes of
+Qwen2.5 0.5B and 1.5B. Processor seconds say what was computed even where other work ran beside.
 """
 
 from __future__ import annotations
@@ -46,7 +47,16 @@ def main() -> None:
                 rows.append({"model": name, "quantizer": quantizer, "layers": layers, "measured_layers": count} | run)
                 table.append(row_of(rows[-1]))
                 print(table[-1], file=sys.stderr, flush=True)
-    header = ["model", "quantizer", "layers measured", "s a layer", "of all layers, s", "processor s a layer", "peak anonymous", "GEMM, GFLOP/s"]
+    header = [
+        "model",
+        "quantizer",
+        "layers measured",
+        "s a layer",
+        "of all layers, s",
+        "processor s a layer",
+        "peak anonymous",
+        "GEMM, GFLOP/s",
+    ]
     write_results("gptq_cost", markdown_table(header, table), rows)
 
 

@@ -1,8 +1,8 @@
 """How a model's weights are to be rounded, against which text, and what it knows of that text.
 
-If no quantizer is asked for the rule is one: **gptq for 4 bits of a model that knows the text, else the search**. It knows a text of the person's
-own choice by their word, and the toolkit's own where its loss there is clearly below that of guessing, log(vocabulary). Random weights
-do not know it, nor does a model of another language or of no language, for which it would be the wrong text to round against.
+If no quantizer is asked for the rule is one: **gptq for 4 bits of a model that knows the text, else the search**. It knows a text of the
+person's own choice by their word, and the toolkit's own where its loss there is clearly below that of guessing, log(vocabulary). Random
+weights do not know it, nor does a model of another language or of no language, for which it would be the wrong text to round against.
 """
 
 from __future__ import annotations

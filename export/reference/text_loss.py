@@ -1,4 +1,4 @@
-"""The loss of a checkpoint on a few sequences: what the loss of its quantised form is compared with, and whether it knows the text at all."""
+"""The loss of a checkpoint on a few sequences: what its quantised form's is compared with, and whether it knows the text at all."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ LayerTensor = tuple[int, str, Tensor | QuantizedMatrix]  # layer, name within it
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """`tokens`: int64 [S, T], to round against. `description`: what they are, for the manifest. `measured`: int64 [R, T], on which the loss is
-    measured: what is left of the text (`held_out`), or where nothing is left, a few of `tokens`."""
+    """`tokens`: int64 [S, T], to round against. `description`: what they are, for the manifest. `measured`: int64 [R, T], on which the loss
+    is measured: what is left of the text (`held_out`), or where nothing is left, a few of `tokens`."""
 
     tokens: Tensor
     description: str
@@ -169,7 +169,7 @@ def shared_inputs(kind: BlockKind, values: Values, vectors: Values, length: int)
 def output_pull(x: Tensor, weight: Tensor, length: int) -> Tensor:
     """W (X - X̂)ᵀ X̂ [N, K] of x [2 S T, K], float then quantised, from what the drift of the inputs does to the outputs, [S T, N]."""
     exact, quantized = x.chunk(2)
-    parts = zip(exact.split(TOKENS_AT_ONCE), quantized.split(TOKENS_AT_ONCE))
+    parts = zip(torch.split(exact, TOKENS_AT_ONCE), torch.split(quantized, TOKENS_AT_ONCE))
     outputs = torch.cat([(float_part - part) @ weight.t() for float_part, part in parts])
     outputs[::length] *= FIRST_TOKEN
     return outputs.t() @ quantized

@@ -74,7 +74,8 @@ def quantize_together(
     for _ in range(SWEEPS):
         descend(columns, q, scale, statistics.hessian)
     rows = [len(weight) for weight in weights]
-    return [int4_matrix(*parts) for parts in zip(weights, q.t().split(rows), scale.t().split(rows), strict=True)]
+    parts = zip(weights, torch.split(q.t(), rows), torch.split(scale.t(), rows), strict=True)
+    return [int4_matrix(*part) for part in parts]
 
 
 def aim(weight: Tensor, statistics: InputStatistics, pull: Tensor | None = None) -> Tensor:
@@ -92,7 +93,8 @@ def _over_hessian(x: Tensor, statistics: InputStatistics) -> Tensor:
     """x H⁻¹ of x [rows, K]."""
     feedback = statistics.feedback
     x = torch.linalg.solve_triangular(feedback.t(), x, upper=False, left=False, unitriangular=True)
-    return torch.linalg.solve_triangular(feedback, x / statistics.pivots, upper=True, left=False, unitriangular=True)
+    solved: Tensor = torch.linalg.solve_triangular(feedback, x / statistics.pivots, upper=True, left=False, unitriangular=True)
+    return solved
 
 
 def round_in_order(columns: Tensor, statistics: InputStatistics, group_size: int) -> tuple[Tensor, Tensor]:

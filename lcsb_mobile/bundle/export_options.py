@@ -1,5 +1,5 @@
-"""What `export_bundle` is asked for, and what it says of losses. It stands apart from the exporter, so that its defaults can be read without
-torch."""
+"""What `export_bundle` is asked for, and what it says of losses. It stands apart from the exporter, so that its defaults can be read
+without torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ TINY = "tiny"  # the embedded model
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`model`: a Hugging Face directory, a .gguf file, or "tiny". `quantizer`: how the blocks are rounded (None: what `quantization` names, and
-    where that is its default, what suits the model: `export.rounding`). `calibration`: the text of quantizer gptq (None: the toolkit's
-    own)."""
+    """`model`: a Hugging Face directory, a .gguf file, or "tiny". `quantizer`: how the blocks are rounded (None: as `quantization` says,
+    and where that has its default, as suits the model: `export.rounding`). `calibration`: the text of gptq (None: the toolkit's own)."""
 
     model: str
     output: Path

@@ -68,7 +68,7 @@ def export(
     ] = DEFAULTS.quantizer,
     calibration: Annotated[
         Path | None,
-        Option(help="The text of gptq, by which losses are measured too: a text file, or .jsonl as for training.", show_default="the toolkit's own"),
+        Option(help="The text of gptq and of the losses: a text file, or .jsonl as for training.", show_default="the toolkit's own"),
     ] = DEFAULTS.calibration,
     seq_len: Annotated[int, Option(help="Tokens of a training sequence.")] = DEFAULTS.seq_len,
     accuracy_level: Annotated[

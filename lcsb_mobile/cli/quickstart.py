@@ -67,9 +67,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     for name in (ADAPTER, REPORT):
         (options.output / name).unlink(missing_ok=True)
     exported = run_export(
-        ExportOptions(
-            model=options.model, output=options.output / BUNDLE, target=options.target, quantizer=QUANTIZER, force=options.force
-        )
+        ExportOptions(model=options.model, output=options.output / BUNDLE, target=options.target, quantizer=QUANTIZER, force=options.force)
     )
     note(f"fine-tuning for {steps} steps …")
     simulated = run_simulation(

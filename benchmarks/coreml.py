@@ -95,7 +95,7 @@ def trace_differences(directory: Path) -> dict[str, dict[str, float]]:
     found = {}
     for name, level in LEVELS.items():
         path = directory / f"tiny-{name}"
-        export_bundle(ExportOptions(model="tiny", output=path, target="coreml", seq_len=64, accuracy_level=level))
+        export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target="coreml", seq_len=64, accuracy_level=level))
         result = verify(path)
         found[name] = {"loss of a step": result.step_loss, "gradient norm": result.step_gradient_norm, "losses of the run": result.run_loss}
     return found

@@ -2,12 +2,13 @@
 
 The texts: the first 24 sequences of 128 tokens of `fortunes` (held-out part) and of the licence in this repository. gptq is
 calibrated on the toolkit's own text, or on the training part of `fortunes`, which is of the first text's kind, or on both. Needs
-`make models`.
+`make models`. `bits.py default`: float32 and what `lcsb export` gives at its defaults, by either quantizer, as a table of their own.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -56,6 +57,7 @@ SETTINGS = (
     Setting(4, 8, 32, (FORTUNES,)),
     Setting(4, 8, 32, (OWN, FORTUNES)),
 )
+DEFAULTS = (Setting(None, None, 32), Setting(4, 8, 32), Setting(4, 8, 32, (OWN,)))
 
 
 def rounded(checkpoint: Checkpoint, setting: Setting, tokenizer: Tokenizer) -> Read:
@@ -87,8 +89,8 @@ def main() -> None:
     checkpoint.write_tokenizer(directory)
     tokenizer = Tokenizer.open(directory, checkpoint.config.vocab_size)
     sequences = evaluation_texts(tokenizer)
-    rows, table = [], []
-    for setting in SETTINGS:
+    rows, table, defaults = [], [], sys.argv[1:] == ["default"]
+    for setting in DEFAULTS if defaults else SETTINGS:
         start = time.perf_counter()
         read = rounded(checkpoint, setting, tokenizer)
         seconds = time.perf_counter() - start if setting.calibration else None
@@ -96,7 +98,9 @@ def main() -> None:
         rows.append(asdict(setting) | losses | {"calibration_seconds": seconds})
         table.append([*setting.label(), " / ".join(f"{loss:.3f}" for loss in losses.values())])
         print(table[-1], flush=True)
-    write_results("bits", markdown_table(["blocks", "embedding and head", "rounding", "loss on fortunes / on the licence"], table), rows)
+    name, command = ("bits_default", "bits.py default") if defaults else ("bits", "bits.py")
+    header = ["blocks", "embedding and head", "rounding", "loss on fortunes / on the licence"]
+    write_results(name, markdown_table(header, table), rows, command)
 
 
 def evaluation_texts(tokenizer: Tokenizer) -> dict[str, Sequence[torch.Tensor]]:

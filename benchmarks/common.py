@@ -69,10 +69,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def write_results(name: str, table: str, data: Any, command: str | None = None) -> None:
-    """results/NAME.json and results/NAME.md, with the machine they were measured on. `command`: what makes them, `NAME.py` unless given."""
+def machine_now() -> str:
+    return f"{processor()}, Python {platform.python_version()}"
+
+
+def write_results(name: str, table: str, data: Any, command: str | None = None, machine: str | None = None) -> None:
+    """results/NAME.json and results/NAME.md, with the machine they were measured on (None: this one). `command`: what makes them, `NAME.py`
+    unless given."""
     RESULTS.mkdir(exist_ok=True)
-    machine = f"{processor()}, Python {platform.python_version()}"
+    machine = machine or machine_now()
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": data}, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(f"{table}\nMeasured on {machine}; `python benchmarks/{command or f'{name}.py'}`.\n")
     print(table)

@@ -33,7 +33,7 @@ LEVELS: dict[str, AccuracyLevel] = {"float32": 0, "float16": HALF_PRODUCTS}
 def make(shape: str, target: Target, level: str, path: str) -> None:
     """In a process of its own, so that its memory is the export's."""
     options = RandomBundleOptions(shape, target, seq_len=SEQ_LEN)
-    config, content = read_shape(options), Content(write_random_weights, random_adapter, traced=False)
+    config, content = read_shape(options), Content(write_random_weights, random_adapter, model=False)
     export = ExportOptions(options.name, Path(path), target, seq_len=SEQ_LEN, accuracy_level=LEVELS[level])
     export_model(lambda: RandomModel(config, options), export, lambda stage, done, total: None, content)
 
@@ -95,7 +95,7 @@ def trace_differences(directory: Path) -> dict[str, dict[str, float]]:
     found = {}
     for name, level in LEVELS.items():
         path = directory / f"tiny-{name}"
-        export_bundle(ExportOptions(model="tiny", output=path, target="coreml", seq_len=64, accuracy_level=level))
+        export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target="coreml", seq_len=64, accuracy_level=level))
         result = verify(path)
         found[name] = {"loss of a step": result.step_loss, "gradient norm": result.step_gradient_norm, "losses of the run": result.run_loss}
     return found

@@ -20,7 +20,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for target, runner in RUNNERS.items():
             bundle = Path(temporary) / target
-            lcsb("export", "tiny", "--target", target, "--output", bundle, "--seq-len", "64", program=EXPORTERS[target])
+            lcsb(
+                "export",
+                "tiny",
+                "--quantizer",
+                "search",
+                "--target",
+                target,
+                "--output",
+                bundle,
+                "--seq-len",
+                "64",
+                program=EXPORTERS[target],
+            )
             command = [runner.with_name("python"), ROOT / "scripts/testing/kill_test.py", bundle, "--data", tiny.MESSAGES, "--kills", KILLS]
             done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False)
             rows.append(json.loads(done.stdout))

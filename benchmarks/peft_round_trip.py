@@ -158,7 +158,7 @@ def dtypes() -> None:
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as temporary:
         directory = Path(temporary)
         path, trained, merged = directory / "bundle", directory / "trained.safetensors", directory / "merged"
-        lcsb("export", gguf, "--target", "onnxruntime", "--output", path)
+        lcsb("export", gguf, "--quantizer", "search", "--output", path)
         lcsb("simulate", path, "--data", MODELS / "fortunes.train.jsonl", "--steps", str(TRAINED_STEPS), "--adapter", trained)
         initial, model = path / "adapter.safetensors", directory / "model"
         lcsb(

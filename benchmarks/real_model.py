@@ -5,7 +5,7 @@ Needs `make models` and `make .venv-onnxruntime/.installed`, the environment of 
 own on one thread, one seed, all with the same sequences in the same order; each method at three rates with nothing kept, then at its best
 with everything kept. `seconds`: the mean step and the memory of each method and of what it keeps, by one `lcsb bench` of the same bundle,
 all in turn on two threads: they are comparable, and only they need an idle machine. `METHOD@RATE@KEEP …` runs those rows alone and keeps
-the others of the last results.
+the others of the last results, and `export` the export alone.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import MODELS, RESULTS, ROOT, device_lcsb, lcsb, markdown_table, write_results
+from common import MODELS, RESULTS, ROOT, device_lcsb, lcsb, machine_now, markdown_table, write_results
 
 RATES = {
     "full": ("4e-4", "8e-4", "1.6e-3"),
@@ -91,30 +92,36 @@ def draw(data: dict[str, Any]) -> None:
 
 def main() -> None:
     path, wanted = RESULTS / "real_model.json", sys.argv[1:] or ["losses", "seconds"]
-    data: dict[str, Any] = json.loads(path.read_text())["rows"] if sys.argv[1:] and path.exists() else {"runs": {}}
+    before = json.loads(path.read_text()) if sys.argv[1:] and path.exists() else {"machine": None, "rows": {"runs": {}}}
+    data: dict[str, Any] = before["rows"]
+    save = partial(save_results, data, None if "seconds" in wanted else before["machine"])  # the table's machine is that of its seconds
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "smollm2"
-        data["export"] = lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--target", "onnxruntime", "--output", bundle)
+        # What the runs started from when the rates were chosen: gptq, the default since, starts lower.
+        data["export"] = lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--quantizer", "search", "--output", bundle)
+        data["export"]["machine"] = machine_now()
+        save()
         every_rate = [f"{method}@{rate}@none" for method, rates in RATES.items() for rate in rates]
         for row in [*(every_rate if "losses" in wanted else ()), *(name for name in wanted if "@" in name)]:
             data["runs"][row] = run(bundle, row)
-            save(data)
+            save()
         for row in best_rates(data["runs"]) if "losses" in wanted else ():
             kept = row.replace("@none", "@all")
             data["runs"][kept] = run(bundle, kept)
-            save(data)
+            save()
         if "seconds" in wanted:
             methods = ("--methods", ",".join(RATES), "--keep", "none", "--keep", "all", "--steps", "8", "--rounds", "3")
             data["steps"] = device_lcsb("bench", bundle, *methods)
-            save(data)
+            save()
     draw(data)
 
 
-def save(data: dict[str, Any]) -> None:
+def save_results(data: dict[str, Any], machine: str | None) -> None:
     """After every run: a long one that is stopped has lost nothing."""
     seconds = {stage: round(value, 1) for stage, value in data["export"]["seconds"].items()}
-    footer = "\nExport from GGUF: " + ", ".join(f"{stage} {value} s" for stage, value in seconds.items()) + ".\n"
-    write_results("real_model", table(data) + footer, data)
+    export = f"\nExport from GGUF by `real_model.py export`, on {data['export']['machine']}: "
+    footer = export + ", ".join(f"{stage} {value} s" for stage, value in seconds.items()) + ".\n"
+    write_results("real_model", table(data) + footer, data, machine=machine)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
@@ -19,13 +18,13 @@ from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter, vector_size
 from lcsb_mobile.bundle.checks import BUFFER_BYTES, FLOAT, check_manifest
 from lcsb_mobile.bundle.directory import seal, write_bundle
-from lcsb_mobile.bundle.export_options import TINY, ExportOptions
+from lcsb_mobile.bundle.export_options import TINY, ExportOptions, TextLosses
 from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
 from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
-from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, QuantizationConfig, Quantizer
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, QuantizationConfig
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
@@ -35,8 +34,8 @@ from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.models import Model, model_of
 from lcsb_mobile.export.phone_tokenizer import phone_refusal
 from lcsb_mobile.export.reference.eager import EagerRunner
+from lcsb_mobile.export.rounding import Rounding, check_quantizer, plan_rounding
 from lcsb_mobile.export.target import ExportRequest, exporter
-from lcsb_mobile.export.weights.calibrate import read_calibration
 from lcsb_mobile.export.weights.compress import write_weights
 from lcsb_mobile.export.weights.layer_tensors import check_groups, lora_layout
 from lcsb_mobile.io.files import check_output
@@ -61,19 +60,22 @@ WriteWeights = Callable[
 
 @dataclass(frozen=True)
 class Content:
-    """How a bundle's content comes about: its weights, the adapter out of layout and seed, and whether a golden trace is recorded."""
+    """How a bundle's content comes about: its weights, the adapter out of layout and seed, and whether there is a `model` behind it, of
+    which losses are measured and a golden trace is recorded."""
 
     write_weights: WriteWeights = write_weights
     initial_adapter: Callable[[AdapterLayout, int], Float32Array] = AdapterLayout.initial
-    traced: bool = True
+    model: bool = True
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """`seconds` by stage: read, weights, capture, graphs, trace, seal. Bytes: the process's peaks while it exported."""
+    """`seconds` by stage: read, loss, weights, capture, graphs, trace, seal. `losses`: None where the model has no weights of its own, or
+    too few tokens of the calibration text. Bytes: the process's peaks while it exported."""
 
     bundle: Path
     manifest: Manifest
+    losses: TextLosses | None
     seconds: dict[str, float]
     peak_anonymous_bytes: int | None
     peak_rss_bytes: int
@@ -103,11 +105,11 @@ def export_model(
         with clock("read"):
             checkpoint = open_model()
         with checkpoint, write_bundle(options.output, options.force) as directory:
-            manifest = _fill(directory, checkpoint, options, clock, progress, content, warnings)
+            manifest, losses = _fill(directory, checkpoint, options, clock, progress, content, warnings)
             with clock("seal"):
                 manifest = seal(directory, manifest)
                 check_manifest(manifest, options.output)  # nothing is exported that no verb opens
-    return ExportReport(options.output, manifest, clock.seconds, sampler.peak_anonymous, sampler.peak_rss, tuple(warnings))
+    return ExportReport(options.output, manifest, losses, clock.seconds, sampler.peak_anonymous, sampler.peak_rss, tuple(warnings))
 
 
 def _check_options(options: ExportOptions) -> None:
@@ -130,7 +132,7 @@ def _check_options(options: ExportOptions) -> None:
     target_row(options.target)
     exporter(options.target).import_tools()
     _check_accuracy_level(options)
-    _check_quantizer(options)
+    check_quantizer(options)
 
 
 def _check_accuracy_level(options: ExportOptions) -> None:
@@ -144,16 +146,6 @@ def _check_accuracy_level(options: ExportOptions) -> None:
         raise OptionError(f"accuracy-level: {level} needs {needed}, found target {options.target} and {bits} bits")
 
 
-def _check_quantizer(options: ExportOptions) -> None:
-    quantizer, bits = options.quantization.quantizer, options.quantization.bits
-    if quantizer not in get_args(Quantizer):
-        raise OptionError(f"quantizer: expected {' or '.join(get_args(Quantizer))}, found {quantizer!r}")
-    if quantizer == "gptq" and bits != 4:
-        raise OptionError(f"quantizer: gptq rounds to 4 bits, found {bits}; leave it out: at 8 bits rounding costs next to nothing")
-    if options.calibration and quantizer != "gptq":
-        raise OptionError(f"calibration: {options.calibration} would not be read; give --quantizer gptq with it")
-
-
 def _fill(
     directory: Path,
     checkpoint: Checkpoint,
@@ -162,11 +154,11 @@ def _fill(
     progress: Progress,
     content: Content,
     warnings: list[str],
-) -> Manifest:
-    config, quantization = checkpoint.config, options.quantization
+) -> tuple[Manifest, TextLosses | None]:
+    config = checkpoint.config
     model = model_of(config)
     exporter(options.target).check_model(model)
-    check_groups(model.kinds.values(), quantization, options.accuracy_level == INT8_ACTIVATIONS)
+    check_groups(model.kinds.values(), options.quantization, options.accuracy_level == INT8_ACTIVATIONS)
     check_length(options.seq_len, config)
     schedule = make_schedule(options.schedule, config.num_hidden_layers)
     layout = lora_layout(model, options.lora)
@@ -176,23 +168,25 @@ def _fill(
     _state_ends(directory / CONFIG_FILE, tokenizer)
     found = (phone_refusal(directory / TOKENIZER_FILE), write_chat_format(directory, tokenizer))
     warnings += [warning for warning in found if warning is not None]
+    with clock("loss"):
+        rounding = plan_rounding(checkpoint, tokenizer, options) if content.model else Rounding(options.quantization)
     write_content = content.write_weights
-    if quantization.quantizer == "gptq":
-        text = read_calibration(options.calibration, tokenizer)
-        quantization = msgspec.structs.replace(quantization, calibration=text.description)
-        write_content = partial(write_weights, calibration=text.tokens)
+    if rounding.calibration is not None:
+        write_content = partial(write_weights, calibration=rounding.calibration)
     with clock("weights"):
         table, errors = write_content(
-            directory / WEIGHTS_FILE, checkpoint, quantization, options.seq_len, lambda done, total: progress("weights", done, total)
+            directory / WEIGHTS_FILE, checkpoint, rounding.quantization, options.seq_len, partial(progress, "weights")
         )
         checkpoint.close()
     graphs, kinds, runtime = _write_graphs(directory, model, options, layout, table, adapter, clock, progress)
     save_adapter(directory / ADAPTER_FILE, layout, adapter, private=False)
     with clock("trace"):
         runner = EagerRunner(model, layout, MappedWeights(directory / WEIGHTS_FILE, table))
-        trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress) if content.traced else NO_TRACE
+        trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress) if content.model else NO_TRACE
         write_trace(directory / GOLDEN_FILE, trace)
-    return Manifest(
+    with clock("loss"):
+        losses = _losses(rounding, runner, adapter)
+    manifest = Manifest(
         format_version=FORMAT_VERSION,
         target=options.target,
         source=f"{model_name(Path(options.model))}: {checkpoint.description}",
@@ -200,7 +194,7 @@ def _fill(
         lora=options.lora,
         kinds=kinds,
         layers=_layers(model, layout),
-        quantization=quantization,
+        quantization=rounding.quantization,
         seq_len=options.seq_len,
         seed=options.seed,
         schedule_config=options.schedule,
@@ -214,6 +208,15 @@ def _fill(
         tools={"python": platform.python_version()} | {name: _version(name) for name in (*TOOLS, *exporter(options.target).TOOLS)},
         files={},
     )
+    return manifest, losses
+
+
+def _losses(rounding: Rounding, runner: EagerRunner, adapter: Float32Array) -> TextLosses | None:
+    """`adapter`: as initialised, which changes nothing."""
+    if rounding.measured is None or rounding.exact_loss is None:
+        return None
+    stored = runner.evaluate(rounding.measured, adapter)
+    return TextLosses(rounding.exact_loss, stored, rounding.measured.counted_labels, rounding.held_out)
 
 
 def _state_ends(path: Path, tokenizer: Tokenizer) -> None:
@@ -351,4 +354,4 @@ class _Clock:
         start = time.perf_counter()
         yield
         trim_heap()
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

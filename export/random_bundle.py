@@ -69,7 +69,7 @@ def write_random_bundle(path: Path, options: RandomBundleOptions, progress: Prog
         seed=options.seed,
     )
     check_disk(path, weight_table(config, export.quantization, options.seq_len))
-    content = Content(write_random_weights, random_adapter, traced=False)
+    content = Content(write_random_weights, random_adapter, model=False)
     export_model(lambda: RandomModel(config, options), export, progress, content)
 
 

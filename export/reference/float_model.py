@@ -28,20 +28,31 @@ def model_logits(
     """
     position_ids = torch.arange(input_ids.shape[0]) if position_ids is None else position_ids
     segment_ids = torch.zeros_like(input_ids) if segment_ids is None else segment_ids
+    x = final_states(config, read, read(embedding_name(config))[input_ids], position_ids, segment_ids)
+    return head_logits(config, x, read(head_name(config)))
+
+
+def head_logits(config: ModelConfig, x: Tensor, rows: Tensor) -> Tensor:
+    """Of normed states x (T, D) and rows of the head (n, D): (T, n)."""
+    return soft_capped(x @ rows.T, config.final_logit_softcapping)[0]
+
+
+@torch.no_grad()
+def final_states(config: ModelConfig, read: Read, embedded: Tensor, position_ids: Tensor, segment_ids: Tensor) -> Tensor:
+    """What the head is given, (T, D), of rows of the embedding (T, D). Otherwise as `model_logits`."""
     model = model_of(config)
-    tables = step_tables(config, input_ids.shape[0])
+    tables = step_tables(config, len(embedded))
     # Positions may go beyond the length: the angles are computed for as many as there are.
     stored = table_weights(config, int(position_ids.max()) + 1)
     read_tables = tables.make({**tables.consts, **stored, "position_ids": position_ids, "segment_ids": segment_ids})
-    h = read(embedding_name(config))[input_ids] * config.embedding_scale  # (T, D)
+    h = embedded * config.embedding_scale
     crossing: dict[str, Tensor] = {}
     for layer, (place, kind) in enumerate(model.walk()):
         vectors = layer_vectors(read, config, layer, kind)
         linear = float_linear(read, layer_prefix(config, layer), vectors)
         h, *given = kind.block({"h": h, **bound_values(kind, place, read_tables, crossing)}, vectors, linear)
         crossing |= bound_gives(kind, place, given)
-    h = model.final_norm(h, read(final_norm_name(config)))
-    return soft_capped(h @ read(head_name(config)).T, config.final_logit_softcapping)[0]
+    return model.final_norm(h, read(final_norm_name(config)))
 
 
 def float_linear(read: Read, prefix: str, vectors: dict[str, Tensor]) -> Linear:

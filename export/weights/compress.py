@@ -61,7 +61,9 @@ def write_weights(
         writer.tensor("norm.weight", checkpoint.read(final_norm_name(config)))
         for name, rope in table_weights(config, seq_len).items():
             writer.tensor(name, rope)
-        layers = _searched(checkpoint, quantization) if calibration is None else calibrated_layers(checkpoint, quantization, calibration)
+        layers = (
+            searched_layers(checkpoint, quantization) if calibration is None else calibrated_layers(checkpoint, quantization, calibration)
+        )
         for layer, name, tensor in layers:
             stack, number = layer_tensor(model.places[layer].kind, name), model.numbers[layer]
             if isinstance(tensor, QuantizedMatrix):
@@ -72,7 +74,7 @@ def write_weights(
     return table, {name: sum(errors) / len(errors) for name, errors in writer.errors.items()}
 
 
-def _searched(checkpoint: Checkpoint, quantization: QuantizationConfig) -> Iterator[LayerTensor]:
+def searched_layers(checkpoint: Checkpoint, quantization: QuantizationConfig) -> Iterator[LayerTensor]:
     """Each matrix by itself."""
     for layer, (_, kind) in enumerate(model_of(checkpoint.config).walk()):
         for name in kind.matrices:

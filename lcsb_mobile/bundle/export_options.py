@@ -1,4 +1,5 @@
-"""What `export_bundle` is asked for. It stands apart from the exporter, so that its defaults can be read without torch."""
+"""What `export_bundle` is asked for, and what it says of losses. It stands apart from the exporter, so that its defaults can be read
+without torch."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcsb_mobile.bundle.schedule import ScheduleConfig
-from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, QuantizationConfig
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, QuantizationConfig, Quantizer, Record
 from lcsb_mobile.targets import Target
 
 TINY = "tiny"  # the embedded model
@@ -14,13 +15,15 @@ TINY = "tiny"  # the embedded model
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`model`: a Hugging Face directory, a .gguf file, or "tiny". `calibration`: the text of quantizer gptq (None: the toolkit's own)."""
+    """`model`: a Hugging Face directory, a .gguf file, or "tiny". `quantizer`: how the blocks are rounded (None: as `quantization` says,
+    and where that has its default, as suits the model: `export.rounding`). `calibration`: the text of gptq (None: the toolkit's own)."""
 
     model: str
     output: Path
     target: Target = "onnxruntime"
     lora: LoraConfig = LoraConfig()
     quantization: QuantizationConfig = QuantizationConfig()
+    quantizer: Quantizer | None = None
     calibration: Path | None = None
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: AdamWConfig = AdamWConfig()
@@ -28,3 +31,13 @@ class ExportOptions:
     accuracy_level: AccuracyLevel = 0
     seed: int = 0
     force: bool = False
+
+
+class TextLosses(Record, frozen=True):
+    """What rounding cost: the loss in nats a token, of the `exact` model in float and of the `stored` weights, on `tokens` tokens of the
+    calibration text. `held_out`: whether those are others than the weights were rounded against."""
+
+    exact: float
+    stored: float
+    tokens: int
+    held_out: bool

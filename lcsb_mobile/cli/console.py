@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ from typing import Annotated, Any, NoReturn, cast
 import msgspec
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lcsb_mobile.errors import LcsbError, PrintingError
@@ -32,6 +33,7 @@ from lcsb_mobile.ranges import check_ranges
 SURROGATE = re.compile("[\udc80-\udcff]")  # a byte of an argument that the locale has no letter for
 INTERRUPTED = 130  # as a shell reports SIGINT
 FILE_WIDTH = 100  # columns of a table that goes into a file or a pipe
+PLAIN_SECONDS = 20.0  # between two lines of progress where no bar can be drawn
 DEBUG_HELP = "Show the traceback of an error."
 
 debug_enabled: ContextVar[bool] = ContextVar("debug_enabled", default=False)
@@ -217,20 +219,31 @@ def prepare_streams() -> None:
 
 @contextmanager
 def progress_bars(*columns: TextColumn) -> Iterator[Progress]:
-    """Bars on standard error while it is a terminal; otherwise nothing is drawn."""
-    bars = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *columns, TimeElapsedColumn())
+    """Bars on standard error while it is a terminal, with the time taken and the time left; otherwise nothing is drawn."""
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    bars = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *columns, *times)
     with Progress(*bars, console=err, disable=not err.is_terminal, refresh_per_second=4) as progress:
         yield progress
 
 
 class StageBars:
-    """One bar a stage, from calls of (stage, done, total). A new stage completes the one before it."""
+    """One bar a stage, from calls of (stage, done, total). A new stage completes the one before it. Where no bar can be drawn, a stage that
+    takes long says in a line, each PLAIN_SECONDS at most, how far it is."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._began = self._said = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
+            self._began = self._said = time.monotonic()
         self._progress.update(self._tasks[stage], completed=done, total=total)
+        if self._progress.disable and 0 < done < total:
+            self._say(stage, done, total, time.monotonic())
+
+    def _say(self, stage: str, done: int, total: int, now: float) -> None:
+        if now - self._said >= PLAIN_SECONDS:
+            note(f"{stage}: {done} of {total}, about {(now - self._began) * (total - done) / done:.0f} s left")
+            self._said = now

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from lcsb_mobile.bundle.export_options import ExportOptions
+from lcsb_mobile.bundle.export_options import ExportOptions, TextLosses
 from lcsb_mobile.bundle.schedule import Method, Order, Partition, ScheduleConfig
 from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, progress_bars, say, verb
 from lcsb_mobile.config import AdamWConfig, ImplicitUpdates, LoraConfig, QuantizationConfig, Quantizer, Record
@@ -23,7 +23,7 @@ LORA, QUANTIZATION, SCHEDULE, OPTIMIZER = DEFAULTS.lora, DEFAULTS.quantization, 
 
 class ExportSummary(Record, frozen=True):
     """What `lcsb export --json` prints. `size`: bytes of all files. `calibration`: the text that gptq rounded against. `seconds`: by stage.
-    `reconstruction_error`: of each matrix. `peak_…_bytes`: of the exporting process."""
+    `losses`: what rounding cost on a text. `reconstruction_error`: of each matrix. `peak_…_bytes`: of the exporting process."""
 
     bundle: str
     source: str
@@ -34,6 +34,7 @@ class ExportSummary(Record, frozen=True):
     size: int
     quantizer: str
     calibration: str | None
+    losses: TextLosses | None
     seconds: dict[str, float]
     reconstruction_error: dict[str, float]
     peak_anonymous_bytes: int | None
@@ -59,11 +60,15 @@ def export(
     embedding_bits: Annotated[int, Option(help="Bits of a weight in embedding and head: 8 or 4.")] = QUANTIZATION.embedding_bits,
     group_size: Annotated[int, Option(help="Weights that share a scale.")] = QUANTIZATION.group_size,
     quantizer: Annotated[
-        Quantizer, Option(help="How the blocks are rounded: each weight by itself, or against a text, which takes longer and loses less.")
-    ] = QUANTIZATION.quantizer,
+        Quantizer | None,
+        Option(
+            help="How the blocks are rounded: `gptq` against a text, which loses less; `search` each weight by itself, which is fast.",
+            show_default="gptq at 4 bits if the model knows the text, else search",
+        ),
+    ] = DEFAULTS.quantizer,
     calibration: Annotated[
         Path | None,
-        Option(help="The text of `--quantizer gptq`: a text file, or .jsonl as for training.", show_default="the toolkit's own"),
+        Option(help="The text of gptq and of the losses: a text file, or .jsonl as for training.", show_default="the toolkit's own"),
     ] = DEFAULTS.calibration,
     seq_len: Annotated[int, Option(help="Tokens of a training sequence.")] = DEFAULTS.seq_len,
     accuracy_level: Annotated[
@@ -88,7 +93,8 @@ def export(
         output=output,
         target=target,
         lora=LoraConfig(rank, alpha),
-        quantization=QuantizationConfig(bits, embedding_bits, group_size, quantizer),  # type: ignore[arg-type]  # export checks the bits
+        quantization=QuantizationConfig(bits, embedding_bits, group_size),  # type: ignore[arg-type]  # export checks the bits
+        quantizer=quantizer,
         calibration=calibration,
         schedule=ScheduleConfig(method, subsets, partition, order, seed),
         optimizer=AdamWConfig(weight_decay=weight_decay, clip_norm=clip_norm, implicit_updates=implicit_updates),
@@ -126,6 +132,7 @@ def run_export(options: ExportOptions) -> ExportSummary:
         size=sum(entry.size for entry in manifest.files.values()),
         quantizer=manifest.quantization.quantizer,
         calibration=manifest.quantization.calibration,
+        losses=report.losses,
         seconds=report.seconds,
         reconstruction_error=manifest.reconstruction_error,
         peak_anonymous_bytes=report.peak_anonymous_bytes,
@@ -145,5 +152,9 @@ def show(summary: ExportSummary) -> None:
     say(f"  error     of the quantised matrices: {errors}")
     if summary.calibration:
         say(f"  gptq      keeps their outputs rather than the weights, on {summary.calibration}")
+    if losses := summary.losses:
+        rounded = f"{losses.stored:.3f} as stored ({losses.stored - losses.exact:+.3f} by {summary.quantizer})"
+        where = "not rounded against" if losses.held_out else "rounded against, too"
+        say(f"  loss      {losses.exact:.3f} in float, {rounded}, on {losses.tokens} tokens that it was {where}")
     say(f"next: lcsb verify {summary.bundle}")
     say(f"      lcsb simulate {summary.bundle} --data FILE.jsonl --steps 100")

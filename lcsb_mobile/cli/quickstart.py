@@ -16,7 +16,7 @@ from lcsb_mobile.cli.console import Force, Json, Threads, note, print_json, say,
 from lcsb_mobile.cli.export import ExportSummary, run_export
 from lcsb_mobile.cli.simulate import run_simulation
 from lcsb_mobile.cli.simulate import show as show_run
-from lcsb_mobile.config import Record
+from lcsb_mobile.config import Quantizer, Record
 from lcsb_mobile.errors import OutputExistsError
 from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.ranges import check_ranges
@@ -28,6 +28,7 @@ from lcsb_mobile.targets import Target, target_row
 TINY_STEPS, OTHER_STEPS = 400, 24  # for tiny: under a minute on two cores, and enough to hear the style
 TINY_TOKENS, OTHER_TOKENS = 96, 12  # of a text sample: each costs a forward pass of the whole sequence, half a second for 135 M parameters
 TEMPERATURE = 0.6  # a model of 2 M parameters rambles at a higher one
+QUANTIZER: Quantizer = "search"  # the fast one: the whole way takes a minute and a half
 BUNDLE, ADAPTER, REPORT = "bundle", "adapter.safetensors", "report.html"
 PROMPTS = ("ok so ", "two things: ")  # how messages of the sample data begin
 TABLE_ROWS = 8
@@ -65,7 +66,9 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     import_runtime(target_row(options.target).name)
     for name in (ADAPTER, REPORT):
         (options.output / name).unlink(missing_ok=True)
-    exported = run_export(ExportOptions(model=options.model, output=options.output / BUNDLE, target=options.target, force=options.force))
+    exported = run_export(
+        ExportOptions(model=options.model, output=options.output / BUNDLE, target=options.target, quantizer=QUANTIZER, force=options.force)
+    )
     note(f"fine-tuning for {steps} steps …")
     simulated = run_simulation(
         SimulateOptions(

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from helpers.bundles import RandomBundle, lcsb_error
 from helpers.bundles import lcsb as lcsb_here
+from rich.console import Console
 from rich.table import Table
 
-from lcsb_mobile.cli.console import PlainConsole, Progressing, print_json, write
+from lcsb_mobile.cli import console
+from lcsb_mobile.cli.console import PlainConsole, Progressing, StageBars, print_json, progress_bars, write
 from lcsb_mobile.errors import PrintingError
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -169,3 +171,32 @@ def test_every_verb_in_ascii(random_bundle: RandomBundle, messages: Path, tmp_pa
     done = shell('lcsb generate "$1" --prompt é --json --max-tokens 2', bundle, **ASCII)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["prompt"] == "é"
+
+
+def staged(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
+    """What standard error has of a stage of ten matrices, a second each, and of one of three."""
+    err = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+    now = iter(range(1000))
+    monkeypatch.setattr(console, "err", err)
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(console, "PLAIN_SECONDS", 4.0)
+    with progress_bars() as progress:
+        bars = StageBars(progress)
+        for stage, total in (("weights", 10), ("trace", 3)):
+            for done in range(1, total + 1):
+                bars(stage, done, total)
+    assert isinstance(err.file, io.StringIO)
+    return err.file.getvalue()
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar a stage, with the time taken and the time left."""
+    shown = staged(monkeypatch, terminal=True).splitlines()
+    last = {stage: next(line for line in reversed(shown) if stage in line) for stage in ("weights", "trace")}
+    assert "10/10" in last["weights"] and "3/3" in last["trace"]
+    assert all(" left " in line and "0:00:" in line for line in last.values())
+
+
+def test_progress_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole lines of plain text, few, and of long stages alone."""
+    assert staged(monkeypatch, terminal=False) == "weights: 4 of 10, about 6 s left\nweights: 8 of 10, about 2 s left\n"

@@ -19,7 +19,7 @@ SEQ_LEN = 64
 
 def export_executorch(directory: Path) -> Path:
     """The embedded model `tiny`, with a golden trace."""
-    export_bundle(ExportOptions(model="tiny", output=directory / "bundle", target="executorch", seq_len=SEQ_LEN))
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=directory / "bundle", target="executorch", seq_len=SEQ_LEN))
     return directory / "bundle"
 
 

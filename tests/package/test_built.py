@@ -138,7 +138,7 @@ def test_every_verb_of_the_wheel(environment: Path, tmp_path: Path) -> None:
     small = ("--model", "small", "--data", "lines.jsonl")
     assert "evaluation loss" in lcsb("quickstart", *small, "--output", "quick", "--steps", 2)
     assert "<html" in (tmp_path / "quick" / "report.html").read_text("utf-8")
-    lcsb("export", "tiny", "--target", "onnxruntime", "--seq-len", 32, "--subsets", 2, "--output", "b")
+    lcsb("export", "tiny", "--quantizer", "search", "--seq-len", 32, "--subsets", 2, "--output", "b")
     assert "Steps of the cycle" in lcsb("inspect", "b", "--calibrate")
     assert "verified" in lcsb("verify", "b")
     assert "tokens" in lcsb("data", "messages.jsonl", "--bundle", "b")

@@ -41,7 +41,7 @@ COUNTED = {"_softmax": "softmax", "dequantize_int4": "blockwise_shift_scale", "m
 def coreai_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model. Tests read it and do not change it."""
     path = tmp_path_factory.mktemp("coreai") / "bundle"
-    export_bundle(ExportOptions(model="tiny", output=path, target="coreai", seq_len=SEQ_LEN))
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target="coreai", seq_len=SEQ_LEN))
     return path
 
 
@@ -99,7 +99,7 @@ def test_every_type_is_as_described(coreai_bundle: Path) -> None:
 
 
 def test_the_same_bytes_again(coreai_bundle: Path, tmp_path: Path) -> None:
-    export_bundle(ExportOptions(model="tiny", output=tmp_path / "again", target="coreai", seq_len=SEQ_LEN))
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=tmp_path / "again", target="coreai", seq_len=SEQ_LEN))
     ours, theirs = (Bundle.open(path).manifest for path in (coreai_bundle, tmp_path / "again"))
     assert ours.files == theirs.files and ours.identity == theirs.identity
 
@@ -160,7 +160,7 @@ def test_memory_stays_flat(coreai_bundle: Path) -> None:
 def test_a_run_goes_on_with_the_bundle_of_another_target(coreai_bundle: Path, tmp_path: Path) -> None:
     """From ONNX Runtime to Core AI and back: the losses are those of a run on one (law 4); the run's checkpoints are one format."""
     other = tmp_path / "onnxruntime"
-    export_bundle(ExportOptions(model="tiny", output=other, seq_len=SEQ_LEN))
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=other, seq_len=SEQ_LEN))
     assert Bundle.open(other).manifest.identity == Bundle.open(coreai_bundle).manifest.identity
     whole, parts = relay({"onnxruntime": other, "coreai": coreai_bundle}, ("onnxruntime", "coreai", "onnxruntime"), tmp_path)
     assert parts == pytest.approx(whole, rel=1e-5)

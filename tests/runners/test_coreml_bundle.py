@@ -46,7 +46,7 @@ MODEL, WEIGHTS = f"{MLPACKAGE}/{MIL_DATA}/model.mlmodel", f"{MLPACKAGE}/{MIL_DAT
 
 
 def export(path: Path, target: Target) -> Path:
-    export_bundle(ExportOptions(model="tiny", output=path, target=target, seq_len=SEQ_LEN))
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target=target, seq_len=SEQ_LEN))
     return path
 
 

@@ -60,7 +60,7 @@ def test_commands(executorch_bundle: Path) -> None:
 def test_a_run_goes_on_with_the_bundle_of_another_target(executorch_bundle: Path, tmp_path: Path) -> None:
     """From ONNX Runtime to ExecuTorch and back: the losses are those of a run on one (law 4); the run's checkpoints are one format."""
     other = tmp_path / "onnxruntime"
-    export_bundle(ExportOptions(model="tiny", output=other, seq_len=Bundle.open(executorch_bundle).manifest.seq_len))
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=other, seq_len=Bundle.open(executorch_bundle).manifest.seq_len))
     bundles = {"onnxruntime": Bundle.open(other), "executorch": Bundle.open(executorch_bundle)}
     manifest = bundles["onnxruntime"].manifest
     assert manifest.identity == bundles["executorch"].manifest.identity

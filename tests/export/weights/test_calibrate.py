@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.checkpoints import VOCABULARY, write_checkpoint
-from helpers.tiny_models import MODELS, SEQ_LEN, matrices_of
+from helpers.tiny_models import HYBRIDS, MODELS, SEQ_LEN, matrices_of
 from torch import Tensor
 
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
@@ -21,7 +22,7 @@ from lcsb_mobile.export.models import layer_sources, model_of
 from lcsb_mobile.export.models.layers import Linear, WholeLinear
 from lcsb_mobile.export.reference.float_model import Read, float_linear, model_logits
 from lcsb_mobile.export.weights import calibrate as calibrate_weights
-from lcsb_mobile.export.weights.calibrate import FIRST_TOKEN, calibrated_layers, read_calibration
+from lcsb_mobile.export.weights.calibrate import FIRST_TOKEN, calibrated_layers, output_pull, read_calibration
 from lcsb_mobile.export.weights.compress import weight_table, write_weights
 from lcsb_mobile.export.weights.gptq import input_statistics
 from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
@@ -100,6 +101,50 @@ def test_each_matrix_is_rounded_for_the_inputs_that_it_will_meet(model: Checkpoi
         # float32 through up to four layers, relative to the largest element
         assert (gram - expected).abs().max() < 2e-5 * expected.abs().max(), name
         assert (drift - (exact - quantized).t() @ weighted).abs().max() < 2e-5 * expected.abs().max(), name
+
+
+def test_what_the_drift_does_to_few_rows(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices of many more columns than rows have it from their outputs: W times the drift of all inputs, and rounded the same."""
+    monkeypatch.setattr(calibrate_weights, "TOKENS_AT_ONCE", 50)  # of 120
+    x, weight = (torch.randn(size, 24, dtype=torch.float64) for size in (240, 5))
+    weights = torch.ones(120, 1, dtype=torch.float64)
+    weights[::10] = FIRST_TOKEN
+    exact, quantized = x.chunk(2)
+    expected = weight @ (exact - quantized).t() @ (weights * quantized)
+    torch.testing.assert_close(output_pull(x, weight, 10), expected, rtol=1e-12, atol=1e-12)
+    matrices = []
+    for share in (1e9, 0.0):  # by the drift, and by the outputs
+        monkeypatch.setattr(calibrate_weights, "NARROW", share)
+        matrices.append(next(calibrated_layers(model, QUANTIZATION, TOKENS))[2])
+    assert (matrices[0].packed == matrices[1].packed).float().mean() > 0.98  # what falls another way, by a tie, moves those after it
+
+
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, *HYBRIDS])
+def test_what_meets_one_input_is_rounded_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """q, k and v, gate and up, and what a hybrid's other layers have: found by running the block, each matrix once."""
+    model_type, tied, overrides = (MODELS | HYBRIDS)[name]
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", model_type, tied=tied, **overrides))
+    together: list[list[tuple[int, ...]]] = []
+
+    def record(weights: Sequence[Tensor], statistics: Any, group_size: int, pull: Tensor | None) -> list[QuantizedMatrix]:
+        together.append([tuple(weight.shape) for weight in weights])
+        return [quantize(weight, 4, group_size) for weight in weights]
+
+    monkeypatch.setattr(calibrate_weights, "quantize_together", record)
+    list(calibrated_layers(checkpoint, QUANTIZATION, torch.randint(4, VOCABULARY, (2, 32))))
+    config = checkpoint.config
+    inner, hidden = config.intermediate_size, config.hidden_size
+    q, kv = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+    gated = q if name == "qwen3_5" else 0  # its queries bring their gates
+    attention = [[(q + gated, hidden), (kv, hidden), (kv, hidden)], [(hidden, q)]]
+    mlp = [[(inner, hidden), (inner, hidden)], [(hidden, inner)]]
+    for _, kind in model_of(config).walk():
+        found = [together.pop(0) for _ in range(4)]
+        assert found[2:] == mlp
+        assert sum(map(len, found)) == len(kind.matrices)
+        if "mask" in kind.reads:
+            assert found[:2] == attention
+    assert not together
 
 
 def test_all_tensors_come_once_and_in_order(model: Checkpoint) -> None:

@@ -15,11 +15,14 @@ from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.weights.gptq import (
     DAMPING,
     DRIFT_SHARE,
+    GRAM_BLOCK,
     InputStatistics,
     aim,
     descend,
+    gram_matrix,
     input_statistics,
     quantize_for_inputs,
+    quantize_together,
     round_in_order,
 )
 from lcsb_mobile.export.weights.quantization import dequantize, quantize, search_scale
@@ -86,6 +89,68 @@ def test_rounding_in_order_equals_optimal_brain_quantization(rows: int, columns:
     expected_q, expected_scales = optimal_brain_quantization(weight, statistics.hessian, GROUP)
     assert np.array_equal(q.t().numpy(), expected_q)
     assert np.array_equal(scales.t().numpy(), expected_scales.T)
+
+
+def coordinate_descent(weight: np.ndarray, q: np.ndarray, scales: np.ndarray, H: np.ndarray) -> None:
+    """A sweep, one integer at a time, each from the whole quadratic form: tr(E H Eᵀ) as its value at three points says. In place."""
+    size = q.shape[1] // scales.shape[1]
+
+    def error(row: int) -> float:
+        e = weight[row] - q[row] * np.repeat(scales[row], size)
+        return float(e @ H @ e)
+
+    for group, row in itertools.product(range(scales.shape[1]), range(len(q))):
+        columns = slice(group * size, (group + 1) * size)
+        for k in range(columns.start, columns.stop):
+            if scales[row, group] == 0:
+                continue
+            start, values = q[row, k], []
+            for q[row, k] in (start - 1, start, start + 1):
+                values.append(error(row))
+            low, middle, high = values
+            q[row, k] = np.clip(np.round(start + (low - high) / (2 * (low - 2 * middle + high))), -8, 7)
+        e = weight[row] - q[row] * np.repeat(scales[row], size)
+        curvature = q[row, columns] @ H[columns, columns] @ q[row, columns]
+        if curvature > 0:
+            scales[row, group] = np.float16(scales[row, group] + (H[columns] @ e) @ q[row, columns] / curvature)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_descent_equals_one_integer_at_a_time(seed: int) -> None:
+    weight, inputs = normal(5, 40, seed).double(), correlated_inputs(120, 40, seed).double()
+    weight[1, 8:16] = 0
+    statistics = statistics_of(inputs)
+    columns = weight.t().contiguous()
+    q, scales = round_in_order(columns, statistics, GROUP)
+    scales = scales.double()
+    expected_q, expected_scales = q.t().numpy().copy(), scales.t().numpy().copy()
+    for _ in range(2):
+        descend(columns, q, scales, statistics.hessian)
+        coordinate_descent(weight.numpy(), expected_q, expected_scales, statistics.hessian.numpy())
+        assert np.array_equal(q.t().numpy(), expected_q)
+        assert np.array_equal(scales.t().numpy(), expected_scales)
+
+
+@pytest.mark.parametrize("sizes", [(24, 8, 8), (96, 96)], ids=["q, k and v", "gate and up"])
+def test_matrices_of_one_input_are_rounded_as_each_alone(sizes: tuple[int, ...]) -> None:
+    """Fewer rows than columns, and more: the drift is then carried over H the other way."""
+    inputs, exact = correlated_inputs(200, 64), correlated_inputs(200, 64, 1)
+    drift = (exact - inputs).t() @ inputs
+    weights = [normal(rows, 64, rows + number) for number, rows in enumerate(sizes)]
+    together = quantize_together(weights, input_statistics(inputs.t() @ inputs, drift), GROUP)
+    for weight, found in zip(weights, together, strict=True):
+        alone = quantize_for_inputs(weight, input_statistics(inputs.t() @ inputs, drift), GROUP)
+        same = (dequantize(found.packed, found.scale) == dequantize(alone.packed, alone.scale)).all(1).float().mean()
+        assert same > 0.9  # float32 sums in another order: few rows meet a tie
+        assert found.error == pytest.approx(alone.error, rel=0.01)
+
+
+@pytest.mark.parametrize("columns", [5, GRAM_BLOCK, 2 * GRAM_BLOCK + 3])
+def test_half_of_a_gram_matrix_is_computed(columns: int) -> None:
+    x = normal(40, columns)
+    found = gram_matrix(x)
+    assert torch.equal(found[:8, -8:], found[-8:, :8].t()) and torch.equal(found, found.t())
+    torch.testing.assert_close(found.double(), x.double().t() @ x.double(), rtol=0, atol=1e-4)  # sums of 40 float32 products
 
 
 def test_float32_is_enough() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lcsb_mobile.bundle.batch import Batch, StepRunner
 from lcsb_mobile.bundle.directory import Bundle
@@ -43,7 +45,8 @@ class SimulateOptions:
     `initial_adapter` None: the bundle's. `hold_out`: the share of the examples that is evaluated instead of trained on, without
     `evaluation_data`. `evaluate_every` 0: only before and after. `prompts` are continued before and after;
     with `chat` they are a user's messages that are answered. `checkpoint_directory` gets
-    the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where there is none."""
+    the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where there is none. It may go on
+    at a lower `learning_rate`, if one is given."""
 
     bundle: Path
     data: Path
@@ -89,6 +92,24 @@ class Observer:
     def evaluated(self, step: int, loss: float) -> None: ...
 
     def stepped(self, outcome: StepOutcome, memory: int | None) -> None: ...  # anonymous bytes, where the system says
+
+    def saved(self, step: int, adapter: Path) -> None: ...  # the adapter's file is written, at the end or where the run was ended
+
+
+def without_write_errors(observer: Observer) -> Observer:
+    """One that tells `observer` the same. What it cannot write is lost, and not the run: the reader is gone, or the log's disk is full."""
+    quiet = Observer()
+    for name in [name for name in vars(Observer) if not name.startswith("_")]:
+        setattr(quiet, name, _without_write_errors(getattr(observer, name)))
+    return quiet
+
+
+def _without_write_errors(tell: Callable[..., None]) -> Callable[..., None]:
+    def told(*details: Any) -> None:
+        with suppress(OSError):
+            tell(*details)
+
+    return told
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ def test_memory_budget_is_exceeded(random_bundle: RandomBundle, messages: Path, 
     line = lcsb_error(1, *arguments)
     assert "step 1: " in line and "2.0 MB" in line and "adapter" not in line and not (tmp_path / "a").exists()
     monkeypatch.setattr("lcsb_mobile.runs.simulate.check_first_step", lambda *_: None)
-    monkeypatch.setattr("lcsb_mobile.runs.simulate._Session._evaluate", lambda *_: None)
+    monkeypatch.setattr("lcsb_mobile.runs.session.Session._evaluate", lambda *_: None)
     line = lcsb_error(1, *arguments)
     assert (
         "step 1: " in line and "2.0 MB" in line and line.endswith(f"the adapter as it was after the last whole step is in {tmp_path / 'a'}")

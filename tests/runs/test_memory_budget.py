@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
 
+import lcsb_mobile.runs.session as session_module
 import lcsb_mobile.runs.setup as run_setup_module
 import lcsb_mobile.runs.simulate as simulate_module
 from lcsb_mobile.bundle.adapter import load_adapter
@@ -80,7 +81,7 @@ def test_a_budget_is_watched_between_layers(options: SimulateOptions, monkeypatc
     monkeypatch.setattr(run_setup_module, "plan_run", lambda *_: Plan(0, 1, 1))
     monkeypatch.setattr(run_setup_module, "WATCH_INTERVAL", 0.0)
     monkeypatch.setattr(simulate_module, "check_first_step", lambda *_: None)
-    monkeypatch.setattr(simulate_module._Session, "_evaluate", lambda *_: None)
+    monkeypatch.setattr(session_module.Session, "_evaluate", lambda *_: None)
     with pytest.raises(MemoryBudgetExceeded, match=r"step 1: .* more than the 1\.0 MB"):
         simulate(dataclasses.replace(options, memory_budget=1_000_000))
     initial = Bundle.open(options.bundle).initial_adapter()

@@ -237,7 +237,8 @@ def load_runner(run: Run, sampler: MemorySampler, keep: int | None, observer: Ob
     plan = None
     if name == manifest.target:
         steps = (*run.schedule, *(step.subset for step in read_trace(run.bundle.golden_path).run[:1]))  # that one is checked first
-        plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation, measured is None)
+        beside = measured is None, bool(options.prompts)
+        plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation, *beside)
     kept = keep or 0 if plan is None else plan.keep
     return plan, make_runner(run.bundle, options.runner, options.threads, kept, BudgetWatch(run, sampler))
 

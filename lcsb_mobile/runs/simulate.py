@@ -94,14 +94,15 @@ def simulate(options: SimulateOptions, observer: Observer | None = None) -> Simu
         sampler.mark(LOADING)
         observer.phase(LOADING)
         keep = options.keep if options.keep is not None or checkpoint is None else checkpoint.place.kept_layers
+        state, start = (mapped_state(_existing(options.adapter.parent), run.bundle.initial_adapter()) for _ in range(2))
+        if options.initial_adapter is not None:
+            start.adapter[:] = load_adapter(options.initial_adapter, run.bundle.manifest.adapter)
         plan, runner = load_runner(run, sampler, keep, observer)
-        state, kept = (mapped_state(_existing(options.adapter.parent), run.bundle.initial_adapter()) for _ in range(2))
         enter(CHECKING, sampler, observer)
         check_first_step(runner, read_trace(run.bundle.golden_path), state.adapter)
         check_update(runner.name, layer_update(runner), run.bundle.manifest.adapter.sizes, run.bundle.manifest.optimizer)
-        if options.initial_adapter is not None:
-            state.adapter[:] = load_adapter(options.initial_adapter, run.bundle.manifest.adapter)
-        session = Session(run, runner, state, kept, 0 if plan is None else plan.keep, directory, sampler, observer, interrupts)
+        state.copy_from(start)
+        session = Session(run, runner, state, start, 0 if plan is None else plan.keep, directory, sampler, observer, interrupts)
         session.train(checkpoint)
         sampler.mark(None)
         result = _result(run, runner, sampler, plan)

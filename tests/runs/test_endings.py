@@ -141,6 +141,7 @@ def test_nothing_begins_with_a_loss_that_is_not_finite(options: SimulateOptions,
 
 def test_a_lost_interrupt_is_raised_again(options: SimulateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raised where Python drops what is raised, and then twice more while the adapter is written: one signal's worth of ending."""
+
     class Dropping(StubRunner):
         def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
             with contextlib.suppress(KeyboardInterrupt):

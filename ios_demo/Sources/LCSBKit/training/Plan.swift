@@ -44,7 +44,7 @@ func predictedPeak(_ manifest: Manifest, _ subsets: [Subset], keep: Int, base: I
     try base + peakTerms(manifest, subsets, keep: keep, accumulation: accumulation).values.reduce(0, +)
 }
 
-// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py), all sessions on one arena: the runtime's own, and the parsed graphs and
+// Fitted to runs of several shapes (lcsb_mobile/planning/memory.py), all sessions on one arena: the runtime's own, and the parsed graphs and
 // kernels of a block program's session by its file's size.
 private let runtimeBytes = 5_500_000
 private let sessionShare = 45
@@ -53,7 +53,7 @@ private let updateOutputs = 3  // of AdamW: parameters and moments
 // Of what a chunk of the head holds: the arena's blocks that were split badly.
 private let headHoles = 2.9
 
-/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a
+/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/memory.py's. Adapter and moments are in a
 /// mapped file. Buffers are exact; the rest was fitted.
 func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulation: Int) throws -> [String: Int] {
     let backward = try subsets.map { try backwardLayers(manifest, $0, keep: keep) }

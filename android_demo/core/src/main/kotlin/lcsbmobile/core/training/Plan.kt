@@ -72,7 +72,7 @@ private fun tooSmall(message: String, needed: Long, budget: Long) =
 internal fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int, base: Long, accumulation: Int = 1): Long =
     base + peakTerms(manifest, subsets, keep, accumulation).values.sum()
 
-// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py): the runtime's own, and the parsed graphs and kernels of a block program's session
+// Fitted to runs of several shapes (lcsb_mobile/planning/memory.py): the runtime's own, and the parsed graphs and kernels of a block program's session
 // by its file's size.
 private const val RUNTIME_BYTES = 5_500_000L
 private const val SESSION_SHARE = 45
@@ -82,7 +82,7 @@ private const val UPDATE_OUTPUTS = 3 // of AdamW: parameters and moments
 private const val HEAD_HOLES = 2.9
 
 /**
- * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a mapped file.
+ * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/memory.py's. Adapter and moments are in a mapped file.
  * Buffers are exact; the rest was fitted to Python's runs, where all sessions share one arena: SESSIONS_APART.
  */
 internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Map<String, Long> {

@@ -49,8 +49,8 @@ def run_terms(manifest: Manifest, subsets: Sequence[Subset], keep: int, accumula
 
 # Beside the steps ---------------------------------------------------------------------------------------------------------------
 
-# What is admitted is to run to its end. The terms of steps say up to 4 % too little of the shapes that they were fitted to, and up to 6.7 MB
-# of models so small that the runtime is most of it.
+# What is admitted is to run to its end. The terms of steps say up to 4 % too little of the shapes that they were fitted to, and up to
+# 6.7 MB of models so small that the runtime is most of it.
 MARGIN_BYTES, MARGIN_SHARE = 8 * MEGABYTE, 0.06
 # At start-up, of the longest layer's vectors: two states, a gradient and what comparing them takes, when AdamW's constants are checked.
 CHECKED_VECTORS = 10

@@ -85,8 +85,7 @@ class Stopped(KeyboardInterrupt):
     """The command was stopped, by the person or by the signal `number`; the text says what is left of it."""
 
     def __init__(self, text: str, number: int = signal.SIGINT) -> None:
-        by = "" if number == signal.SIGINT else f"by {signal.Signals(number).name} "
-        super().__init__(by + text)
+        super().__init__(text)
         self.number = number
 
 

@@ -23,7 +23,7 @@ from lcsb_mobile.runs.numbers import RunNumbers, evaluated_line, trained_line
 from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult, Simulation
 from lcsb_mobile.runs.simulate import simulate as simulate_run
-from lcsb_mobile.training.interrupts import Interrupted
+from lcsb_mobile.training.interrupts import Interrupted, Interrupts
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome
 
@@ -126,12 +126,12 @@ def run_simulation(options: SimulateOptions) -> Simulation:
     """The run with a progress bar, and its report. What a run that was stopped leaves behind is said in the error."""
     if options.report is not None:
         check_can_draw("a report")
-    with progress_bars(TextColumn("{task.fields[figures]}", markup=False)) as progress:
+    with Interrupts(last=True), progress_bars(TextColumn("{task.fields[figures]}", markup=False)) as progress:
         observer = BarObserver(progress, options.steps)
         try:
             simulation = simulate_run(options, observer)
         except Interrupted as error:
-            raise Stopped(what_is_kept(options, observer.saved_step), error.number) from error
+            raise Stopped(f"{error} {what_is_kept(options, observer.saved_step)}".strip(), error.number) from error
         except KeyboardInterrupt as error:
             raise Stopped(what_is_kept(options, observer.saved_step)) from error
         except NonFiniteLossError as error:

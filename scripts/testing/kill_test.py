@@ -4,7 +4,7 @@
 process of its own, a fork of this one, which has imported the runtime and opened no session, at a terminal of its own. Each is given a
 random time, at most what the unbroken run took, and is then ended: every other one by SIGKILL, the others by a signal that can be caught,
 or by closing the terminal, to which it still writes. These must leave the adapter of the newest checkpoint. Runs that end are compared, and
-the next begins, until so many processes were ended. Prints figures as JSON; exit code 1 when anything differs, or when a process failed by
+the next begins, until so many processes were ended, one of them with the time to save. Prints figures as JSON; exit code 1 when anything differs, or when a process failed by
 itself.
 """
 
@@ -135,7 +135,7 @@ def kill(options: SimulateOptions, kills: int, seed: int, directory: Path) -> tu
     run_until(whole, result, None)
     longest = time.monotonic() - started
     expected = outcome(whole, result)
-    while figures.kills < kills:
+    while figures.kills < kills or not figures.saved:
         checkpoints = directory / f"run-{figures.runs}"
         broken = replace(options, adapter=directory / f"{figures.runs}.safetensors", checkpoint_directory=checkpoints, resume=True)
         result.unlink()

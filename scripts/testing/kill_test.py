@@ -4,8 +4,8 @@
 process of its own, a fork of this one, which has imported the runtime and opened no session, at a terminal of its own. Each is given a
 random time, at most what the unbroken run took, and is then ended: every other one by SIGKILL, the others by a signal that can be caught,
 or by closing the terminal, to which it still writes. These must leave the adapter of the newest checkpoint. Runs that end are compared, and
-the next begins, until so many processes were ended, one of them with the time to save. Prints figures as JSON; exit code 1 when anything differs, or when a process failed by
-itself.
+the next begins, until so many processes were ended, one of them with the time to save. Prints figures as JSON; exit code 1 when anything
+differs, or when a process failed by itself.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from common import ROOT, lcsb, markdown_table, measured, write_results
 from lcsb_mobile.bench.jobs import WORKER, StepsJob, StepsResult, run_job
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.planning.cost import full_subset
-from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.planning.memory import predicted_peak
 from lcsb_mobile.targets import Target, target_row
 
 TARGETS: tuple[Target, ...] = ("onnxruntime", "coreai")

@@ -88,7 +88,7 @@ class MemoryBudgetExceeded(RunFailure):
 
 
 class NonFiniteLossError(RunFailure):
-    """The loss became NaN or infinite; the adapter before that step was kept."""
+    """A loss became NaN or infinite, or an update made what no loss can be computed with. What was seen to give a finite loss is kept."""
 
 
 class GoldenTraceError(RunFailure):

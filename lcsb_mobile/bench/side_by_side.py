@@ -27,7 +27,7 @@ from lcsb_mobile.installing import pip_install
 from lcsb_mobile.measuring.machine import available_memory, physical_cores, scratch_directory
 from lcsb_mobile.measuring.memory import process_memory
 from lcsb_mobile.planning.cost import FLOAT, head_parameters, matrix_parameters, step_cost
-from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.planning.memory import predicted_peak
 from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.targets import TARGETS, Target, target_row
 

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from lcsb_mobile.io.bounded import printable
 from lcsb_mobile.ranges import check_ranges
 
 SURROGATE = re.compile("[\udc80-\udcff]")  # a byte of an argument that the locale has no letter for
-INTERRUPTED = 130  # as a shell reports SIGINT
+SIGNALLED = 128  # and the signal's number, as a shell reports it
 FILE_WIDTH = 100  # columns of a table that goes into a file or a pipe
 PLAIN_SECONDS = 20.0  # between two lines of progress where no bar can be drawn
 DEBUG_HELP = "Show the traceback of an error."
@@ -83,12 +84,16 @@ Threads = Annotated[int | None, typer.Option(help="Threads of the runtime.", sho
 
 
 class Stopped(KeyboardInterrupt):
-    """The person stopped the command; the text says what is left of it."""
+    """The command was stopped, by the person or by the signal `number`; the text says what is left of it."""
+
+    def __init__(self, text: str, number: int = signal.SIGINT) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose numbers are held to their ranges before it runs, and whose errors become one line and an exit code: LcsbError its
-    own, an interrupt 130, anything else 1. Who has stopped reading the result has what they wanted: 0. Adds `--debug`."""
+    own, a signal 128 and its number, anything else 1. Who has stopped reading the result has what they wanted: 0. Adds `--debug`."""
     signature = inspect.signature(function, eval_str=True)
 
     @functools.wraps(function)
@@ -108,7 +113,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             print_error("stopped" if stopped else "error", str(error))
             if isinstance(error, PrintingError):
                 discard_output()
-            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else error.exit_code) from error
+            code = SIGNALLED + getattr(error, "number", signal.SIGINT) if isinstance(error, KeyboardInterrupt) else error.exit_code
+            raise typer.Exit(code) from error
         except Exception as error:
             if debug:
                 err.print_exception()

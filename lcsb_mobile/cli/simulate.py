@@ -13,6 +13,7 @@ from lcsb_mobile.bundle.schedule import Method
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, as_text, note, print_json, progress_bars, say, verb
 from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
 from lcsb_mobile.data.dataset import DataReport, doubled_ends_line, further_keys_line
+from lcsb_mobile.errors import NonFiniteLossError
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.generation.generate import Chat
 from lcsb_mobile.generation.sampling import SamplingConfig
@@ -22,6 +23,7 @@ from lcsb_mobile.runs.numbers import RunNumbers, evaluated_line, trained_line
 from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import SimulateResult, Simulation
 from lcsb_mobile.runs.simulate import simulate as simulate_run
+from lcsb_mobile.training.interrupts import Interrupted, Interrupts
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome
 
@@ -124,12 +126,18 @@ def run_simulation(options: SimulateOptions) -> Simulation:
     """The run with a progress bar, and its report. What a run that was stopped leaves behind is said in the error."""
     if options.report is not None:
         check_can_draw("a report")
-    with progress_bars(TextColumn("{task.fields[figures]}", markup=False)) as progress:
+    with Interrupts(last=True), progress_bars(TextColumn("{task.fields[figures]}", markup=False)) as progress:
         observer = BarObserver(progress, options.steps)
         try:
             simulation = simulate_run(options, observer)
+        except Interrupted as error:
+            raise Stopped(f"{error} {what_is_kept(options, observer.saved_step)}".strip(), error.number) from error
         except KeyboardInterrupt as error:
-            raise Stopped(what_is_kept(options, observer.steps)) from error
+            raise Stopped(what_is_kept(options, observer.saved_step)) from error
+        except NonFiniteLossError as error:
+            if observer.saved_step is None:
+                raise
+            raise NonFiniteLossError(f"{error}; {how_to_go_on(options)}") from error
     if options.report is not None:
         from lcsb_mobile.report.run import write_run_report  # after the run: drawing must not count into its memory
 
@@ -137,10 +145,17 @@ def run_simulation(options: SimulateOptions) -> Simulation:
     return simulation
 
 
-def what_is_kept(options: SimulateOptions, steps: int) -> str:
-    if not steps:
+def how_to_go_on(options: SimulateOptions) -> str:
+    if options.checkpoint_directory is None:
+        return "--initial-adapter begins a run from it"
+    return "the same command with --resume and a lower --lr goes on from there"
+
+
+def what_is_kept(options: SimulateOptions, step: int | None) -> str:
+    """`step`: of the adapter that was written, if one was."""
+    if not step:
         return "before the first step ended"
-    kept = f"after step {steps}; the adapter is in {options.adapter}"
+    kept = f"after step {step}; the adapter is in {options.adapter}"
     return kept if options.checkpoint_directory is None else f"{kept}; the same command with --resume goes on"
 
 
@@ -150,7 +165,7 @@ class BarObserver(Observer):
     def __init__(self, progress: Progress, steps: int) -> None:
         self._progress = progress
         self._task = progress.add_task("", total=steps, figures="")
-        self.steps = 0
+        self.saved_step: int | None = None
 
     def phase(self, name: str) -> None:
         self._progress.update(self._task, description=name)
@@ -166,7 +181,6 @@ class BarObserver(Observer):
         note(f"warning: {text}")
 
     def resumed(self, step: int) -> None:
-        self.steps = step
         self._progress.update(self._task, completed=step)
         note(f"going on after step {step}")
 
@@ -174,10 +188,12 @@ class BarObserver(Observer):
         note(f"evaluation loss {loss:.3f} after step {step}" if step else f"evaluation loss {loss:.3f} before the first step")
 
     def stepped(self, outcome: StepOutcome, memory: int | None) -> None:
-        self.steps = outcome.step
         seconds = outcome.gradient_seconds + outcome.optimizer_seconds
         figures = f"loss {outcome.loss:.3f}  {seconds:.2f} s/step" + ("" if memory is None else f"  {megabytes(memory)}")
         self._progress.update(self._task, completed=outcome.step, figures=figures)
+
+    def saved(self, step: int, adapter: Path) -> None:
+        self.saved_step = step
 
 
 def data_line(data: DataReport) -> str:

@@ -88,7 +88,8 @@ class MemorySampler:
         if memory_watch.quick("self"):
             script = str(Path(memory_watch.__file__))
             command = [sys.executable, "-I", "-S", script, str(os.getpid()), str(self.interval)]
-            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            # In a session of its own: a terminal's Ctrl-C, or its end, is for this process alone.
+            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self.sample()
         return self
 

@@ -19,7 +19,7 @@ from lcsb_mobile.formatting import layer_ranges
 from lcsb_mobile.mil.package import COMPRESSED, Package
 from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset, matrix_parameters, step_cost, time_share
-from lcsb_mobile.planning.plan import kept_bytes, predicted_peak
+from lcsb_mobile.planning.memory import kept_bytes, predicted_peak
 from lcsb_mobile.targets import MLPACKAGE, TARGETS
 
 EMBEDDING_AND_HEAD = ("embed_tokens.weight", "lm_head.weight")

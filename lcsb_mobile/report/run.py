@@ -9,7 +9,8 @@ from lcsb_mobile.formatting import layer_ranges, megabytes
 from lcsb_mobile.report.page import write_report
 from lcsb_mobile.report.record import RunReport, StepRecord
 from lcsb_mobile.runs.numbers import evaluated_line, trained_line
-from lcsb_mobile.runs.simulate import EVALUATING, STEPS, SimulateResult, Simulation
+from lcsb_mobile.runs.session import EVALUATING, STEPS
+from lcsb_mobile.runs.simulate import SimulateResult, Simulation
 from lcsb_mobile.targets import TARGETS
 
 

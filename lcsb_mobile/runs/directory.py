@@ -83,8 +83,11 @@ class RunDirectory:
             )
         self._remove(files)
 
-    def newest(self, layout: AdapterLayout, identity: RunIdentity, warn: Callable[[str], None]) -> RunCheckpoint | None:
-        """The newest good checkpoint, or None when there is none at all. `warn` is told of damaged ones that were passed over.
+    def newest(
+        self, layout: AdapterLayout, identity: RunIdentity, warn: Callable[[str], None], lower_rate: bool = False
+    ) -> RunCheckpoint | None:
+        """The newest good checkpoint, or None when there is none at all. `warn` is told of damaged ones that were passed over, and of a
+        learning rate that is lower from here on (`check_identity`).
 
         Raises RunCheckpointError when all are damaged (none is removed), or when the newest good one is of another run.
         """
@@ -92,9 +95,11 @@ class RunDirectory:
         if not files:
             return None
         file, checkpoint, faults = newest_good(files, layout)
-        check_identity(file, checkpoint.place.identity, identity)
+        check_identity(file, checkpoint.place.identity, identity, lower_rate)
         for fault in faults:
             warn(f"{fault}; going on from {file.name}")
+        if (then := checkpoint.place.identity.train.learning_rate) != (now := identity.train.learning_rate):
+            warn(f"going on at a learning rate of {now:g}, which was {then:g} up to step {checkpoint.place.step}")
         if file in files[:KEPT]:
             self._remove(files[KEPT:])  # a process was killed after it had written and before it removed
         return checkpoint
@@ -112,16 +117,20 @@ class RunDirectory:
                 file.unlink()
 
 
-def check_identity(path: Path, found: RunIdentity, wanted: RunIdentity) -> None:
-    """Raises RunCheckpointError naming what differs. Where the rate does not depend on it, a run may become longer or shorter."""
+def check_identity(path: Path, found: RunIdentity, wanted: RunIdentity, lower_rate: bool = False) -> None:
+    """Raises RunCheckpointError naming what differs. Where the rate does not depend on it, a run may become longer or shorter; with
+    `lower_rate` it may go on at a lower one, as after a loss that was not finite."""
     faults = []
+    slower = lower_rate and wanted.train.learning_rate < found.train.learning_rate
+    free = {"steps"} if wanted.train.lr_schedule == "constant" else set()
+    free |= {"learning_rate"} if slower else set()
     for field in RunIdentity.__struct_fields__:
         before, now = getattr(found, field), getattr(wanted, field)
         if field == "train":
             faults += [
                 f"{name}: {old} then, {new} now"
                 for name in type(before).__struct_fields__
-                if (old := getattr(before, name)) != (new := getattr(now, name)) and not (name == "steps" and now.lr_schedule == "constant")
+                if (old := getattr(before, name)) != (new := getattr(now, name)) and name not in free
             ]
         elif before != now:
             faults.append(f"{field.replace('_', ' ')}: {_short(before)} then, {_short(now)} now")

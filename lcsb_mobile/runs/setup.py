@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import Batch, StepRunner
@@ -46,7 +48,8 @@ class SimulateOptions:
     `initial_adapter` None: the bundle's. `hold_out`: the share of the examples that is evaluated instead of trained on, without
     `evaluation_data`. `evaluate_every` 0: only before and after. `prompts` are continued before and after;
     with `chat` they are a user's messages that are answered. `checkpoint_directory` gets
-    the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where there is none."""
+    the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where there is none. It may go on
+    at a lower `learning_rate`, if one is given."""
 
     bundle: Path
     data: Path
@@ -92,6 +95,24 @@ class Observer:
     def evaluated(self, step: int, loss: float) -> None: ...
 
     def stepped(self, outcome: StepOutcome, memory: int | None) -> None: ...  # anonymous bytes, where the system says
+
+    def saved(self, step: int, adapter: Path) -> None: ...  # the adapter's file is written, at the end or where the run was ended
+
+
+def without_write_errors(observer: Observer) -> Observer:
+    """One that tells `observer` the same. What it cannot write is lost, and not the run: the reader is gone, or the log's disk is full."""
+    quiet = Observer()
+    for name in [name for name in vars(Observer) if not name.startswith("_")]:
+        setattr(quiet, name, _without_write_errors(getattr(observer, name)))
+    return quiet
+
+
+def _without_write_errors(tell: Callable[..., None]) -> Callable[..., None]:
+    def told(*details: Any) -> None:
+        with suppress(OSError):
+            tell(*details)
+
+    return told
 
 
 @dataclass(frozen=True)
@@ -231,7 +252,8 @@ def load_runner(run: Run, sampler: MemorySampler, keep: int | None, observer: Ob
     plan = None
     if name == manifest.target:
         steps = (*run.schedule, *(step.subset for step in read_trace(run.bundle.golden_path).run[:1]))  # that one is checked first
-        plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation, measured is None)
+        beside = measured is None, bool(options.prompts)
+        plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation, *beside)
     kept = keep or 0 if plan is None else plan.keep
     return plan, make_runner(run.bundle, options.runner, options.threads, kept, BudgetWatch(run, sampler))
 

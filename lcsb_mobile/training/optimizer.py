@@ -15,6 +15,10 @@ from lcsb_mobile.errors import OptionError
 
 LearningRateSchedule = Literal["constant", "cosine", "linear"]
 
+# The largest float16, which whoever loads the adapter may compute in. LoRA's parameters are below 1 and move by some learning rates a step.
+MOST_PARAMETER = 65504.0
+MOST_MOMENT = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class LayerUpdate:
@@ -81,6 +85,19 @@ class AdamW:
                 self.updates[layer] += 1
                 state = self.adapter[part], self.first_moment[part], self.second_moment[part]
                 self._update_layer(*state, gradients.get(layer), self._scalars(int(self.updates[layer]), learning_rate), self.config)
+
+    def fault(self) -> str | None:
+        """What is not finite, or of the parameters absurd, after an update, if anything. A second moment that overflowed would keep its
+        parameter where it is, and no loss shows that."""
+        for name, values, most in (
+            ("a parameter", self.adapter, MOST_PARAMETER),
+            ("a first moment", self.first_moment, MOST_MOMENT),
+            ("a second moment", self.second_moment, MOST_MOMENT),
+        ):
+            peak = max(float(values.max()), -float(values.min()))
+            if not peak <= most:  # NaN too, which max and min pass on
+                return f"{name} of {peak:.3g}"
+        return None
 
     def _scalars(self, count: int, learning_rate: float) -> LayerUpdate:
         beta1, beta2 = self.config.betas

@@ -26,6 +26,10 @@ class AdapterState:
     first_moment: Float32Array
     second_moment: Float32Array
 
+    def copy_from(self, other: AdapterState) -> None:
+        for mine, values in zip(vars(self).values(), vars(other).values(), strict=True):
+            np.copyto(mine, values)
+
 
 def mapped_state(directory: Path, initial: Float32Array) -> AdapterState:
     """The state at the start of a run: `initial` and zero moments. The file has no name and goes with the process.

@@ -45,8 +45,8 @@ class StepOutcome:
 
 
 class Trainer:
-    """Trains `optimizer.adapter` in place, one step at a time. `record` is told of each step together with its update: an interrupt comes
-    before both or after both."""
+    """Trains `optimizer.adapter` in place, one step at a time. `accept` is called before an update: the adapter as it is has given a finite
+    loss. `record` is told of each step together with its update: an interrupt comes before both or after both."""
 
     def __init__(
         self,
@@ -55,15 +55,18 @@ class Trainer:
         optimizer: AdamW,
         config: TrainConfig,
         record: Callable[[StepOutcome], None] = lambda outcome: None,
+        accept: Callable[[], None] = lambda: None,
     ) -> None:
         config.check()
-        self.runner, self.schedule, self.optimizer, self.config, self.record = runner, schedule, optimizer, config, record
+        self.runner, self.schedule, self.optimizer, self.config = runner, schedule, optimizer, config
+        self.record, self.accept = record, accept
         self._trainable = {layer for subset in schedule for layer in subset.train}
 
     def step(self, number: int, batches: Sequence[Batch]) -> StepOutcome:
         """Step `number` (from 0) on `config.accumulation` sequences.
 
-        Raises NonFiniteLossError, before anything was updated, when the loss or the gradient is NaN or infinite.
+        Raises NonFiniteLossError: before anything was updated, when the loss or the gradient is NaN or infinite; after the update, when
+        what it made cannot be trained on (`AdamW.fault`).
         """
         subset = self.schedule[number % len(self.schedule)]
         started = time.perf_counter()
@@ -76,10 +79,14 @@ class Trainer:
             )
         computed = time.perf_counter()
         rate = learning_rate(self.config.learning_rate, self.config.lr_schedule, number, self.config.steps, self.config.warmup)
+        self.accept()
+        updating = time.perf_counter()
         clip_gradients(gradients, norm, self.optimizer.config.clip_norm)
         with uninterrupted():
             self.optimizer.update(gradients, rate, self._trainable)
-            outcome = StepOutcome(number + 1, subset, loss, rate, norm, computed - started, time.perf_counter() - computed)
+            if (fault := self.optimizer.fault()) is not None:
+                raise NonFiniteLossError(f"step {number + 1}: its update would make {fault}; try a lower learning rate")
+            outcome = StepOutcome(number + 1, subset, loss, rate, norm, computed - started, time.perf_counter() - updating)
             self.record(outcome)
         return outcome
 

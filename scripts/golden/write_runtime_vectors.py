@@ -17,7 +17,7 @@ from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.generation.generate import continue_prompt
 from lcsb_mobile.generation.sampling import SamplingConfig
 from lcsb_mobile.planning.cost import time_share
-from lcsb_mobile.planning.plan import predicted_peak
+from lcsb_mobile.planning.memory import predicted_peak
 from lcsb_mobile.runners import make_runner
 
 PROMPTS = ("the ", "Dear friend, ")
@@ -31,6 +31,7 @@ def vectors(path: Path) -> dict[str, Any]:
     return {
         "peaks": [predicted_peak(manifest, manifest.schedule, keep, 0) for keep in range(layers + 1)],
         "accumulating": predicted_peak(manifest, manifest.schedule, 0, 1000, 2),
+        "samples": predicted_peak(manifest, manifest.schedule, 0, 0, samples=True),
         "large": predicted_peak(with_a_large_head(manifest), manifest.schedule, 0, 0),
         "time_shares": [[time_share(manifest, step, keep) for step in steps] for keep in (0, 1, layers)],
         "texts": texts(bundle),

@@ -1,9 +1,11 @@
-"""Kills a run with SIGKILL at random moments, again and again, and holds what it comes to against the unbroken run, bit for bit.
+"""Ends a run at random moments, again and again, and holds what it comes to against the unbroken run, bit for bit.
 
 `kill_test.py BUNDLE --data FILE.jsonl --kills 50`. A run is `simulate` with a checkpoint after every step, begun anew or resumed in a
-process of its own, a fork of this one, which has imported the runtime and opened no session. Each is given a random time, at most what
-the unbroken run took; runs that end are compared, and the next begins, until so many processes were killed. Prints figures as JSON;
-exit code 1 when anything differs, or when a process failed by itself.
+process of its own, a fork of this one, which has imported the runtime and opened no session, at a terminal of its own. Each is given a
+random time, at most what the unbroken run took, and is then ended: every other one by SIGKILL, the others by a signal that can be caught,
+or by closing the terminal, to which it still writes. These must leave the adapter of the newest checkpoint. Runs that end are compared, and
+the next begins, until so many processes were ended, one of them with the time to save. Prints figures as JSON; exit code 1 when anything
+differs, or when a process failed by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pty
 import random
 import signal
 import sys
@@ -21,42 +24,95 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from kill_figures import Figures, RunFailed
 
+from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.runners import import_runtime
-from lcsb_mobile.runs.checkpoint import checkpoint_files
-from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.checkpoint import checkpoint_files, read_checkpoint
+from lcsb_mobile.runs.setup import Observer, SimulateOptions
 from lcsb_mobile.runs.simulate import simulate
+from lcsb_mobile.training.interrupts import SIGNALS
+from lcsb_mobile.training.trainer import StepOutcome
 
 STEPS = 7
+INTERRUPTED = 3
+SAVED, ERROR = "saved", "error"
+ENDINGS = (*[signal.SIGKILL] * 4, *SIGNALS, None)  # None: its terminal is closed
 
 
-def run_until(options: SimulateOptions, result: Path, seconds: float | None) -> bool:
-    """Runs in a fork. True when it ended by itself, False when it was killed after `seconds`. Raises RunFailed."""
-    child = os.fork()
+class Telling(Observer):
+    """Writes of each step to the terminal, and which step the adapter's file is of to `saved`."""
+
+    def __init__(self, saved: Path) -> None:
+        self._saved = saved
+
+    def stepped(self, outcome: StepOutcome, memory: int | None) -> None:
+        os.write(1, b"%d\n" % outcome.step)
+
+    def saved(self, step: int, adapter: Path) -> None:
+        self._saved.write_text(str(step))
+
+
+def run_until(options: SimulateOptions, result: Path, seconds: float | None, ending: signal.Signals | None = None) -> bool:
+    """Runs in a fork. True when it ended by itself, False when it was ended after `seconds`, by closing its terminal where `ending` is
+    None. Raises RunFailed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until there is somebody to catch them
+    child, terminal = pty.fork()
     if child == 0:
-        code = 1
+        code = INTERRUPTED
         try:
-            simulation = simulate(options)
-            result.write_bytes(msgspec.json.encode(simulation.result))
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        os._exit(code)
+            code = _run(options, result)
+        finally:
+            os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    os.read(terminal, 1)  # it has its terminal
     due = None if seconds is None else time.monotonic() + seconds
-    while due is None or time.monotonic() < due:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            if status:
-                raise RunFailed(f"the process ended with status {status}")
-            return True
+    status = None
+    while status is None and (due is None or time.monotonic() < due):
+        done, found = os.waitpid(child, os.WNOHANG)
+        status = found if done else None
         time.sleep(0.0005)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise RunFailed(f"the process ended with status {status}")
-    return os.WIFEXITED(status)
+    if status is None and ending is not None:
+        os.kill(child, ending)
+        _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    if status is None:
+        _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):  # by SIGKILL, or before it had begun
+        return False
+    if os.WEXITSTATUS(status) not in (0, INTERRUPTED):
+        raise RunFailed(f"the process ended with status {status}: {result.with_name(ERROR).read_text()}")
+    return os.WEXITSTATUS(status) == 0
+
+
+def _run(options: SimulateOptions, result: Path) -> int:
+    """The exit code."""
+    os.write(1, b"\n")
+    try:
+        for number in SIGNALS:  # a shell lets what runs in the background ignore some
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        simulation = simulate(options, Telling(result.with_name(SAVED)))
+        result.write_bytes(msgspec.json.encode(simulation.result))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseException:
+        result.with_name(ERROR).write_text(traceback.format_exc())
+        return 1
+    return 0
+
+
+def fault_of(options: SimulateOptions, saved: Path) -> str | None:
+    """What is wrong with what an interrupted run has left."""
+    assert options.checkpoint_directory is not None
+    layout = Bundle.open(options.bundle).manifest.adapter
+    newest = read_checkpoint(checkpoint_files(options.checkpoint_directory)[0], layout)
+    if newest.place.step != (step := int(saved.read_text())):
+        return f"saved the adapter of step {step}, and a checkpoint of step {newest.place.step}"
+    same = np.array_equal(load_adapter(options.adapter, layout), newest.state.adapter)
+    return None if same else f"step {step}: the adapter is not the checkpoint's"
 
 
 def outcome(options: SimulateOptions, result: Path) -> tuple[bytes, list[float], list[list[float]]]:
@@ -79,12 +135,18 @@ def kill(options: SimulateOptions, kills: int, seed: int, directory: Path) -> tu
     run_until(whole, result, None)
     longest = time.monotonic() - started
     expected = outcome(whole, result)
-    while figures.kills < kills:
+    while figures.kills < kills or not figures.saved:
         checkpoints = directory / f"run-{figures.runs}"
         broken = replace(options, adapter=directory / f"{figures.runs}.safetensors", checkpoint_directory=checkpoints, resume=True)
         result.unlink()
-        while not run_until(broken, result, moment(generator, longest)):
+        saved = directory / SAVED
+        saved.unlink(missing_ok=True)
+        while not run_until(broken, result, moment(generator, longest), generator.choice(ENDINGS)):
             figures.kills += 1
+            if saved.exists():
+                figures.saved += 1
+                faults += filter(None, [fault_of(broken, saved)])
+                saved.unlink()
             figures.early += not (checkpoints.is_dir() and checkpoint_files(checkpoints))
             figures.writing += any(checkpoints.glob(".step-*"))
         figures.runs += 1

@@ -249,27 +249,61 @@ def test_a_target_whose_tools_are_not_here(target: str, module: str, monkeypatch
     assert line.endswith(how_to_install(target)) and not list(tmp_path.iterdir())
 
 
-def test_interrupt_keeps_the_adapter(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
-    """SIGINT once the first evaluation is over."""
-    adapter = tmp_path / "adapter.safetensors"
-    command = [sys.executable, "-c", MAIN, "simulate", str(random_bundle.bundle), "--data", str(messages), "--adapter", str(adapter)]
-    with subprocess.Popen(
-        [*command, "--steps", "20000"],  # half a minute, should the signal get lost
+def begin_run(bundle: Path, messages: Path, adapter: Path, steps: int) -> subprocess.Popen[str]:
+    """`lcsb simulate` in a process of its own, once the first evaluation is over."""
+    command = [sys.executable, "-c", MAIN, "simulate", str(bundle), "--data", str(messages), "--adapter", str(adapter)]
+    process = subprocess.Popen(
+        [*command, "--steps", str(steps)],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell lets its background jobs ignore it
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("evaluation loss"):
-                break
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("evaluation loss"):
+            break
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_keeps_the_adapter(random_bundle: RandomBundle, messages: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """And more of them, while it is written, change nothing."""
+    adapter = tmp_path / "adapter.safetensors"
+    with begin_run(random_bundle.bundle, messages, adapter, 20000) as process:  # half a minute, should the signal get lost
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
+        for _ in range(20):
+            time.sleep(0.002)
+            process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
         stderr = process.stderr.read()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
+    by = "" if number == signal.SIGINT else f"by {number.name} "
     # The lowest rich that is allowed ends the bar's line even where no bar was drawn.
-    assert re.fullmatch(rf"\n?stopped: after step \d+; the adapter is in {re.escape(str(adapter))}\n", stderr)
+    assert re.fullmatch(rf"\n?stopped: {by}after step \d+; the adapter is in {re.escape(str(adapter))}\n", stderr)
     load_adapter(adapter, Bundle.open(random_bundle.bundle).manifest.adapter)
+
+
+def test_nobody_has_to_read_the_progress(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
+    with begin_run(random_bundle.bundle, messages, tmp_path / "adapter", 50) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert process.returncode == 0 and (tmp_path / "adapter").exists()
+
+
+def test_a_loss_that_is_not_finite_says_how_to_go_on(random_bundle: RandomBundle, messages: Path, tmp_path: Path) -> None:
+    """A rate at which the first update is beyond all sense."""
+    run = ("simulate", random_bundle.bundle, "--data", messages, "--steps", 4, "--lr", 1e6, "--adapter", tmp_path / "a", "--threads", 1)
+    line = lcsb_error(1, *run)
+    assert (
+        "error: step 1: its update would make a parameter of " in line and "; try a lower learning rate; the adapter after step 0, " in line
+    )
+    assert line.endswith(f"is in {tmp_path / 'a'}; --initial-adapter begins a run from it")
+    kept = ("--checkpoint-dir", tmp_path / "run")
+    assert lcsb_error(1, *run, *kept, "--force").endswith("; the same command with --resume and a lower --lr goes on from there")
+    result = lcsb_json(*run[:6], "--lr", 1e-3, *run[8:], *kept, "--resume")
+    assert result["resumed_from"] == 0 and result["steps"] == 4
 
 
 def test_interrupt_before_the_first_step(

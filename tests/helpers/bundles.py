@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from helpers.checkpoints import write_checkpoint
 from lcsb_mobile.arrays import Float32Array
-from lcsb_mobile.bundle.batch import Batch, StepResult
+from lcsb_mobile.bundle.batch import Batch, StepResult, StepRunner
 from lcsb_mobile.bundle.schedule import ScheduleConfig, Subset
 from lcsb_mobile.cli import app
 from lcsb_mobile.config import AccuracyLevel, LoraConfig, QuantizationConfig
@@ -129,6 +130,12 @@ class StubRunner:
 
     def decoder(self, adapter: Float32Array) -> WholeSequenceDecoder:
         return WholeSequenceDecoder(lambda batch, position: self.next_logits(batch, position, adapter), self.seq_len)
+
+
+def use_runner(monkeypatch: pytest.MonkeyPatch, runner: StepRunner) -> None:
+    """In place of the target's runtime, which the golden trace would find out."""
+    monkeypatch.setattr("lcsb_mobile.runs.setup.make_runner", lambda *_: runner)
+    monkeypatch.setattr("lcsb_mobile.runs.simulate.check_first_step", lambda *_: None)
 
 
 def left_behind(directory: Path, name: str) -> list[str]:

@@ -22,7 +22,7 @@ from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.planning.calibration import Calibration, predicted_seconds
 from lcsb_mobile.planning.cost import full_subset, step_cost
 from lcsb_mobile.planning.inspection import Inspection, inspect_bundle
-from lcsb_mobile.planning.plan import kept_bytes, predicted_peak
+from lcsb_mobile.planning.memory import kept_bytes, predicted_peak
 
 torch.set_num_threads(1)
 SEQ_LEN, GROUP = 32, 8

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
+from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json, python
 
+import lcsb_mobile.runs.session as session_module
 import lcsb_mobile.runs.setup as run_setup_module
 import lcsb_mobile.runs.simulate as simulate_module
 from lcsb_mobile.bundle.adapter import load_adapter
@@ -80,11 +81,54 @@ def test_a_budget_is_watched_between_layers(options: SimulateOptions, monkeypatc
     monkeypatch.setattr(run_setup_module, "plan_run", lambda *_: Plan(0, 1, 1))
     monkeypatch.setattr(run_setup_module, "WATCH_INTERVAL", 0.0)
     monkeypatch.setattr(simulate_module, "check_first_step", lambda *_: None)
-    monkeypatch.setattr(simulate_module._Session, "_evaluate", lambda *_: None)
+    monkeypatch.setattr(session_module.Session, "_evaluate", lambda *_: None)
     with pytest.raises(MemoryBudgetExceeded, match=r"step 1: .* more than the 1\.0 MB"):
         simulate(dataclasses.replace(options, memory_budget=1_000_000))
     initial = Bundle.open(options.bundle).initial_adapter()
     assert np.array_equal(load_adapter(options.adapter, Bundle.open(options.bundle).manifest.adapter), initial)
+
+
+# A run whose budget is the prediction for it, whatever this process has by then.
+EDGE = """
+import sys
+from pathlib import Path
+import lcsb_mobile.runs.setup as setup
+import lcsb_mobile.runs.simulate as simulation
+from lcsb_mobile.generation.sampling import SamplingConfig
+
+watched = []
+
+class Sampler(simulation.MemorySampler):
+    def __init__(self, **options):
+        super().__init__(**options)
+        watched.append(self)
+
+def at_the_edge(manifest, subsets, base, budget, *rest):
+    plan = plan_run(manifest, subsets, base, None, *rest)
+    watched[0].limit = plan.predicted_peak_bytes
+    return plan
+
+plan_run, setup.plan_run, simulation.MemorySampler = setup.plan_run, at_the_edge, Sampler
+bundle, data, directory = map(Path, sys.argv[1:4])
+keep, texts = int(sys.argv[4]), int(sys.argv[5])
+options = setup.SimulateOptions(
+    bundle, data, steps=4, adapter=directory / "a", threads=1, method="full", memory_budget=10**12, keep=keep, accumulation=1 + texts,
+    checkpoint_directory=directory / "run", prompts=("the train",) * texts, sampling=SamplingConfig(max_tokens=9), evaluate_every=2,
+    initial_adapter=bundle / "adapter.safetensors" if texts else None,
+)
+found = simulation.simulate(options).result
+assert not watched[0].exceeded and len(found.losses) == 4 and len(found.samples) == texts
+print(found.predicted_peak_anonymous_bytes - found.peak_anonymous_bytes)
+"""
+
+
+@pytest.mark.parametrize("texts", [0, 2])
+@pytest.mark.parametrize("keep", [0, 3])
+def test_what_the_plan_admits_runs_to_its_end(random_bundle: RandomBundle, messages: Path, tmp_path: Path, keep: int, texts: int) -> None:
+    """Start-up, checkpoints, evaluations and text samples included."""
+    done = python(EDGE, random_bundle.bundle, messages, tmp_path, keep, texts)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 0 < int(done.stdout) < 6_000_000
 
 
 class Warned(Observer):

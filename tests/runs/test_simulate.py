@@ -1,21 +1,18 @@
-"""The simulator and the trainer: what a run computes, what it keeps when it stops, and what it refuses before it starts."""
+"""The simulator and the trainer: what a run computes, and what it refuses before it starts."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.bundles import RandomBundle, StubRunner, write_lines
+from helpers.bundles import RandomBundle, StubRunner, use_runner, write_lines
 from helpers.tiny_models import packed_batch
 
-import lcsb_mobile.runs.setup as run_setup_module
-import lcsb_mobile.runs.simulate as simulate_module
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import load_adapter, save_adapter
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult, StepRunner
@@ -237,66 +234,10 @@ def test_held_out_examples_are_not_trained_on(options: SimulateOptions, tmp_path
             evaluated.add(tokenizer.decode(batch.input_ids.tolist())[:2])
             return 1.0
 
-    use(monkeypatch, Watch())
+    use_runner(monkeypatch, Watch())
     simulate(options)
     assert len(evaluated) == 3
     assert trained == {f"{number:02}" for number in range(25)} - evaluated
-
-
-def use(monkeypatch: pytest.MonkeyPatch, runner: StepRunner) -> None:
-    """In place of the target's runtime, which the golden trace would find out."""
-    monkeypatch.setattr(run_setup_module, "make_runner", lambda *_: runner)
-    monkeypatch.setattr(simulate_module, "check_first_step", lambda *_: None)
-
-
-# Runs that stop
-
-
-class Failing(StubRunner):
-    """At its step number `at` (from 0) it does what `failure` yields."""
-
-    def __init__(self, at: int, failure: BaseException | float) -> None:
-        super().__init__()
-        self.at, self.failure, self.count = at, failure, 0
-
-    def step(self, subset: Subset, batch: Batch, adapter: Float32Array) -> StepResult:
-        self.count += 1
-        if self.count <= self.at:
-            return super().step(subset, batch, adapter)
-        if isinstance(self.failure, BaseException):
-            raise self.failure
-        return StepResult(self.failure, super().step(subset, batch, adapter).gradients)
-
-
-@pytest.mark.parametrize(
-    ("failure", "expected"),
-    [(math.nan, NonFiniteLossError), (KeyboardInterrupt(), KeyboardInterrupt)],
-)
-def test_the_adapter_before_the_failed_step_is_kept(
-    options: SimulateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException | float, expected: type[BaseException]
-) -> None:
-    whole = dataclasses.replace(options, steps=2, adapter=tmp_path / "two-steps")
-    use(monkeypatch, StubRunner())
-    simulate(whole)
-    use(monkeypatch, Failing(2, failure))
-    with pytest.raises(expected, match="step 3" if expected is NonFiniteLossError else None):
-        simulate(options)
-    np.testing.assert_array_equal(saved(options), saved(whole))
-
-
-def test_the_adapter_is_kept_when_text_samples_fail(options: SimulateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come last; nothing that goes wrong with them may cost the training."""
-    calls: Iterator[int] = iter(range(9))
-
-    def interrupted(*_: object) -> list[str]:
-        if next(calls):
-            raise KeyboardInterrupt
-        return ["before"]
-
-    monkeypatch.setattr(simulate_module, "continue_prompt", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        simulate(dataclasses.replace(options, prompts=("the ",)))
-    assert saved(options).any()
 
 
 def test_options_are_checked_before_data_is_read(options: SimulateOptions, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import Foundation
 /// of anonymous memory. `keep`: that many of the top layers keep their activations; nil: as many as the budget allows, none without one.
 /// `threads` 0: the runtime's choice. `compute`: of targets coreai and coreml; nothing but `cpu` works in an app that has left the screen.
 /// `prompts` are continued before and after; with `chat` they are a user's messages that are answered.
-/// `seed`: of the data's order. `initialAdapter`: the adapter file to begin with; nil: the bundle's.
+/// A run that was begun may go on at a lower `learningRate`, if one is given. `seed`: of the data's order. `initialAdapter`: the adapter file to begin with; nil: the bundle's.
 public struct RunOptions: Sendable {
     public var steps: Int
     public var learningRate: Double?

@@ -19,8 +19,8 @@ public struct TrainingRun: Sendable {
     /// Runs until the last step, or until `control` interrupts; blocks. Every check that needs no training is made before the first step.
     ///
     /// Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, MEMORY_TOO_SMALL (it cannot fit;
-    /// nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, and, with the last good adapter and a checkpoint saved,
-    /// LOSS_NOT_FINITE or MEMORY_EXCEEDED.
+    /// nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on,
+    /// whatever ends the run leaves the last adapter that was seen to give a finite loss, and a checkpoint of it.
     public func run(_ control: RunControl, _ observer: any RunObserver) throws -> RunResult {
         var setup = try RunSetup(options, bundle)
         let checkpoints = try RunDirectory(directory)
@@ -67,22 +67,24 @@ public struct TrainingRun: Sendable {
     ) throws -> RunResult {
         let layout = bundle.manifest.adapter
         let identity = try setup.identity(examples)
-        let checkpoint = try checkpoints.newest(layout.numLayers, layout.size, identity, observer.warned)
+        let checkpoint = try checkpoints.newest(
+            layout.numLayers, layout.size, identity, lowerRate: options.learningRate != nil, observer.warned)
         clock.enter(.loading)
         let plan = try plan(setup, checkpoint)
         let kept = plan?.keep ?? options.keep ?? 0
         let memory = MemoryWatch(options.memoryBudget)
         weak var under: Session?  // which is made after what asks for its steps, and has it
         let runner = try makeRunner(bundle, threads: options.threads, keep: kept, compute: options.compute) { layer, backward in
+            if under?.ending == true { return }
             try control.rest()
             try memory.look((under?.outcomes.count ?? 0) + 1)
             if layer < layout.numLayers { observer.layer(layer, backward: backward) }
         }
-        let state = try mappedState(directory, layout.size)
+        let (state, last) = (try mappedState(directory, layout.size), try mappedState(directory, layout.size))
         try bundle.readInitialAdapter(into: state.adapter)
         let running = Running(
-            setup: setup, identity: identity, data: examples, runner: runner, state: state, keptLayers: kept, directory: checkpoints,
-            adapterFile: adapterFile, memory: memory, clock: clock, control: control, observer: observer)
+            setup: setup, identity: identity, data: examples, runner: runner, state: state, kept: last, keptLayers: kept,
+            directory: checkpoints, adapterFile: adapterFile, memory: memory, clock: clock, control: control, observer: observer)
         let session = try Session(running, checkpoint)
         under = session
         let outcome = try session.train()
@@ -95,7 +97,9 @@ public struct TrainingRun: Sendable {
         guard let base = processAnonymousBytes() else { return nil }
         let subsets = try setup.schedule + bundle.golden.run.prefix(1).map(\.subset)
         let keep = options.keep ?? checkpoint?.place.keptLayers
-        return try planRun(bundle.manifest, subsets, base: base, budget: options.memoryBudget, keep: keep, accumulation: options.accumulation)
+        return try planRun(
+            bundle.manifest, subsets, base: base, budget: options.memoryBudget, keep: keep, accumulation: options.accumulation,
+            samples: !options.prompts.isEmpty)
     }
 
     private struct Begun {

@@ -9,11 +9,12 @@ final class RuntimeGoldenTest: XCTestCase {
         let ended: String
     }
 
-    /// `peaks`: by kept layers, base 0. `accumulating`: nothing kept, base 1000. `large`: with a head that needs more than a block.
+    /// `peaks`: by kept layers, base 0. `accumulating`: nothing kept, base 1000. `samples`: with texts. `large`: with a head that needs more than a block.
     /// `timeShares`: of each step, keeping none, one and all.
     private struct Expected {
         let peaks: [Int]
         let accumulating: Int
+        let samples: Int
         let large: Int
         let timeShares: [[Double]]
         let texts: [(prompt: String, written: WrittenText)]
@@ -21,6 +22,7 @@ final class RuntimeGoldenTest: XCTestCase {
         init(_ value: Json, _ place: String) throws {
             var fields = try Fields(value, place)
             (peaks, accumulating, large) = (try fields.ints("peaks"), try fields.int("accumulating"), try fields.int("large"))
+            samples = try fields.int("samples")
             timeShares = try fields.list("time_shares") { try Fields.list($0, $1, Fields.double) }
             texts = try fields.entries("texts") { value, place in
                 var fields = try Fields(value, place)
@@ -45,6 +47,7 @@ final class RuntimeGoldenTest: XCTestCase {
             }
             XCTAssertEqual(try (0...layers).map { try peak(manifest, $0) }, expected.peaks, name)
             XCTAssertEqual(try peak(manifest, 0, 1000, 2), expected.accumulating, name)
+            XCTAssertEqual(try predictedPeak(manifest, manifest.schedule, keep: 0, base: 0, samples: true), expected.samples, name)
             var large = manifest
             (large.model.vocabSize, large.model.hiddenSize) = (151_936, 896)
             XCTAssertEqual(try peak(large, 0), expected.large, name)

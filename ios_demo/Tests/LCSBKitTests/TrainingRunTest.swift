@@ -20,6 +20,36 @@ private final class Watching: RunObserver {
     func layer(_ index: Int, backward: Bool) { onLayer(index, backward) }
 }
 
+/// The real runner, whose losses are not finite once the adapter was updated `broken` times.
+private final class Breaking: StepRunner {
+    private let real: any StepRunner
+    private let broken: Int
+    private var steps = -1  // the golden trace's comes first
+
+    init(_ real: any StepRunner, _ broken: Int) { (self.real, self.broken) = (real, broken) }
+
+    var name: String { real.name }
+    var version: String { real.version }
+
+    func step(_ subset: Subset, _ batch: Batch, _ adapter: Floats) throws -> StepResult {
+        let result = try real.step(subset, batch, adapter)
+        defer { steps += 1 }
+        return StepResult(loss: steps >= broken ? .nan : result.loss, gradients: result.gradients)
+    }
+
+    func evaluate(_ batch: Batch, _ adapter: Floats) throws -> Float {
+        steps >= broken ? .nan : try real.evaluate(batch, adapter)
+    }
+
+    func updateLayer(
+        _ parameters: Floats, _ firstMoment: Floats, _ secondMoment: Floats, _ gradient: Floats?, _ scalars: LayerUpdate
+    ) throws {
+        try real.updateLayer(parameters, firstMoment, secondMoment, gradient, scalars)
+    }
+
+    func decoder(_ adapter: Floats) throws -> any SequenceDecoder { try real.decoder(adapter) }
+}
+
 /// The whole of it on a small bundle with the real runtime.
 final class TrainingRunTest: XCTestCase {
     private var folder: URL!
@@ -219,6 +249,48 @@ final class TrainingRunTest: XCTestCase {
         XCTAssertEqual(result.resumedFrom, 2)
         XCTAssertEqual(result.losses, whole.losses)
         XCTAssertEqual(try adapter("a"), try adapter("whole"))
+    }
+
+    /// A run whose losses are not finite once the adapter was updated `broken` times.
+    private func trainBreaking(_ name: String, _ broken: Int, _ options: RunOptions) throws {
+        let (bundle, place) = (try openBundle("llama"), folder.appendingPathComponent(name))
+        let setup = try RunSetup(options, bundle)
+        let checkpoints = try RunDirectory(place)
+        defer { checkpoints.close() }
+        let examples = try RunData(setup, data, spool: place) {}
+        let size = bundle.manifest.adapter.size
+        let (state, last, observer) = (try mappedState(place, size), try mappedState(place, size), Watching())
+        try bundle.readInitialAdapter(into: state.adapter)
+        let running = Running(
+            setup: setup, identity: try setup.identity(examples), data: examples, runner: Breaking(try makeRunner(bundle, threads: 1), broken),
+            state: state, kept: last, keptLayers: 0, directory: checkpoints, adapterFile: place.appendingPathComponent(adapterFile),
+            memory: MemoryWatch(nil), clock: PhaseClock(observer.phase), control: RunControl(), observer: observer)
+        _ = try Session(running, nil).train()
+    }
+
+    func testWhatIsKeptWasSeenToGiveAFiniteLossAlsoWhereTheLastStepBreaksItAndALowerRateGoesOn() throws {
+        for (broken, every) in [(2, 1), (4, 9)] {
+            let four = RunOptions(steps: 4, learningRate: 1e-3, checkpointEvery: every, threads: 1)
+            _ = refusal(.lossNotFinite) { try trainBreaking("broken-\(broken)", broken, four) }
+            var shorter = four
+            shorter.steps = broken - 1
+            _ = try run("good-\(broken)", shorter)
+            XCTAssertEqual(try adapter("good-\(broken)"), try adapter("broken-\(broken)"))
+            XCTAssertEqual(names("broken-\(broken)").last, "step-0000000\(broken - 1).safetensors")
+            var other = four
+            other.learningRate = nil
+            _ = refusal(.checkpointOtherRun) { _ = try run("broken-\(broken)", other) }  // a default is no wish
+            other.learningRate = 1e-4
+            let rest = try run("broken-\(broken)", other)
+            XCTAssertEqual(rest.resumedFrom, broken - 1)
+            XCTAssertEqual(rest.losses.count, 4)
+        }
+    }
+
+    func testAnUpdateBeyondAllSenseIsNotKept() throws {
+        let message = refusal(.lossNotFinite) { _ = try run("a", changed { $0.learningRate = 1e6 }) }
+        XCTAssertTrue(message.hasPrefix("step 1: its update would make a parameter of "), message)
+        XCTAssertEqual(names("a"), ["lock", "step-00000000.safetensors"])
     }
 
     func testABudgetThatCannotDoIsRefusedBeforeAnythingIsRunWithThePrediction() {

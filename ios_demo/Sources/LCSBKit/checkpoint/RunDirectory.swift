@@ -48,14 +48,19 @@ final class RunDirectory {
         try remove(names.map(directory.appendingPathComponent))
     }
 
-    /// The newest good checkpoint, or nil when there is none at all. `warn` is told of damaged ones that were passed over. Throws
-    /// CHECKPOINT_DAMAGED when all are (none is removed), CHECKPOINT_OTHER_RUN when the newest good one is of another run.
-    func newest(_ layers: Int, _ size: Int, _ identity: RunIdentity, _ warn: (String) -> Void) throws -> RunCheckpoint? {
+    /// The newest good checkpoint, or nil when there is none at all. `warn` is told of damaged ones that were passed over, and of a learning
+    /// rate that is lower from here on (`checkIdentity`). Throws CHECKPOINT_DAMAGED when all are (none is removed), CHECKPOINT_OTHER_RUN
+    /// when the newest good one is of another run.
+    func newest(
+        _ layers: Int, _ size: Int, _ identity: RunIdentity, lowerRate: Bool = false, _ warn: (String) -> Void
+    ) throws -> RunCheckpoint? {
         let files = try checkpointFiles(directory)
         if files.isEmpty { return nil }
         let (file, checkpoint, faults) = try newestGood(files, layers, size)
-        try checkIdentity(file, checkpoint.place.identity, identity)
+        try checkIdentity(file, checkpoint.place.identity, identity, lowerRate: lowerRate)
         for fault in faults { warn("\(fault); going on from \(file.lastPathComponent)") }
+        let (then, now) = (checkpoint.place.identity.train.learningRate, identity.train.learningRate)
+        if then != now { warn("going on at a learning rate of \(now), which was \(then) up to step \(checkpoint.place.step)") }
         // A process was killed after it had written and before it removed.
         if faults.count < Self.kept { try remove(Array(files.dropFirst(Self.kept))) }
         return checkpoint
@@ -99,8 +104,9 @@ private func busy(_ directory: URL, _ holder: String) -> LcsbError {
     return LcsbError(.runBusy, message, [directory.lastPathComponent])
 }
 
-/// Throws CHECKPOINT_OTHER_RUN naming what differs. Where the rate does not depend on it, a run may become longer or shorter.
-func checkIdentity(_ file: URL, _ found: RunIdentity, _ wanted: RunIdentity) throws {
+/// Throws CHECKPOINT_OTHER_RUN naming what differs. Where the rate does not depend on it, a run may become longer or shorter; with
+/// `lowerRate` it may go on at a lower one, as after a loss that was not finite.
+func checkIdentity(_ file: URL, _ found: RunIdentity, _ wanted: RunIdentity, lowerRate: Bool = false) throws {
     var faults: [String] = []
     func compare<Value: Equatable>(_ name: String, _ then: Value, _ now: Value, _ show: (Value) -> String = { "\($0)" }) {
         if then != now { faults.append("\(name): \(show(then)) then, \(show(now)) now") }
@@ -117,7 +123,7 @@ func checkIdentity(_ file: URL, _ found: RunIdentity, _ wanted: RunIdentity) thr
     compare("schedule", found.schedule, wanted.schedule) { _ in "another schedule" }
     let (then, now) = (found.train, wanted.train)
     if now.lrSchedule != .constant { compare("steps", then.steps, now.steps) }
-    compare("learning_rate", then.learningRate, now.learningRate)
+    if !(lowerRate && now.learningRate < then.learningRate) { compare("learning_rate", then.learningRate, now.learningRate) }
     compare("lr_schedule", then.lrSchedule.rawValue, now.lrSchedule.rawValue)
     compare("warmup", then.warmup, now.warmup)
     compare("accumulation", then.accumulation, now.accumulation)

@@ -28,7 +28,7 @@ final class MemoryWatch {
     func stopAboveBudget(_ step: Int) throws {
         guard let peak, let budget, peak > budget else { return }
         let message = "step \(step): the run reached \(megabytes(peak)) of anonymous memory, more than the \(megabytes(budget)) allowed; it was "
-            + "stopped and its adapter kept as it was after the last whole step; allow more, or export with a shorter --seq-len"
+            + "stopped and the last adapter that gave a finite loss kept; allow more, or export with a shorter --seq-len"
         throw LcsbError(.memoryExceeded, message, ["\(peak)", "\(budget)"])
     }
 }

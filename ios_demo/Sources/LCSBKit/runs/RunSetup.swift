@@ -46,11 +46,11 @@ struct RunSetup {
         }
     }
 
-    /// Bytes of storage that the run takes at once: its state, three checkpoints (one is being written) and the adapter.
+    /// Bytes of storage that the run takes at once: its state twice, three checkpoints (one is being written) and the adapter.
     var storage: Int {
         let adapter = 4 * bundle.manifest.adapter.size
         let header = 1 << 16  // of a checkpoint
-        return (1 + 3) * 3 * adapter + adapter + 3 * options.steps * stepColumns * 8 + 3 * header
+        return (2 + 3) * 3 * adapter + adapter + 3 * options.steps * stepColumns * 8 + 3 * header
     }
 
     /// Throws ADAPTER where the adapter to begin with cannot be read.

@@ -7,6 +7,7 @@ struct Running {
     let data: RunData
     let runner: any StepRunner
     let state: AdapterState
+    let kept: AdapterState  // room for the one that was last seen to give a finite loss, when that is a later one
     let keptLayers: Int
     let directory: RunDirectory
     let adapterFile: URL
@@ -16,12 +17,18 @@ struct Running {
     let observer: any RunObserver
 }
 
-/// The part of a run that this process makes.
+/// The part of a run that this process makes. What is kept was seen to give a finite loss: the state before an update is known to, by the
+/// loss that the update was computed from, so it is copied before the update is made, and checkpoints are written then. Where steps are taken
+/// back, so are the records of them.
 final class Session {
     private let running: Running
     private let checkpoint: RunCheckpoint?
     private let optimizer: AdamW
     private let trainer: Trainer
+    private var begun = false  // what the run begins with is there, and was evaluated
+    private var seen = true  // the state has given a finite loss
+    private var keptStep: Int?  // of `running.kept`, once there is one
+    private var keptUpdates: [Int64] = []
     private var saved: Int?  // the step of the newest checkpoint
 
     private(set) var outcomes: [StepOutcome] = []
@@ -30,12 +37,14 @@ final class Session {
     private(set) var samples: [Sample] = []
     private(set) var resumedFrom: Int?
     private(set) var wroteAdapter = false
+    private(set) var ending = false  // interrupted or failed: what is computed now is not to be interrupted again
 
     init(_ running: Running, _ checkpoint: RunCheckpoint?) throws {
         (self.running, self.checkpoint) = (running, checkpoint)
         let manifest = running.setup.bundle.manifest
         optimizer = AdamW(running.state, manifest.adapter, manifest.optimizer, running.runner)
         trainer = try Trainer(running.runner, running.setup.schedule, optimizer, running.setup.train)
+        trainer.accept = { [unowned self] in try self.accept() }
     }
 
     private var options: RunOptions { running.setup.options }
@@ -50,7 +59,9 @@ final class Session {
             if let initial = options.initialAdapter { try readAdapter(initial, bundle.manifest.adapter, running.state.adapter) }
             let before = try continuePrompts(after: false)
             try restore()
+            begun = resumedFrom != nil
             try evaluateIfDue()
+            begun = true
             try save()
             try steps()
             try writeAdapter()
@@ -58,19 +69,50 @@ final class Session {
             samples = options.prompts.indices.map { Sample(prompt: options.prompts[$0], before: before[$0], after: after[$0]) }
             return .finished
         } catch let interrupted as RunInterrupted {
+            ending = true
+            look()
             try keep(adapter: interrupted.outcome == .cancelled)
             return interrupted.outcome
-        } catch let error as LcsbError {
-            if error.fault == .lossNotFinite || error.fault == .memoryExceeded { try keep(adapter: true) }
+        } catch {  // whatever it is, what was learnt is worth more
+            ending = true
+            if begun { try? keep(adapter: true) }
             throw error
         }
     }
 
-    /// What was done up to the last whole step.
+    /// Whoever was interrupted has the time for one more look at the newest state.
+    private func look() {
+        if seen { return }
+        let loss = try? evaluate(running.runner, Array(running.data.evaluation.prefix(1)), running.state.adapter)
+        seen = loss?.isFinite ?? false
+    }
+
+    /// The last state that was seen to give a finite loss.
     private func keep(adapter: Bool) throws {
         try restore()
+        if !seen { goBack() }
         if adapter && !outcomes.isEmpty { try writeAdapter() }
         try save()
+    }
+
+    /// Before an update: the state has given a finite loss, and is kept as it is.
+    private func accept() throws {
+        seen = true
+        try saveIfDue()
+        running.kept.copy(from: running.state)
+        (keptUpdates, keptStep) = (optimizer.updates, outcomes.count)
+        seen = false
+    }
+
+    /// To the state before the last update. A run that has made none stays where it began.
+    private func goBack() {
+        guard let keptStep else { return }
+        running.state.copy(from: running.kept)
+        optimizer.updates = keptUpdates
+        outcomes.removeSubrange(keptStep...)
+        memory.removeSubrange(min(keptStep, memory.count)...)
+        evaluations.removeAll { $0.step > keptStep }
+        seen = true
     }
 
     private func steps() throws {
@@ -85,7 +127,7 @@ final class Session {
             running.observer.stepped(outcome, memory: memory.last!)
             try running.memory.stopAboveBudget(outcome.step)
             try evaluateIfDue()
-            if outcome.step == options.steps || outcome.step % options.checkpointEvery == 0 { try save() }
+            if seen { try saveIfDue() }
         }
     }
 
@@ -96,6 +138,11 @@ final class Session {
         if !due || evaluations.contains(where: { $0.step == step }) { return }
         running.clock.enter(.evaluating)
         let loss = try evaluate(running.runner, running.data.evaluation, running.state.adapter)
+        seen = loss.isFinite
+        if !seen {
+            let what = step > 0 ? "try a lower learning rate" : "nothing can be trained from there; begin with another adapter"
+            throw LcsbError(.lossNotFinite, "step \(step): the loss of the evaluation after it is \(loss); \(what)", ["\(step)"])
+        }
         evaluations.append(Evaluation(step: step, loss: loss))
         saved = nil
         running.observer.evaluated(step: step, loss: loss)
@@ -121,6 +168,10 @@ final class Session {
         wroteAdapter = true
     }
 
+    private func saveIfDue() throws {
+        if outcomes.count == options.steps || outcomes.count % options.checkpointEvery == 0 { try save() }
+    }
+
     /// A checkpoint of the last whole step, unless there is one. Before the first evaluation there is nothing to save.
     private func save() throws {
         let step = outcomes.count
@@ -141,10 +192,7 @@ final class Session {
     /// The state of the checkpoint, if there is one, in place of the initial one; once.
     private func restore() throws {
         guard let checkpoint, resumedFrom == nil else { return }
-        let (state, found) = (running.state, checkpoint.state)
-        state.adapter.copy(from: found.adapter)
-        state.firstMoment.copy(from: found.firstMoment)
-        state.secondMoment.copy(from: found.secondMoment)
+        running.state.copy(from: checkpoint.state)
         optimizer.updates = checkpoint.updates
         let schedule = running.setup.schedule
         for number in 0..<checkpoint.place.step {

@@ -1,5 +1,8 @@
 import Foundation
 
+/// The largest float16, which whoever loads the adapter may compute in. LoRA's parameters are below 1 and move by some learning rates a step.
+private let mostParameter: Float = 65504
+
 /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`, over `state`, layer by
 /// layer as `layout` says. A layer that a step does not train gets a zero gradient, or rests (`ImplicitUpdates`). `runner` computes a
 /// layer's update by the program `adamw`.
@@ -28,6 +31,19 @@ final class AdamW {
             let (first, second) = (layout.vector(state.firstMoment, layer), layout.vector(state.secondMoment, layer))
             try runner.updateLayer(parameters, first, second, gradients[layer], scalars(updates[layer], learningRate))
         }
+    }
+
+    /// What is not finite, or of the parameters absurd, after an update, if anything. A second moment that overflowed would keep its
+    /// parameter where it is, and no loss shows that.
+    func fault() -> String? {
+        let kinds = [
+            ("a parameter", state.adapter, mostParameter), ("a first moment", state.firstMoment, Float.greatestFiniteMagnitude),
+            ("a second moment", state.secondMoment, Float.greatestFiniteMagnitude),
+        ]
+        for (name, values, most) in kinds {
+            for i in 0..<values.count where !(abs(values.pointer[i]) <= most) { return "\(name) of \(values.pointer[i])" }
+        }
+        return nil
     }
 
     private func scalars(_ count: Int64, _ learningRate: Double) -> LayerUpdate {

@@ -9,13 +9,18 @@ public struct Plan: Sendable, Hashable {
 }
 
 /// What a run of these steps keeps. `base`: anonymous bytes of the process with its runtime imported; `budget`: the most bytes allowed, nil
-/// for no limit; `keep` nil: as many layers as the budget allows, none without one; `accumulation`: sequences a step.
+/// for no limit; `keep` nil: as many layers as the budget allows, none without one; `accumulation`: sequences a step;
+/// `samples`: texts are written before and after.
 ///
 /// Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; OPTION.
-public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget: Int?, keep: Int?, accumulation: Int = 1) throws -> Plan {
+public func planRun(
+    _ manifest: Manifest, _ subsets: [Subset], base: Int, budget: Int?, keep: Int?, accumulation: Int = 1, samples: Bool = false
+) throws -> Plan {
     let layers = manifest.model.numHiddenLayers
     if let keep, keep < 0 { throw LcsbError(.option, "keep: expected 0 or more layers, found \(keep)", ["keep"]) }
-    let peaks = try (0...layers).map { try predictedPeak(manifest, subsets, keep: $0, base: base, accumulation: accumulation) }
+    let peaks = try (0...layers).map {
+        try predictedPeak(manifest, subsets, keep: $0, base: base, accumulation: accumulation, samples: samples)
+    }
     let least = peaks.min()!
     guard let budget else {
         let chosen = min(keep ?? 0, layers)
@@ -38,13 +43,51 @@ public func planRun(_ manifest: Manifest, _ subsets: [Subset], base: Int, budget
     return Plan(keep: chosen, predictedPeakBytes: peaks[chosen], leastBytes: least)
 }
 
-/// Peak anonymous bytes of a run of these steps, evaluation included, text samples not. `base` and `accumulation` as in `planRun`.
+/// Peak anonymous bytes of a run of these steps, from its start-up to its end. `base`, `accumulation` and `samples` as in `planRun`.
 /// Throws OPTION.
-func predictedPeak(_ manifest: Manifest, _ subsets: [Subset], keep: Int, base: Int, accumulation: Int = 1) throws -> Int {
-    try base + peakTerms(manifest, subsets, keep: keep, accumulation: accumulation).values.reduce(0, +)
+func predictedPeak(
+    _ manifest: Manifest, _ subsets: [Subset], keep: Int, base: Int, accumulation: Int = 1, samples: Bool = false
+) throws -> Int {
+    try base + runTerms(manifest, subsets, keep: keep, accumulation: accumulation, samples: samples).values.reduce(0, +)
 }
 
-// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py), all sessions on one arena: the runtime's own, and the parsed graphs and
+/// Anonymous bytes of a run beyond its base, by what holds them: of its steps and evaluations, beside them, and a margin: what the fit to
+/// other runs leaves, so that it is never too little. Throws OPTION.
+func runTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulation: Int, samples: Bool) throws -> [String: Int] {
+    var terms = try peakTerms(manifest, subsets, keep: keep, accumulation: accumulation)
+    let writing = samples ? writingBytes(manifest) + logitsHeld * manifest.model.vocabSize * floatBytes : 0
+    terms["beside the steps"] = max(checkedVectors * manifest.kinds.map(\.size).max()! * floatBytes, writing)
+    let share = (marginShare * Double(terms.values.reduce(0, +))).rounded(.toNearestOrEven)
+    terms["margin"] = max(marginBytes, Int(share))
+    return terms
+}
+
+// What is admitted is to run to its end.
+private let marginBytes = 8_000_000
+private let marginShare = 0.06
+
+// At start-up, of the longest layer's vectors: two states, a gradient and what comparing them takes, when AdamW's constants are checked.
+private let checkedVectors = 10
+private let logitsHeld = 5  // float32 and float64 [V] while a token is chosen
+
+/// What writes a text: its sessions, which stay, and what each layer remembers of it; results of two layers in turns.
+private func writingBytes(_ manifest: Manifest) -> Int {
+    let programs = manifest.kinds.flatMap { [program($0.name, .prefill), program($0.name, .decode)] }
+    let names = (programs + ["decode_embed", "logits", "logits_start", "logits_chunk"]).filter { manifest.graphs[$0] != nil }
+    let sessions: [Int]
+    if manifest.row.holdsWeights {
+        sessions = names.map { LCSBKit.functionBytes(manifest, $0) }
+    } else if manifest.row.sharedFile != nil {
+        sessions = names.map { workingBytes(manifest, $0) }
+    } else {
+        sessions = names.map { sessionBytes(manifest, $0) }
+    }
+    let state = manifest.layers.indices.flatMap { manifest.kind($0).state }.map { tensorBytes("float32", $0.shape) }
+    let results = names.map { 2 * bytesOf(manifest.graphs[$0]!.outputs) }
+    return (sessions + state + results).reduce(0, +)
+}
+
+// Fitted to runs of several shapes (lcsb_mobile/planning/memory.py), all sessions on one arena: the runtime's own, and the parsed graphs and
 // kernels of a block program's session by its file's size.
 private let runtimeBytes = 5_500_000
 private let sessionShare = 45
@@ -53,7 +96,7 @@ private let updateOutputs = 3  // of AdamW: parameters and moments
 // Of what a chunk of the head holds: the arena's blocks that were split badly.
 private let headHoles = 2.9
 
-/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a
+/// Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/memory.py's. Adapter and moments are in a
 /// mapped file. Buffers are exact; the rest was fitted.
 func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulation: Int) throws -> [String: Int] {
     let backward = try subsets.map { try backwardLayers(manifest, $0, keep: keep) }
@@ -123,7 +166,7 @@ private func sessionBytes(_ manifest: Manifest, _ name: String) -> Int {
     if graph.initializers.isEmpty { return session }
     let values = bytesOf(graph.initializers.filter { $0.name.hasSuffix(".packed") })
     let scales = bytesOf(graph.initializers.filter { $0.name.hasSuffix(".scale") })
-    let layers = manifest.layers.filter { program($0.kind, .forward) == name }.count
+    let layers = manifest.layers.filter { layer in Role.allCases.contains { program(layer.kind, $0) == name } }.count
     return layers * (session + values + 6 * scales)
 }
 

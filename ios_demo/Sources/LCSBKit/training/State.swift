@@ -11,6 +11,12 @@ public struct AdapterState: Sendable {
     }
 
     public var size: Int { adapter.count }
+
+    func copy(from other: AdapterState) {
+        adapter.copy(from: other.adapter)
+        firstMoment.copy(from: other.firstMoment)
+        secondMoment.copy(from: other.secondMoment)
+    }
 }
 
 let statePrefix = ".state."  // what the name of its file begins with, as long as it has one

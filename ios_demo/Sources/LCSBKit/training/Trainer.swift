@@ -46,13 +46,14 @@ public struct StepOutcome: Sendable, Hashable {
     }
 }
 
-/// Trains `optimizer.state` in place, one step at a time.
+/// Trains `optimizer.state` in place, one step at a time. `accept` is called before an update: the adapter as it is has given a finite loss.
 final class Trainer {
     private let runner: any StepRunner
     private let schedule: [Subset]
     private let trainable: Set<Int>
     private let optimizer: AdamW
     private let config: TrainConfig
+    var accept: () throws -> Void = {}
     private let sums = Pool<Int, Floats> { try Floats(count: $0) }
 
     /// Throws OPTION.
@@ -62,25 +63,31 @@ final class Trainer {
         trainable = Set(schedule.flatMap(\.train))
     }
 
-    /// Step `number` (from 0) on `config.accumulation` sequences. Throws LOSS_NOT_FINITE, before anything was updated, when the loss or the
-    /// gradient is NaN or infinite.
+    /// Step `number` (from 0) on `config.accumulation` sequences. Throws LOSS_NOT_FINITE: before anything was updated, when the loss or the
+    /// gradient is NaN or infinite; after the update, when what it made cannot be trained on (`AdamW.fault`).
     func step(_ number: Int, _ batches: [Batch]) throws -> StepOutcome {
         let subset = schedule[number % schedule.count]
         let started = nanoseconds()
         let (loss, gradients) = try gradients(subset, batches)
         let norm = gradientNorm(gradients)
         if !loss.isFinite || !norm.isFinite {
-            let message = "step \(number + 1): the loss is \(loss) and the gradient's norm \(norm); the adapter before this step was kept; "
-                + "try a lower learning rate"
+            let message = "step \(number + 1): the loss is \(loss) and the gradient's norm \(norm); the last adapter that gave a finite loss was "
+                + "kept; try a lower learning rate"
             throw LcsbError(.lossNotFinite, message, ["\(number + 1)"])
         }
         let computed = nanoseconds()
         let rate = learningRate(config.learningRate, config.lrSchedule, step: number, steps: config.steps, warmup: config.warmup)
+        try accept()
+        let updating = nanoseconds()
         clipGradients(gradients, norm: norm, clipNorm: optimizer.config.clipNorm)
         try optimizer.update(gradients, rate, trainable: trainable)
+        if let fault = optimizer.fault() {
+            let message = "step \(number + 1): its update would make \(fault); the adapter before it was kept; try a lower learning rate"
+            throw LcsbError(.lossNotFinite, message, ["\(number + 1)"])
+        }
         return StepOutcome(
             step: number + 1, subset: subset, loss: loss, learningRate: rate, gradientNorm: norm,
-            gradientSeconds: seconds(started, computed), optimizerSeconds: seconds(computed, nanoseconds())
+            gradientSeconds: seconds(started, computed), optimizerSeconds: seconds(updating, nanoseconds())
         )
     }
 

@@ -141,6 +141,11 @@ final class RunDirectoryTest: XCTestCase {
             let after = "; go on with what it was begun with, or choose another directory"
             XCTAssertEqual(message, "\(at(4).path): is of another run: \(reason)\(after)")
         }
+        let lower = golden { $0.train.learningRate = 5e-4 }
+        XCTAssertTrue(refusal(.checkpointOtherRun) { _ = try go(lower) }.contains("learning_rate: 0.001 then, "))
+        var warnings: [String] = []
+        XCTAssertEqual(try directory.newest(3, 21, lower, lowerRate: true) { warnings.append($0) }?.place.step, 4)
+        XCTAssertEqual(warnings, ["going on at a learning rate of 0.0005, which was 0.001 up to step 4"])
     }
 
     func testOneRunAtATimeInAProcess() throws {

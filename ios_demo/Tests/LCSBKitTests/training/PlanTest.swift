@@ -39,6 +39,20 @@ final class PlanTest: XCTestCase {
         XCTAssertEqual(try terms([top], 3, 1)["kept activations"], 2 * hidden + 2)  // a pair nothing
     }
 
+    func testWhatIsBesideTheStepsAndAMargin() throws {
+        let terms = try peakTerms(manifest, [top], keep: 0, accumulation: 1)
+        let found = try runTerms(manifest, [top], keep: 0, accumulation: 1, samples: false)
+        XCTAssertEqual(terms, found.filter { !["beside the steps", "margin"].contains($0.key) })
+        XCTAssertEqual(found["beside the steps"], 10 * manifest.kinds.map(\.size).max()! * 4)
+        XCTAssertEqual(found["margin"], 8_000_000)  // of a model of next to nothing
+        var large = manifest
+        large.files["pair_forward.onnx"]!.size = 10_000_000
+        let larger = try runTerms(large, [top], keep: 0, accumulation: 1, samples: false)
+        let rest = larger.filter { $0.key != "margin" }.values.reduce(0, +)
+        XCTAssertEqual(larger["margin"], Int((0.06 * Double(rest)).rounded(.toNearestOrEven)))
+        XCTAssertEqual(try predictedPeak(manifest, [top], keep: 0, base: 1000), 1000 + found.values.reduce(0, +))
+    }
+
     func testSessionsOfTheKindsThatRun() throws {
         func sessions(_ name: String, _ keep: Int) throws -> Int {
             func bytes(_ manifest: Manifest) throws -> Int { try peakTerms(manifest, [top], keep: keep, accumulation: 1)["sessions"]! }
@@ -74,7 +88,8 @@ final class PlanTest: XCTestCase {
                 XCTAssertEqual(found[term], sessions[term], term)
             }
             let plan = try planRun(methods, [top], base: 1000, budget: nil, keep: keep)
-            XCTAssertEqual(plan.predictedPeakBytes, 1000 + found.values.reduce(0, +))
+            let whole = try runTerms(methods, [top], keep: keep, accumulation: 1, samples: false)
+            XCTAssertEqual(plan.predictedPeakBytes, 1000 + whole.values.reduce(0, +))
         }
     }
 }

@@ -61,6 +61,22 @@ final class TrainerTest: XCTestCase {
         }
     }
 
+    func testAnUpdateThatCannotBeTrainedOnIsRefusedAndWhatWasBeforeItAccepted() throws {
+        for (gradient, rate, fault) in [(Float(1e25), 1e-3, "a second moment of inf"), (1, 1e6, "a parameter of -")] {
+            let gradients = floats(gradient)
+            let runner = NumpyRunner { _ in StepResult(loss: 1, gradients: [1: gradients]) }
+            let fresh = try inScratch { try mappedState($0, 3000 + 5000) }
+            let optimizer = AdamW(fresh, layout, AdamWConfig(clipNorm: 1e30), runner)
+            var accepted: [Int64] = []
+            let trainer = try Trainer(runner, [subset], optimizer, TrainConfig(steps: 3, learningRate: rate))
+            trainer.accept = { accepted += optimizer.updates }
+            let message = refusal(.lossNotFinite) { _ = try trainer.step(0, [batch(1)]) }
+            XCTAssertTrue(message.hasPrefix("step 1: its update would make \(fault)"), message)
+            XCTAssertTrue(message.hasSuffix("try a lower learning rate"), message)
+            XCTAssertEqual(accepted, [0, 0])
+        }
+    }
+
     func testOptionsOutOfRangeAreRefused() {
         let cases: [(TrainConfig, String)] = [
             (TrainConfig(steps: 0, learningRate: 1e-3), "steps: expected at least 1, found 0"),

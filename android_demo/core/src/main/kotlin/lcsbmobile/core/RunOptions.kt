@@ -9,7 +9,7 @@ import java.io.File
  * examples that is evaluated instead of trained on, without [evaluationData]. [evaluateEvery] 0: only before and after. [memoryBudget]: bytes
  * of anonymous memory. [keep]: that many of the top layers keep their activations; null: as many as the budget allows, none without one.
  * [threads] 0: the runtime's choice. [prompts] are continued before and after; with [chat] they are a user's messages that are answered.
- * [seed]: of the data's order.
+ * [seed]: of the data's order. A run that was begun may go on at a lower [learningRate], if one is given.
  */
 public data class RunOptions(
     val steps: Int,

@@ -36,8 +36,8 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
      * Runs until the last step, or until [control] interrupts; blocks. Every check that needs no training is made before the first step.
      *
      * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, MEMORY_TOO_SMALL (it cannot fit;
-     * nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, and, with the last good adapter and a checkpoint saved,
-     * LOSS_NOT_FINITE or MEMORY_EXCEEDED.
+     * nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on,
+     * whatever ends the run leaves the last adapter that was seen to give a finite loss, and a checkpoint of it.
      */
     public fun run(control: RunControl, observer: RunObserver): RunResult {
         val setup = RunSetup(options, bundle)
@@ -69,7 +69,7 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
     ): RunResult {
         val layout = bundle.manifest.adapter
         val identity = setup.identity(examples)
-        val checkpoint = checkpoints.newest(layout.numLayers, layout.size, identity, observer::warned)
+        val checkpoint = checkpoints.newest(layout.numLayers, layout.size, identity, options.learningRate != null, observer::warned)
         clock.enter(Phase.LOADING)
         val plan = plan(setup, checkpoint)
         val kept = plan?.keep ?: options.keep ?: 0
@@ -77,15 +77,17 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
         lateinit var session: Session
         lateinit var runner: BlockRunner
         runner = makeRunner(bundle, options.threads, kept) {
-            control.rest()
-            memory.look(session.outcomes.size + 1)
-            if (runner.layer < layout.numLayers) observer.layer(runner.layer, runner.backward)
+            if (!session.ending) {
+                control.rest()
+                memory.look(session.outcomes.size + 1)
+                if (runner.layer < layout.numLayers) observer.layer(runner.layer, runner.backward)
+            }
         }
         return runner.use {
-            val state = mappedState(directory, layout.size)
+            val (state, last) = List(2) { mappedState(directory, layout.size) }
             bundle.readInitialAdapter(state.adapter)
             session = Session(
-                Running(setup, identity, examples, runner, state, kept, checkpoints, adapterFile, memory, clock, control, observer),
+                Running(setup, identity, examples, runner, state, last, kept, checkpoints, adapterFile, memory, clock, control, observer),
                 checkpoint,
             )
             val outcome = session.train()
@@ -99,7 +101,7 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
         val base = processAnonymousBytes() ?: return null
         val subsets = setup.schedule + bundle.golden.run.take(1).map { it.subset }
         val keep = options.keep ?: checkpoint?.place?.keptLayers
-        return planRun(bundle.manifest, subsets, base, options.memoryBudget, keep, options.accumulation)
+        return planRun(bundle.manifest, subsets, base, options.memoryBudget, keep, options.accumulation, options.prompts.isNotEmpty())
     }
 
     private class Begun(

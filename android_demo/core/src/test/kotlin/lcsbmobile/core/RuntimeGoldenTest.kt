@@ -18,11 +18,12 @@ class RuntimeGoldenTest {
     @Serializable
     private class WrittenText(val text: String, val tokens: Int, val ended: String)
 
-    /** [peaks]: by kept layers, base 0. [accumulating]: nothing kept, base 1000. [large]: with a head that needs more than a block. [timeShares]: of each step, keeping none, one and all. */
+    /** [peaks]: by kept layers, base 0. [accumulating]: nothing kept, base 1000. [samples]: nothing kept, with texts. [large]: with a head that needs more than a block. [timeShares]: of each step, keeping none, one and all. */
     @Serializable
     private class Expected(
         val peaks: List<Long>,
         val accumulating: Long,
+        val samples: Long,
         val large: Long,
         val timeShares: List<List<Double>>,
         val texts: Map<String, WrittenText>,
@@ -38,6 +39,7 @@ class RuntimeGoldenTest {
             val layers = manifest.model.numHiddenLayers
             assertEquals(name, expected.peaks, (0..layers).map { predictedPeak(manifest, manifest.schedule, it, 0) })
             assertEquals(name, expected.accumulating, predictedPeak(manifest, manifest.schedule, 0, 1000, 2))
+            assertEquals(name, expected.samples, predictedPeak(manifest, manifest.schedule, 0, 0, samples = true))
             val large = manifest.copy(model = manifest.model.copy(vocabSize = 151_936, hiddenSize = 896))
             assertEquals(name, expected.large, predictedPeak(large, manifest.schedule, 0, 0))
             for ((keep, shares) in listOf(0, 1, layers).zip(expected.timeShares)) {

@@ -2,13 +2,25 @@ package lcsbmobile.core
 
 import lcsbmobile.core.adapter.readAdapter
 import lcsbmobile.core.bundle.ADAPTER_FILE
+import lcsbmobile.core.bundle.Batch
+import lcsbmobile.core.bundle.Subset
+import lcsbmobile.core.checkpoint.RunDirectory
 import lcsbmobile.core.checkpoint.readCheckpoint
 import lcsbmobile.core.data.DataReport
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.recordJson
 import lcsbmobile.core.io.toArray
 import lcsbmobile.core.runs.MemoryWatch
+import lcsbmobile.core.runs.PhaseClock
+import lcsbmobile.core.runs.RunSetup
+import lcsbmobile.core.runs.Running
+import lcsbmobile.core.runs.Session
+import lcsbmobile.core.runs.readData
+import lcsbmobile.core.runtime.StepResult
+import lcsbmobile.core.runtime.StepRunner
+import lcsbmobile.core.runtime.makeRunner
 import lcsbmobile.core.training.StepOutcome
+import lcsbmobile.core.training.mappedState
 import lcsbmobile.core.training.seconds
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
@@ -19,6 +31,7 @@ import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import java.io.File
+import java.nio.FloatBuffer
 import java.util.Random
 
 /** The whole of it on a small bundle with the real runtime. */
@@ -240,6 +253,56 @@ class TrainingRunTest {
         assertEquals(2, result.resumedFrom)
         assertEquals(whole.losses, result.losses)
         assertArrayEquals(adapter("whole"), adapter("a"))
+    }
+
+    /** A run whose losses are not finite once the adapter was updated [broken] times. */
+    private fun trainBreaking(name: String, broken: Int, options: RunOptions) {
+        val directory = File(folder.root, name)
+        val setup = RunSetup(options, bundle)
+        val observer = object : RunObserver {}
+        RunDirectory(directory).use { checkpoints ->
+            makeRunner(bundle, 1).use { real ->
+                var steps = -1 // the golden trace's comes first
+                val runner = object : StepRunner by real {
+                    override fun step(subset: Subset, batch: Batch, adapter: FloatBuffer): StepResult {
+                        val result = real.step(subset, batch, adapter)
+                        return StepResult(if (steps++ >= broken) Float.NaN else result.loss, result.gradients)
+                    }
+
+                    override fun evaluate(batch: Batch, adapter: FloatBuffer) = if (steps >= broken) Float.NaN else real.evaluate(batch, adapter)
+                }
+                val examples = readData(setup, data, directory) {}
+                val (state, last) = List(2) { mappedState(directory, bundle.manifest.adapter.size) }
+                bundle.readInitialAdapter(state.adapter)
+                val running = Running(
+                    setup, setup.identity(examples), examples, runner, state, last, 0, checkpoints, File(directory, ADAPTER_FILE),
+                    MemoryWatch(null), PhaseClock(observer), RunControl(), observer,
+                )
+                Session(running, null).train()
+            }
+        }
+    }
+
+    @Test
+    fun `what is kept was seen to give a finite loss, also where the last step breaks it, and a lower rate goes on`() {
+        for ((broken, every) in listOf(2 to 1, 4 to 9)) {
+            val four = RunOptions(steps = 4, checkpointEvery = every, threads = 1, learningRate = 1e-3)
+            refused(Fault.LOSS_NOT_FINITE) { trainBreaking("broken-$broken", broken, four) }
+            run("good-$broken", four.copy(steps = broken - 1))
+            assertArrayEquals(adapter("good-$broken"), adapter("broken-$broken"))
+            assertEquals("step-0000000${broken - 1}.safetensors", names("broken-$broken").last())
+            refused(Fault.CHECKPOINT_OTHER_RUN) { run("broken-$broken", four.copy(learningRate = null)) } // a default is no wish
+            val rest = run("broken-$broken", four.copy(learningRate = 1e-4))
+            assertEquals(broken - 1, rest.resumedFrom)
+            assertEquals(4, rest.losses.size)
+        }
+    }
+
+    @Test
+    fun `an update beyond all sense is not kept`() {
+        val message = refused(Fault.LOSS_NOT_FINITE) { run("a", options.copy(learningRate = 1e6)) }
+        assertTrue(message, message.startsWith("step 1: its update would make a parameter of "))
+        assertEquals(listOf("lock", "step-00000000.safetensors"), names("a"))
     }
 
     @Test

@@ -72,15 +72,18 @@ internal class RunDirectory(val directory: File) : AutoCloseable {
     }
 
     /**
-     * The newest good checkpoint, or null when there is none at all. [warn] is told of damaged ones that were passed over. Throws
-     * CHECKPOINT_DAMAGED when all are (none is removed), CHECKPOINT_OTHER_RUN when the newest good one is of another run.
+     * The newest good checkpoint, or null when there is none at all. [warn] is told of damaged ones that were passed over, and of a learning
+     * rate that is lower from here on ([checkIdentity]). Throws CHECKPOINT_DAMAGED when all are (none is removed), CHECKPOINT_OTHER_RUN when
+     * the newest good one is of another run.
      */
-    fun newest(layers: Int, size: Int, identity: RunIdentity, warn: (String) -> Unit): RunCheckpoint? {
+    fun newest(layers: Int, size: Int, identity: RunIdentity, lowerRate: Boolean = false, warn: (String) -> Unit): RunCheckpoint? {
         val files = checkpointFiles(directory)
         if (files.isEmpty()) return null
         val (file, checkpoint, faults) = newestGood(files, layers, size)
-        checkIdentity(file, checkpoint.place.identity, identity)
+        checkIdentity(file, checkpoint.place.identity, identity, lowerRate)
         for (fault in faults) warn("$fault; going on from ${file.name}")
+        val (then, now) = checkpoint.place.identity.train.learningRate to identity.train.learningRate
+        if (then != now) warn("going on at a learning rate of $now, which was $then up to step ${checkpoint.place.step}")
         if (file in files.take(KEPT)) remove(files.drop(KEPT)) // a process was killed after it had written and before it removed
         return checkpoint
     }
@@ -112,8 +115,11 @@ internal class RunDirectory(val directory: File) : AutoCloseable {
     }
 }
 
-/** Throws CHECKPOINT_OTHER_RUN naming what differs. Where the rate does not depend on it, a run may become longer or shorter. */
-internal fun checkIdentity(file: File, found: RunIdentity, wanted: RunIdentity) {
+/**
+ * Throws CHECKPOINT_OTHER_RUN naming what differs. Where the rate does not depend on it, a run may become longer or shorter; with [lowerRate]
+ * it may go on at a lower one, as after a loss that was not finite.
+ */
+internal fun checkIdentity(file: File, found: RunIdentity, wanted: RunIdentity, lowerRate: Boolean = false) {
     val faults = mutableListOf<String>()
 
     fun compare(name: String, then: Any?, now: Any?, show: (Any?) -> String = Any?::toString) {
@@ -130,7 +136,7 @@ internal fun checkIdentity(file: File, found: RunIdentity, wanted: RunIdentity) 
     if (found.schedule != wanted.schedule) faults += "schedule: another schedule then, another schedule now"
     val (then, now) = found.train to wanted.train
     if (now.lrSchedule != LearningRateSchedule.CONSTANT) compare("steps", then.steps, now.steps)
-    compare("learning_rate", then.learningRate, now.learningRate)
+    if (!(lowerRate && now.learningRate < then.learningRate)) compare("learning_rate", then.learningRate, now.learningRate)
     compare("lr_schedule", then.lrSchedule.name.lowercase(), now.lrSchedule.name.lowercase())
     compare("warmup", then.warmup, now.warmup)
     compare("accumulation", then.accumulation, now.accumulation)

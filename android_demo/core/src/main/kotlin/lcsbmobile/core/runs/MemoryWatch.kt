@@ -39,7 +39,7 @@ internal class MemoryWatch(private val budget: Long?) {
             throw LcsbException(
                 Fault.MEMORY_EXCEEDED,
                 "step $step: the run reached ${megabytes(reached)} of anonymous memory, more than the ${megabytes(budget)} allowed; it was " +
-                    "stopped and its adapter kept as it was after the last whole step; allow more, or export with a shorter --seq-len",
+                    "stopped and the last adapter that gave a finite loss kept; allow more, or export with a shorter --seq-len",
                 listOf(reached.toString(), budget.toString()),
             )
         }

@@ -56,11 +56,11 @@ internal class RunSetup(val options: RunOptions, val bundle: Bundle) {
         }
     }
 
-    /** Bytes of storage that the run takes at once: its state, three checkpoints (one is being written) and the adapter. */
+    /** Bytes of storage that the run takes at once: its state twice, three checkpoints (one is being written) and the adapter. */
     val storage: Long
         get() {
             val adapter = 4L * bundle.manifest.adapter.size
-            return (1 + 3) * 3 * adapter + adapter + 3L * options.steps * STEP_COLUMNS * 8 + 3 * SPARE_BYTES
+            return (2 + 3) * 3 * adapter + adapter + 3L * options.steps * STEP_COLUMNS * 8 + 3 * SPARE_BYTES
         }
 
     fun identity(data: RunData) =

@@ -18,7 +18,6 @@ import lcsbmobile.core.checkpoint.RunPlace
 import lcsbmobile.core.checkpoint.STEP_COLUMNS
 import lcsbmobile.core.data.epochs
 import lcsbmobile.core.generate
-import lcsbmobile.core.io.copyFrom
 import lcsbmobile.core.runtime.StepRunner
 import lcsbmobile.core.training.AdamW
 import lcsbmobile.core.training.AdapterState
@@ -34,6 +33,7 @@ internal class Running(
     val data: RunData,
     val runner: StepRunner,
     val state: AdapterState,
+    val kept: AdapterState, // room for the one that was last seen to give a finite loss, when that is a later one
     val keptLayers: Int,
     val directory: RunDirectory,
     val adapterFile: File,
@@ -43,12 +43,20 @@ internal class Running(
     val observer: RunObserver,
 )
 
-/** The part of a run that this process makes. */
+/**
+ * The part of a run that this process makes. What is kept was seen to give a finite loss: the state before an update is known to, by the loss
+ * that the update was computed from, so it is copied before the update is made, and checkpoints are written then. Where steps are taken back,
+ * so are the records of them.
+ */
 internal class Session(private val running: Running, private val checkpoint: RunCheckpoint?) {
     private val options = running.setup.options
     private val observer = running.observer
     private val optimizer = running.setup.bundle.manifest.let { AdamW(running.state, it.adapter, it.optimizer, running.runner) }
-    private val trainer = Trainer(running.runner, running.setup.schedule, optimizer, running.setup.train)
+    private val trainer = Trainer(running.runner, running.setup.schedule, optimizer, running.setup.train) { accept() }
+    private var begun = false // what the run begins with is there, and was evaluated
+    private var seen = true // the state has given a finite loss
+    private var keptStep: Int? = null // of `running.kept`, once there is one
+    private val keptUpdates = LongArray(optimizer.updates.size)
     private var saved: Int? = null // the step of the newest checkpoint
 
     val outcomes = mutableListOf<StepOutcome>()
@@ -61,6 +69,10 @@ internal class Session(private val running: Running, private val checkpoint: Run
     var wroteAdapter = false
         private set
 
+    /** The run was interrupted or has failed: what is computed now is not to be interrupted again. */
+    var ending = false
+        private set
+
     /** From the checkpoint, or the beginning, to the last step and the adapter's file, or until it is interrupted. */
     fun train(): RunOutcome =
         try {
@@ -69,25 +81,68 @@ internal class Session(private val running: Running, private val checkpoint: Run
             checkUpdate(running.runner, running.setup.bundle.manifest.adapter, running.setup.bundle.manifest.optimizer)
             val before = continuePrompts(after = false)
             restore()
+            begun = resumedFrom != null
             evaluateIfDue()
+            begun = true
             save()
             steps()
             writeAdapter()
             samples = options.prompts.zip(before.zip(continuePrompts(after = true))) { prompt, (old, new) -> Sample(prompt, old, new) }
             RunOutcome.FINISHED
         } catch (interrupted: RunInterrupted) {
+            ending = true
+            look()
             keep(adapter = interrupted.outcome == RunOutcome.CANCELLED)
             interrupted.outcome
-        } catch (error: LcsbException) {
-            if (error.fault == Fault.LOSS_NOT_FINITE || error.fault == Fault.MEMORY_EXCEEDED) keep(adapter = true)
+        } catch (error: Throwable) { // whatever it is, what was learnt is worth more
+            ending = true
+            if (begun) {
+                try {
+                    keep(adapter = true)
+                } catch (lost: LcsbException) {
+                    error.addSuppressed(lost)
+                }
+            }
             throw error
         }
 
-    /** What was done up to the last whole step. */
+    /** Whoever was interrupted has the time for one more look at the newest state. */
+    private fun look() {
+        if (seen) return
+        seen = try {
+            evaluate(running.runner, running.data.evaluation.take(1), running.state.adapter).isFinite()
+        } catch (error: LcsbException) {
+            false
+        }
+    }
+
+    /** The last state that was seen to give a finite loss. */
     private fun keep(adapter: Boolean) {
         restore()
+        if (!seen) goBack()
         if (adapter && outcomes.isNotEmpty()) writeAdapter()
         save()
+    }
+
+    /** Before an update: the state has given a finite loss, and is kept as it is. */
+    private fun accept() {
+        seen = true
+        saveIfDue()
+        running.kept.copyFrom(running.state)
+        optimizer.updates.copyInto(keptUpdates)
+        keptStep = outcomes.size
+        seen = false
+    }
+
+    /** To the state before the last update. A run that has made none stays where it began. */
+    private fun goBack() {
+        val step = keptStep ?: return
+        running.state.copyFrom(running.kept)
+        keptUpdates.copyInto(optimizer.updates)
+        outcomes.subList(step, outcomes.size).clear()
+        memory.subList(minOf(step, memory.size), memory.size).clear()
+        evaluations.removeAll { it.step > step }
+        seen = true
     }
 
     private fun steps() {
@@ -103,7 +158,7 @@ internal class Session(private val running: Running, private val checkpoint: Run
             observer.stepped(outcome, memory.last())
             running.memory.stopAboveBudget(outcome.step)
             evaluateIfDue()
-            if (outcome.step == options.steps || outcome.step % options.checkpointEvery == 0) save()
+            if (seen) saveIfDue()
         }
     }
 
@@ -114,6 +169,11 @@ internal class Session(private val running: Running, private val checkpoint: Run
         if (!due || evaluations.any { it.step == step }) return
         running.clock.enter(Phase.EVALUATING)
         val loss = evaluate(running.runner, running.data.evaluation, running.state.adapter)
+        seen = loss.isFinite()
+        if (!seen) {
+            val what = if (step > 0) "try a lower learning rate" else "nothing can be trained from there"
+            throw LcsbException(Fault.LOSS_NOT_FINITE, "step $step: the loss of the evaluation after it is $loss; $what", listOf("$step"))
+        }
         evaluations += Evaluation(step, loss)
         saved = null
         observer.evaluated(step, loss)
@@ -138,6 +198,10 @@ internal class Session(private val running: Running, private val checkpoint: Run
         wroteAdapter = true
     }
 
+    private fun saveIfDue() {
+        if (outcomes.size == options.steps || outcomes.size % options.checkpointEvery == 0) save()
+    }
+
     /** A checkpoint of the last whole step, unless there is one. Before the first evaluation there is nothing to save. */
     private fun save() {
         val step = outcomes.size
@@ -158,10 +222,7 @@ internal class Session(private val running: Running, private val checkpoint: Run
     /** The state of the checkpoint, if there is one, in place of the initial one; once. */
     private fun restore() {
         if (checkpoint == null || resumedFrom != null) return
-        val (state, found) = running.state to checkpoint.state
-        state.adapter.copyFrom(found.adapter)
-        state.firstMoment.copyFrom(found.firstMoment)
-        state.secondMoment.copyFrom(found.secondMoment)
+        running.state.copyFrom(checkpoint.state)
         checkpoint.updates.copyInto(optimizer.updates)
         val schedule = running.setup.schedule
         repeat(checkpoint.place.step) { number ->

@@ -8,9 +8,13 @@ import lcsbmobile.core.io.scale
 import lcsbmobile.core.runtime.LayerUpdate
 import lcsbmobile.core.runtime.StepRunner
 import java.nio.FloatBuffer
+import kotlin.math.abs
 import kotlin.math.min
 import kotlin.math.pow
 import kotlin.math.sqrt
+
+// The largest float16, which whoever loads the adapter may compute in. LoRA's parameters are below 1 and move by some learning rates a step.
+private const val MOST_PARAMETER = 65504f
 
 /**
  * Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), element for element as `torch.optim.AdamW`, over [state], layer by layer as
@@ -35,6 +39,22 @@ internal class AdamW(val state: AdapterState, val layout: AdapterLayout, val con
             val (parameters, first, second) = listOf(state.adapter, state.firstMoment, state.secondMoment).map { layout.vector(it, layer) }
             runner.updateLayer(parameters, first, second, gradients[layer], scalars(updates[layer], learningRate))
         }
+    }
+
+    /**
+     * What is not finite, or of the parameters absurd, after an update, if anything. A second moment that overflowed would keep its parameter
+     * where it is, and no loss shows that.
+     */
+    fun fault(): String? {
+        val kinds = listOf(
+            Triple("a parameter", state.adapter, MOST_PARAMETER),
+            Triple("a first moment", state.firstMoment, Float.MAX_VALUE),
+            Triple("a second moment", state.secondMoment, Float.MAX_VALUE),
+        )
+        for ((name, values, most) in kinds) {
+            inPieces(values) { piece, count, _ -> for (i in 0 until count) if (!(abs(piece[i]) <= most)) return "$name of ${piece[i]}" }
+        }
+        return null
     }
 
     private fun scalars(count: Long, learningRate: Double): LayerUpdate {

@@ -5,12 +5,14 @@ import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.AdapterLayout
 import lcsbmobile.core.bundle.BACKWARD
 import lcsbmobile.core.bundle.BACKWARD_KEPT
+import lcsbmobile.core.bundle.DECODE
 import lcsbmobile.core.bundle.EXECUTORCH
 import lcsbmobile.core.bundle.FORWARD
 import lcsbmobile.core.bundle.FORWARD_KEEP
 import lcsbmobile.core.bundle.GraphTensor
 import lcsbmobile.core.bundle.KEPT
 import lcsbmobile.core.bundle.Manifest
+import lcsbmobile.core.bundle.PREFILL
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.bundle.program
 import lcsbmobile.core.bundle.tensorBytes
@@ -30,14 +32,23 @@ public class Plan(public val keep: Int, public val predictedPeakBytes: Long, pub
 
 /**
  * What a run of these steps keeps. [base]: anonymous bytes of the process with its runtime imported; [budget]: the most bytes allowed, null for
- * no limit; [keep] null: as many layers as the budget allows, none without one; [accumulation]: sequences a step.
+ * no limit; [keep] null: as many layers as the budget allows, none without one; [accumulation]: sequences a step; [samples]: texts are written
+ * before and after.
  *
  * Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; OPTION.
  */
-public fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget: Long?, keep: Int?, accumulation: Int = 1): Plan {
+public fun planRun(
+    manifest: Manifest,
+    subsets: List<Subset>,
+    base: Long,
+    budget: Long?,
+    keep: Int?,
+    accumulation: Int = 1,
+    samples: Boolean = false,
+): Plan {
     val layers = manifest.model.numHiddenLayers
     if (keep != null && keep < 0) throw LcsbException(Fault.OPTION, "keep: expected 0 or more layers, found $keep", listOf("keep"))
-    val peaks = (0..layers).map { predictedPeak(manifest, subsets, it, base, accumulation) }
+    val peaks = (0..layers).map { predictedPeak(manifest, subsets, it, base, accumulation, samples) }
     val least = peaks.min()
     val now = "${megabytes(base)} of it this process as it is now"
     if (budget != null && least > budget) {
@@ -68,11 +79,45 @@ public fun planRun(manifest: Manifest, subsets: List<Subset>, base: Long, budget
 private fun tooSmall(message: String, needed: Long, budget: Long) =
     LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(needed.toString(), budget.toString()))
 
-/** Peak anonymous bytes of a run of these steps, evaluation included, text samples not. [base] and [accumulation] as in [planRun]. */
-internal fun predictedPeak(manifest: Manifest, subsets: List<Subset>, keep: Int, base: Long, accumulation: Int = 1): Long =
-    base + peakTerms(manifest, subsets, keep, accumulation).values.sum()
+/** Peak anonymous bytes of a run of these steps, from its start-up to its end. [base], [accumulation] and [samples] as in [planRun]. */
+internal fun predictedPeak(
+    manifest: Manifest,
+    subsets: List<Subset>,
+    keep: Int,
+    base: Long,
+    accumulation: Int = 1,
+    samples: Boolean = false,
+): Long = base + runTerms(manifest, subsets, keep, accumulation, samples).values.sum()
 
-// Fitted to runs of several shapes (lcsb_mobile/planning/plan.py): the runtime's own, and the parsed graphs and kernels of a block program's session
+/**
+ * Anonymous bytes of a run beyond its base, by what holds them: of its steps and evaluations, beside them, and a margin: what the fit to other
+ * runs leaves, so that it is never too little.
+ */
+internal fun runTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int, samples: Boolean): Map<String, Long> {
+    val checked = CHECKED_VECTORS * manifest.kinds.maxOf { it.size.toLong() } * FLOAT_BYTES
+    val writing = if (samples) writingBytes(manifest) + LOGITS_HELD * manifest.model.vocabSize.toLong() * FLOAT_BYTES else 0L
+    val terms = peakTerms(manifest, subsets, keep, accumulation) + ("beside the steps" to maxOf(checked, writing))
+    return terms + ("margin" to maxOf(MARGIN_BYTES, Math.rint(MARGIN_SHARE * terms.values.sum()).toLong()))
+}
+
+// What is admitted is to run to its end.
+private const val MARGIN_BYTES = 8_000_000L
+private const val MARGIN_SHARE = 0.06
+
+// At start-up, of the longest layer's vectors: two states, a gradient and what comparing them takes, when AdamW's constants are checked.
+private const val CHECKED_VECTORS = 10L
+private const val LOGITS_HELD = 5L // float32 and float64 [V] while a token is chosen
+
+/** What writes a text: its sessions, which stay, and what each layer remembers of it; results of two layers in turns. */
+private fun writingBytes(manifest: Manifest): Long {
+    val names = manifest.kinds.flatMap { listOf(program(it.name, PREFILL), program(it.name, DECODE)) } + listOf("decode_embed", "logits")
+    val graphs = names.map { manifest.graphs.getValue(it) }
+    val sessions = if (manifest.target == EXECUTORCH) graphs.sumOf { it.workingBytes ?: 0 } else names.sumOf { sessionBytes(manifest, it) }
+    val state = manifest.layers.indices.sumOf { layer -> manifest.kind(layer).state.sumOf { tensorBytes("float32", it.shape) } }
+    return sessions + state + graphs.sumOf { 2 * bytesOf(it.outputs) }
+}
+
+// Fitted to runs of several shapes (lcsb_mobile/planning/memory.py): the runtime's own, and the parsed graphs and kernels of a block program's session
 // by its file's size.
 private const val RUNTIME_BYTES = 5_500_000L
 private const val SESSION_SHARE = 45
@@ -82,7 +127,7 @@ private const val UPDATE_OUTPUTS = 3 // of AdamW: parameters and moments
 private const val HEAD_HOLES = 2.9
 
 /**
- * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/plan.py's. Adapter and moments are in a mapped file.
+ * Anonymous bytes of a run beyond its base, by what holds them; the twin of lcsb_mobile/planning/memory.py's. Adapter and moments are in a mapped file.
  * Buffers are exact; the rest was fitted to Python's runs, where all sessions share one arena: SESSIONS_APART.
  */
 internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Map<String, Long> {

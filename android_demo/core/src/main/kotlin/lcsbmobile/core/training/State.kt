@@ -3,6 +3,7 @@ package lcsbmobile.core.training
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.io.READ_BEYOND
+import lcsbmobile.core.io.copyFrom
 import lcsbmobile.core.io.part
 import lcsbmobile.core.io.storing
 import java.io.File
@@ -21,6 +22,12 @@ import java.util.UUID
 /** Parameters and AdamW's moments, float32 [N] each. */
 public class AdapterState(public val adapter: FloatBuffer, public val firstMoment: FloatBuffer, public val secondMoment: FloatBuffer) {
     public val size: Int get() = adapter.capacity()
+
+    internal fun copyFrom(other: AdapterState) {
+        adapter.copyFrom(other.adapter)
+        firstMoment.copyFrom(other.firstMoment)
+        secondMoment.copyFrom(other.secondMoment)
+    }
 }
 
 internal const val STATE_PREFIX = ".state."

@@ -50,8 +50,16 @@ public data class StepOutcome(
     val optimizerSeconds: Double,
 )
 
-/** Trains `optimizer.state` in place, one step at a time. */
-internal class Trainer(private val runner: StepRunner, private val schedule: List<Subset>, private val optimizer: AdamW, private val config: TrainConfig) {
+/**
+ * Trains `optimizer.state` in place, one step at a time. [accept] is called before an update: the adapter as it is has given a finite loss.
+ */
+internal class Trainer(
+    private val runner: StepRunner,
+    private val schedule: List<Subset>,
+    private val optimizer: AdamW,
+    private val config: TrainConfig,
+    private val accept: () -> Unit = {},
+) {
     private val sums = Pool(::directFloats)
     private val trainable = schedule.flatMapTo(HashSet()) { it.train }
 
@@ -60,8 +68,8 @@ internal class Trainer(private val runner: StepRunner, private val schedule: Lis
     }
 
     /**
-     * Step [number] (from 0) on `config.accumulation` sequences. Throws LOSS_NOT_FINITE, before anything was updated, when the loss or the
-     * gradient is NaN or infinite.
+     * Step [number] (from 0) on `config.accumulation` sequences. Throws LOSS_NOT_FINITE: before anything was updated, when the loss or the
+     * gradient is NaN or infinite; after the update, when what it made cannot be trained on ([AdamW.fault]).
      */
     fun step(number: Int, batches: List<Batch>): StepOutcome {
         val subset = schedule[number % schedule.size]
@@ -71,16 +79,22 @@ internal class Trainer(private val runner: StepRunner, private val schedule: Lis
         if (!loss.isFinite() || !norm.isFinite()) {
             throw LcsbException(
                 Fault.LOSS_NOT_FINITE,
-                "step ${number + 1}: the loss is $loss and the gradient's norm $norm; the adapter before this step was kept; " +
+                "step ${number + 1}: the loss is $loss and the gradient's norm $norm; the last adapter that gave a finite loss was kept; " +
                     "try a lower learning rate",
                 listOf("${number + 1}"),
             )
         }
         val computed = System.nanoTime()
         val rate = learningRate(config.learningRate, config.lrSchedule, number, config.steps, config.warmup)
+        accept()
+        val updating = System.nanoTime()
         clipGradients(gradients, norm, optimizer.config.clipNorm)
         optimizer.update(gradients, rate, trainable)
-        return StepOutcome(number + 1, subset, loss, rate, norm, seconds(started, computed), seconds(computed, System.nanoTime()))
+        optimizer.fault()?.let {
+            val message = "step ${number + 1}: its update would make $it; the adapter before it was kept; try a lower learning rate"
+            throw LcsbException(Fault.LOSS_NOT_FINITE, message, listOf("${number + 1}"))
+        }
+        return StepOutcome(number + 1, subset, loss, rate, norm, seconds(started, computed), seconds(updating, System.nanoTime()))
     }
 
     /** Mean over all counted labels of [batches]: each batch's mean weighs as many labels as it counts. */

@@ -117,6 +117,11 @@ class RunDirectoryTest {
                 assertTrue(message, "${checkpointName(4)}: is of another run: $reason" in message)
                 assertTrue(message, message.endsWith("; go on with what it was begun with, or choose another directory"))
             }
+            val lower = golden.copy(train = golden.train.copy(learningRate = 5e-4))
+            assertTrue("learning_rate: 0.001 then, " in refused(Fault.CHECKPOINT_OTHER_RUN) { go(lower) })
+            val warnings = mutableListOf<String>()
+            assertEquals(4, directory.newest(3, 21, lower, lowerRate = true) { warnings += it }!!.place.step)
+            assertEquals("going on at a learning rate of 5.0E-4, which was 0.001 up to step 4", warnings.single())
         }
 
     @Test

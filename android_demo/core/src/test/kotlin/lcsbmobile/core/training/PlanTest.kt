@@ -45,6 +45,18 @@ class PlanTest {
     }
 
     @Test
+    fun `what is beside the steps, and a margin`() {
+        val terms = peakTerms(manifest, listOf(top), 0, 1)
+        val found = runTerms(manifest, listOf(top), 0, 1, samples = false)
+        assertEquals(terms, found - "beside the steps" - "margin")
+        assertEquals(10L * manifest.kinds.maxOf { it.size } * 4, found["beside the steps"])
+        assertEquals(8_000_000L, found["margin"]) // of a model of next to nothing
+        val large = runTerms(manifest.file("pair_forward", 10_000_000), listOf(top), 0, 1, samples = false)
+        assertEquals(Math.rint(0.06 * (large - "margin").values.sum()).toLong(), large["margin"])
+        assertEquals(1000 + found.values.sum(), predictedPeak(manifest, listOf(top), 0, 1000))
+    }
+
+    @Test
     fun `sessions of the kinds that run`() {
         fun sessions(name: String, keep: Int): Long {
             val without = peakTerms(manifest, listOf(top), keep, 1).getValue("sessions")

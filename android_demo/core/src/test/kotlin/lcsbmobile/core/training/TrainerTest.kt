@@ -77,6 +77,19 @@ class TrainerTest {
     }
 
     @Test
+    fun `an update that cannot be trained on is refused, and what was before it accepted`() {
+        for ((gradient, rate, fault) in listOf(Triple(1e25f, 1e-3, "a second moment of Infinity"), Triple(1f, 1e6, "a parameter of -"))) {
+            val runner = NumpyRunner { StepResult(1f, mapOf(1 to floats(gradient))) }
+            val optimizer = AdamW(mappedState(folder.root, 3000 + 5000), layout, AdamWConfig(clipNorm = 1e30), runner)
+            val accepted = mutableListOf<Long>()
+            val trainer = Trainer(runner, listOf(subset), optimizer, TrainConfig(3, rate)) { accepted += optimizer.updates.sum() }
+            val message = refused(Fault.LOSS_NOT_FINITE) { trainer.step(0, listOf(batch(1))) }
+            assertTrue(message, message.startsWith("step 1: its update would make $fault") && "try a lower learning rate" in message)
+            assertEquals(listOf(0L), accepted)
+        }
+    }
+
+    @Test
     fun `options out of range are refused`() {
         val config = TrainConfig(3, 1e-3)
         val cases = listOf(

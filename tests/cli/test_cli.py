@@ -275,7 +275,7 @@ def test_a_signal_keeps_the_adapter(random_bundle: RandomBundle, messages: Path,
         process.send_signal(number)
         for _ in range(20):
             time.sleep(0.002)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         assert process.stderr is not None
         stderr = process.stderr.read()
     assert process.returncode == 128 + number

@@ -20,7 +20,7 @@ class RunDirectoryTest {
     private fun names() = path.list().orEmpty().sorted()
 
     private fun RunDirectory.newestStep(warn: (String) -> Unit = { throw AssertionError(it) }) =
-        newest(3, 21, goldenIdentity, warn)?.place?.step
+        newest(3, 21, goldenIdentity, warn = warn)?.place?.step
 
     @Test
     fun `the last two are kept and the newest is found`() =

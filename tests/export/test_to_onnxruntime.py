@@ -83,7 +83,14 @@ def test_decompressions(programs: MakeExported, name: str) -> None:
     rows that they need, and the head a chunk in its loop."""
     found = programs_of(programs(name, tile=TILE))
     attention = 2 if name == "phi3" else 4  # queries, keys and values are one matrix there
-    expected = dict.fromkeys(BLOCKS, attention + 3 * TILES) | {"embed": 1, "decode_embed": 1, "head": 2, "head_eval": 2, "logits": 1, "adamw": 0}
+    expected = dict.fromkeys(BLOCKS, attention + 3 * TILES) | {
+        "embed": 1,
+        "decode_embed": 1,
+        "head": 2,
+        "head_eval": 2,
+        "logits": 1,
+        "adamw": 0,
+    }
     if name == "gemma3":
         expected["block_backward"] += 3 * TILES
     for program, count in expected.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.bundles import EXPORT, RandomBundle, lcsb, lcsb_error, lcsb_json, one_error, python, small_export, write_lines
 from helpers.checkpoints import write_checkpoint
+from helpers.signals import as_usual
 from typer.testing import CliRunner
 
 import lcsb_mobile.cli.quickstart as quickstart_module
@@ -257,7 +258,7 @@ def begin_run(bundle: Path, messages: Path, adapter: Path, steps: int) -> subpro
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell lets its background jobs ignore it
+        preexec_fn=as_usual,
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.signals import as_usual
 
 from lcsb_mobile.errors import OutputExistsError
 from lcsb_mobile.io import files
@@ -120,7 +121,8 @@ with replace_directory(path, force=True) as directory, replace_atomically(path.w
 @contextmanager
 def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that writes a directory and a file beside it, and does not come to the end."""
-    with subprocess.Popen([sys.executable, "-c", WRITING, str(path)], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", WRITING, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=as_usual) as process:
         assert process.stdout is not None and process.stdout.readline() == "writing\n"
         yield process
         process.kill()

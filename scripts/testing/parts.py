@@ -43,7 +43,7 @@ class Part:
     """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
     command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
     the same tests, each in another environment, so that one may skip what another runs. `only_by_name`: not of a run of all parts.
-    `beside`: it leaves a core idle, or waits for the network, so that it may run beside another such part."""
+    `beside`: it leaves a core idle at times, or waits for the network, so that it may run beside another such part."""
 
     name: str
     commands: tuple[Command, ...] = ()
@@ -161,12 +161,21 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
+    # First of those that take minutes, as Swift's compiler and then its tests leave a core idle.
+    Part(
+        "ios-core",
+        (Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
+        needs=("device-bundles",),
+        counted="closing line",
+        beside=True,
+    ),
     # The golden traces on a phone's instruction set, emulated.
     Part(
         "arm64",
         (Command(("bash", "-c", f"exec {DEVICE_PYTHON} scripts/testing/verify_arm64.py {BUNDLES}/*/"), can_be_unavailable=True),),
         needs=("device-packages", "device-bundles"),
         counted="closing line",
+        beside=True,
     ),
     # One run of Maven. When a module fails, it goes on with those that do not need it.
     Part(
@@ -189,6 +198,7 @@ PARTS = (
         (command(DEVICE_PYTHON, "scripts/cores/parity.py", *PARITY_BUNDLES, "--data", DATA, can_be_unavailable=True),),
         needs=("device-packages", "device-bundles", "android-core"),
         counted="closing line",
+        beside=True,
     ),
     Part(
         "kills",
@@ -205,17 +215,11 @@ PARTS = (
         beside=True,
     ),
     Part(
-        "ios-core",
-        (Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
-        needs=("device-bundles",),
-        counted="closing line",
-        beside=True,
-    ),
-    Part(
         "ios-parity",
         (command(DEVICE_PYTHON, "scripts/cores/parity.py", *PARITY_BUNDLES, "--core", "swift", "--with-kotlin", "--data", DATA),),
         needs=("device-packages", "device-bundles", "android-core", "ios-core"),
         counted="closing line",
+        beside=True,
     ),
     Part(
         "ios-kills",

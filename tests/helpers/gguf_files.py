@@ -25,7 +25,8 @@ def permuted(tensor: Tensor, heads: int) -> Tensor:
 def model_tensors(model: Any) -> dict[str, Tensor]:
     config = model.config
     architecture = ARCHITECTURES[config.model_type]
-    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    named = "llama" if architecture == "smollm3" else architecture  # the same names; the lowest gguf does not know it
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == named)
     names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     tensors = {}
     for name, tensor in model.state_dict().items():

@@ -7,7 +7,7 @@ embeddings, and window layers with a RoPE base of their own between the full one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -22,7 +22,7 @@ from lcsb_mobile.export.models.hf_config import (
     LayerTypes,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     read_fields,
     read_rope,
     read_text_config,
@@ -89,27 +89,18 @@ def read_config(raw: Raw) -> ModelConfig:
     default_types = [SLIDING if (layer + 1) % pattern else FULL for layer in range(fields.num_hidden_layers)]
     layer_types = resolve_layer_types(fields.layer_types, default_types)
     attention_kinds = resolve_attention(layer_types, _read_ropes(raw, fields), fields.sliding_window)
-    config = ModelConfig(
-        model_type=TEXT,
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads,
-        head_dim=fields.head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=attention_kinds,
-        rotary_dim=fields.head_dim,
+    return decoder_config(
+        TEXT,
+        fields,
+        fields.head_dim,
+        layer_types,
+        attention_kinds,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         query_scale=fields.query_pre_attn_scalar**-0.5,
         embedding_scale=math.sqrt(fields.hidden_size),
         tensor_prefix=TENSOR_PREFIXES[multimodal],
     )
-    return check_shape(config)
 
 
 def _refuse_unsupported(fields: Gemma3Fields) -> None:
@@ -140,22 +131,33 @@ def _read_ropes(raw: Raw, fields: Gemma3Fields) -> dict[str, tuple[float, RopeSc
 
 def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name within a layer -> shape; matrices are [out, in], norms and biases vectors."""
+    return projection_weights(config) | head_norm_weights(config) | sandwich_weights(config)
+
+
+def sandwich_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The norms of `sandwiched`."""
     norms = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-    return projection_weights(config) | head_norm_weights(config) | {f"{name}.weight": (config.hidden_size,) for name in norms}
+    return {f"{name}.weight": (config.hidden_size,) for name in norms}
 
 
 def norm(x: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
     return rms_norm(x, 1.0 + weight, config.rms_norm_eps)
 
 
-def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
-    """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
-    x = norm(h, vectors["input_layernorm.weight"], config)
-    x = normed_attention(x, vectors, linear, attend, config, norm)
+def sandwiched(
+    h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attention: Callable[[Tensor], Tensor], config: ModelConfig
+) -> Tensor:
+    """Gemma's block from 2 on: each half with a norm before and after it. `attention`: of normed x (T, D) -> (T, D)."""
+    x = attention(norm(h, vectors["input_layernorm.weight"], config))
     h = h + norm(x, vectors["post_attention_layernorm.weight"], config)
     x = norm(h, vectors["pre_feedforward_layernorm.weight"], config)
     x = gated_mlp(x, linear, gelu_tanh)
     return h + norm(x, vectors["post_feedforward_layernorm.weight"], config)
+
+
+def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
+    """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
+    return sandwiched(h, vectors, linear, lambda x: normed_attention(x, vectors, linear, attend, config, norm), config)
 
 
 def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:

@@ -9,20 +9,21 @@ import msgspec
 from torch import Tensor
 
 from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.export.models import llama
 from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     FULL,
     LayerCount,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     read_fields,
     read_flat_rope,
     refuse_unless,
     resolve_attention,
 )
 from lcsb_mobile.export.models.kinds import BlockKind
-from lcsb_mobile.export.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
+from lcsb_mobile.export.models.layers import Attend, Linear, gated_mlp, rms_norm, silu
 
 Multiplier = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -54,20 +55,12 @@ def read_config(raw: Raw) -> ModelConfig:
     refuse_unless("granite", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     layer_types = [FULL] * fields.num_hidden_layers
-    config = ModelConfig(
-        model_type="granite",
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads or fields.num_attention_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=resolve_attention(layer_types, {FULL: read_flat_rope(raw)}, None),
-        rotary_dim=head_dim,
+    return decoder_config(
+        "granite",
+        fields,
+        head_dim,
+        layer_types,
+        resolve_attention(layer_types, {FULL: read_flat_rope(raw)}, None),
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         mlp_bias=fields.mlp_bias,
@@ -76,30 +69,18 @@ def read_config(raw: Raw) -> ModelConfig:
         residual_multiplier=fields.residual_multiplier,
         logits_scaling=fields.logits_scaling,
     )
-    return check_shape(config)
-
-
-def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name within a layer -> shape; matrices are [out, in], norms and biases vectors."""
-    norms = ("input_layernorm.weight", "post_attention_layernorm.weight")
-    return projection_weights(config) | dict.fromkeys(norms, (config.hidden_size,))
-
-
-def self_attention(x: Tensor, linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
-    q, k, v = (split_heads(linear(f"self_attn.{name}_proj", x), config.head_dim) for name in "qkv")  # (T, heads, d)
-    return linear("self_attn.o_proj", attend(q, k, v))  # (T, D)
 
 
 def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
     """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
     x = rms_norm(h, vectors["input_layernorm.weight"], config.rms_norm_eps)
-    h = h + self_attention(x, linear, attend, config) * config.residual_multiplier
+    h = h + llama.self_attention(x, linear, attend, config) * config.residual_multiplier
     x = rms_norm(h, vectors["post_attention_layernorm.weight"], config.rms_norm_eps)
     return h + gated_mlp(x, linear, silu) * config.residual_multiplier
 
 
 def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
-    return decoder_kinds(config, layer_weights(config), block)
+    return decoder_kinds(config, llama.layer_weights(config), block)
 
 
 layers = decoder_layers

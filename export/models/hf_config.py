@@ -7,12 +7,12 @@ The classic dialect (transformers 4) writes `rope_theta`, `rope_scaling` and `ro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
-from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling
+from lcsb_mobile.config import AttentionKind, ModelConfig, RopeScaling, default_query_scale
 from lcsb_mobile.errors import CheckpointError, UnsupportedModelError
 from lcsb_mobile.io.bounded import one_line, some
 
@@ -177,6 +177,54 @@ def read_partial_rope(
         raise CheckpointError(f"config.json: partial_rotary_factor: expected a number above 0 and up to 1, found {factor!r}")
     whole = {key: value for key, value in raw.items() if key != "partial_rotary_factor"}
     return read_flat_rope(whole | {name: rope}), int(head_dim * factor)
+
+
+class DecoderFields(Protocol):
+    """What every decoder's `config.json` says under one name. Without key-value heads there are as many as heads."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def num_key_value_heads(self) -> int | None: ...
+    @property
+    def rms_norm_eps(self) -> float: ...
+    @property
+    def tie_word_embeddings(self) -> bool: ...
+
+
+def decoder_config(
+    model_type: str,
+    fields: DecoderFields,
+    head_dim: int,
+    layer_types: Iterable[str],
+    attention_kinds: dict[str, AttentionKind],
+    **own: Any,
+) -> ModelConfig:
+    """`own`: what the architecture has besides, or instead: RoPE turns whole heads, and queries are scaled by 1 / sqrt(head_dim). Raises as
+    `check_shape`."""
+    common: dict[str, Any] = {
+        "layer_types": tuple(layer_types),
+        "attention_kinds": attention_kinds,
+        "vocab_size": fields.vocab_size,
+        "hidden_size": fields.hidden_size,
+        "intermediate_size": fields.intermediate_size,
+        "num_hidden_layers": fields.num_hidden_layers,
+        "num_attention_heads": fields.num_attention_heads,
+        "num_key_value_heads": fields.num_key_value_heads or fields.num_attention_heads,
+        "rms_norm_eps": fields.rms_norm_eps,
+        "tie_word_embeddings": fields.tie_word_embeddings,
+        "rotary_dim": head_dim,
+        "query_scale": default_query_scale(head_dim),
+    }
+    return check_shape(ModelConfig(model_type=model_type, head_dim=head_dim, **common | own))
 
 
 def check_shape(config: ModelConfig) -> ModelConfig:

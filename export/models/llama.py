@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import msgspec
 from torch import Tensor
 
-from lcsb_mobile.config import ModelConfig, default_query_scale
+from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     FULL,
     LayerCount,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     read_fields,
     read_flat_rope,
     refuse_unless,
@@ -48,26 +48,16 @@ def read_config(raw: Raw) -> ModelConfig:
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     layer_types = [FULL] * fields.num_hidden_layers
     attention_kinds = resolve_attention(layer_types, {FULL: read_flat_rope(raw)}, None)
-    config = ModelConfig(
-        model_type="llama",
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads or fields.num_attention_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=attention_kinds,
-        rotary_dim=head_dim,
+    return decoder_config(
+        "llama",
+        fields,
+        head_dim,
+        layer_types,
+        attention_kinds,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         mlp_bias=fields.mlp_bias,
-        query_scale=default_query_scale(head_dim),
     )
-    return check_shape(config)
 
 
 def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lcsb_mobile.config import ModelConfig, default_query_scale
+from lcsb_mobile.config import ModelConfig
 from lcsb_mobile.export.models import llama
 from lcsb_mobile.export.models.decoder import decoder_layers
 from lcsb_mobile.export.models.hf_config import (
@@ -12,7 +12,7 @@ from lcsb_mobile.export.models.hf_config import (
     LayerTypes,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     late_windows,
     read_fields,
     read_flat_rope,
@@ -43,23 +43,13 @@ def read_config(raw: Raw) -> ModelConfig:
     refuse_unless("mistral", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     layer_types, attention_kinds = late_windows(fields.num_hidden_layers, fields.layer_types, fields.sliding_window, 0, read_flat_rope(raw))
-    config = ModelConfig(
-        model_type="mistral" if fields.layer_types is None else "ministral",  # as AutoConfig takes it, whatever model_type says
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads or fields.num_attention_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=attention_kinds,
-        rotary_dim=head_dim,
-        query_scale=default_query_scale(head_dim),
+    return decoder_config(
+        "mistral" if fields.layer_types is None else "ministral",  # as AutoConfig takes it, whatever model_type says
+        fields,
+        head_dim,
+        layer_types,
+        attention_kinds,
     )
-    return check_shape(config)
 
 
 kinds = llama.kinds

@@ -10,13 +10,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from lcsb_mobile.config import ModelConfig, RopeScaling, default_query_scale
+from lcsb_mobile.config import ModelConfig, RopeScaling
+from lcsb_mobile.export.models import llama
 from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     LayerCount,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     late_windows,
     read_fields,
     read_partial_rope,
@@ -53,23 +54,14 @@ def read_config(raw: Raw) -> ModelConfig:
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     rope, rotary_dim = _read_rope(raw, head_dim)
     layer_types, attention_kinds = late_windows(fields.num_hidden_layers, None, fields.sliding_window, 0, rope)
-    config = ModelConfig(
-        model_type="phi3",
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads or fields.num_attention_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=attention_kinds,
+    return decoder_config(
+        "phi3",
+        fields,
+        head_dim,
+        layer_types,
+        attention_kinds,
         rotary_dim=rotary_dim,
-        query_scale=default_query_scale(head_dim),
     )
-    return check_shape(config)
 
 
 def _read_rope(raw: Raw, head_dim: int) -> tuple[tuple[float, RopeScaling | None], int]:
@@ -121,7 +113,4 @@ def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
 
 
 layers = decoder_layers
-
-
-def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
-    return rms_norm(h, weight, config.rms_norm_eps)
+final_norm = llama.final_norm

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
-from torch import Tensor
 
-from lcsb_mobile.config import ModelConfig, default_query_scale
-from lcsb_mobile.export.models.decoder import decoder_kinds, decoder_layers
+from lcsb_mobile.config import ModelConfig
+from lcsb_mobile.export.models import llama
+from lcsb_mobile.export.models.decoder import decoder_layers
 from lcsb_mobile.export.models.hf_config import (
     LayerCount,
     LayerTypes,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     late_windows,
     read_fields,
     read_flat_rope,
     refuse_unless,
 )
-from lcsb_mobile.export.models.kinds import BlockKind
-from lcsb_mobile.export.models.layers import Attend, Linear, gated_mlp, projection_weights, rms_norm, silu, split_heads
 
 
 class Qwen2Fields(msgspec.Struct, kw_only=True):
@@ -52,51 +48,16 @@ def read_config(raw: Raw) -> ModelConfig:
     layer_types, attention_kinds = late_windows(
         fields.num_hidden_layers, fields.layer_types, window, fields.max_window_layers, read_flat_rope(raw)
     )
-    config = ModelConfig(
-        model_type="qwen2",
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads or fields.num_attention_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=attention_kinds,
-        rotary_dim=head_dim,
+    return decoder_config(
+        "qwen2",
+        fields,
+        head_dim,
+        layer_types,
+        attention_kinds,
         qkv_bias=True,
-        query_scale=default_query_scale(head_dim),
     )
-    return check_shape(config)
 
 
-def layer_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name within a layer -> shape; matrices are [out, in], norms and biases vectors."""
-    norms = ("input_layernorm.weight", "post_attention_layernorm.weight")
-    return projection_weights(config) | dict.fromkeys(norms, (config.hidden_size,))
-
-
-def self_attention(x: Tensor, linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
-    q, k, v = (split_heads(linear(f"self_attn.{name}_proj", x), config.head_dim) for name in "qkv")  # (T, heads, d)
-    return linear("self_attn.o_proj", attend(q, k, v))  # (T, D)
-
-
-def block(h: Tensor, vectors: Mapping[str, Tensor], linear: Linear, attend: Attend, config: ModelConfig) -> Tensor:
-    """One layer, h (T, D) -> (T, D). `linear` is matrix, bias and LoRA of a projection by name, `attend` attention with RoPE and mask."""
-    x = rms_norm(h, vectors["input_layernorm.weight"], config.rms_norm_eps)
-    h = h + self_attention(x, linear, attend, config)
-    x = rms_norm(h, vectors["post_attention_layernorm.weight"], config.rms_norm_eps)
-    return h + gated_mlp(x, linear, silu)
-
-
-def kinds(config: ModelConfig) -> tuple[BlockKind, ...]:
-    return decoder_kinds(config, layer_weights(config), block)
-
-
+kinds = llama.kinds
 layers = decoder_layers
-
-
-def final_norm(h: Tensor, weight: Tensor, config: ModelConfig) -> Tensor:
-    return rms_norm(h, weight, config.rms_norm_eps)
+final_norm = llama.final_norm

@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import Tensor, sigmoid, split
 
-from lcsb_mobile.config import LinearAttention, ModelConfig, default_query_scale
+from lcsb_mobile.config import LinearAttention, ModelConfig
 from lcsb_mobile.export.models import convolution
 from lcsb_mobile.export.models.convolution import causal_conv, conv_state, conv_weight
 from lcsb_mobile.export.models.decoder import attending, attention_states, attention_width
@@ -24,7 +24,7 @@ from lcsb_mobile.export.models.hf_config import (
     LayerTypes,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     read_fields,
     read_partial_rope,
     read_text_config,
@@ -86,28 +86,19 @@ def read_config(raw: Raw) -> ModelConfig:
     default_types = [LINEAR if (layer + 1) % fields.full_attention_interval else FULL for layer in range(fields.num_hidden_layers)]
     layer_types = resolve_layer_types(fields.layer_types, default_types, (LINEAR, FULL))
     rope, rotary_dim = read_partial_rope(raw, fields.head_dim, 0.25, ignored=MROPE)
-    config = ModelConfig(
-        model_type=TEXT,
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads,
-        head_dim=fields.head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=tuple(layer_types),
-        attention_kinds=resolve_attention(layer_types, {FULL: rope}, None),
+    return decoder_config(
+        TEXT,
+        fields,
+        fields.head_dim,
+        layer_types,
+        resolve_attention(layer_types, {FULL: rope}, None),
         rotary_dim=rotary_dim,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
-        query_scale=default_query_scale(fields.head_dim),
         conv_kernel=fields.linear_conv_kernel_dim if LINEAR in layer_types else 0,
         linear_attention=_linear_attention(fields) if LINEAR in layer_types else None,
         tensor_prefix=TENSOR_PREFIXES[multimodal],
     )
-    return check_shape(config)
 
 
 def _linear_attention(fields: Qwen3_5Fields) -> LinearAttention:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lcsb_mobile.config import AttentionKind, ModelConfig, default_query_scale
+from lcsb_mobile.config import AttentionKind, ModelConfig
 from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.models import llama
 from lcsb_mobile.export.models.decoder import decoder_layers
@@ -15,7 +15,7 @@ from lcsb_mobile.export.models.hf_config import (
     LayerTypes,
     PositiveInt,
     Raw,
-    check_shape,
+    decoder_config,
     read_fields,
     read_flat_rope,
     refuse_unless,
@@ -54,26 +54,16 @@ def read_config(raw: Raw) -> ModelConfig:
     refuse_unless("smollm3", {"hidden_act": (fields.hidden_act, ("silu",))})
     head_dim = fields.head_dim or max(1, fields.hidden_size // fields.num_attention_heads)
     layer_types, attention_kinds = _attention(raw, fields)
-    config = ModelConfig(
-        model_type="smollm3",
-        vocab_size=fields.vocab_size,
-        hidden_size=fields.hidden_size,
-        intermediate_size=fields.intermediate_size,
-        num_hidden_layers=fields.num_hidden_layers,
-        num_attention_heads=fields.num_attention_heads,
-        num_key_value_heads=fields.num_key_value_heads or fields.num_attention_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.rms_norm_eps,
-        tie_word_embeddings=fields.tie_word_embeddings,
-        layer_types=layer_types,
-        attention_kinds=attention_kinds,
-        rotary_dim=head_dim,
+    return decoder_config(
+        "smollm3",
+        fields,
+        head_dim,
+        layer_types,
+        attention_kinds,
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
         mlp_bias=fields.mlp_bias,
-        query_scale=default_query_scale(head_dim),
     )
-    return check_shape(config)
 
 
 def _attention(raw: Raw, fields: SmolLM3Fields) -> tuple[tuple[str, ...], dict[str, AttentionKind]]:

@@ -54,6 +54,33 @@ def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, 
     assert faults == [None] and time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("thread", [False, True], ids=["main", "another"])
+def test_it_is_the_time_whatever_foreign_code_makes_of_it(thread: bool) -> None:
+    """Jinja, for one, fails while it looks for the line at which it was ended."""
+    faults: list[str] = []
+
+    def foreign() -> None:
+        try:
+            with bounded_time(0.05):
+                try:
+                    while True:
+                        pass
+                except TooLongError:
+                    raise TypeError("of its own") from None
+        except TooLongError as error:
+            faults.append(str(error))
+
+    if thread:
+        other = threading.Thread(target=foreign)
+        other.start()
+        other.join()
+    else:
+        foreign()
+    assert faults == ["it took more than 0.05 seconds"]
+    with pytest.raises(TypeError, match="of its own"), bounded_time(9):
+        raise TypeError("of its own")
+
+
 EARLIER = "{% if messages | length < 19 %}" + LOOPS + "{% endif %}{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
 LATER = "{% for a in range(messages | length * 200) %}{% for b in range(999) %}{% endfor %}{% endfor %}"
 

@@ -138,14 +138,15 @@ def beside(name: str, script: str, *needs: str) -> Part:
 
 def meet(name: str, other: str) -> str:
     """Ends well if `other` does this at the same time."""
-    return f"touch {name}; for i in $(seq 100); do test -e {other} && exit 0; sleep 0.05; done; exit 1"
+    wait = f"for i in $(seq 100); do test -e here-{other} && break; sleep 0.05; done; sleep 0.2"
+    return f"touch here-{name} busy-{name}; {wait}; rm busy-{name}; test -e here-{other}"
 
 
 def test_parts_that_leave_cores_idle_run_two_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     """Never beside one that does not, in whatever order they stand; what each prints is in one piece."""
-    alone = 'test -z "$(ls busy-* 2>/dev/null)" || exit 1; touch busy-$0; sleep 0.2; rm busy-$0'
+    alone = 'sleep 0.3; test -z "$(ls busy-* 2>/dev/null)" || exit 1; touch busy-$0; sleep 0.2; rm busy-$0'
     busy = "touch busy-{0}; echo {0} begins; sleep 0.2; echo {0} ends; rm busy-{0}"
-    run = Run([part("a", alone), beside("b", meet("here-b", "here-c")), part("d", alone, "a"), beside("c", meet("here-c", "here-b")),
+    run = Run([part("a", alone), beside("b", meet("b", "c")), part("d", alone, "a"), beside("c", meet("c", "b")),
                beside("e", busy.format("e")), beside("f", busy.format("f"), "e"), beside("g", busy.format("g"))], capsys)  # fmt: skip
     assert run.code == 0 and run.lines[-1] == "7 passed, 0 failed, 0 skipped"
     for name in "efg":

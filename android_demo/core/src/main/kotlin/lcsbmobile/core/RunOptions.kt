@@ -4,6 +4,9 @@ import lcsbmobile.core.bundle.Method
 import lcsbmobile.core.training.LearningRateSchedule
 import java.io.File
 
+/** The share of the examples that is held out, unless another is asked for. */
+internal const val HOLD_OUT = 0.1
+
 /**
  * What a run is asked for. [learningRate] null: `defaultLearningRate`. [method] null: the bundle's schedule. [holdOut]: the share of the
  * examples that is evaluated instead of trained on, without [evaluationData]. [evaluateEvery] 0: only before and after. [memoryBudget]: bytes
@@ -19,7 +22,7 @@ public data class RunOptions(
     val accumulation: Int = 1,
     val method: Method? = null,
     val evaluationData: File? = null,
-    val holdOut: Double = 0.1,
+    val holdOut: Double = HOLD_OUT,
     val evaluateEvery: Int = 0,
     val checkpointEvery: Int = 10,
     val memoryBudget: Long? = null,

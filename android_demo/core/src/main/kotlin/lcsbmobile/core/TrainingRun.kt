@@ -59,6 +59,25 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
         }
     }
 
+    /**
+     * Whether the run's adapter gives the examples that the run holds out a lower loss than [before], an adapter's file or null for the base
+     * model. The run has ended, and is in no other hands. [examples], [goOn], [progress] as [compareAdapters] takes them; it throws as that does,
+     * and RUN_BUSY or CHECKPOINT_DAMAGED.
+     */
+    public fun compare(
+        before: File? = null,
+        examples: Int = COMPARED_EXAMPLES,
+        goOn: () -> Unit = {},
+        progress: (done: Int, total: Int) -> Unit = { _, _ -> },
+    ): Comparison {
+        val setup = RunSetup(options, bundle)
+        val comparing = Comparing(setup, before, adapterFile, examples, goOn, progress)
+        return RunDirectory(directory).use { checkpoints ->
+            setup.date = checkpoints.beginning(bundle.manifest.adapter.numLayers, bundle.manifest.adapter.size)
+            comparing.on(data, directory)
+        }
+    }
+
     private fun train(
         setup: RunSetup,
         examples: RunData,

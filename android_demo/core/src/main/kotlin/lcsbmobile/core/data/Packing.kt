@@ -30,6 +30,9 @@ internal fun epochs(dataset: Dataset, seqLen: Int, padId: Int, seed: Long, start
     }
 }
 
+/** The example as a sequence of its own, and padding. */
+internal fun alone(dataset: Dataset, index: Long, seqLen: Int, padId: Int): Batch = sequenceOf(dataset, listOf(index), seqLen, padId)
+
 /** How many sequences an epoch has; none is built. */
 internal fun countSequences(dataset: Dataset, seqLen: Int, seed: Long, epoch: Long = 0): Long {
     var count = 0L

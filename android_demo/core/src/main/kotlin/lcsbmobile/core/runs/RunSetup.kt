@@ -89,15 +89,21 @@ internal class RunData(val training: Dataset, val heldOut: Dataset, val evaluati
 
 /** [spool]: a directory for temporary files. [check] is called now and then: it may throw. Throws DATA_…, TOKENIZER_…, CHAT_…, OPTION, STORAGE_…. */
 internal fun readData(setup: RunSetup, data: File, spool: File, check: () -> Unit): RunData {
-    val (options, bundle) = setup.options to setup.bundle
-    val seqLen = bundle.manifest.seqLen
-
-    fun read(file: File) = readDataset(file, bundle.tokenizer, setup.chatFormat, seqLen, spool) { _, _ -> check() }
-    val examples = read(data)
+    val options = setup.options
+    val examples = setup.read(data, spool, check)
     val (training, heldOut) = when (val file = options.evaluationData) {
         null -> holdOut(examples, options.holdOut, options.seed)
-        else -> examples to read(file)
+        else -> examples to setup.read(file, spool, check)
     }
-    val evaluation = pack(heldOut, seqLen, bundle.tokenizer.padId).take(EVALUATION_SEQUENCES).toList()
+    val evaluation = pack(heldOut, setup.bundle.manifest.seqLen, setup.bundle.tokenizer.padId).take(EVALUATION_SEQUENCES).toList()
     return RunData(training, heldOut, evaluation)
 }
+
+/** The held-out examples of [readData] alone. */
+internal fun readHeldOut(setup: RunSetup, data: File, spool: File, check: () -> Unit): Dataset = when (val file = setup.options.evaluationData) {
+    null -> holdOut(setup.read(data, spool, check), setup.options.holdOut, setup.options.seed).second
+    else -> setup.read(file, spool, check)
+}
+
+private fun RunSetup.read(file: File, spool: File, check: () -> Unit): Dataset =
+    readDataset(file, bundle.tokenizer, chatFormat, bundle.manifest.seqLen, spool) { _, _ -> check() }

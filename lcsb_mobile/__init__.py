@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from lcsb_mobile.planning.inspection import inspect_bundle
     from lcsb_mobile.report.run import write_run_report
     from lcsb_mobile.runners import make_runner
+    from lcsb_mobile.runs.compare import CompareOptions, Comparison, compare
     from lcsb_mobile.runs.setup import Observer, SimulateOptions
     from lcsb_mobile.runs.simulate import Simulation, simulate
+    from lcsb_mobile.runs.verdict import Verdict, judge
     from lcsb_mobile.runs.verify import verify
 
 __version__ = "0.1.0"
@@ -36,6 +38,8 @@ _HOMES = {
     "AdamWConfig": "config",
     "Bundle": "bundle.directory",
     "Chat": "generation.generate",
+    "CompareOptions": "runs.compare",
+    "Comparison": "runs.compare",
     "ExportOptions": "bundle.export_options",
     "LcsbError": "errors",
     "LoraConfig": "config",
@@ -47,11 +51,14 @@ _HOMES = {
     "SimulateOptions": "runs.setup",
     "Simulation": "runs.simulate",
     "Subset": "bundle.schedule",
+    "Verdict": "runs.verdict",
+    "compare": "runs.compare",
     "export_bundle": "export.bundle",
     "export_peft": "adapters.peft",
     "generate": "generation.generate",
     "import_peft": "adapters.peft",
     "inspect_bundle": "planning.inspection",
+    "judge": "runs.verdict",
     "load_adapter": "bundle.adapter",
     "make_runner": "runners",
     "merge": "export.merge",
@@ -66,6 +73,8 @@ __all__ = [
     "AdamWConfig",
     "Bundle",
     "Chat",
+    "CompareOptions",
+    "Comparison",
     "ExportOptions",
     "LcsbError",
     "LoraConfig",
@@ -77,12 +86,15 @@ __all__ = [
     "SimulateOptions",
     "Simulation",
     "Subset",
+    "Verdict",
     "__version__",
+    "compare",
     "export_bundle",
     "export_peft",
     "generate",
     "import_peft",
     "inspect_bundle",
+    "judge",
     "load_adapter",
     "make_runner",
     "merge",

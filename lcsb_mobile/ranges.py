@@ -68,6 +68,7 @@ RANGES: dict[str, Range] = {
     "checkpoint-every": Range(1, MOST_STEPS),
     "memory-budget": Range(1, MOST_INTEGER),
     "threads": Range(1, 2**10),
+    "examples": Range(6, 2**20),  # of fewer no verdict can come
     # of generation
     "max-tokens": Range(1, 2**20),
     "temperature": Range(0, 1e3),

@@ -30,6 +30,7 @@ VERBS = {
     "verify": "Check every file's SHA-256, then hold the bundle's runtime to the golden trace that was recorded at export.",
     "data": "Check a data file and show what it comes to: tokens, what is cut, how it packs, steps an epoch.",
     "simulate": "Run the fine-tune on this machine as a phone would: same graphs, same schedule, memory measured. Writes the adapter.",
+    "compare": "Say whether an adapter made the loss of held-out examples lower: a paired test, and losses by example.",
     "generate": "Continue a prompt, a token at a time.",
     "adapter": "Adapters to and from PEFT's layout, and merged into a checkpoint.",
     "android": "A bundle onto an Android phone.",

@@ -37,6 +37,11 @@ def epochs(dataset: Dataset, seq_len: int, pad_id: int, seed: int, start: int = 
         yield _sequence([dataset.example(index) for index in indices], seq_len, pad_id)
 
 
+def alone(dataset: Dataset, index: int, seq_len: int, pad_id: int) -> Batch:
+    """The example as a sequence of its own, and padding."""
+    return _sequence([dataset.example(index)], seq_len, pad_id)
+
+
 def assign(examples: Iterable[tuple[int, int]], seq_len: int, open_sequences: int = OPEN_SEQUENCES) -> Iterator[list[int]]:
     """Which examples make up each sequence, from their (index, tokens).
 

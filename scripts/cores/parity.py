@@ -3,7 +3,7 @@
 For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round;
 `--with-kotlin`: in one more, from Python to Swift to Kotlin to Python. Adapter, moments, losses and evaluations must be the same bits, the
 norms of the gradients the same to 1e-12 (their sums are in double precision, in another order). Then: PEFT's directory has the same
-bytes; each refuses a directory that the other uses; a write that fails in the middle, a flipped bit and files' times that run backward
+bytes; the losses by example and the verdict are the same; each refuses a directory that the other uses; a write that fails in the middle, a flipped bit and files' times that run backward
 lose nothing. Prints a line of JSON for each bundle, then counts; exit code 1 when anything differs. `--tolerance` is for machines on
 which two releases of ONNX Runtime do not compute the same bits: a relative one, of each tensor's largest value.
 """
@@ -98,6 +98,24 @@ class Parity:
         contents = [{path.name: path.read_bytes() for path in output.iterdir()} for output in outputs]
         self.expect("PEFT's directory is another", contents[0] == contents[1] and len(contents[0]) == 2)
 
+    def verdict(self) -> None:
+        """Losses by example with the base and with the run's adapter, and the verdict on them."""
+        adapter = self.directory / "core" / "adapter.safetensors"
+        options = ("--seed", 3, "--threads", 1)
+        code, output = lcsb("compare", self.bundle, "--data", self.data, "--after", adapter, *options, "--json")
+        failed, lines = self.tested.run("compare", self.bundle, self.data, adapter, *options)
+        if code or failed:
+            raise SystemExit(f"compare: exit codes {code} and {failed}: {output}{lines}")
+        wanted, found = json.loads(output.splitlines()[-1]), lines[-1]
+        for key in ("losses_before", "losses_after"):
+            difference = float(np.abs(np.subtract(wanted[key], found[key])).max() / np.max(wanted[key]))
+            self.differences[key] = difference
+            self.expect(f"{key} by example differ by {difference:.1e} of the largest", difference <= self.tolerance)
+        self.expect(
+            f"the verdict is {found['verdict']}, and Python's {wanted['verdict']}",
+            wanted["verdict"]["outcome"] == found["verdict"]["outcome"] and len(wanted["losses_before"]) == len(found["losses_before"]),
+        )
+
     def locks(self) -> None:
         """Each way round: a directory that is in use is refused."""
         held = self.directory / "held"
@@ -161,6 +179,7 @@ class Parity:
             self.relay("all", self.python, self.core, self.kotlin, self.python)
             self.compare("all")
         self.peft()
+        self.verdict()
         self.locks()
         self.harm()
 

@@ -32,6 +32,7 @@ ABSENT = {
     "verify": ("/absent/bundle",),
     "data": ("/absent/data", "--bundle", "/absent/bundle"),
     "simulate": ("/absent/bundle", "--data", "/absent/data", "--steps", "1"),
+    "compare": ("/absent/bundle", "--after", "/absent/adapter", "--data", "/absent/data"),
     "generate": ("/absent/bundle", "--prompt", "x"),
     "bench": ("/absent/bundle",),
 }

@@ -1,5 +1,8 @@
 import Foundation
 
+/// Of the examples, unless another share is asked for.
+public let heldOutShare = 0.1
+
 /// What a run is asked for. `learningRate` nil: `defaultLearningRate`. `method` nil: the bundle's schedule. `holdOut`: the share of the
 /// examples that is evaluated instead of trained on, without `evaluationData`. `evaluateEvery` 0: only before and after. `memoryBudget`: bytes
 /// of anonymous memory. `keep`: that many of the top layers keep their activations; nil: as many as the budget allows, none without one.
@@ -29,7 +32,7 @@ public struct RunOptions: Sendable {
 
     public init(
         steps: Int, learningRate: Double? = nil, lrSchedule: LearningRateSchedule = .constant, warmup: Int = 0, accumulation: Int = 1,
-        method: ScheduleMethod? = nil, evaluationData: URL? = nil, holdOut: Double = 0.1, evaluateEvery: Int = 0, checkpointEvery: Int = 10,
+        method: ScheduleMethod? = nil, evaluationData: URL? = nil, holdOut: Double = heldOutShare, evaluateEvery: Int = 0, checkpointEvery: Int = 10,
         memoryBudget: Int? = nil, keep: Int? = nil, threads: Int = 0, compute: ComputeUnits = .all, prompts: [String] = [],
         sampling: SamplingConfig = SamplingConfig(), chat: Bool = false, seed: Int = 0, initialAdapter: URL? = nil
     ) {

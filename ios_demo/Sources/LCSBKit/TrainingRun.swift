@@ -61,6 +61,20 @@ public struct TrainingRun: Sendable {
         return (events, task)
     }
 
+    /// Whether the run's adapter gives the examples that the run holds out a lower loss than `before`, an adapter's file or nil for the base
+    /// model. The run has ended, and is in no other hands. `examples`, `goOn`, `progress` as `compareAdapters` takes them; it throws as that
+    /// does, and RUN_BUSY or CHECKPOINT_DAMAGED.
+    public func compare(
+        before: URL? = nil, examples: Int = comparedExamples, goOn: @escaping () throws -> Void = {},
+        progress: (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
+    ) throws -> Comparison {
+        var comparing = try Comparing(RunSetup(options, bundle), before: before, after: adapterFile, examples: examples)
+        let checkpoints = try RunDirectory(directory)
+        defer { checkpoints.close() }
+        comparing.setup.date = try checkpoints.beginning(bundle.manifest.adapter.numLayers, bundle.manifest.adapter.size)
+        return try comparing.on(data, directory, goOn, progress)
+    }
+
     private func train(
         _ setup: RunSetup, _ examples: RunData, _ checkpoints: RunDirectory, _ clock: PhaseClock, _ control: RunControl,
         _ observer: any RunObserver

@@ -3,7 +3,8 @@ import LCSBKit
 
 private let usage = """
     simulate BUNDLE DATA DIRECTORY --steps N [options of lcsb simulate] | verify BUNDLE | \
-    generate BUNDLE PROMPT [--adapter FILE] [--chat] [--seed N] [options of sampling] | peft BUNDLE ADAPTER OUTPUT
+    generate BUNDLE PROMPT [--adapter FILE] [--chat] [--seed N] [options of sampling] | peft BUNDLE ADAPTER OUTPUT | \
+    compare BUNDLE DATA AFTER [options of lcsb compare]
     """
 
 /// Prints JSON lines, the result last. The exit code is 0, 1 for a failure at run time, or 2 for bad input.
@@ -31,6 +32,8 @@ private func command(_ arguments: [String]) throws {
     case "generate":
         let names: Set<String> = ["adapter", "max-tokens", "temperature", "top-p", "stop", "seed", "threads", "compute-units"]
         try generate(Arguments(arguments.dropFirst(), names: names, flags: ["chat"]))
+    case "compare":
+        try compare(Arguments(arguments.dropFirst(), names: ["before", "hold-out", "seed", "examples", "threads", "compute-units"], flags: ["whole"]))
     case "peft": try peft(Arguments(arguments.dropFirst()).positional)
     default: throw bad("expected: \(usage)")
     }
@@ -80,6 +83,20 @@ private func generate(_ arguments: Arguments) throws {
         ("tokens", .integer(pieces.tokens)), ("prefill_seconds", .double(pieces.prefillSeconds)),
         ("decode_seconds", .double(pieces.decodeSeconds)),
     ])
+}
+
+/// `--whole`: the data is that of `--eval-data`, all of which is held out.
+private func compare(_ arguments: Arguments) throws {
+    let places = try places(arguments.positional, 3)
+    var options = CompareOptions()
+    options.holdOut = arguments.flag("whole") ? nil : try arguments.double("hold-out") ?? options.holdOut
+    options.seed = try arguments.int("seed") ?? options.seed
+    options.examples = try arguments.int("examples") ?? options.examples
+    options.threads = try arguments.int("threads") ?? options.threads
+    options.compute = try arguments.computeUnits()
+    let before = arguments.all("before").last.map(URL.init(fileURLWithPath:))
+    let scratch = FileManager.default.temporaryDirectory
+    write(try compareAdapters(.open(places[0]), data: places[1], before: before, after: places[2], scratch: scratch, options).toJson())
 }
 
 private func peft(_ positional: [String]) throws {

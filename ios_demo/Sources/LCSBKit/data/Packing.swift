@@ -43,6 +43,9 @@ struct Epochs {
     }
 }
 
+/// The example as a sequence of its own, and padding.
+func alone(_ dataset: Dataset, _ index: Int, _ seqLen: Int, _ padId: Int) -> Batch { sequence(of: [index], dataset, seqLen, padId) }
+
 /// How many sequences an epoch has; none is built. Throws STORAGE_FULL or STORAGE_FAILED.
 func countSequences(_ dataset: Dataset, _ seqLen: Int, seed: Int, epoch: Int = 0) throws -> Int {
     try shuffledAssignment(dataset, seqLen, seed, epoch).reduce(0) { count, _ in count + 1 }

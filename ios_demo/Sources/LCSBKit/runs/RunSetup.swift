@@ -79,19 +79,27 @@ struct RunData {
     /// `spool`: a directory for temporary files. `check` is called now and then: it may throw. Throws DATA_…, TOKENIZER_…, CHAT_…, OPTION,
     /// STORAGE_….
     init(_ setup: RunSetup, _ data: URL, spool: URL, check: () throws -> Void) throws {
-        let (options, bundle) = (setup.options, setup.bundle)
-        let (seqLen, tokenizer) = (bundle.manifest.seqLen, try bundle.tokenizer)
-
-        func read(_ file: URL) throws -> Dataset {
-            try readDataset(file, tokenizer, setup.chatFormat, seqLen, spool) { _, _ in try check() }
-        }
-        let examples = try read(data)
+        let options = setup.options
+        let examples = try setup.read(data, spool, check)
         if let file = options.evaluationData {
-            (training, heldOut) = (examples, try read(file))
+            (training, heldOut) = (examples, try setup.read(file, spool, check))
         } else {
-            (training, heldOut) = try LCSBKit.holdOut(examples, options.holdOut, seed: options.seed)
+            (training, heldOut) = try holdOut(examples, options.holdOut, seed: options.seed)
         }
-        evaluation = Array(pack(heldOut, seqLen, tokenizer.padId).prefix(evaluationSequences))
+        let bundle = setup.bundle
+        evaluation = Array(pack(heldOut, bundle.manifest.seqLen, try bundle.tokenizer.padId).prefix(evaluationSequences))
+    }
+}
+
+/// The held-out examples of `RunData` alone; arguments and errors are its.
+func readHeldOut(_ setup: RunSetup, _ data: URL, spool: URL, check: () throws -> Void) throws -> Dataset {
+    if let file = setup.options.evaluationData { return try setup.read(file, spool, check) }
+    return try holdOut(setup.read(data, spool, check), setup.options.holdOut, seed: setup.options.seed).1
+}
+
+extension RunSetup {
+    fileprivate func read(_ file: URL, _ spool: URL, _ check: () throws -> Void) throws -> Dataset {
+        try readDataset(file, bundle.tokenizer, chatFormat, bundle.manifest.seqLen, spool) { _, _ in try check() }
     }
 }
 

@@ -1,5 +1,6 @@
 package lcsbmobile.cli
 
+import lcsbmobile.core.CompareOptions
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunOptions
@@ -72,5 +73,19 @@ internal fun Arguments.runOptions(): RunOptions {
         ),
         chat = flag("chat"),
         seed = seed,
+    )
+}
+
+/** As those of `lcsb compare`. `--whole`: the data is that of `--eval-data`, all of which is held out. */
+internal fun compareArguments(arguments: List<String>) =
+    Arguments(arguments, setOf("before", "hold-out", "seed", "examples", "threads"), setOf("whole"))
+
+internal fun Arguments.compareOptions(): CompareOptions {
+    val options = CompareOptions()
+    return CompareOptions(
+        holdOut = if (flag("whole")) null else value("hold-out", String::toDoubleOrNull) ?: options.holdOut,
+        seed = value("seed", String::toLongOrNull) ?: options.seed,
+        examples = value("examples", String::toIntOrNull) ?: options.examples,
+        threads = value("threads", String::toIntOrNull) ?: options.threads,
     )
 }

@@ -13,13 +13,15 @@ import lcsbmobile.core.RunObserver
 import lcsbmobile.core.TrainingRun
 import lcsbmobile.core.adapter.readAdapter
 import lcsbmobile.core.adapter.writePeft
+import lcsbmobile.core.compareAdapters
 import lcsbmobile.core.data.DataReport
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.training.StepOutcome
 import java.io.File
 import kotlin.system.exitProcess
 
-private const val USAGE = "train BUNDLE DATA DIRECTORY --steps N [options of lcsb simulate] | peft BUNDLE ADAPTER OUTPUT"
+private const val USAGE = "train BUNDLE DATA DIRECTORY --steps N [options of lcsb simulate] | peft BUNDLE ADAPTER OUTPUT | " +
+    "compare BUNDLE DATA AFTER [options of lcsb compare]"
 private val FAILURES = setOf(
     Fault.MEMORY_EXCEEDED, Fault.LOSS_NOT_FINITE, Fault.GOLDEN_TRACE, Fault.STORAGE_FULL, Fault.STORAGE_FAILED, Fault.RUNTIME_FAILED,
 )
@@ -42,6 +44,7 @@ fun main(arguments: Array<String>) {
 private fun command(arguments: List<String>) {
     when (arguments.firstOrNull()) {
         "train" -> train(trainArguments(arguments.drop(1)))
+        "compare" -> compare(compareArguments(arguments.drop(1)))
         "peft" -> peft(Arguments(arguments.drop(1), emptySet(), emptySet()).positional)
         else -> throw bad("expected: $USAGE")
     }
@@ -54,6 +57,13 @@ private fun train(arguments: Arguments) {
     control.delayMillisBetweenLayers = arguments.value("delay", String::toLongOrNull) ?: 0
     val result = TrainingRun(Bundle.open(bundle), data, directory, arguments.runOptions()).run(control, LineObserver)
     println(result.toJson())
+}
+
+private fun compare(arguments: Arguments) {
+    if (arguments.positional.size != 3) throw bad("expected: $USAGE")
+    val (bundle, data, after) = arguments.positional.map(::File)
+    val scratch = File(System.getProperty("java.io.tmpdir"))
+    println(compareAdapters(Bundle.open(bundle), data, arguments.value("before", ::File), after, scratch, arguments.compareOptions()).toJson())
 }
 
 private fun peft(arguments: List<String>) {

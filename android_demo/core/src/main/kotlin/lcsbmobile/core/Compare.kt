@@ -38,7 +38,7 @@ public data class Comparison(
 
 private val comparisonJson = Json(recordJson) { encodeDefaults = true }
 
-/** 64 forward passes with two adapters, some thirty steps' time; a difference shows where some 70 % of so many examples agree. */
+/** 64 forward passes with two adapters, some twenty steps' time; a difference shows where some 70 % of so many examples agree. */
 internal const val COMPARED_EXAMPLES = 32
 
 /**

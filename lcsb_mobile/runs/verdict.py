@@ -43,8 +43,8 @@ def judge(before: Sequence[float], after: Sequence[float]) -> Verdict:
     if len(before) < LEAST_EXAMPLES:
         outcome = "too-few"
     improved = sum(difference > 0 for difference in differences)
-    means = (math.fsum(losses) / len(losses) for losses in (before, after))
-    return Verdict(outcome, len(before), improved, *means, p)
+    mean_before, mean_after = (math.fsum(losses) / len(losses) for losses in (before, after))
+    return Verdict(outcome, len(before), improved, mean_before, mean_after, p)
 
 
 def _check(before: Sequence[float], after: Sequence[float]) -> None:

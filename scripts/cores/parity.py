@@ -2,10 +2,11 @@
 
 For each bundle the same run is made unbroken by both, and in relays in which one goes on from the other's checkpoints, both ways round;
 `--with-kotlin`: in one more, from Python to Swift to Kotlin to Python. Adapter, moments, losses and evaluations must be the same bits, the
-norms of the gradients the same to 1e-12 (their sums are in double precision, in another order). Then: PEFT's directory has the same
-bytes; the losses by example and the verdict are the same; each refuses a directory that the other uses; a write that fails in the middle, a flipped bit and files' times that run backward
-lose nothing. Prints a line of JSON for each bundle, then counts; exit code 1 when anything differs. `--tolerance` is for machines on
-which two releases of ONNX Runtime do not compute the same bits: a relative one, of each tensor's largest value.
+norms of the gradients the same to 1e-12 (their sums are in double precision, in another order). Then: PEFT's directory has the same bytes;
+the losses by example and the verdict are the same; each refuses a directory that the other uses; a write that fails in the middle, a
+flipped bit and files' times that run backward lose nothing. Prints a line of JSON for each bundle, then counts; exit code 1 when anything
+differs. `--tolerance` is for machines on which two releases of ONNX Runtime do not compute the same bits: a relative one, of each tensor's
+largest value.
 """
 
 from __future__ import annotations

@@ -329,10 +329,10 @@ class BadInputTest : AppTest() {
         assertEquals(listOf("android.permission.POST_NOTIFICATIONS"), asked.requestedPermissions.toList())
         activity.onRequestPermissionsResult(asked.requestCode, asked.requestedPermissions, intArrayOf(PackageManager.PERMISSION_DENIED))
         idle()
-        assertTrue(activity.view<View>(R.id.problem_settings).isShown)
+        assertTrue(activity.view<View>(R.id.problem_action).isShown)
         activity.train()
         assertTrue("asked once", app.settings.askedToNotify && shadowOf(activity).lastRequestedPermission === asked)
-        activity.view<View>(R.id.problem_settings).performClick()
+        activity.view<View>(R.id.problem_action).performClick()
         assertEquals(android.provider.Settings.ACTION_APP_NOTIFICATION_SETTINGS, shadowOf(activity).nextStartedActivity.action)
         assertSaid(
             "Notifications are off, so progress shows only in the app. Training continues anyway.",

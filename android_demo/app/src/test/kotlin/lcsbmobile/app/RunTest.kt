@@ -93,6 +93,8 @@ class RunTest : AppTest() {
         assertEquals(0, state.run.evaluation.first().step)
         assertEquals(steps, state.run.evaluation.last().step)
         picture(activity, "run-train")
+        activity.press(R.id.try_result)
+        assertTrue("trying is what comes next", activity.view<View>(R.id.prompt).isShown)
         assertTrue("it learns", state.run.evaluation.last().loss < state.run.evaluation.first().loss)
         activity.show(Destination.TRY)
         activity.view<EditText>(R.id.prompt).setText("ok so ")
@@ -212,7 +214,7 @@ class RunTest : AppTest() {
         assertEquals("onnxruntime", report.getValue("runtime").jsonPrimitive.content)
         assertTrue(report.getValue("peak_pss_bytes").jsonPrimitive.content.toLong() >= 0)
         activity.show(Destination.TRAIN)
-        activity.press(R.id.start)
+        activity.press(R.id.start_again)
         confirm()
         startService()
         waitFor("a new run") { state.run.phase == Phase.TRAINING && state.run.step < steps }

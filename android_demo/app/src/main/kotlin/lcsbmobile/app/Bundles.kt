@@ -21,7 +21,7 @@ class Bundles(
         val chosen = app.settings.chosen.takeIf { name -> listed.any { it.name == name } } ?: listed.firstOrNull()?.name
         app.store.update { it.copy(bundles = listed, found = pushed().map { source -> source.name }, chosen = chosen) }
         worker.start { library.tidy() }
-        if (listed.isEmpty() && !app.settings.hadBundle) add(AssetSource(app.assets, "tiny"), cancelling = false)
+        if (listed.isEmpty() && !app.settings.hadBundle) addDemo(cancelling = false)
         app.data.begin()
         app.training.begin()
     }
@@ -32,6 +32,9 @@ class Bundles(
         val directories = app.getExternalFilesDir("bundles")?.listFiles().orEmpty().filter { it.isDirectory && it.name !in known }
         return directories.sorted().map(::DirectorySource)
     }
+
+    /** The bundle that rides in the APK. */
+    fun addDemo(cancelling: Boolean = true) = add(AssetSource(app.assets, DEMO), cancelling)
 
     fun addFound(name: String) = pushed().find { it.name == name }?.let(::add)
 
@@ -85,4 +88,8 @@ class Bundles(
 
     /** Bytes that a run may take if the person does not say. */
     fun freeMemory() = phone.freeMemory()
+
+    companion object {
+        const val DEMO = "tiny"
+    }
 }

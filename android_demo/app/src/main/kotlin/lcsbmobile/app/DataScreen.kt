@@ -134,13 +134,19 @@ private class Preview(private val activity: MainActivity, view: View) {
             }
         }
         text.typeface = Typeface.MONOSPACE
-        val count = activity.getString(R.string.preview_count, "${index + 1}", "${summary.previews.size}")
+        val count = count(summary)
         legend.say(count + ". " + activity.getString(R.string.preview_legend))
         val learned = pieces.filter { it.counted }.joinToString(" ") { it.text }
         text.contentDescription = count + ". " + activity.getString(R.string.preview_words, learned)
         previous.isEnabled = index > 0
         next.isEnabled = index < summary.previews.size - 1
-        for (button in listOf(previous, next)) button.alpha = if (button.isEnabled) 1f else 0.4f
+    }
+
+    /** Of long data only the first examples are kept to be looked at. */
+    private fun count(summary: DataSummary): String {
+        val (here, shown) = listOf(index + 1, summary.previews.size).map { formatCount(activity.resources, it.toLong()) }
+        if (summary.previews.size >= summary.examples) return activity.getString(R.string.preview_count, here, shown)
+        return activity.getString(R.string.preview_count_first, here, shown, formatCount(activity.resources, summary.examples))
     }
 }
 

@@ -33,6 +33,48 @@ fun formatBytes(resources: Resources, bytes: Long): String = when {
 fun formatSeconds(resources: Resources, seconds: Double): String =
     resources.getString(R.string.seconds, formatDecimal(resources, seconds, if (seconds < 1) 2 else 1))
 
+/** "100 steps ≈ 4 min", or without a time where none is known. */
+fun stepsInTime(resources: Resources, steps: Int, secondsAStep: Double?): String {
+    val words = plural(resources, R.plurals.steps_label, steps)
+    return if (secondsAStep == null) words else "$words ${formatRoughly(resources, secondsAStep * steps)}"
+}
+
+/** A time for a figure: "≈ 4 min", "< 1 min". */
+fun formatRoughly(resources: Resources, seconds: Double): String {
+    val minutes = Math.round(seconds / 60)
+    if (minutes < 1) return resources.getString(R.string.under_a_minute_short)
+    val time = when {
+        minutes < 90 -> resources.getString(R.string.minutes_short, formatCount(resources, minutes))
+        else -> resources.getString(R.string.hours_short, formatCount(resources, Math.round(minutes / 60.0)))
+    }
+    return resources.getString(R.string.roughly, time)
+}
+
+/** What training did to the loss on examples that the model had not seen: "3.40 → 1.42". */
+fun lossChange(resources: Resources, before: Double, after: Double): String =
+    resources.getString(R.string.loss_change, formatDecimal(resources, before, 2), formatDecimal(resources, after, 2))
+
+/**
+ * What that means. exp(-loss) is the probability that the model gives the right next token, in the geometric mean; a gain that the figure
+ * does not show is none.
+ */
+fun lossChangeInWords(resources: Resources, before: Double, after: Double): String {
+    val (was, now) = listOf(before, after).map { formatDecimal(resources, it, 2) }
+    if (!(after < before) || was == now) return resources.getString(R.string.loss_no_better)
+    return resources.getString(R.string.loss_better, formatChance(resources, Math.exp(-before)), formatChance(resources, Math.exp(-after)))
+}
+
+/** A probability in percent, in two digits at least where it is small. */
+private fun formatChance(resources: Resources, chance: Double): String = NumberFormat.getPercentInstance(locale(resources)).run {
+    maximumFractionDigits = if (chance < 0.1) 1 else 0
+    format(chance)
+}
+
+/** A name that may go on in the next line after each of its marks, as a file's has no spaces. */
+fun breakable(name: String): String = name.replace(MARK, "$0\u200B")
+
+private val MARK = Regex("[-_/](?=[\\p{L}\\p{N}])|\\.(?=\\p{L})") // not within 134.5
+
 /** A time to wait, rounded to what a person plans with. */
 fun formatDuration(resources: Resources, seconds: Double): String {
     val minutes = Math.round(seconds / 60).toInt()

@@ -5,6 +5,9 @@ import android.graphics.Canvas
 import android.graphics.Paint
 import android.graphics.Path
 import android.graphics.RectF
+import android.text.Layout
+import android.text.StaticLayout
+import android.text.TextPaint
 import android.util.AttributeSet
 import android.util.TypedValue
 import android.view.View
@@ -16,9 +19,13 @@ import kotlin.math.pow
 /** One point of a curve: the loss at a step. */
 class LossPoint(val step: Int, val loss: Double)
 
-/** The training loss as a line, the evaluation loss as a line with dots, over the run's steps. What it shows is said in words too. */
+/**
+ * The training loss, smoothed, as a line, with each step's own behind it, and the evaluation loss as a line with dots, over the run's
+ * steps. The legend says what both have come to. What it shows is said in words too.
+ */
 class LossChart(context: Context, attributes: AttributeSet?) : View(context, attributes) {
     private var training = emptyList<LossPoint>()
+    private var smooth = emptyList<LossPoint>()
     private var evaluation = emptyList<LossPoint>()
     private var steps = 1
 
@@ -32,12 +39,27 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
         strokeWidth = unit
     }
     private val trained = line(R.color.primary)
+    private val each = line(R.color.primary).apply {
+        strokeWidth = 1.5f * unit
+        alpha = 70
+    }
     private val evaluated = line(R.color.tertiary)
     private val dot = Paint(Paint.ANTI_ALIAS_FLAG).apply { color = context.getColor(R.color.tertiary) }
     private val path = Path()
-    private val legend by lazy {
-        fun entry(words: Int, paint: Paint) = Legend.Entry(context.getString(words)) { canvas, box -> drawSample(canvas, box, paint) }
-        Legend(this, label, listOf(entry(R.string.legend_training, trained), entry(R.string.legend_evaluation, evaluated)))
+    private var legend = makeLegend()
+
+    /** What the lines mean, and what they have come to. */
+    private fun makeLegend(): Legend {
+        fun entry(words: Int, last: LossPoint?, paint: Paint): Legend.Entry {
+            val name = context.getString(words)
+            val text = if (last == null) name else context.getString(R.string.legend_value, name, decimal(last.loss, 2))
+            return Legend.Entry(text) { canvas, box -> drawSample(canvas, box, paint) }
+        }
+        val curves = listOf(
+            entry(R.string.legend_training, smooth.lastOrNull(), trained),
+            entry(R.string.legend_evaluation, evaluation.lastOrNull(), evaluated),
+        )
+        return Legend(this, label, curves)
     }
 
     private fun line(color: Int) = Paint(Paint.ANTI_ALIAS_FLAG).apply {
@@ -50,16 +72,20 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
 
     /** [steps]: the run's whole length, which the horizontal axis spans. */
     fun show(training: List<LossPoint>, evaluation: List<LossPoint>, steps: Int) {
+        if (training !== this.training) smooth = smoothed(training)
         this.training = training
         this.evaluation = evaluation
         this.steps = maxOf(steps, 1)
         contentDescription = inWords()
+        val before = legend.height(width)
+        legend = makeLegend()
+        if (legend.height(width) != before) requestLayout()
         invalidate()
     }
 
     private fun inWords(): String {
-        val last = training.lastOrNull() ?: return context.getString(R.string.chart_empty)
-        val first = training.first()
+        val last = smooth.lastOrNull() ?: return context.getString(R.string.chart_empty)
+        val first = smooth.first()
         val steps = formatCount(resources, last.step.toLong())
         val trainingWords = context.getString(R.string.chart_training, steps, decimal(first.loss), decimal(last.loss))
         val lastEvaluation = evaluation.lastOrNull() ?: return trainingWords
@@ -80,9 +106,7 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
         val losses = (training + evaluation).map { it.loss }.filter { it.isFinite() }
         legend.draw(canvas, 0f)
         if (losses.isEmpty()) {
-            val text = context.getString(R.string.chart_empty)
-            canvas.drawText(text, (width - label.measureText(text)) / 2, (height + above) / 2, label)
-            return
+            return drawEmpty(canvas, above)
         }
         val ticks = ticks(losses.min(), losses.max())
         val digits = maxOf(0, -floor(log10(ticks[1] - ticks[0]) + 1e-9).toInt())
@@ -97,9 +121,20 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
             canvas.drawText(labels[i], axis - 8 * unit - label.measureText(labels[i]), y + label.textSize * 0.35f, label)
         }
         drawSteps(canvas, plot)
-        drawCurve(canvas, plot, training, trained)
+        drawCurve(canvas, plot, training, each)
+        drawCurve(canvas, plot, smooth, trained)
         drawCurve(canvas, plot, evaluation, evaluated)
         evaluation.filter { it.loss.isFinite() }.forEach { canvas.drawCircle(plot.x(it.step), plot.y(it.loss), 4 * unit, dot) }
+    }
+
+    /** In as many lines as it needs. */
+    private fun drawEmpty(canvas: Canvas, above: Float) {
+        val text = context.getString(R.string.chart_empty)
+        val lines = StaticLayout.Builder.obtain(text, 0, text.length, TextPaint(label), width).setAlignment(Layout.Alignment.ALIGN_CENTER).build()
+        canvas.save()
+        canvas.translate(0f, (height + above - lines.height) / 2)
+        lines.draw(canvas)
+        canvas.restore()
     }
 
     private class Plot(
@@ -140,6 +175,18 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
     }
 
     companion object {
+        private const val KEPT = 0.9 // of the average, at each step
+
+        /** The exponential moving average, without what it would have of a zero before the first; points that are not finite left out. */
+        fun smoothed(points: List<LossPoint>): List<LossPoint> {
+            var (sum, weight) = 0.0 to 0.0
+            return points.filter { it.loss.isFinite() }.map {
+                sum = KEPT * sum + (1 - KEPT) * it.loss
+                weight = KEPT * weight + (1 - KEPT)
+                LossPoint(it.step, sum / weight)
+            }
+        }
+
         /** Three to six round numbers that enclose [low] and [high], in equal steps. */
         fun ticks(low: Double, high: Double): List<Double> {
             val span = maxOf(high - low, maxOf(kotlin.math.abs(high), 1e-3) * 0.02)

@@ -10,9 +10,10 @@ import android.view.WindowInsets
 import android.view.inputmethod.InputMethodManager
 import android.widget.FrameLayout
 import android.widget.LinearLayout
+import android.widget.TextView
 import android.provider.Settings as SystemSettings
 
-/** The one window: five screens, of which one is seen, and what needs an Activity: pickers, permissions, the share sheet. */
+/** The one window: five screens and the settings, of which one is seen, and what needs an Activity: pickers, permissions, the share sheet. */
 class MainActivity : Activity() {
     private lateinit var screens: Map<Destination, Screen>
     private lateinit var problem: ProblemCard
@@ -20,6 +21,7 @@ class MainActivity : Activity() {
     private val observer = ::render
     private val app get() = App.of(this)
     private var shown = Destination.MODEL
+    private var tab = Destination.MODEL // that the settings go back to
 
     override fun onCreate(saved: Bundle?) {
         super.onCreate(saved)
@@ -28,15 +30,35 @@ class MainActivity : Activity() {
         screens = Destination.entries.associateWith { destination ->
             val view = layoutInflater.inflate(destination.layout, content, false)
             content.addView(view)
-            heading(view.findViewById(destination.title))
+            setTitle(view.findViewById(destination.title), destination)
             screen(destination, view)
         }
         problem = ProblemCard(this)
         navigation = findViewById(R.id.navigation)
         navigation.onChosen = ::show
         applyInsets()
+        show(Destination.entries[saved?.getInt(TAB) ?: 0])
         show(Destination.entries[saved?.getInt(SHOWN) ?: 0])
     }
+
+    /** A screen's title row, with the way to the settings, or back from there. */
+    private fun setTitle(row: View, destination: Destination) {
+        row.findViewById<TextView>(R.id.title_text).apply {
+            setText(destination.label)
+            heading(this)
+        }
+        row.findViewById<View>(R.id.title_settings).apply {
+            shown(destination != Destination.SETTINGS)
+            setOnClickListener { show(Destination.SETTINGS) }
+        }
+        row.findViewById<View>(R.id.title_back).apply {
+            shown(destination == Destination.SETTINGS)
+            setOnClickListener { show(tab) }
+        }
+    }
+
+    @Suppress("OVERRIDE_DEPRECATION", "DEPRECATION") // the way of before API 33, and of a target under 36
+    override fun onBackPressed() = if (shown == Destination.SETTINGS) show(tab) else super.onBackPressed()
 
     private fun screen(destination: Destination, view: View): Screen = when (destination) {
         Destination.MODEL -> ModelScreen(this, view)
@@ -44,6 +66,7 @@ class MainActivity : Activity() {
         Destination.TRAIN -> TrainScreen(this, view)
         Destination.TRY -> TryScreen(this, view)
         Destination.SHARE -> ShareScreen(this, view)
+        Destination.SETTINGS -> SettingsScreen(this, view)
     }
 
     override fun onStart() {
@@ -58,13 +81,15 @@ class MainActivity : Activity() {
 
     override fun onSaveInstanceState(state: Bundle) {
         super.onSaveInstanceState(state)
+        state.putInt(TAB, tab.ordinal)
         state.putInt(SHOWN, shown.ordinal)
     }
 
     fun show(destination: Destination) {
         shown = destination
+        if (destination in Destination.tabs) tab = destination
         for ((each, screen) in screens) screen.view.visibility = if (each == destination) View.VISIBLE else View.GONE
-        navigation.show(destination)
+        navigation.show(tab)
         getSystemService(InputMethodManager::class.java).hideSoftInputFromWindow(navigation.windowToken, 0)
         render(app.store.state)
     }
@@ -118,8 +143,30 @@ class MainActivity : Activity() {
         if (request == NOTIFY && results.firstOrNull() != PERMISSION_GRANTED) app.store.update { it.copy(problem = Problem.NOTIFICATIONS) }
     }
 
-    fun openNotificationSettings() =
-        startActivity(Intent(SystemSettings.ACTION_APP_NOTIFICATION_SETTINGS).putExtra(SystemSettings.EXTRA_APP_PACKAGE, packageName))
+    /** Does what a problem's card offers. */
+    fun mend(remedy: Remedy) = when (remedy) {
+        Remedy.FREE_SPACE -> openSystemSettings(Intent(SystemSettings.ACTION_INTERNAL_STORAGE_SETTINGS))
+        Remedy.CHOOSE_DATA -> show(Destination.DATA)
+        Remedy.CHOOSE_MODEL -> show(Destination.MODEL)
+        Remedy.CHANGE_OPTIONS -> {
+            app.settings.setOpen(TrainOptions.NAME, true)
+            show(Destination.TRAIN)
+        }
+        Remedy.RESUME -> begin(this)
+        Remedy.FINISH -> finishEarly(this)
+        Remedy.NOTIFICATIONS -> {
+            val settings = Intent(SystemSettings.ACTION_APP_NOTIFICATION_SETTINGS)
+            openSystemSettings(settings.putExtra(SystemSettings.EXTRA_APP_PACKAGE, packageName))
+        }
+    }
+
+    /** A maker may have left one out. */
+    private fun openSystemSettings(intent: Intent) =
+        try {
+            startActivity(intent)
+        } catch (error: ActivityNotFoundException) {
+            startActivity(Intent(SystemSettings.ACTION_SETTINGS))
+        }
 
     /** From any thread. This window may be gone by now; the one that is seen next opens it. */
     fun send(intent: Intent) {
@@ -170,6 +217,7 @@ class MainActivity : Activity() {
 
     private companion object {
         const val SHOWN = "shown"
+        const val TAB = "tab"
         const val FOLDER = 1
         const val ZIP = 2
         const val DATA = 3

@@ -14,11 +14,13 @@ class ModelScreen(private val activity: MainActivity, override val view: View) :
     private val resources = activity.resources
     private val list = view.findViewById<ViewGroup>(R.id.bundles)
     private val transfer = TransferCard(view)
-    private val add = listOf(R.id.add_folder, R.id.add_zip).map { view.findViewById<Button>(it) }
+    private val add = listOf(R.id.add_folder, R.id.add_zip, R.id.add_demo).map { view.findViewById<Button>(it) }
 
     init {
         add[0].setOnClickListener { activity.pickFolder() }
         add[1].setOnClickListener { activity.pickZip() }
+        add[2].setOnClickListener { app.bundles.addDemo() }
+        heading(view.findViewById(R.id.add_title))
         view.findViewById<Button>(R.id.transfer_cancel).setOnClickListener { app.bundles.cancel() }
     }
 
@@ -28,6 +30,7 @@ class ModelScreen(private val activity: MainActivity, override val view: View) :
         state.bundles.forEachIndexed { i, bundle -> show(list.getChildAt(i), bundle, state) }
         transfer.render(state.transfer)
         add.forEach { it.isEnabled = state.transfer == null }
+        add[2].shown(state.bundles.none { it.name == Bundles.DEMO })
         renderFound(state)
     }
 
@@ -37,15 +40,17 @@ class ModelScreen(private val activity: MainActivity, override val view: View) :
         card.isEnabled = !state.run.active
         card.setOnClickListener { app.bundles.choose(bundle.name) }
         card.findViewById<RadioButton>(R.id.bundle_chosen).isChecked = chosen
-        card.findViewById<TextView>(R.id.bundle_name).say(bundle.name)
-        card.findViewById<TextView>(R.id.bundle_source).say(bundle.source)
+        card.findViewById<TextView>(R.id.bundle_name).say(breakable(bundle.name))
+        card.findViewById<TextView>(R.id.bundle_source).say(breakable(bundle.source))
+        val steps = app.settings.steps
+        val time = bundle.secondsAStep?.let { formatRoughly(resources, it * steps) } ?: activity.getString(R.string.unknown)
         val figures = listOf(
-            Triple(R.id.bundle_size, R.string.size, formatBytes(resources, bundle.bytes)),
-            Triple(R.id.bundle_layers, R.string.layers, formatCount(resources, bundle.layers.toLong())),
-            Triple(R.id.bundle_memory, R.string.memory_needed, about(bundle.predictedMemory?.let { formatBytes(resources, it) })),
-            Triple(R.id.bundle_time, R.string.time_a_step, about(bundle.secondsAStep?.let { formatSeconds(resources, it) })),
+            Triple(R.id.bundle_size, activity.getString(R.string.size), formatBytes(resources, bundle.bytes)),
+            Triple(R.id.bundle_layers, activity.getString(R.string.layers), formatCount(resources, bundle.layers.toLong())),
+            Triple(R.id.bundle_memory, activity.getString(R.string.memory_needed), about(bundle.predictedMemory)),
+            Triple(R.id.bundle_time, activity.getString(R.string.training_time, plural(resources, R.plurals.steps_label, steps)), time),
         )
-        for ((id, label, value) in figures) card.findViewById<View>(id).figure(value, activity.getString(label))
+        for ((id, label, value) in figures) card.findViewById<View>(id).figure(value, label)
         val check = activity.getString(if (bundle.checked) R.string.bundle_checked else R.string.bundle_unchecked)
         card.findViewById<TextView>(R.id.bundle_check).say(check)
         card.contentDescription = listOf(activity.getString(R.string.bundle_name, bundle.name), bundle.source, check).joinToString(". ")
@@ -60,8 +65,8 @@ class ModelScreen(private val activity: MainActivity, override val view: View) :
         }
     }
 
-    private fun about(figure: String?) =
-        if (figure == null) activity.getString(R.string.unknown) else activity.getString(R.string.about, figure)
+    private fun about(bytes: Long?) =
+        if (bytes == null) activity.getString(R.string.unknown) else activity.getString(R.string.about, formatBytes(resources, bytes))
 
     private fun renderFound(state: AppState) {
         val found = view.findViewById<ViewGroup>(R.id.found)

@@ -9,7 +9,7 @@ import android.widget.ImageView
 import android.widget.LinearLayout
 import android.widget.TextView
 
-/** The five screens: a bar at the bottom when horizontal, a rail at the side when vertical. */
+/** The screens that are always at hand: a bar at the bottom when horizontal, a rail at the side when vertical. */
 class Navigation(context: Context, attributes: AttributeSet?) : LinearLayout(context, attributes) {
     var onChosen: (Destination) -> Unit = {}
 
@@ -17,7 +17,7 @@ class Navigation(context: Context, attributes: AttributeSet?) : LinearLayout(con
         setBackgroundColor(context.getColor(R.color.surface_container))
         if (orientation == VERTICAL) gravity = Gravity.CENTER_VERTICAL
         val inflater = LayoutInflater.from(context)
-        for (destination in Destination.entries) {
+        for (destination in Destination.tabs) {
             val item = inflater.inflate(R.layout.navigation_item, this, false)
             item.id = destination.item
             item.findViewById<ImageView>(R.id.item_icon).setImageResource(destination.icon)
@@ -33,8 +33,9 @@ class Navigation(context: Context, attributes: AttributeSet?) : LinearLayout(con
         }
     }
 
+    /** [chosen]: a tab. */
     fun show(chosen: Destination) {
-        for (destination in Destination.entries) {
+        for (destination in Destination.tabs) {
             val item = findViewById<LinearLayout>(destination.item)
             item.isSelected = destination == chosen
         }
@@ -45,10 +46,17 @@ class Navigation(context: Context, attributes: AttributeSet?) : LinearLayout(con
     }
 }
 
-enum class Destination(val item: Int, val layout: Int, val title: Int, val icon: Int, val label: Int) {
-    MODEL(R.id.nav_model, R.layout.model, R.id.model_title, R.drawable.ic_model, R.string.model),
-    DATA(R.id.nav_data, R.layout.data, R.id.data_title, R.drawable.ic_data, R.string.data),
-    TRAIN(R.id.nav_train, R.layout.train, R.id.train_title, R.drawable.ic_train, R.string.train),
-    TRY(R.id.nav_try, R.layout.try_it, R.id.try_it_title, R.drawable.ic_try, R.string.try_it),
-    SHARE(R.id.nav_share, R.layout.share, R.id.share_title, R.drawable.ic_share, R.string.share),
+/** [item], [icon]: of a tab; 0 for what is reached by a screen's title row. */
+enum class Destination(val layout: Int, val title: Int, val label: Int, val item: Int = 0, val icon: Int = 0) {
+    MODEL(R.layout.model, R.id.model_title, R.string.model, R.id.nav_model, R.drawable.ic_model),
+    DATA(R.layout.data, R.id.data_title, R.string.data, R.id.nav_data, R.drawable.ic_data),
+    TRAIN(R.layout.train, R.id.train_title, R.string.train, R.id.nav_train, R.drawable.ic_train),
+    TRY(R.layout.try_it, R.id.try_it_title, R.string.try_it, R.id.nav_try, R.drawable.ic_try),
+    SHARE(R.layout.share, R.id.share_title, R.string.share, R.id.nav_share, R.drawable.ic_share),
+    SETTINGS(R.layout.settings, R.id.settings_title, R.string.settings),
+    ;
+
+    companion object {
+        val tabs = entries.filter { it.item != 0 }
+    }
 }

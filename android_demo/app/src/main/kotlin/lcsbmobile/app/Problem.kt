@@ -15,9 +15,6 @@ class Problem private constructor(
     val detail: String?,
     val fault: Fault?,
 ) {
-    /** Whether the app's notification settings are what to open. */
-    val aboutNotifications: Boolean get() = what == R.string.problem_notifications
-
     /** [arguments] that are numbers count bytes, but for the second of a file and a line. */
     fun what(resources: Resources): String = when (what) {
         R.string.fault_data_line_number -> resources.getString(what, arguments[1])

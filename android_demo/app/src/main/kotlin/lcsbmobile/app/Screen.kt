@@ -49,12 +49,13 @@ class ProblemCard(activity: MainActivity) : Screen {
     private val todo = view.findViewById<TextView>(R.id.problem_todo)
     private val detail = view.findViewById<TextView>(R.id.problem_detail)
     private val more = view.findViewById<Button>(R.id.problem_more)
-    private val settings = view.findViewById<Button>(R.id.problem_settings)
+    private val action = view.findViewById<Button>(R.id.problem_action)
     private var opened: Problem? = null
+    private var remedy: Remedy? = null
 
     init {
         val store = App.of(activity).store
-        settings.setOnClickListener { activity.openNotificationSettings() }
+        action.setOnClickListener { remedy?.let(activity::mend) }
         view.findViewById<Button>(R.id.problem_dismiss).setOnClickListener { store.update { it.copy(problem = null) } }
         more.setOnClickListener {
             opened = store.state.problem
@@ -71,6 +72,8 @@ class ProblemCard(activity: MainActivity) : Screen {
         detail.say(problem.detail.orEmpty())
         detail.shown(problem.detail != null && opened === problem)
         more.shown(problem.detail != null && opened !== problem)
-        settings.shown(problem.aboutNotifications)
+        remedy = remedy(problem, state)
+        action.shown(remedy != null)
+        remedy?.let { action.setText(it.label) }
     }
 }

@@ -40,6 +40,11 @@ class Settings(context: Context) {
         get() = values.getBoolean("idle", true)
         set(on) = values.edit().putBoolean("idle", on).apply()
 
+    /** Whether a screen's section, known by [name], was left open; [first]: nobody touched it yet. */
+    fun isOpen(name: String, first: Boolean): Boolean = here.getBoolean("open_$name", first)
+
+    fun setOpen(name: String, open: Boolean) = here.edit().putBoolean("open_$name", open).apply()
+
     /** Whether the person was asked to allow notifications: once is enough. */
     var askedToNotify: Boolean
         get() = here.getBoolean("asked", false)

@@ -2,7 +2,6 @@ package lcsbmobile.app
 
 import android.view.View
 import android.widget.Button
-import android.widget.Switch
 import android.widget.TextView
 
 class ShareScreen(private val activity: MainActivity, override val view: View) : Screen {
@@ -16,11 +15,7 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
     init {
         adapter.setOnClickListener { app.sharing.adapter(activity::send) }
         report.setOnClickListener { app.sharing.report(activity::send) }
-        view.findViewById<Switch>(R.id.backup).apply {
-            isChecked = app.settings.backup
-            setOnCheckedChangeListener { _, on -> app.settings.backup = on }
-        }
-        for (id in listOf(R.id.adapter_title, R.id.report_title, R.id.privacy_title)) heading(view.findViewById(id))
+        for (id in listOf(R.id.adapter_title, R.id.report_title)) heading(view.findViewById(id))
     }
 
     override fun render(state: AppState) {

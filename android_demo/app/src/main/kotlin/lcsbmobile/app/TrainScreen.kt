@@ -1,13 +1,8 @@
 package lcsbmobile.app
 
 import android.view.View
-import android.widget.AdapterView
-import android.widget.ArrayAdapter
 import android.widget.Button
 import android.widget.ProgressBar
-import android.widget.SeekBar
-import android.widget.Spinner
-import android.widget.Switch
 import android.widget.TextView
 
 val Phase.title: Int get() = when (this) {
@@ -40,40 +35,26 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private val phase = view.findViewById<TextView>(R.id.run_phase)
     private val detail = view.findViewById<TextView>(R.id.run_detail)
     private val bar = view.findViewById<ProgressBar>(R.id.run_bar)
+    private val tryResult = view.findViewById<Button>(R.id.try_result)
     private val start = view.findViewById<Button>(R.id.start)
+    private val again = view.findViewById<Button>(R.id.start_again)
     private val pause = view.findViewById<Button>(R.id.pause)
     private val cancel = view.findViewById<Button>(R.id.cancel_run)
     private val chart = view.findViewById<LossChart>(R.id.chart)
     private val layers = view.findViewById<LayerStrip>(R.id.layers)
     private val options = TrainOptions(activity, view)
+    private val details =
+        Section(view.findViewById(R.id.details_header), view.findViewById(R.id.details_body), R.string.details, "details", openAtFirst = false)
 
     init {
-        start.setOnClickListener { startOrResume() }
+        start.setOnClickListener { begin(activity) }
+        again.setOnClickListener { beginAgain(activity) }
+        tryResult.setOnClickListener { activity.show(Destination.TRY) }
         pause.setOnClickListener { app.training.pause() }
-        cancel.setOnClickListener {
-            val (title, text) = activity.getString(R.string.stop_title) to activity.getString(R.string.stop_text)
-            confirm(activity, title, text, R.string.stop, R.string.keep_run) { app.training.cancel() }
-        }
-        val headings = listOf(R.id.run_phase, R.id.chart_title, R.id.layers_title, R.id.phone_title, R.id.options_title)
+        cancel.setOnClickListener { finishEarly(activity) }
+        val headings = listOf(R.id.run_phase, R.id.chart_title, R.id.phone_title)
         headings.forEach { heading(view.findViewById(it)) }
     }
-
-    private fun startOrResume() {
-        val state = app.store.state
-        val (bundle, data) = (state.bundle ?: return) to state.data
-        val begin = { app.training.request(bundle, data) { activity.runOnUiThread(::train) } }
-        if (state.run.phase != Phase.FINISHED && state.run.phase != Phase.CANCELLED) return begin()
-        val (title, text) = activity.getString(R.string.again_title) to activity.getString(R.string.again_text)
-        confirm(activity, title, text, R.string.start_again, confirmed = begin)
-    }
-
-    /** From API 31 the system refuses when the app went into the background meanwhile. */
-    private fun train() =
-        try {
-            activity.train()
-        } catch (error: IllegalStateException) {
-            app.training.refused()
-        }
 
     override fun render(state: AppState) {
         val run = state.run
@@ -83,27 +64,28 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         bar.shown(run.active || run.resumable)
         bar.isIndeterminate = run.phase in BUSY
         if (run.steps > 0) bar.progress = run.step * 1000 / run.steps
-        start.shown(!run.active)
+        renderButtons(run, ready)
+        chart.show(run.training, run.evaluation, run.steps)
+        val roles = run.roles.ifEmpty { state.bundle?.schedule?.firstOrNull().orEmpty() }
+        layers.show(roles, if (run.phase == Phase.TRAINING) run.layer else -1)
+        details.render(activity.getString(R.string.layers_title))
+        renderPhone(state)
+        options.render(state)
+    }
+
+    /** When it is over, what is to be done next is to try it. */
+    private fun renderButtons(run: RunState, ready: Boolean) {
+        val over = run.phase == Phase.FINISHED || run.phase == Phase.CANCELLED
+        tryResult.shown(over && run.step > 0)
+        start.shown(!over && !run.active)
         start.isEnabled = ready
-        val again = run.phase == Phase.FINISHED || run.phase == Phase.CANCELLED
-        start.setText(
-            if (again) {
-                R.string.start_again
-            } else if (run.resumable) {
-                R.string.resume
-            } else {
-                R.string.start
-            },
-        )
+        start.setText(if (run.resumable) R.string.resume else R.string.start)
+        again.shown(over)
+        again.isEnabled = ready
         pause.shown(run.active)
         pause.isEnabled = run.phase != Phase.PAUSING
         cancel.shown(run.active || run.resumable)
         cancel.isEnabled = run.phase != Phase.PAUSING
-        chart.show(run.training, run.evaluation, run.steps)
-        val roles = run.roles.ifEmpty { state.bundle?.schedule?.firstOrNull().orEmpty() }
-        layers.show(roles, if (run.phase == Phase.TRAINING) run.layer else -1)
-        renderPhone(state)
-        options.render(state)
     }
 
     private fun sentence(state: AppState): String {
@@ -114,12 +96,20 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             Phase.OPENING, Phase.EVALUATING, Phase.PAUSING -> at
             Phase.TESTING -> activity.getString(R.string.testing_text)
             Phase.TRAINING -> training(run, at) + if (run.decision.reason != null) ". " + activity.getString(R.string.slow_warm) else ""
-            Phase.PAUSED, Phase.CANCELLED -> at
+            Phase.PAUSED -> at
             Phase.FAILED -> if (run.resumable) at else idle(state)
             Phase.WAITING -> waiting(run.decision.reason)
             Phase.INTERRUPTED -> activity.getString(R.string.interrupted_text, at)
-            Phase.FINISHED -> at + ". " + activity.getString(R.string.finished_text)
+            Phase.FINISHED, Phase.CANCELLED -> over(run, at)
         }
+    }
+
+    /** What came of it, if it was measured before and after. */
+    private fun over(run: RunState, at: String): String {
+        val losses = run.evaluation.map { it.loss }
+        if (losses.size < 2) return if (run.phase == Phase.FINISHED) at + ". " + activity.getString(R.string.finished_text) else at
+        val figure = activity.getString(R.string.loss_figure, lossChange(resources, losses.first(), losses.last()))
+        return "$at. $figure. ${lossChangeInWords(resources, losses.first(), losses.last())}"
     }
 
     private fun idle(state: AppState): String = when {
@@ -161,80 +151,5 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
 
     private companion object {
         val BUSY = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.PAUSING)
-    }
-}
-
-/** What can be chosen before a run. */
-private class TrainOptions(private val activity: MainActivity, view: View) {
-    private val app = App.of(activity)
-    private val resources = activity.resources
-    private val card = view.findViewById<View>(R.id.options)
-    private val stepsLabel = view.findViewById<TextView>(R.id.steps_label)
-    private val steps = view.findViewById<SeekBar>(R.id.steps)
-    private val budget = view.findViewById<Spinner>(R.id.budget)
-    private val choices = ArrayAdapter<String>(activity, R.layout.choice)
-    private val idle = view.findViewById<Switch>(R.id.idle)
-
-    init {
-        steps.max = STEPS.size - 1
-        steps.progress = STEPS.indexOfLast { it <= app.settings.steps }.coerceAtLeast(0)
-        steps.setOnSeekBarChangeListener(object : SeekBar.OnSeekBarChangeListener {
-            override fun onProgressChanged(bar: SeekBar, progress: Int, byPerson: Boolean) {
-                if (byPerson) app.settings.steps = STEPS[progress]
-                render(app.store.state)
-            }
-
-            override fun onStartTrackingTouch(bar: SeekBar) = Unit
-
-            override fun onStopTrackingTouch(bar: SeekBar) = app.store.update {
-                if (it.run.phase == Phase.NONE) it.copy(run = it.run.copy(steps = app.settings.steps)) else it
-            }
-        })
-        choices.setDropDownViewResource(R.layout.choice)
-        choices.addAll(listOf(free()) + BUDGETS.drop(1).map { formatBytes(resources, it!!) })
-        budget.adapter = choices
-        budget.setSelection(BUDGETS.indexOf(app.settings.budget).coerceAtLeast(0))
-        budget.onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
-            override fun onItemSelected(parent: AdapterView<*>?, item: View?, position: Int, id: Long) {
-                app.settings.budget = BUDGETS[position]
-            }
-
-            override fun onNothingSelected(parent: AdapterView<*>?) = Unit
-        }
-        idle.isChecked = app.settings.trainWhenIdle
-        idle.setOnCheckedChangeListener { _, on ->
-            app.settings.trainWhenIdle = on
-            app.training.schedule()
-        }
-    }
-
-    private fun free() = activity.getString(R.string.budget_auto, formatBytes(resources, app.bundles.freeMemory()))
-
-    /** Other apps take and leave memory. */
-    private fun showFree() {
-        val (shown, now) = choices.getItem(0) to free()
-        if (shown == now) return
-        choices.setNotifyOnChange(false) // twice
-        choices.remove(shown)
-        choices.insert(now, 0)
-        choices.notifyDataSetChanged()
-    }
-
-    fun render(state: AppState) {
-        val run = state.run
-        val open = !run.active && !run.resumable
-        card.shown(!run.active)
-        if (!run.active) showFree()
-        val shown = if (open) app.settings.steps else run.steps
-        val text = plural(resources, R.plurals.steps_label, shown)
-        val seconds = state.bundle?.secondsAStep?.takeIf { open }
-        stepsLabel.say(if (seconds == null) text else text + " · " + formatDuration(resources, seconds * shown))
-        steps.isEnabled = open
-        steps.contentDescription = stepsLabel.text
-    }
-
-    private companion object {
-        val STEPS = listOf(8, 20, 40, 60, 100, 150, 200, 300, 500, 1000, 2000)
-        val BUDGETS = listOf(null, 128_000_000L, 256_000_000L, 512_000_000L, 1_000_000_000L, 2_000_000_000L)
     }
 }

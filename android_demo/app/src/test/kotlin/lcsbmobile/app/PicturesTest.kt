@@ -32,6 +32,7 @@ class PicturesTest : AppTest() {
     )
     private val previews = listOf(
         listOf(Piece("<|user|>\nIs the bread done?\n<|assistant|>\n", false), Piece("ok so it rose overnight, x", true)),
+        listOf(Piece("هل الخبز جاهز؟\n", false), Piece("نعم، لقد اختمر", true)),
         listOf(Piece("r", false), Piece("ight then -- the rye loaf came out flat as a slate, x", true)),
     )
     private val vitals = Vitals(78, true, 34f, Thermal.LIGHT, false, 212_000_000, 248_000_000)
@@ -93,6 +94,27 @@ class PicturesTest : AppTest() {
     @Test fun `from right to left`() = draw("rtl-light-en", "ar-ldrtl-w412dp-h915dp-xhdpi")
 
     @Test fun `before anything was chosen`() = draw("empty-light-en", "+en", change = ::nothing)
+
+    @Test fun `tablet, upright`() = draw("upright-light-en", "en-w800dp-h1280dp-mdpi")
+
+    /** The Train screen with everything open: after a run, before one, and in a pause. */
+    private fun drawRun(name: String, qualifiers: String) {
+        RuntimeEnvironment.setQualifiers(qualifiers)
+        app.settings.setOpen("details", true)
+        app.settings.steps = 150
+        val activity = open().get()
+        activity.show(Destination.TRAIN)
+        app.store.update { finished(it) }
+        picture(activity, "finished-$name")
+        app.store.update { midRun(it).copy(run = RunState(Phase.NONE, 0, 150)) }
+        picture(activity, "ready-$name")
+        app.store.update { midRun(it).copy(run = RunState(Phase.PAUSED, 36, 100, losses(36))) }
+        picture(activity, "paused-$name")
+    }
+
+    @Test fun `around a run, light, English`() = drawRun("light-en", "+en")
+
+    @Test fun `around a run, dark, German`() = drawRun("dark-de", "+de-night")
 
     @Test fun `what went wrong`() {
         RuntimeEnvironment.setQualifiers("+en")

@@ -93,6 +93,8 @@ class RunTest : AppTest() {
         assertEquals(0, state.run.evaluation.first().step)
         assertEquals(steps, state.run.evaluation.last().step)
         picture(activity, "run-train")
+        activity.press(R.id.try_result)
+        assertTrue("trying is what comes next", activity.view<View>(R.id.prompt).isShown)
         assertTrue("it learns", state.run.evaluation.last().loss < state.run.evaluation.first().loss)
         activity.show(Destination.TRY)
         activity.view<EditText>(R.id.prompt).setText("ok so ")
@@ -166,7 +168,7 @@ class RunTest : AppTest() {
         firstStart()
         waitFor("what was saved") { state.run.phase == Phase.INTERRUPTED }
         val again = open().get()
-        assertEquals("The system ended the app while the model was training. Nothing is lost.", again.text(R.id.problem_what))
+        assertEquals("The system closed the app while the model was training. Nothing was lost.", again.text(R.id.problem_what))
         assertEquals(state.run.step, state.run.training.size)
         again.show(Destination.TRAIN)
         again.press(R.id.start)
@@ -212,7 +214,7 @@ class RunTest : AppTest() {
         assertEquals("onnxruntime", report.getValue("runtime").jsonPrimitive.content)
         assertTrue(report.getValue("peak_pss_bytes").jsonPrimitive.content.toLong() >= 0)
         activity.show(Destination.TRAIN)
-        activity.press(R.id.start)
+        activity.press(R.id.start_again)
         confirm()
         startService()
         waitFor("a new run") { state.run.phase == Phase.TRAINING && state.run.step < steps }
@@ -264,7 +266,7 @@ class RunTest : AppTest() {
         val activity = open().get()
         use(activity, "ok so the bread rose, x")
         assertFalse(activity.view<Button>(R.id.start).isEnabled)
-        assertEquals("Add data with at least two examples first.", activity.text(R.id.run_detail))
+        assertEquals("Add at least two examples first.", activity.text(R.id.run_detail))
         assertTrue(app.training.request(state.bundle!!, state.data!!))
         Robolectric.buildService(TrainService::class.java).create().startCommand(0, 1)
         waitFor("the refusal") { state.run.phase == Phase.FAILED && !app.training.running }

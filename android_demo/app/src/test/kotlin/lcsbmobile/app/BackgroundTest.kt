@@ -55,7 +55,7 @@ class BackgroundTest : AppTest() {
         val service = shadowOf(controller.get())
         assertEquals(TrainNotice.ID, service.lastForegroundNotificationId)
         val notice = service.lastForegroundNotification
-        assertEquals(listOf("Pause", "Stop"), notice.actions.map { it.title.toString() })
+        assertEquals(listOf("Pause", "Finish early"), notice.actions.map { it.title.toString() })
         assertEquals("Training tiny", notice.extras.getString(Notification.EXTRA_TITLE))
         val wakefulness = ShadowPowerManager.getLatestWakeLock()
         assertTrue("awake with the screen off", wakefulness.isHeld)
@@ -197,7 +197,7 @@ class BackgroundTest : AppTest() {
         assertTrue(detail.text.endsWith("Slower, because the phone is warm."))
         power.setCurrentThermalStatus(PowerManager.THERMAL_STATUS_SEVERE)
         waitFor("the wait") { state.run.phase == Phase.WAITING }
-        assertEquals("The phone is hot. Training goes on by itself when it has cooled down.", detail.text.toString())
+        assertEquals("The phone is hot. Training continues on its own once it has cooled down.", detail.text.toString())
         val step = state.run.step
         power.setCurrentThermalStatus(PowerManager.THERMAL_STATUS_NONE)
         waitFor("more steps") { state.run.phase == Phase.TRAINING && state.run.step > step }

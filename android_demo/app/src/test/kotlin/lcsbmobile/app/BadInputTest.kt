@@ -77,14 +77,14 @@ class BadInputTest : AppTest() {
     @Test fun `a bundle of another target`() {
         app.bundles.add(changed { manifest(it, Regex("\"target\": ?\"onnxruntime\""), "\"target\": \"coreml\"") })
         assertSaid(
-            "This model was exported for something else than this app.",
+            "This model was not exported for this app.",
             "Dieses Modell wurde nicht für diese App exportiert.",
             Fault.BUNDLE_OTHER_TARGET,
         )
         app.bundles.add(changed(::forExecuTorch))
         assertSaid(
-            "This model is for ExecuTorch, which this app was built without.",
-            "Dieses Modell ist für ExecuTorch, das in dieser App nicht enthalten ist.",
+            "This model needs ExecuTorch, which this app does not include.",
+            "Dieses Modell braucht ExecuTorch, das in dieser App nicht enthalten ist.",
             Fault.RUNTIME_NOT_INCLUDED,
         )
         assertStillOnlyTiny()
@@ -103,8 +103,8 @@ class BadInputTest : AppTest() {
     @Test fun `a bundle of an older version`() {
         app.bundles.add(changed { manifest(it, Regex("\"format_version\": ?3"), "\"format_version\": 2") })
         assertSaid(
-            "This model was exported by an older version of “lcsb export” than the app reads.",
-            "Dieses Modell wurde mit einer älteren Version von „lcsb export“ erzeugt, als die App sie liest.",
+            "This model was exported with a version of “lcsb export” that is too old for this app.",
+            "Dieses Modell wurde mit einer Version von „lcsb export“ erzeugt, die für diese App zu alt ist.",
             Fault.BUNDLE_OLDER_VERSION,
         )
         assertStillOnlyTiny()
@@ -127,7 +127,7 @@ class BadInputTest : AppTest() {
 
     @Test fun `a folder that is no bundle`() {
         app.bundles.add(DirectorySource(temporary.newFolder()))
-        assertSaid("The model could not be read.", "Das Modell war nicht lesbar.", Fault.BUNDLE_UNREADABLE)
+        assertSaid("The model could not be read.", "Das Modell konnte nicht gelesen werden.", Fault.BUNDLE_UNREADABLE)
         assertStillOnlyTiny()
     }
 
@@ -140,8 +140,8 @@ class BadInputTest : AppTest() {
             },
         )
         assertSaid(
-            "This model splits text in a way that the app does not know.",
-            "Dieses Modell zerlegt Text auf eine Art, die die App nicht kennt.",
+            "This model splits text in a way the app does not support.",
+            "Dieses Modell zerlegt Text auf eine Weise, die die App nicht unterstützt.",
             Fault.TOKENIZER_UNSUPPORTED,
         )
         assertStillOnlyTiny()
@@ -166,7 +166,7 @@ class BadInputTest : AppTest() {
             },
         )
         waitFor("the problem") { state.problem != null }
-        assertTrue(state.problem!!.what(german()).startsWith("Dafür sind 4611686018,4 GB Speicherplatz nötig, und "))
+        assertTrue(state.problem!!.what(german()).startsWith("Dafür werden 4611686018,4 GB Speicherplatz gebraucht, aber nur "))
         assertEquals(Fault.STORAGE_FULL, state.problem!!.fault)
         assertStillOnlyTiny()
     }
@@ -187,7 +187,7 @@ class BadInputTest : AppTest() {
         begun.await()
         val activity = open().get()
         waitFor("the card") { activity.view<View>(R.id.transfer).isShown }
-        assertEquals("Copying endless", activity.text(R.id.transfer_title))
+        assertEquals("Copying endless…", activity.text(R.id.transfer_title))
         activity.view<View>(R.id.transfer_cancel).performClick()
         waitFor("the end") { state.transfer == null && !app.bundles.worker.busy }
         assertNull(state.problem)
@@ -203,9 +203,9 @@ class BadInputTest : AppTest() {
         app.data.importSample()
         waitFor("the sample") { state.data?.summary != null && state.reading == null }
         import("Grüße".toByteArray(Charsets.ISO_8859_1))
-        assertSaid("The file is not text in UTF-8.", "Die Datei ist kein Text in UTF-8.", Fault.DATA_ENCODING)
+        assertSaid("The file is not UTF-8 text.", "Die Datei ist kein UTF-8-Text.", Fault.DATA_ENCODING)
         import("{\"text\": \"Grüße\"}\n".toByteArray(Charsets.ISO_8859_1))
-        assertSaid("The file is not text in UTF-8.", "Die Datei ist kein Text in UTF-8.", Fault.DATA_ENCODING)
+        assertSaid("The file is not UTF-8 text.", "Die Datei ist kein UTF-8-Text.", Fault.DATA_ENCODING)
         assertEquals("Sample messages", state.data!!.name)
         assertEquals(1, File(app.filesDir, "data").list()!!.size)
     }
@@ -214,8 +214,8 @@ class BadInputTest : AppTest() {
         for (text in listOf("", "\n \n", "{\"prompt\": \"so long that nothing of the completion is left over\", \"completion\": \"x\"}")) {
             import(text.toByteArray())
             assertSaid(
-                "There is nothing in this data to learn from.",
-                "In diesen Daten ist nichts, woraus gelernt werden kann.",
+                "There is nothing to learn from in this data.",
+                "Diese Daten enthalten nichts, was sich lernen lässt.",
                 Fault.DATA_EMPTY,
             )
         }
@@ -225,21 +225,21 @@ class BadInputTest : AppTest() {
     @Test fun `a malformed line is named by its number`() {
         import("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n".toByteArray())
         assertSaid(
-            "Line 2 of the file is not an example that can be learned from.",
-            "Zeile 2 der Datei ist kein Beispiel, aus dem gelernt werden kann.",
+            "Line 2 of the file is not a usable example.",
+            "Zeile 2 der Datei ist kein brauchbares Beispiel.",
             Fault.DATA_LINE,
         )
     }
 
     @Test fun `a document that cannot be read`() {
         app.data.import(Uri.fromFile(File("/nowhere/gone.txt")))
-        assertSaid("The file could not be read.", "Die Datei war nicht lesbar.", Fault.DATA_UNREADABLE)
+        assertSaid("The file could not be read.", "Die Datei konnte nicht gelesen werden.", Fault.DATA_UNREADABLE)
     }
 
     @Test fun `a document that the app may no longer read`() {
         shadowOf(app.contentResolver).registerInputStreamSupplier(Uri.parse("content://revoked/1")) { throw SecurityException("revoked") }
         app.data.import(Uri.parse("content://revoked/1"))
-        assertSaid("The app may no longer read this file or folder.", "Die App darf diese Datei oder diesen Ordner nicht mehr lesen.")
+        assertSaid("The app is no longer allowed to read this file or folder.", "Die App darf diese Datei oder diesen Ordner nicht mehr lesen.")
     }
 
     /** [lines] times the same line, made as it is read. */
@@ -291,8 +291,8 @@ class BadInputTest : AppTest() {
         val problem = state.problem!!
         assertEquals(Fault.MEMORY_TOO_SMALL, problem.fault)
         val (sentence, satz) = problem.what(english()) to problem.what(german())
-        assertTrue(sentence, Regex("Training needs about [0-9,.]+ [MG]B of memory and may take 10 MB\\.").matches(sentence))
-        assertTrue(satz, Regex("Das Training braucht etwa [0-9,.]+ [MG]B Speicher und darf 10 MB nutzen\\.").matches(satz))
+        assertTrue(sentence, Regex("Training needs about [0-9,.]+ [MG]B of memory but may use only 10 MB\\.").matches(sentence))
+        assertTrue(satz, Regex("Das Training braucht etwa [0-9,.]+ [MG]B Arbeitsspeicher, darf aber nur 10 MB nutzen\\.").matches(satz))
         app.settings.budget = null
         app.training.request(state.bundle!!, null)
         Robolectric.buildService(TrainService::class.java).create().startCommand(0, 2)
@@ -307,7 +307,7 @@ class BadInputTest : AppTest() {
         for (file in checkpointFiles(File(directory, "state"))) file.writeBytes(file.readBytes().also { it[it.size / 2]++ })
         app.onCreate()
         waitFor("the problem") { state.problem != null }
-        assertSaid("What was saved of this run is damaged.", "Das Gespeicherte dieses Trainings ist beschädigt.", Fault.CHECKPOINT_DAMAGED)
+        assertSaid("The saved state of this run is damaged.", "Der gespeicherte Stand dieses Trainings ist beschädigt.", Fault.CHECKPOINT_DAMAGED)
         app.training.cancel()
         waitFor("the end of it") { state.run.phase == Phase.CANCELLED }
         begin()
@@ -318,7 +318,7 @@ class BadInputTest : AppTest() {
         shadowOf(app).checkActivities(true)
         val window = open().get()
         window.view<View>(R.id.add_folder).performClick()
-        assertSaid("This phone has no app for choosing files.", "Auf diesem Gerät ist keine App zum Auswählen von Dateien.")
+        assertSaid("This phone has no app for choosing files.", "Auf diesem Gerät gibt es keine App, mit der sich Dateien auswählen lassen.")
     }
 
     @Test fun `notifications that are refused do not keep it from training`() {
@@ -335,8 +335,8 @@ class BadInputTest : AppTest() {
         activity.view<View>(R.id.problem_settings).performClick()
         assertEquals(android.provider.Settings.ACTION_APP_NOTIFICATION_SETTINGS, shadowOf(activity).nextStartedActivity.action)
         assertSaid(
-            "Notifications are off, so training is seen only in the app. It goes on all the same.",
-            "Mitteilungen sind aus, daher ist das Training nur in der App zu sehen. Es läuft trotzdem weiter.",
+            "Notifications are off, so progress shows only in the app. Training continues anyway.",
+            "Mitteilungen sind ausgeschaltet. Den Fortschritt siehst du deshalb nur in der App; das Training läuft trotzdem weiter.",
         )
     }
 }

@@ -61,7 +61,7 @@ class DataTest : AppTest() {
         val activity = open().get()
         activity.show(Destination.DATA)
         idle()
-        val sentence = "Training needs at least two examples: one is held out to measure with."
+        val sentence = "At least two examples are needed: one is set aside to test what was learned."
         assertEquals(sentence, activity.view<TextView>(R.id.data_state).text.toString())
     }
 

@@ -77,7 +77,7 @@ class FilesTest : AppTest() {
         }
         val most = List(16) { "x".repeat(1 shl 20) }
         val full = assertThrows(DataShelf.Full::class.java) { shelf.addTyped(most) }
-        assertEquals("There is no room here for more messages.", Problem.of(full).what(english()))
+        assertEquals("There is no room for more messages.", Problem.of(full).what(english()))
         assertEquals(listOf("1.jsonl"), shelf.file(".").list()!!.toList())
         val name = shelf.addTyped(most.drop(1))
         assertEquals(15, shelf.typed(name)!!.size)
@@ -128,7 +128,7 @@ class FilesTest : AppTest() {
         assertEquals(Fault.DATA_UNREADABLE, state.problem!!.fault)
         app.data.import(fails)
         waitFor("another") { state.problem?.fault == null && state.reading == null }
-        assertEquals("The app may no longer read this file or folder.", state.problem!!.what(english()))
+        assertEquals("The app is no longer allowed to read this file or folder.", state.problem!!.what(english()))
     }
 
     /** A document tree over a directory; a document's id is its path. */

@@ -46,24 +46,24 @@ class ProblemTest : AppTest() {
 
     @Test fun `figures are said where there are some`() {
         val memory = Problem.of(LcsbException(Fault.MEMORY_TOO_SMALL, "…", listOf("212000000", "128000000")))
-        assertEquals("Training needs about 212 MB of memory and may take 128 MB.", memory.what(english()))
-        assertEquals("Das Training braucht etwa 212 MB Speicher und darf 128 MB nutzen.", memory.what(german()))
+        assertEquals("Training needs about 212 MB of memory but may use only 128 MB.", memory.what(english()))
+        assertEquals("Das Training braucht etwa 212 MB Arbeitsspeicher, darf aber nur 128 MB nutzen.", memory.what(german()))
         val storage = Problem.of(LcsbException(Fault.STORAGE_FULL, "…", listOf("1400000000", "3000000")))
-        assertEquals("Dafür sind 1,4 GB Speicherplatz nötig, und 3,0 MB sind frei.", storage.what(german()))
+        assertEquals("Dafür werden 1,4 GB Speicherplatz gebraucht, aber nur 3,0 MB sind frei.", storage.what(german()))
         val unknown = Problem.of(LcsbException(Fault.STORAGE_FULL, "…", listOf("state")))
         assertEquals("There is not enough free storage.", unknown.what(english()))
         val line = Problem.of(Fault.DATA_LINE, listOf("data.jsonl", "17"))
-        assertEquals("Line 17 of the file is not an example that can be learned from.", line.what(english()))
-        assertEquals("A line of the file is not an example that can be learned from.", Problem.of(Fault.DATA_LINE).what(english()))
+        assertEquals("Line 17 of the file is not a usable example.", line.what(english()))
+        assertEquals("A line of the file is not a usable example.", Problem.of(Fault.DATA_LINE).what(english()))
     }
 
     @Test fun `what is no fault of the core's is said too, with its details`() {
         assertEquals(Fault.RUNTIME_MISSING, Problem.of(UnsatisfiedLinkError("library \"libonnxruntime.so\" not found")).fault)
         assertEquals(Fault.MEMORY_EXCEEDED, Problem.of(OutOfMemoryError()).fault)
         assertEquals(Fault.STORAGE_FAILED, Problem.of(IOException("I/O error")).fault)
-        assertEquals("The app may no longer read this file or folder.", Problem.of(SecurityException("revoked")).what(english()))
+        assertEquals("The app is no longer allowed to read this file or folder.", Problem.of(SecurityException("revoked")).what(english()))
         val unexpected = Problem.of(IllegalStateException("something"))
-        assertEquals("Something went wrong that the app did not expect.", unexpected.what(english()))
+        assertEquals("Something unexpected went wrong.", unexpected.what(english()))
         assertTrue("something" in unexpected.detail!!)
     }
 }

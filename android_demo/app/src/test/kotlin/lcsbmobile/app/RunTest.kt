@@ -166,7 +166,7 @@ class RunTest : AppTest() {
         firstStart()
         waitFor("what was saved") { state.run.phase == Phase.INTERRUPTED }
         val again = open().get()
-        assertEquals("The system ended the app while the model was training. Nothing is lost.", again.text(R.id.problem_what))
+        assertEquals("The system closed the app while the model was training. Nothing was lost.", again.text(R.id.problem_what))
         assertEquals(state.run.step, state.run.training.size)
         again.show(Destination.TRAIN)
         again.press(R.id.start)
@@ -264,7 +264,7 @@ class RunTest : AppTest() {
         val activity = open().get()
         use(activity, "ok so the bread rose, x")
         assertFalse(activity.view<Button>(R.id.start).isEnabled)
-        assertEquals("Add data with at least two examples first.", activity.text(R.id.run_detail))
+        assertEquals("Add at least two examples first.", activity.text(R.id.run_detail))
         assertTrue(app.training.request(state.bundle!!, state.data!!))
         Robolectric.buildService(TrainService::class.java).create().startCommand(0, 1)
         waitFor("the refusal") { state.run.phase == Phase.FAILED && !app.training.running }

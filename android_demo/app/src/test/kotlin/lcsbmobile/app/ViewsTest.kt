@@ -29,11 +29,11 @@ class ViewsTest : AppTest() {
         chart.show(emptyList(), emptyList(), 20)
         assertEquals("The curve appears with the first steps.", chart.contentDescription)
         chart.show(listOf(LossPoint(1, 3.25), LossPoint(8, 2.5)), listOf(LossPoint(0, 3.3), LossPoint(8, 2.6)), 20)
-        val words = "Training loss over 8 steps: from 3.250 to 2.500. On held-out examples: from 3.300 to 2.600."
+        val words = "Training loss over 8 steps: from 3.250 to 2.500. On the test examples: from 3.300 to 2.600."
         assertEquals(words, chart.contentDescription)
         val strip = activity.view<LayerStrip>(R.id.layers)
         strip.show(List(2) { LayerRole.SKIPPED } + List(2) { LayerRole.TRAINED } + List(4) { LayerRole.PASSED }, 3)
-        assertEquals("8 layers. Trained now: 3–4. Passed through: 5–8.", strip.contentDescription)
+        assertEquals("8 layers. Being trained: 3–4. Passed through: 5–8.", strip.contentDescription)
     }
 
     @Test fun `figures are written as the screen's language writes them`() {

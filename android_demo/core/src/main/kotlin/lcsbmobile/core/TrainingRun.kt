@@ -35,8 +35,8 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
     /**
      * Runs until the last step, or until [control] interrupts; blocks. Every check that needs no training is made before the first step.
      *
-     * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, MEMORY_TOO_SMALL (it cannot fit;
-     * nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on,
+     * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, ADAPTER (of the initial one),
+     * MEMORY_TOO_SMALL (it cannot fit; nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on,
      * whatever ends the run leaves the last adapter that was seen to give a finite loss, and a checkpoint of it.
      */
     public fun run(control: RunControl, observer: RunObserver): RunResult {
@@ -120,7 +120,8 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
         val base = processAnonymousBytes() ?: return null
         val subsets = setup.schedule + bundle.golden.run.take(1).map { it.subset }
         val keep = options.keep ?: checkpoint?.place?.keptLayers
-        return planRun(bundle.manifest, subsets, base, options.memoryBudget, keep, options.accumulation, options.prompts.isNotEmpty())
+        val writes = options.prompts.isNotEmpty() || options.sampleHeldOut
+        return planRun(bundle.manifest, subsets, base, options.memoryBudget, keep, options.accumulation, writes)
     }
 
     private class Begun(

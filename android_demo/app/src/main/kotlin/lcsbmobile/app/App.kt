@@ -21,6 +21,8 @@ class App : Application() {
         private set
     lateinit var sharing: Sharing
         private set
+    lateinit var adapters: Adapters
+        private set
 
     /** A share sheet that no window has opened yet. */
     @Volatile var toSend: Intent? = null
@@ -32,13 +34,17 @@ class App : Application() {
         val runs = RunStore(File(filesDir, "runs"))
         val shelf = DataShelf(File(filesDir, "data"))
         val phone = Phone(this)
+        val adapterEngine = AdapterEngine(engine)
+        val adapterStore = AdapterStore(File(filesDir, "adapters"))
         settings = Settings(this)
         store = Store(AppState())
-        training = Training(this, engine, library, shelf, runs, phone)
+        val (keeper, judge) = Keeper(this, adapterEngine, library, runs) to Judge(this, adapterEngine, library, shelf)
+        adapters = Adapters(this, adapterEngine, library, adapterStore, judge)
+        training = Training(this, engine, library, shelf, runs, phone, keeper, judge)
         data = Data(this, engine, library, shelf, runs)
         bundles = Bundles(this, engine, library, runs, phone)
-        trial = Trial(this, engine, library, runs)
-        sharing = Sharing(this, engine, library, runs)
+        trial = Trial(this, adapterEngine, library, runs)
+        sharing = Sharing(this, adapterEngine, library, runs)
         bundles.begin()
     }
 

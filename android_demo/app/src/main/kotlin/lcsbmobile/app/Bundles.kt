@@ -23,6 +23,7 @@ class Bundles(
         worker.start { library.tidy() }
         if (listed.isEmpty() && !app.settings.hadBundle) add(AssetSource(app.assets, "tiny"), cancelling = false)
         app.data.begin()
+        app.adapters.begin()
         app.training.begin()
     }
 
@@ -59,7 +60,13 @@ class Bundles(
         if (app.store.state.run.active || app.store.state.bundles.none { it.name == name }) return
         app.trial.stop() // of the model that was chosen
         app.settings.chosen = name
-        app.store.update { it.copy(chosen = name, run = RunState(), report = null, comparison = Comparison()) }
+        app.store.update {
+            it.copy(
+                chosen = name, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation(), adapters = emptyList(),
+                inUse = null, undecided = null, further = null, comparing = null,
+            )
+        }
+        app.adapters.begin()
         app.training.begin()
         app.data.summarize()
     }
@@ -70,9 +77,10 @@ class Bundles(
             library.remove(name)
             engine.forget(library.directory(name))
             runs.remove(name)
+            app.adapters.store.removeAll(name)
             val left = library.list()
             app.store.update { it.copy(bundles = left, chosen = it.chosen.takeIf { chosen -> chosen != name } ?: left.firstOrNull()?.name) }
-            app.store.state.chosen?.let(::choose) ?: app.store.update { it.copy(run = RunState(), report = null) }
+            app.store.state.chosen?.let(::choose) ?: app.store.update { it.copy(run = RunState(), report = null, adapters = emptyList(), inUse = null) }
         }
     }
 

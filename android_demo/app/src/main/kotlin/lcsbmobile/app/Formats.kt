@@ -1,7 +1,11 @@
 package lcsbmobile.app
 
 import android.content.res.Resources
+import java.math.BigDecimal
+import java.math.MathContext
+import java.text.DateFormat
 import java.text.NumberFormat
+import java.util.Date
 import java.util.Locale
 
 /**
@@ -32,6 +36,14 @@ fun formatBytes(resources: Resources, bytes: Long): String = when {
 
 fun formatSeconds(resources: Resources, seconds: Double): String =
     resources.getString(R.string.seconds, formatDecimal(resources, seconds, if (seconds < 1) 2 else 1))
+
+/** A day of [millis] since 1970. */
+fun formatDay(resources: Resources, millis: Long): String =
+    DateFormat.getDateInstance(DateFormat.MEDIUM, locale(resources)).format(Date(millis))
+
+/** Small as learning rates are, with no more digits than it has: 0.0008. */
+fun formatRate(resources: Resources, rate: Double): String =
+    NumberFormat.getNumberInstance(locale(resources)).apply { maximumFractionDigits = 8 }.format(BigDecimal(rate).round(MathContext(3)))
 
 /** A time to wait, rounded to what a person plans with. */
 fun formatDuration(resources: Resources, seconds: Double): String {

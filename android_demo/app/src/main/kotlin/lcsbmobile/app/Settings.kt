@@ -36,6 +36,25 @@ class Settings(context: Context) {
         get() = values.getLong("budget", 0).takeIf { it > 0 }
         set(bytes) = values.edit().putLong("budget", bytes ?: 0).apply()
 
+    /** Of a run; null: what the method asks for. */
+    var learningRate: Double?
+        get() = values.getString("learning_rate", null)?.toDoubleOrNull()
+        set(rate) = values.edit().putString("learning_rate", rate?.toString()).apply()
+
+    var advancedShown: Boolean
+        get() = values.getBoolean("advanced", false)
+        set(shown) = values.edit().putBoolean("advanced", shown).apply()
+
+    /** 0: always the likeliest. */
+    var temperature: Double
+        get() = values.getFloat("temperature", 0.8f).toDouble()
+        set(value) = values.edit().putFloat("temperature", value.toFloat()).apply()
+
+    /** What is said to the model before a conversation. */
+    var systemPrompt: String
+        get() = values.getString("system_prompt", "").orEmpty()
+        set(text) = values.edit().putString("system_prompt", text).apply()
+
     var trainWhenIdle: Boolean
         get() = values.getBoolean("idle", true)
         set(on) = values.edit().putBoolean("idle", on).apply()

@@ -16,6 +16,7 @@ val Phase.title: Int get() = when (this) {
     Phase.TESTING -> R.string.phase_testing
     Phase.EVALUATING -> R.string.phase_evaluating
     Phase.TRAINING -> R.string.phase_training
+    Phase.COMPARING -> R.string.phase_comparing
     Phase.PAUSING -> R.string.phase_pausing
     Phase.PAUSED -> R.string.phase_paused
     Phase.WAITING -> R.string.phase_waiting
@@ -46,6 +47,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private val chart = view.findViewById<LossChart>(R.id.chart)
     private val layers = view.findViewById<LayerStrip>(R.id.layers)
     private val options = TrainOptions(activity, view)
+    private val cards = listOf(ResultCard(activity, view), FurtherCard(activity, view), SamplesCard(activity, view), AdvancedOptions(activity, view))
 
     init {
         start.setOnClickListener { startOrResume() }
@@ -61,10 +63,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private fun startOrResume() {
         val state = app.store.state
         val (bundle, data) = (state.bundle ?: return) to state.data
-        val begin = { app.training.request(bundle, data) { activity.runOnUiThread(::train) } }
-        if (state.run.phase != Phase.FINISHED && state.run.phase != Phase.CANCELLED) return begin()
-        val (title, text) = activity.getString(R.string.again_title) to activity.getString(R.string.again_text)
-        confirm(activity, title, text, R.string.start_again, confirmed = begin)
+        app.training.request(bundle, data) { activity.runOnUiThread(::train) }
     }
 
     /** From API 31 the system refuses when the app went into the background meanwhile. */
@@ -104,6 +103,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         layers.show(roles, if (run.phase == Phase.TRAINING) run.layer else -1)
         renderPhone(state)
         options.render(state)
+        cards.forEach { it.render(state) }
     }
 
     private fun sentence(state: AppState): String {
@@ -113,6 +113,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             Phase.NONE -> idle(state)
             Phase.OPENING, Phase.EVALUATING, Phase.PAUSING -> at
             Phase.TESTING -> activity.getString(R.string.testing_text)
+            Phase.COMPARING -> activity.getString(R.string.comparing_text)
             Phase.TRAINING -> training(run, at) + if (run.decision.reason != null) ". " + activity.getString(R.string.slow_warm) else ""
             Phase.PAUSED, Phase.CANCELLED -> at
             Phase.FAILED -> if (run.resumable) at else idle(state)
@@ -160,7 +161,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     }
 
     private companion object {
-        val BUSY = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.PAUSING)
+        val BUSY = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.COMPARING, Phase.PAUSING)
     }
 }
 

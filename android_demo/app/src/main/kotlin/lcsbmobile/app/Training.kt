@@ -22,6 +22,8 @@ class Training(
     private val shelf: DataShelf,
     private val runs: RunStore,
     private val phone: Phone,
+    keeper: Keeper,
+    private val judge: Judge,
 ) {
     private enum class Request { NONE, PAUSE, CANCEL }
 
@@ -30,7 +32,7 @@ class Training(
     private var request = Request.NONE
     private var control: RunControl? = null
     private val watch = RunWatch(app.store, phone)
-    private val saved = SavedRuns(app, engine, runs, phone)
+    private val saved = SavedRuns(app, engine, runs, phone, keeper)
 
     /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. */
     private class Turn(first: () -> Unit) {
@@ -75,6 +77,7 @@ class Training(
     fun request(bundle: BundleInfo, data: DataInfo?): Boolean {
         app.trial.stop()
         app.trial.worker.join()
+        app.adapters.endComparison()
         val done = try {
             app.store.update { it.copy(problem = null) }
             saved.write(bundle, data)
@@ -135,6 +138,7 @@ class Training(
     fun cancel() {
         ask(Request.CANCEL)
         if (running) return
+        worker.cancel() // what judges a run that was stopped before
         val record = app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in SavedRuns.RESUMABLE } ?: return
         app.store.update { it.copy(run = it.run.copy(phase = Phase.PAUSING), problem = null) }
         worker.start {
@@ -146,7 +150,9 @@ class Training(
                 tell(error)
                 null
             }
-            end(record, Wanted.CANCELLED, result, null)
+            val kept = saved.end(record, Wanted.CANCELLED, result, info(record))
+            if (kept != null) judge(kept, record) { worker.goOn() }
+            saved.showEnd(record, Wanted.CANCELLED, info(record))
             schedule()
         }
     }
@@ -173,7 +179,7 @@ class Training(
             runs.write(record.copy(wanted = Wanted.RUNNING))
             check(record)
             trainByPolicy(record, turn)
-        } catch (error: Asked) {
+        } catch (asked: Judge.Stopped) {
             end(record, if (request == Request.CANCEL) Wanted.CANCELLED else Wanted.PAUSED, null, turn)
         } catch (error: Throwable) {
             // whatever it is, the person is told, and the run can be resumed
@@ -191,7 +197,8 @@ class Training(
     private fun show(record: RunRecord) {
         if (app.store.state.chosen != record.bundle) {
             app.settings.chosen = record.bundle
-            app.store.update { it.copy(chosen = record.bundle, run = RunState(), report = null, comparison = Comparison()) }
+            app.store.update { it.copy(chosen = record.bundle, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation()) }
+            app.adapters.refresh()
         }
         app.store.update {
             val phase = if (it.run.phase == Phase.PAUSING) Phase.PAUSING else Phase.OPENING
@@ -211,10 +218,8 @@ class Training(
     private fun info(record: RunRecord) = app.store.state.bundles.first { it.name == record.bundle }
 
     private fun throwIfAsked() {
-        if (request != Request.NONE) throw Asked()
+        if (request != Request.NONE) throw Judge.Stopped()
     }
-
-    private class Asked : RuntimeException()
 
     /** Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop. */
     private fun trainByPolicy(record: RunRecord, turn: Turn) {
@@ -274,12 +279,22 @@ class Training(
     private fun job(record: RunRecord): TrainingJob {
         val budget = record.budget ?: (phone.freeMemory() + (processAnonymousBytes() ?: 0))
         val (bundle, data) = library.directory(record.bundle) to shelf.file(record.data)
-        return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads)
+        val (rate, initial) = record.learningRate to runs.initial(record)
+        return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads, rate, initial)
     }
 
-    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?, turn: Turn?) {
-        turn?.ending = true
-        saved.end(record, wanted, result, info(record))
+    /** Writes down what it came to, and judges what it has learned: pausing or stopping ends that only. */
+    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?, turn: Turn) {
+        val kept = saved.end(record, wanted, result, info(record))
+        lock.withLock { request = Request.NONE }
+        if (kept != null) judge(kept, record, ::throwIfAsked)
+        turn.ending = true
+        saved.showEnd(record, wanted, info(record))
+    }
+
+    private fun judge(kept: AdapterRecord, record: RunRecord, goOn: () -> Unit) {
+        app.store.update { it.copy(run = it.run.copy(phase = Phase.COMPARING, layer = -1)) }
+        judge.judge(kept, record.data, goOn)
     }
 
     /** While a run waits to go on and the person wants it so, [TrainJob] is scheduled. */

@@ -18,6 +18,7 @@ import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNotEquals
+import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
@@ -95,6 +96,7 @@ class RunTest : AppTest() {
         picture(activity, "run-train")
         assertTrue("it learns", state.run.evaluation.last().loss < state.run.evaluation.first().loss)
         activity.show(Destination.TRY)
+        activity.press(R.id.mode_compare)
         activity.view<EditText>(R.id.prompt).setText("ok so ")
         activity.press(R.id.write)
         waitFor("both texts") { !state.comparison.writing && state.comparison.prompt != null }
@@ -109,6 +111,7 @@ class RunTest : AppTest() {
     /** Shares, and reads what another app would: the files of the ZIP. */
     private fun shareAdapter(activity: MainActivity): Map<String, ByteArray> {
         activity.show(Destination.SHARE)
+        waitFor("the adapter") { activity.findViewById<View?>(R.id.share_adapter) != null }
         activity.press(R.id.share_adapter)
         waitFor("the share sheet") { !app.sharing.worker.busy && !state.packing }
         val chooser = shadowOf(activity).nextStartedActivity
@@ -131,7 +134,6 @@ class RunTest : AppTest() {
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
         controller.get().press(R.id.start)
-        confirm()
         startService()
         waitFor("two steps") { state.run.step >= 2 }
         controller = controller.recreate()
@@ -152,7 +154,6 @@ class RunTest : AppTest() {
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
         activity.get().press(R.id.start)
-        confirm()
         startService()
         waitFor("the first checkpoint that is not of the beginning") { state.run.step >= 6 }
         val killed = snapshot()
@@ -213,7 +214,6 @@ class RunTest : AppTest() {
         assertTrue(report.getValue("peak_pss_bytes").jsonPrimitive.content.toLong() >= 0)
         activity.show(Destination.TRAIN)
         activity.press(R.id.start)
-        confirm()
         startService()
         waitFor("a new run") { state.run.phase == Phase.TRAINING && state.run.step < steps }
     }
@@ -241,7 +241,9 @@ class RunTest : AppTest() {
 
     @Test fun `trying a model without an adapter shows what it writes before`() {
         val activity = open().get()
+        useSample(activity)
         activity.show(Destination.TRY)
+        activity.press(R.id.mode_compare)
         activity.view<EditText>(R.id.prompt).setText("ok so ")
         activity.press(R.id.write)
         waitFor("the text") { !state.comparison.writing && state.comparison.prompt != null }
@@ -249,7 +251,7 @@ class RunTest : AppTest() {
         assertEquals("", activity.text(R.id.after))
         assertEquals("Train the model to see the difference.", activity.text(R.id.try_state))
         activity.show(Destination.SHARE)
-        assertFalse(activity.view<Button>(R.id.share_adapter).isEnabled)
+        assertNull(activity.findViewById(R.id.share_adapter))
     }
 
     private fun use(activity: MainActivity, vararg messages: String) {

@@ -275,7 +275,7 @@ class TrainingRunTest {
                 val (state, last) = List(2) { mappedState(directory, bundle.manifest.adapter.size) }
                 bundle.readInitialAdapter(state.adapter)
                 val running = Running(
-                    setup, setup.identity(examples), examples, runner, state, last, 0, checkpoints, File(directory, ADAPTER_FILE),
+                    setup, setup.identity(examples), examples, runner, state, last, { 0 }, checkpoints, File(directory, ADAPTER_FILE),
                     MemoryWatch(null), PhaseClock(observer), RunControl(), observer,
                 )
                 Session(running, null).train()

@@ -34,7 +34,7 @@ internal class Running(
     val runner: StepRunner,
     val state: AdapterState,
     val kept: AdapterState, // room for the one that was last seen to give a finite loss, when that is a later one
-    val keptLayers: Int,
+    val keptLayers: () -> Int,
     val directory: RunDirectory,
     val adapterFile: File,
     val memory: MemoryWatch,
@@ -208,7 +208,7 @@ internal class Session(private val running: Running, private val checkpoint: Run
         if (saved == step || evaluations.isEmpty()) return
         running.clock.enter(Phase.SAVING)
         val runtime = "${running.runner.name} ${running.runner.version}"
-        val place = RunPlace(running.identity, step, step.toLong() * options.accumulation, runtime, running.keptLayers)
+        val place = RunPlace(running.identity, step, step.toLong() * options.accumulation, runtime, running.keptLayers())
         val steps = outcomes.flatMapIndexed { index, it ->
             listOf(it.loss, it.learningRate, it.gradientNorm, it.gradientSeconds, it.optimizerSeconds, memory[index].toDouble())
         }

@@ -8,7 +8,8 @@ import java.util.concurrent.CopyOnWriteArrayList
 /**
  * A bundle in the app's storage. [name]: its directory's. [adapterSize]: parameters of all layers. [schedule]: one cycle, by step.
  * [predictedMemory]: anonymous bytes of a step that keeps nothing. [secondsAStep]: predicted from one step that was timed on this
- * phone, later measured. [checked]: the golden trace came out right on this phone.
+ * phone, later measured. [checked]: the golden trace came out right on this phone. [place]: where it lies, if not in the app's own storage,
+ * and [manifest], the SHA-256 of its manifest.json as it was added.
  */
 @Serializable
 data class BundleInfo(
@@ -22,6 +23,8 @@ data class BundleInfo(
     val predictedMemory: Long? = null,
     val secondsAStep: Double? = null,
     val checked: Boolean = false,
+    val place: String? = null,
+    val manifest: String? = null,
 )
 
 /** Something that takes long: [done] of [total] (0: unknown), both in bytes. */
@@ -38,7 +41,8 @@ data class DataInfo(val file: String, val name: String, val typed: List<String>?
     val suffices: Boolean get() = summary == null || summary.examples >= 2
 }
 
-/** What the data comes to. [cut]: examples longer than a sequence. [sequences]: of an epoch. [previews]: the first examples. */
+/** What the data comes to, as it is cached. [cut]: examples longer than a sequence. [sequences]: of an epoch. [previews]: the first examples. */
+@Serializable
 data class DataSummary(
     val examples: Long,
     val tokens: Long,
@@ -50,9 +54,11 @@ data class DataSummary(
 )
 
 /** Neighbouring tokens that all count for the loss, or none of them, as text. */
+@Serializable
 data class Piece(val text: String, val counted: Boolean)
 
-enum class Phase { NONE, OPENING, TESTING, EVALUATING, TRAINING, PAUSING, PAUSED, WAITING, INTERRUPTED, FINISHED, CANCELLED, FAILED }
+/** WAITING: under way, for a while. SUSPENDED: until a job goes on with it, when what [RunState.decision] names is over. */
+enum class Phase { NONE, OPENING, TESTING, EVALUATING, TRAINING, PAUSING, PAUSED, WAITING, SUSPENDED, INTERRUPTED, FINISHED, CANCELLED, FAILED }
 
 /** The run of the chosen bundle. [roles]: of the step under way. [secondsAStep]: of the last steps. [begun]: something of it is saved. */
 data class RunState(
@@ -69,7 +75,10 @@ data class RunState(
 ) {
     val active: Boolean get() = phase in ACTIVE
 
-    val resumable: Boolean get() = phase == Phase.PAUSED || phase == Phase.INTERRUPTED || (phase == Phase.FAILED && begun)
+    /** Nothing trains it now, and it goes on by itself. */
+    val goesOn: Boolean get() = phase == Phase.INTERRUPTED || phase == Phase.SUSPENDED
+
+    val resumable: Boolean get() = phase == Phase.PAUSED || goesOn || (phase == Phase.FAILED && begun)
 
     private companion object {
         val ACTIVE = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.TRAINING, Phase.PAUSING, Phase.WAITING)

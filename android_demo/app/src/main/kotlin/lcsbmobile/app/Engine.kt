@@ -29,28 +29,50 @@ class TrainingJob(val bundle: File, val data: File, val state: File, val steps: 
 
 /**
  * All that the app asks of the core. Each call takes long and throws the core's LcsbException. [scratch]: a directory for what need not
- * outlive a call.
+ * outlive a call, or can be found out again. [alone]: whether nobody but the app can write in a directory.
  */
-class Engine(private val scratch: File) {
+class Engine(private val scratch: File, private val alone: (File) -> Boolean = { true }) {
     private var opened: Bundle? = null
+    private val verified = VerifiedBundles(File(scratch, "verified"))
 
-    /** Verifying reads every byte, so a bundle is opened once a process; its weights are mapped and take no memory that counts. */
+    /**
+     * Verifying reads every byte, so it is done once, and again where a file was changed since; a bundle is opened once a process. Its weights are
+     * mapped and take no memory that counts.
+     */
     @Synchronized
-    private fun open(directory: File): Bundle = opened?.takeIf { it.directory == directory } ?: Bundle.open(directory).also { opened = it }
+    private fun open(directory: File): Bundle {
+        opened?.let { if (it.directory == directory) return it }
+        onDisk("a bundle")
+        return Bundle.open(directory, verified.of(directory).takeIf { alone(directory) }).also {
+            opened = it
+            verified.put(directory, it.stamp)
+        }
+    }
 
     @Synchronized
     fun forget(directory: File) {
         if (opened?.directory == directory) opened = null
+        verified.forget(directory)
     }
 
-    /** Verifies a bundle, tokenizer included, and sees what it takes on this phone. */
+    /** What was inspected in [from] is in [to] now. */
+    fun renamed(from: File, to: File) {
+        verified.of(from)?.let { verified.put(to, it) }
+        verified.forget(from)
+    }
+
+    /** Verifies a bundle, tokenizer included, and sees what it takes on this phone. [progress] may throw to stop, also while a step is measured. */
     fun inspect(directory: File, name: String, progress: (Progress) -> Unit): BundleInfo {
+        onDisk("a bundle")
+        verified.forget(directory)
         val bundle = Bundle.open(directory) { done, total -> progress(Progress(Progress.Kind.VERIFYING, name, done, total)) }
+        verified.put(directory, bundle.stamp)
         val manifest = bundle.manifest
+        val testing = { progress(Progress(Progress.Kind.TESTING, name)) }
         checkIncluded(manifest.target)
         bundle.tokenizer
         bundle.chat
-        progress(Progress(Progress.Kind.TESTING, name))
+        testing()
         return BundleInfo(
             name = name,
             source = manifest.source,
@@ -60,17 +82,17 @@ class Engine(private val scratch: File) {
             seqLen = manifest.seqLen,
             schedule = manifest.schedule.map { roles(it, manifest.model.numHiddenLayers) },
             predictedMemory = planRun(manifest, manifest.schedule, processAnonymousBytes() ?: 0, null, null).predictedPeakBytes,
-            secondsAStep = measure(bundle),
+            secondsAStep = measure(bundle, testing),
         )
     }
 
     /** The mean of a cycle's steps, by proportion from one that is timed; the one before it warms up. */
-    private fun measure(bundle: Bundle): Double? {
+    private fun measure(bundle: Bundle, goOn: () -> Unit): Double? {
         val manifest = bundle.manifest
         val batch = bundle.sampleBatch ?: return null
         val adapter = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
         val subset = manifest.schedule.first()
-        return makeRunner(bundle, threads()).use { runner ->
+        return makeRunner(bundle, threads(), betweenLayers = goOn).use { runner ->
             runner.step(subset, batch, adapter)
             val started = System.nanoTime()
             runner.step(subset, batch, adapter)
@@ -85,9 +107,13 @@ class Engine(private val scratch: File) {
         makeRunner(bundle, threads, betweenLayers = goOn).use { verify(bundle, it, scratch) }
     }
 
-    /** [progress]: bytes read of all; it may throw to stop. */
+    /** [progress]: bytes read of all; it may throw to stop. What it came to is kept beside [data], for as long as both are what they were. */
     fun summarize(directory: File, data: File, progress: (Long, Long) -> Unit): DataSummary {
         val bundle = open(directory)
+        return DataReports.of(data, bundle.digest) { summarize(bundle, data, progress) }
+    }
+
+    private fun summarize(bundle: Bundle, data: File, progress: (Long, Long) -> Unit): DataSummary {
         val report = reportTokens(data, bundle.tokenizer, bundle.chat, bundle.manifest.seqLen, 1, PREVIEWS, scratch, progress)
         return DataSummary(
             examples = report.data.examples,
@@ -113,6 +139,7 @@ class Engine(private val scratch: File) {
 
     /** What the run has saved, as the screens show it; nothing where nothing is saved or all is damaged, which resuming says. */
     fun history(info: BundleInfo, state: File): RunState {
+        onDisk("a checkpoint")
         val checkpoint = newest(state, info.layers, info.adapterSize) ?: return RunState()
         val step = checkpoint.place.step
         val evaluations = checkpoint.evaluations.toList().chunked(2)

@@ -34,6 +34,7 @@ class Problem private constructor(
         val NOTIFICATIONS = own(R.string.problem_notifications, R.string.problem_notifications_todo)
         val TYPED = own(R.string.problem_typed, R.string.problem_typed_todo)
         val INTERRUPTED = own(R.string.problem_interrupted, R.string.problem_interrupted_todo)
+        val RUN_ACTIVE = own(R.string.problem_run_active, R.string.problem_run_active_todo)
         val BACKGROUND = own(R.string.problem_background, R.string.problem_background_todo)
 
         private fun own(what: Int, todo: Int) = Problem(what, todo, emptyList(), null, null)

@@ -25,8 +25,8 @@ enum class Wanted(val phase: Phase) {
 
 /**
  * A run as the person asked for it, from which it is resumed. [data]: a file of the data directory; [dataName]: what the person calls it.
- * [budget]: bytes, null for what is free. [threads]: the same after every resume, or the last bits would differ. [fault], [detail]: why it
- * failed.
+ * [budget]: bytes, null for what is free. [threads]: the same after every resume, or the last bits would differ. [waitsFor]: what ended its
+ * turn, until that is over. [fault], [detail]: why it failed.
  */
 @Serializable
 data class RunRecord(
@@ -37,10 +37,20 @@ data class RunRecord(
     val budget: Long?,
     val threads: Int,
     val wanted: Wanted = Wanted.RUNNING,
+    val waitsFor: Reason? = null,
     val fault: Fault? = null,
     val detail: String? = null,
     val report: RunReport? = null,
-)
+) {
+    /** What is shown while nothing trains it. */
+    val phaseAtRest: Phase get() = when {
+        wanted != Wanted.RUNNING -> wanted.phase
+        waitsFor != null -> Phase.SUSPENDED
+        else -> Phase.INTERRUPTED
+    }
+
+    val decisionAtRest: Decision get() = Decision(phaseAtRest == Phase.SUSPENDED, waitsFor)
+}
 
 /** What a run came to. [peakPss]: bytes; [phone]: its maker's name for it. */
 @Serializable
@@ -65,6 +75,7 @@ class RunStore(private val directory: File) {
 
     fun read(bundle: String): RunRecord? =
         try {
+            onDisk("run.json")
             file(bundle).takeIf { it.isFile }?.let { Json.decodeFromString(RunRecord.serializer(), it.readText()) }
         } catch (error: SerializationException) {
             null
@@ -77,13 +88,14 @@ class RunStore(private val directory: File) {
 
     fun all(): List<RunRecord> = directory.list().orEmpty().sorted().mapNotNull(::read)
 
-    /** A run of one of [bundles] that waits to go on, of the bundle [first] if there is one. */
+    /** A run of one of [bundles] that goes on by itself, of the bundle [first] if there is one: not one that the person paused. */
     fun unfinished(bundles: Set<String>, first: String?): RunRecord? {
-        val open = all().filter { it.bundle in bundles && (it.wanted == Wanted.RUNNING || it.wanted == Wanted.PAUSED) }
+        val open = all().filter { it.bundle in bundles && it.wanted == Wanted.RUNNING }
         return open.find { it.bundle == first } ?: open.firstOrNull()
     }
 
     fun write(record: RunRecord) {
+        onDisk("run.json")
         val json = Json.encodeToString(RunRecord.serializer(), record).toByteArray()
         replaceAtomically(file(record.bundle)) { it.write(ByteBuffer.wrap(json)) }
     }

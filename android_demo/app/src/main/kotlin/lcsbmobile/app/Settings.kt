@@ -24,6 +24,7 @@ class Settings(context: Context) {
 
     /** Waits until it is stored, and says whether it was: before that the data that was chosen must not go. */
     fun choose(data: ChosenData?): Boolean = values.edit().run {
+        onDisk("settings")
         putString("data_file", data?.file).putString("data_name", data?.name).putBoolean("data_typed", data?.typed == true).commit()
     }
 
@@ -49,6 +50,14 @@ class Settings(context: Context) {
     var hadBundle: Boolean
         get() = here.getBoolean("had_bundle", false)
         set(had) = here.edit().putBoolean("had_bundle", had).apply()
+
+    /** The document or tree that a bundle is being added from. Waits until it is stored: it is for a process that comes after this one's end. */
+    var adding: String?
+        get() = here.getString("adding", null)
+        set(origin) {
+            onDisk("settings")
+            here.edit().putString("adding", origin).commit()
+        }
 
     /** Whether data and adapters may go into the phone's backup. */
     var backup: Boolean

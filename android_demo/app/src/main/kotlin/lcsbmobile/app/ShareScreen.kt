@@ -48,7 +48,7 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
             Triple(R.id.report_after, R.string.report_after, result.evalLossAfter?.let { formatDecimal(resources, it, 3) } ?: unknown),
             Triple(R.id.report_steps, R.string.report_steps, formatCount(resources, result.losses.size.toLong())),
             Triple(R.id.report_seconds, R.string.report_seconds, formatDuration(resources, result.stepSeconds.sum())),
-            Triple(R.id.report_memory, R.string.report_memory, formatBytes(resources, maxOf(report.peakPss, result.peakAnonymousBytes ?: 0))),
+            Triple(R.id.report_memory, R.string.report_memory, formatBytes(resources, result.peakAnonymousBytes ?: report.peakPss)),
             Triple(R.id.report_runtime, R.string.report_runtime, "${result.runtime ?: unknown} ${result.runtimeVersion.orEmpty()}".trim()),
         )
         for ((id, label, value) in values) view.findViewById<View>(id).figure(value, activity.getString(label))

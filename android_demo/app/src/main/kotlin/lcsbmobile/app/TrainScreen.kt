@@ -18,7 +18,7 @@ val Phase.title: Int get() = when (this) {
     Phase.TRAINING -> R.string.phase_training
     Phase.PAUSING -> R.string.phase_pausing
     Phase.PAUSED -> R.string.phase_paused
-    Phase.WAITING -> R.string.phase_waiting
+    Phase.WAITING, Phase.SUSPENDED -> R.string.phase_waiting
     Phase.INTERRUPTED -> R.string.phase_interrupted
     Phase.FINISHED -> R.string.phase_finished
     Phase.CANCELLED -> R.string.phase_cancelled
@@ -95,7 +95,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
                 R.string.start
             },
         )
-        pause.shown(run.active)
+        pause.shown(run.active || run.goesOn)
         pause.isEnabled = run.phase != Phase.PAUSING
         cancel.shown(run.active || run.resumable)
         cancel.isEnabled = run.phase != Phase.PAUSING
@@ -114,9 +114,10 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             Phase.OPENING, Phase.EVALUATING, Phase.PAUSING -> at
             Phase.TESTING -> activity.getString(R.string.testing_text)
             Phase.TRAINING -> training(run, at) + if (run.decision.reason != null) ". " + activity.getString(R.string.slow_warm) else ""
-            Phase.PAUSED, Phase.CANCELLED -> at
+            Phase.PAUSED -> activity.getString(R.string.paused_text, at)
+            Phase.CANCELLED -> at
             Phase.FAILED -> if (run.resumable) at else idle(state)
-            Phase.WAITING -> waiting(run.decision.reason)
+            Phase.WAITING, Phase.SUSPENDED -> waiting(run.decision.reason)
             Phase.INTERRUPTED -> activity.getString(R.string.interrupted_text, at)
             Phase.FINISHED -> at + ". " + activity.getString(R.string.finished_text)
         }
@@ -145,9 +146,9 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         val unknown = "–"
         val seconds = state.run.secondsAStep?.let { formatSeconds(resources, it) } ?: unknown
         view.findViewById<View>(R.id.step_seconds).figure(seconds, activity.getString(R.string.seconds_a_step))
-        val memory = if (vitals.pss > 0) formatBytes(resources, vitals.pss) else unknown
-        val most = formatBytes(resources, vitals.peakPss)
-        val peak = activity.getString(if (vitals.peakPss > 0) R.string.memory_peak else R.string.memory, most)
+        val memory = if (vitals.memory > 0) formatBytes(resources, vitals.memory) else unknown
+        val (most, pss) = formatBytes(resources, vitals.peakMemory) to formatBytes(resources, vitals.pss)
+        val peak = activity.getString(if (vitals.peakMemory > 0) R.string.memory_peak else R.string.memory, most, pss)
         view.findViewById<View>(R.id.memory).figure(memory, peak)
         val battery = if (vitals.battery >= 0) formatPercent(resources, vitals.battery) else unknown
         val charging = activity.getString(if (vitals.charging) R.string.battery_charging else R.string.battery)

@@ -25,6 +25,7 @@ class ManifestTest : AppTest() {
     @Test fun `it cannot reach the Internet, and asks for nothing that it does not need`() {
         val expected = setOf(
             Manifest.permission.FOREGROUND_SERVICE,
+            "android.permission.FOREGROUND_SERVICE_DATA_SYNC",
             "android.permission.FOREGROUND_SERVICE_SPECIAL_USE",
             "android.permission.POST_NOTIFICATIONS",
             Manifest.permission.RECEIVE_BOOT_COMPLETED,
@@ -41,6 +42,9 @@ class ManifestTest : AppTest() {
         val service = found.services!!.single { it.name == TrainService::class.java.name }
         assertFalse(service.exported)
         assertEquals(ServiceInfo.FOREGROUND_SERVICE_TYPE_SPECIAL_USE, service.foregroundServiceType)
+        val adding = found.services!!.single { it.name == ImportService::class.java.name }
+        assertFalse(adding.exported)
+        assertEquals(ServiceInfo.FOREGROUND_SERVICE_TYPE_DATA_SYNC, adding.foregroundServiceType)
         val job = found.services!!.single { it.name == TrainJob::class.java.name }
         assertEquals("android.permission.BIND_JOB_SERVICE", job.permission)
         assertFalse(found.receivers!!.single().exported)

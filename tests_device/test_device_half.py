@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import EXPORT_HALF, python
 
 from lcsb_mobile.bundle.adapter import load_adapter
 from lcsb_mobile.bundle.directory import Bundle
@@ -26,18 +25,6 @@ MESSAGES = (
     "i owe you a letter",
     "nothing much happened",
 )
-EXPORT_HALF = ("torch", "transformers", "onnx", "onnx_ir")
-
-# Where the export half's packages are installed too, they are made absent: the onnxruntime of onnxruntime-training 1.19.2 imports torch
-# by itself if there is any.
-ABSENT = f"""
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {EXPORT_HALF}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
 LCSB = "from lcsb_mobile.cli import main; sys.argv[0] = 'lcsb'; main()"
 
 # One step and its batch's evaluation, and what was imported for them.
@@ -55,16 +42,8 @@ print(json.dumps({"loss": loss, "evaluated": evaluated, "modules": sorted(sys.mo
 """
 
 
-def python(program: str, *arguments: object) -> str:
-    """The standard output of a program in an interpreter of its own, which must end with 0. It finds no torch."""
-    command = [sys.executable, "-c", ABSENT + program, *(str(argument) for argument in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def lcsb_json(*arguments: object) -> Any:
-    text = python(LCSB, *arguments, "--json")
+def lcsb_json(directory: Path, *arguments: object) -> Any:
+    text = python(directory, LCSB, *arguments, "--json")
     assert text.count("\n") == 1  # one object, and nothing else on standard output
     return json.loads(text)
 
@@ -73,7 +52,7 @@ def simulate(bundle: Path, directory: Path, steps: int) -> tuple[dict[str, Any],
     data, adapter = directory / "messages.jsonl", directory / "adapter.safetensors"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in MESSAGES), encoding="utf-8")
     options = ("--data", data, "--eval-data", data, "--steps", steps, "--lr", 0.01, "--adapter", adapter, "--threads", 1, "--force")
-    return lcsb_json("simulate", bundle, *options), adapter
+    return lcsb_json(directory, "simulate", bundle, *options), adapter
 
 
 # The bundles
@@ -112,8 +91,8 @@ def test_every_weight_that_a_program_wants_is_there(bundle: Path) -> None:
 # The golden trace (law 4)
 
 
-def test_the_golden_trace_holds(bundle: Path) -> None:
-    found = lcsb_json("verify", bundle, "--threads", 1)
+def test_the_golden_trace_holds(bundle: Path, tmp_path: Path) -> None:
+    found = lcsb_json(tmp_path, "verify", bundle, "--threads", 1)
     assert found["runtime"] == "onnxruntime"
     trace = read_trace(Bundle.open(bundle).golden_path)
     assert found["steps"] == len(trace.steps) + len(trace.run) and trace.steps
@@ -141,11 +120,11 @@ def test_a_trace_runs_for_20_steps_and_two_cycles(bundles: list[Path]) -> None:
 # The other verbs
 
 
-def test_inspect(bundle: Path) -> None:
-    found = lcsb_json("inspect", bundle)
+def test_inspect(bundle: Path, tmp_path: Path) -> None:
+    found = lcsb_json(tmp_path, "inspect", bundle)
     assert found["target"] == "onnxruntime"
     assert found["model"]["layers"] == Bundle.open(bundle).manifest.model.num_hidden_layers
-    assert str(found["model"]["layers"]) in python(LCSB, "inspect", bundle)
+    assert str(found["model"]["layers"]) in python(tmp_path, LCSB, "inspect", bundle)
 
 
 def test_simulate_and_generate(bundle: Path, tmp_path: Path) -> None:
@@ -156,9 +135,9 @@ def test_simulate_and_generate(bundle: Path, tmp_path: Path) -> None:
     opened = Bundle.open(bundle)
     assert not np.array_equal(load_adapter(path, opened.manifest.adapter), opened.initial_adapter())
     options = ("--prompt", "the ", "--max-tokens", 4, "--temperature", 0, "--threads", 1)
-    base, adapted = (lcsb_json("generate", bundle, *options, *more)["text"] for more in ((), ("--adapter", path)))
+    base, adapted = (lcsb_json(tmp_path, "generate", bundle, *options, *more)["text"] for more in ((), ("--adapter", path)))
     assert isinstance(base, str) and isinstance(adapted, str)
-    assert lcsb_json("generate", bundle, *options, "--adapter", path)["text"] == adapted
+    assert lcsb_json(tmp_path, "generate", bundle, *options, "--adapter", path)["text"] == adapted
 
 
 def test_a_run_can_be_repeated_bit_for_bit(bundles: list[Path], tmp_path: Path) -> None:
@@ -178,8 +157,8 @@ def test_the_export_half_cannot_be_imported(name: str) -> None:
     assert importlib.util.find_spec(name) is None
 
 
-def test_a_step_without_torch(bundle: Path) -> None:
-    found = json.loads(python(STEP, bundle))
+def test_a_step_without_torch(bundle: Path, tmp_path: Path) -> None:
+    found = json.loads(python(tmp_path, STEP, bundle))
     trace = read_trace(Bundle.open(bundle).golden_path)
     assert found["loss"] == pytest.approx(trace.run[0].loss, rel=trace.step_tolerance)
     assert found["evaluated"] == pytest.approx(trace.run[0].loss, rel=trace.step_tolerance)

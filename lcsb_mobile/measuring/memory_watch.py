@@ -4,9 +4,9 @@ It samples the process every INTERVAL seconds, and answers each line on standard
 the line before: `now` and `peak` as [anonymous bytes, resident bytes], and `points`, [monotonic seconds, anonymous bytes]. It ends
 with its standard input. Standard library only, so that it starts in a few milliseconds and takes 10 MB.
 
-On Linux the figures are /proc's. `smaps_rollup` is exact, but walks the page tables: 0.6 ms for a small process and 3 ms with 500 MB
-of a mapped file resident. `status` takes 0.01 ms, but sums per-thread counters that may lag by some 64 pages a thread. So `status` is
-read at every interval, and the exact file besides as often as costs at most ROLLUP_SHARE of one core.
+On Linux the figures are /proc's; pages that were swapped are anonymous too. `smaps_rollup` is exact, but walks the page tables: 0.6 ms for
+a small process and 3 ms with 500 MB of a mapped file resident. `status` takes 0.01 ms, but sums per-thread counters that may lag by some
+64 pages a thread. So `status` is read at every interval, and the exact file besides as often as costs at most ROLLUP_SHARE of one core.
 
 On macOS the figure is the footprint, which is what iOS holds an app to: mostly anonymous pages, those that were compressed too. No
 Mac has run this yet: the layout is that of Apple's <sys/resource.h>, and the tests put a function of their own in the system's place.
@@ -32,15 +32,15 @@ RUSAGE_INFO = struct.Struct("=16s10Q")
 RESIDENT_SIZE, PHYS_FOOTPRINT = 7, 8
 
 
-def fields(path: str, anonymous: bytes, rss: bytes) -> tuple[int, int] | None:
-    """Two fields of a /proc file in bytes, or None when the file or one of them is not there."""
+def fields(path: str, anonymous: bytes, rss: bytes, swapped: bytes = b"Swap:") -> tuple[int, int] | None:
+    """Two fields of a /proc file in bytes, or None when the file or one of them is not there. What is swapped counts as anonymous."""
     try:
         with open(path, "rb", buffering=0) as file:
             lines = file.read(8192).splitlines()
     except OSError:
         return None
-    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith((anonymous, rss))}
-    return (found[anonymous], found[rss]) if len(found) == 2 else None
+    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith((anonymous, rss, swapped))}
+    return (found[anonymous] + found.get(swapped, 0), found[rss]) if {anonymous, rss} <= found.keys() else None
 
 
 def exact(pid: int | str) -> tuple[int, int] | None:
@@ -50,7 +50,7 @@ def exact(pid: int | str) -> tuple[int, int] | None:
 
 def quick(pid: int | str) -> tuple[int, int] | None:
     """The same by status, and on macOS."""
-    return fields(f"/proc/{pid}/status", b"RssAnon:", b"VmRSS:") or footprint(pid)
+    return fields(f"/proc/{pid}/status", b"RssAnon:", b"VmRSS:", b"VmSwap:") or footprint(pid)
 
 
 def footprint(pid: int | str) -> tuple[int, int] | None:

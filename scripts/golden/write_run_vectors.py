@@ -2,11 +2,12 @@
 
 `run_vectors.json`: learning rates, schedules, AdamW with clipping over 20 steps, numbers and texts as JSON, PEFT's configuration.
 `run_checkpoint.safetensors`: a small checkpoint. `adapter.safetensors`: an adapter that says what it was trained on. The cases are written
-by hand, the answers by this package.
+by hand, the answers by this package. `peft_imports.json`: PEFT's directories, and what reading them gives or that it is refused.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
@@ -14,19 +15,24 @@ import math
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import numpy as np
+from safetensors.numpy import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.run_checkpoints import make_checkpoint
 
-from lcsb_mobile.adapters.peft_config import write_config
-from lcsb_mobile.bundle.adapter import AdapterLayout, Base, adapter_matrices, save_adapter
+from lcsb_mobile.adapters.peft import MODEL_FILE, import_peft
+from lcsb_mobile.adapters.peft_config import CONFIG_FILE, write_config
+from lcsb_mobile.bundle.adapter import AdapterLayout, Base, adapter_matrices, load_adapter, save_adapter
+from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
 from lcsb_mobile.config import AdamWConfig, LoraConfig
+from lcsb_mobile.errors import AdapterError
 from lcsb_mobile.runs.checkpoint import write_checkpoint
 from lcsb_mobile.runs.setup import default_learning_rate
 from lcsb_mobile.training.optimizer import AdamW, clip_gradients, gradient_norm, learning_rate
@@ -106,6 +112,82 @@ def write_trained_adapter(path: Path) -> None:
     save_adapter(path, layout, elements.astype(np.float32), private=False)
 
 
+def peft_import_cases(layout: AdapterLayout) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Name -> what is changed in the configuration, and the tensors."""
+    elements = ((np.arange(layout.size) * 7919 % 256 - 128) / 128).astype(np.float32)
+    whole = dict(layout.named(elements))
+    first, second = list(whole)[:2]
+    other = {name.replace("model.model.", "model.model.language_model."): tensor for name, tensor in whole.items()}
+    strange = np.array([0.0, -0.0, 6e-8, -6e-5, 65504.0, 1 / 3], np.float16)
+    halves = {name: np.resize(strange, tensor.shape) for name, tensor in whole.items()}
+    upper = {name: tensor.astype(np.float16) if name == first else tensor for name, tensor in whole.items()}
+    partly = {name: tensor for name, tensor in whole.items() if "up_proj" not in name}
+    return {
+        "whole": ({}, whole),
+        "all linear": ({"target_modules": "All-Linear", "exclude_modules": ["lm_head"], "later_option": [1]}, whole),
+        "rank-stabilised": ({"use_rslora": True, "lora_alpha": 6.25}, whole),
+        "another prefix": ({}, other),
+        "halves": ({}, halves),
+        "mixed": ({"bias": "NONE", "init_lora_weights": "Gaussian"}, upper),
+        "without a projection": ({"target_modules": ["q_proj", "k_proj"]}, partly),
+        "one layer": (
+            {"layers_to_transform": 1},
+            {name: tensor for name, tensor in whole.items() if ".1." in name},
+        ),
+        "no tensors": ({}, {}),
+        "a half is missing": ({}, {name: tensor for name, tensor in whole.items() if name != first}),
+        "an unknown tensor": ({}, {**whole, "base_model.model.lm_head.lora_A.weight": whole[first]}),
+        "another shape": ({}, {**whole, first: whole[second]}),
+        "another dtype": ({}, {**whole, first: whole[first].astype(np.int8)}),
+        "not finite": ({}, {**whole, first: np.full_like(whole[first], np.nan)}),
+        "not reached": ({"target_modules": ["q_proj"]}, whole),
+        "excluded": ({"exclude_modules": ["self_attn.k_proj"]}, whole),
+        "of other layers": ({"layers_to_transform": [0]}, whole),
+        "another rank": ({"r": 8}, whole),
+        "no rank": ({"r": 0}, whole),
+        "another scaling": ({"lora_alpha": 13}, whole),
+        "another method": ({"peft_type": "IA3"}, whole),
+        "no method": ({"peft_type": None}, whole),
+        "a text for a number": ({"lora_alpha": "16"}, whole),
+        "numbers for names": ({"target_modules": [1]}, whole),
+        "use_dora": ({"use_dora": True}, whole),
+        "bias": ({"bias": "all"}, whole),
+        "init_lora_weights": ({"init_lora_weights": "pissa"}, whole),
+        "rank_pattern": ({"rank_pattern": {"q_proj": 8}}, whole),
+        "modules_to_save": ({"modules_to_save": ["lm_head"]}, whole),
+    }
+
+
+def peft_imports() -> dict[str, Any]:
+    """The bundle's initial adapter has 1/4 in every A and 1/2 in every B: a B that is not read becomes zero."""
+    layout = AdapterLayout(LoraConfig(4, 12.5), {"block": adapter_matrices(PROJECTIONS, 4)}, ("block", "block"))
+    initial = np.zeros(layout.size, np.float32)
+    for name, view in layout.named(initial):
+        view[:] = 0.25 if ".lora_A." in name else 0.5
+    made = SimpleNamespace(manifest=SimpleNamespace(adapter=layout), initial_adapter=initial.copy)
+    bundle = cast("Bundle", made)
+    cases, models = [], dict[str, None]()  # each of the files once
+    for name, (changes, tensors) in peft_import_cases(layout).items():
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary)
+            write_config(path / CONFIG_FILE, layout, "m")
+            config = json.dumps(json.loads((path / CONFIG_FILE).read_text("utf-8")) | changes)
+            (path / CONFIG_FILE).write_text(config, encoding="utf-8")
+            content = save({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()})
+            (path / MODEL_FILE).write_bytes(content)
+            models.setdefault(base64.b64encode(content).decode())
+            number = list(models).index(base64.b64encode(content).decode())
+            case = {"name": name, "config": config, "model": number, "adapter": None}
+            try:
+                import_peft(path, bundle, path / "imported")
+                case["adapter"] = base64.b64encode(load_adapter(path / "imported", layout).astype("<f4").tobytes()).decode()
+            except AdapterError:
+                pass  # what is to be refused
+            cases.append(case)
+    fields = {name: value for name, value in msgspec.to_builtins(layout).items() if name != "base"}
+    return {"layout": fields, "models": list(models), "cases": cases}
+
+
 def main(directory: Path) -> None:
     vectors = {
         "learning_rates": learning_rates(),
@@ -116,6 +198,7 @@ def main(directory: Path) -> None:
         "peft_configs": peft_configs(),
     }
     (directory / "run_vectors.json").write_text(json.dumps(vectors, separators=(",", ":")) + "\n", encoding="utf-8")
+    (directory / "peft_imports.json").write_text(json.dumps(peft_imports(), separators=(",", ":")) + "\n", encoding="utf-8")
     write_checkpoint(directory / "run_checkpoint.safetensors", make_checkpoint())
     write_trained_adapter(directory / "adapter.safetensors")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import json
 import math
 import os
 import stat
@@ -296,14 +297,15 @@ def test_a_trained_adapter_says_what_it_is(trained: Path) -> None:
     assert np.array_equal(load_adapter(trained, TRAINED), random_adapter())
 
 
-def test_the_file_that_other_languages_are_held_to(tmp_path: Path) -> None:
-    """tests/golden/adapter.safetensors, which Kotlin and Swift read and write to the byte."""
+def test_the_files_that_other_languages_are_held_to(tmp_path: Path) -> None:
+    """tests/golden/adapter.safetensors, which Kotlin and Swift read and write to the byte, and PEFT's directories, which Kotlin reads."""
     spec = importlib.util.spec_from_file_location("write_run_vectors", ROOT / "scripts" / "golden" / "write_run_vectors.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.write_trained_adapter(tmp_path / "adapter.safetensors")
     assert (tmp_path / "adapter.safetensors").read_bytes() == (ROOT / "tests" / "golden" / "adapter.safetensors").read_bytes()
+    assert json.loads(json.dumps(module.peft_imports())) == json.loads((ROOT / "tests" / "golden" / "peft_imports.json").read_text("utf-8"))
 
 
 def test_every_bit_of_it_counts(trained: Path) -> None:

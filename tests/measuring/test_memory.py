@@ -47,6 +47,18 @@ def test_an_allocation_shows_in_the_peak() -> None:
     assert times == sorted(times) and 0.1 <= times[-1] < 5
 
 
+def test_what_is_swapped_is_anonymous(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    path.write_text("VmRSS:\t 900 kB\nRssAnon:\t 290 kB\nVmSwap:\t 60 kB\n")
+    assert memory_watch.fields(str(path), b"RssAnon:", b"VmRSS:", b"VmSwap:") == (350 * 1024, 900 * 1024)
+    path.write_text("Rss: 900 kB\nAnonymous: 300 kB\nSwap: 70 kB\nSwapPss: 1 kB\n")
+    assert memory_watch.fields(str(path), b"Anonymous:", b"Rss:") == (370 * 1024, 900 * 1024)
+    path.write_text("Rss: 900 kB\nAnonymous: 300 kB\n")  # a kernel without swap
+    assert memory_watch.fields(str(path), b"Anonymous:", b"Rss:") == (300 * 1024, 900 * 1024)
+    path.write_text("Rss: 900 kB\nSwap: 70 kB\n")
+    assert memory_watch.fields(str(path), b"Anonymous:", b"Rss:") is None
+
+
 @linux
 def test_a_mapped_file_is_not_anonymous(tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"

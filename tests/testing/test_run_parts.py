@@ -200,6 +200,15 @@ def test_needs_stand_before(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (each.counted == "reports") == bool(each.reports)
 
 
+@pytest.mark.parametrize(("mark", "name"), [("model", "real-model"), ("training_api", "training-api"), ("coreai", "coreai")])
+def test_parts_of_a_mark_name_every_file_that_has_it(mark: str, name: str) -> None:
+    """A mark that came from anywhere else, such as a helper, would be of tests that no part runs."""
+    (run,) = (command.arguments for part in PARTS if part.name == name for command in part.commands if "pytest" in command.arguments)
+    assert run[run.index(mark) - 1] == "-m"
+    files = {path.relative_to(parts.ROOT) for path in (parts.ROOT / "tests").rglob("*.py") if f"mark.{mark}" in path.read_text("utf-8")}
+    assert files == {Path(word) for word in run if word.endswith(".py")} and len(files) > 1
+
+
 def test_every_script_of_the_parts_is_there() -> None:
     named = {word for each in PARTS for command in each.commands for word in command.arguments if word.endswith((".py", ".sh"))}
     assert len(named) > 8

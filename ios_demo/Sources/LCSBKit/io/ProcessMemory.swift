@@ -1,7 +1,8 @@
 import Foundation
 
 /// Anonymous bytes of this process now: what a phone counts against an app, since it cannot be dropped and read again as the pages of a mapped
-/// file can. On Apple's systems the physical footprint, which their limit is about; Linux' `status` may lag by some pages a thread.
+/// file can. On Apple's systems the physical footprint, which their limit is about; on Linux swapped pages count too, and `status` may lag by some
+/// pages a thread.
 public func processAnonymousBytes() -> Int? {
     #if canImport(Darwin)
     var info = task_vm_info_data_t()
@@ -11,7 +12,8 @@ public func processAnonymousBytes() -> Int? {
     }
     return result == KERN_SUCCESS ? Int(info.phys_footprint) : nil
     #else
-    return field("/proc/self/smaps_rollup", "Anonymous:") ?? field("/proc/self/status", "RssAnon:")
+    guard let resident = field("/proc/self/smaps_rollup", "Anonymous:") ?? field("/proc/self/status", "RssAnon:") else { return nil }
+    return resident + (field("/proc/self/status", "VmSwap:") ?? 0)
     #endif
 }
 

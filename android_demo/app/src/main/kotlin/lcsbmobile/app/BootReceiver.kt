@@ -7,7 +7,9 @@ import android.content.Intent
 /** After a reboot or an update: sees to it that a run that waits will go on. It trains nothing itself. */
 class BootReceiver : BroadcastReceiver() {
     override fun onReceive(context: Context, intent: Intent) {
-        if (intent.action in EXPECTED) App.of(context).training.schedule()
+        if (intent.action !in EXPECTED) return
+        val pending: PendingResult? = goAsync() // none where no system sent it
+        App.of(context).training.schedule { pending?.finish() }
     }
 
     private companion object {

@@ -5,9 +5,6 @@ import android.content.res.AssetManager
 import android.net.Uri
 import android.provider.DocumentsContract
 import android.provider.DocumentsContract.Document
-import lcsbmobile.core.Fault
-import lcsbmobile.core.LcsbException
-import lcsbmobile.core.io.checkFreeSpace
 import lcsbmobile.core.io.storing
 import java.io.File
 import java.io.FilterInputStream
@@ -15,6 +12,7 @@ import java.io.IOException
 import java.io.InputStream
 import java.util.zip.ZipInputStream
 
+const val MANIFEST = "manifest.json"
 private const val MOST_FILES = 1000
 private const val MOST_DEPTH = 4
 
@@ -26,7 +24,16 @@ interface BundleSource {
     /** What to call it. */
     val name: String
 
-    /** Copies all files into an empty directory. [progress]: bytes done and in all (0: unknown); it may throw to stop. */
+    /** By what it is found again after the process has ended, if it is. */
+    val origin: Uri? get() = null
+
+    /** Where it lies, if it can be used there and need not be copied. */
+    val place: File? get() = null
+
+    /**
+     * Copies all files into a directory that is empty or has some of them, whole or in part: those that the manifest says to be whole are not
+     * copied again. [progress]: bytes done and in all (0: unknown); it may throw to stop.
+     */
     fun copyTo(directory: File, progress: (Long, Long) -> Unit)
 }
 
@@ -39,12 +46,20 @@ class AssetSource(private val assets: AssetManager, override val name: String) :
     }
 }
 
-/** A directory of files that the app can read, such as one pushed by adb. */
+/** A directory of the app's own, such as one that adb wrote. */
+class PlacedSource(override val place: File) : BundleSource {
+    override val name: String get() = place.name
+
+    override fun copyTo(directory: File, progress: (Long, Long) -> Unit) = error("it is used where it lies")
+}
+
+/** A directory of files that the app can read. */
 class DirectorySource(private val source: File) : BundleSource {
     override val name: String get() = source.name
 
     override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
-        val files = source.walkTopDown().maxDepth(MOST_DEPTH).filter { it.isFile }.take(MOST_FILES).toList()
+        val found = source.walkTopDown().maxDepth(MOST_DEPTH).filter { it.isFile }.take(MOST_FILES)
+        val files = found.sortedByDescending { it.name == MANIFEST }.toList()
         val copier = Copier(directory, files.sumOf { it.length() }, progress)
         files.forEach { copier.copy(it.relativeTo(source).path) { it.inputStream() } }
     }
@@ -54,6 +69,8 @@ class DirectorySource(private val source: File) : BundleSource {
 class TreeSource(private val resolver: ContentResolver, private val tree: Uri) : BundleSource {
     private class Entry(val id: String, val name: String, val directory: Boolean, val size: Long)
 
+    override val origin get() = tree
+
     override val name: String by lazy {
         val root = DocumentsContract.buildDocumentUriUsingTree(tree, DocumentsContract.getTreeDocumentId(tree))
         query(root).firstOrNull()?.name ?: "bundle"
@@ -62,11 +79,11 @@ class TreeSource(private val resolver: ContentResolver, private val tree: Uri) :
     override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
         var root = DocumentsContract.getTreeDocumentId(tree)
         val top = children(root)
-        if (top.none { it.name == "manifest.json" }) top.singleOrNull { it.directory }?.let { root = it.id }
+        if (top.none { it.name == MANIFEST }) top.singleOrNull { it.directory }?.let { root = it.id }
         val files = mutableListOf<Pair<String, Entry>>()
         collect(root, "", 1, files)
         val copier = Copier(directory, files.sumOf { it.second.size }, progress)
-        for ((path, entry) in files) {
+        for ((path, entry) in files.sortedByDescending { it.first == MANIFEST }) {
             val uri = DocumentsContract.buildDocumentUriUsingTree(tree, entry.id)
             copier.copy(path) { asking(uri) { resolver.openInputStream(uri) } }
         }
@@ -97,6 +114,8 @@ class TreeSource(private val resolver: ContentResolver, private val tree: Uri) :
 
 /** A ZIP file that the person picked, with the bundle's files at the top or in one directory. */
 class ZipSource(private val resolver: ContentResolver, private val uri: Uri) : BundleSource {
+    override val origin get() = uri
+
     override val name: String by lazy { describe(resolver, uri).first.removeSuffix(".zip") }
 
     override fun copyTo(directory: File, progress: (Long, Long) -> Unit) {
@@ -127,7 +146,7 @@ class ZipSource(private val resolver: ContentResolver, private val uri: Uri) : B
     }
 
     private fun liftSingleDirectory(directory: File) {
-        if (File(directory, "manifest.json").exists()) return
+        if (File(directory, MANIFEST).exists()) return
         val inner = directory.listFiles().orEmpty().singleOrNull { it.isDirectory } ?: return
         val aside = File(directory.parentFile, directory.name + "-inner")
         storing(directory) {
@@ -136,44 +155,3 @@ class ZipSource(private val resolver: ContentResolver, private val uri: Uri) : B
         }
     }
 }
-
-/** Copies streams into files below [directory], nowhere else, as long as there is room. */
-private class Copier(private val directory: File, private val total: Long, private val progress: (Long, Long) -> Unit) {
-    private val block = ByteArray(1 shl 18)
-    private var done = 0L
-
-    init {
-        checkFreeSpace(directory, total)
-    }
-
-    fun copy(path: String, open: () -> InputStream?) {
-        val target = File(directory, path)
-        val inside = reading(path) { target.canonicalPath.startsWith(directory.canonicalPath + File.separator) }
-        if (!inside) throw unreadable(path)
-        (reading(path, open) ?: throw unreadable(path)).use { stream -> storing(target) { copy(path, stream, target) } }
-    }
-
-    private fun copy(path: String, stream: InputStream, target: File) {
-        target.parentFile!!.mkdirs()
-        target.outputStream().use { output ->
-            while (true) {
-                val read = reading(path) { stream.read(block) }
-                if (read < 0) break
-                output.write(block, 0, read)
-                done += read
-                progress(done, total)
-            }
-        }
-    }
-
-    /** A stream that fails is the source's fault, not the storage's. */
-    private fun <T> reading(path: String, read: () -> T): T =
-        try {
-            read()
-        } catch (error: IOException) {
-            throw unreadable(path, error)
-        }
-}
-
-private fun unreadable(path: String, cause: Throwable? = null) =
-    LcsbException(Fault.BUNDLE_UNREADABLE, "$path: cannot be read${cause?.message?.let { ": $it" }.orEmpty()}", listOf(path), cause)

@@ -35,10 +35,14 @@ class Data(
         }
     }
 
-    fun import(uri: Uri) = reading(uri.lastPathSegment.orEmpty()) {
+    /** Throws [TooLarge] as soon as it is more than [most] bytes, whatever its provider says of it. */
+    fun import(uri: Uri, most: Long = Long.MAX_VALUE) = reading(uri.lastPathSegment.orEmpty()) {
         val (name, size) = describe(app.contentResolver, uri)
-        import(name, size) { open(uri, name) }
+        if (size > most) throw TooLarge()
+        import(name, size, most) { open(uri, name) }
     }
+
+    class TooLarge : Exception("the file is larger than what is taken from other apps")
 
     private fun open(uri: Uri, name: String): InputStream {
         val unreadable = { error: IOException? -> LcsbException(Fault.DATA_UNREADABLE, "$name: cannot be opened", listOf(name), error) }
@@ -54,12 +58,13 @@ class Data(
         reading(name) { import(name, 0) { app.assets.open("sample.jsonl") } }
     }
 
-    private fun import(name: String, size: Long, open: () -> InputStream) {
+    private fun import(name: String, size: Long, most: Long = Long.MAX_VALUE, open: () -> InputStream) {
         app.store.update { it.copy(reading = Progress(Progress.Kind.COPYING, name, 0, size), problem = null) }
         checkFreeSpace(app.filesDir, size)
         val file = open().use { stream ->
             shelf.add(stream) { done ->
                 worker.goOn()
+                if (done > most) throw TooLarge()
                 app.store.update { it.copy(reading = Progress(Progress.Kind.COPYING, name, done, size)) }
             }
         }

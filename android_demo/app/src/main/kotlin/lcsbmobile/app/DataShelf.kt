@@ -27,6 +27,7 @@ class DataShelf(private val directory: File) {
      * Throws DATA_UNREADABLE, DATA_EMPTY, of a text DATA_ENCODING and DATA_LINE, STORAGE_FULL, STORAGE_FAILED.
      */
     fun add(stream: InputStream, progress: (Long) -> Unit): String {
+        onDisk("data")
         val incoming = File(directory, ".incoming")
         val name = freeName()
         try {
@@ -48,6 +49,7 @@ class DataShelf(private val directory: File) {
 
     /** The person's own messages, one a line. Throws [Full], STORAGE_FULL, STORAGE_FAILED. */
     fun addTyped(messages: List<String>): String {
+        onDisk("data")
         val name = freeName()
         replaceAtomically(file(name)) { channel ->
             val writer = Channels.newOutputStream(channel).bufferedWriter()
@@ -71,8 +73,8 @@ class DataShelf(private val directory: File) {
         }
     }
 
-    /** Removes all files but those that are [used]. */
-    fun keepOnly(used: Set<String>) = directory.listFiles().orEmpty().filter { it.name !in used }.forEach { it.delete() }
+    /** Removes all files but those that are [used], and what is known of them. */
+    fun keepOnly(used: Set<String>) = directory.listFiles().orEmpty().filter { DataReports.dataOf(it.name) !in used }.forEach { it.delete() }
 
     private fun freeName(): String {
         val last = directory.list().orEmpty().mapNotNull { it.removeSuffix(".jsonl").toIntOrNull() }.maxOrNull() ?: 0

@@ -6,51 +6,83 @@ import lcsbmobile.core.RunOptions
 import lcsbmobile.core.RunResult
 import lcsbmobile.core.SamplingConfig
 import lcsbmobile.core.TrainingRun
-import lcsbmobile.core.adapter.writePeft
-import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.checkpoint.RunCheckpoint
 import lcsbmobile.core.checkpoint.STEP_COLUMNS
 import lcsbmobile.core.checkpoint.checkpointFiles
 import lcsbmobile.core.checkpoint.newestGood
 import lcsbmobile.core.data.reportTokens
-import lcsbmobile.core.generate
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.processAnonymousBytes
 import lcsbmobile.core.runs.verify
 import lcsbmobile.core.runtime.checkIncluded
 import lcsbmobile.core.runtime.makeRunner
+import lcsbmobile.core.training.defaultLearningRate
 import lcsbmobile.core.training.planRun
 import lcsbmobile.core.training.stepCost
 import java.io.File
 
-/** What to train: [state] is the run's directory, [budget] bytes of anonymous memory. */
-class TrainingJob(val bundle: File, val data: File, val state: File, val steps: Int, val budget: Long, val threads: Int)
+/**
+ * What to train: [state] is the run's directory, [budget] bytes of anonymous memory. [learningRate] null: the core's choice. [initialAdapter]: what the
+ * run begins with; null: the model as it came.
+ */
+class TrainingJob(
+    val bundle: File,
+    val data: File,
+    val state: File,
+    val steps: Int,
+    val budget: Long,
+    val threads: Int,
+    val learningRate: Double? = null,
+    val initialAdapter: File? = null,
+)
 
 /**
  * All that the app asks of the core. Each call takes long and throws the core's LcsbException. [scratch]: a directory for what need not
- * outlive a call.
+ * outlive a call, or can be found out again. [alone]: whether nobody but the app can write in a directory.
  */
-class Engine(private val scratch: File) {
+class Engine(val scratch: File, private val alone: (File) -> Boolean = { true }) {
     private var opened: Bundle? = null
+    private val verified = VerifiedBundles(File(scratch, "verified"))
 
-    /** Verifying reads every byte, so a bundle is opened once a process; its weights are mapped and take no memory that counts. */
+    /**
+     * Verifying reads every byte, so it is done once, and again where a file was changed since; a bundle is opened once a process. Its weights are
+     * mapped and take no memory that counts.
+     */
     @Synchronized
-    private fun open(directory: File): Bundle = opened?.takeIf { it.directory == directory } ?: Bundle.open(directory).also { opened = it }
+    fun open(directory: File): Bundle {
+        opened?.let { if (it.directory == directory) return it }
+        onDisk("a bundle")
+        return Bundle.open(directory, verified.of(directory).takeIf { alone(directory) }).also {
+            opened = it
+            verified.put(directory, it.stamp)
+        }
+    }
 
     @Synchronized
     fun forget(directory: File) {
         if (opened?.directory == directory) opened = null
+        verified.forget(directory)
     }
 
-    /** Verifies a bundle, tokenizer included, and sees what it takes on this phone. */
+    /** What was inspected in [from] is in [to] now. */
+    fun renamed(from: File, to: File) {
+        verified.of(from)?.let { verified.put(to, it) }
+        verified.forget(from)
+    }
+
+    /** Verifies a bundle, tokenizer included, and sees what it takes on this phone. [progress] may throw to stop, also while a step is measured. */
     fun inspect(directory: File, name: String, progress: (Progress) -> Unit): BundleInfo {
+        onDisk("a bundle")
+        verified.forget(directory)
         val bundle = Bundle.open(directory) { done, total -> progress(Progress(Progress.Kind.VERIFYING, name, done, total)) }
+        verified.put(directory, bundle.stamp)
         val manifest = bundle.manifest
+        val testing = { progress(Progress(Progress.Kind.TESTING, name)) }
         checkIncluded(manifest.target)
         bundle.tokenizer
         bundle.chat
-        progress(Progress(Progress.Kind.TESTING, name))
+        testing()
         return BundleInfo(
             name = name,
             source = manifest.source,
@@ -60,17 +92,17 @@ class Engine(private val scratch: File) {
             seqLen = manifest.seqLen,
             schedule = manifest.schedule.map { roles(it, manifest.model.numHiddenLayers) },
             predictedMemory = planRun(manifest, manifest.schedule, processAnonymousBytes() ?: 0, null, null).predictedPeakBytes,
-            secondsAStep = measure(bundle),
+            secondsAStep = measure(bundle, testing),
         )
     }
 
     /** The mean of a cycle's steps, by proportion from one that is timed; the one before it warms up. */
-    private fun measure(bundle: Bundle): Double? {
+    private fun measure(bundle: Bundle, goOn: () -> Unit): Double? {
         val manifest = bundle.manifest
         val batch = bundle.sampleBatch ?: return null
         val adapter = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
         val subset = manifest.schedule.first()
-        return makeRunner(bundle, threads()).use { runner ->
+        return makeRunner(bundle, threads(), betweenLayers = goOn).use { runner ->
             runner.step(subset, batch, adapter)
             val started = System.nanoTime()
             runner.step(subset, batch, adapter)
@@ -85,9 +117,13 @@ class Engine(private val scratch: File) {
         makeRunner(bundle, threads, betweenLayers = goOn).use { verify(bundle, it, scratch) }
     }
 
-    /** [progress]: bytes read of all; it may throw to stop. */
+    /** [progress]: bytes read of all; it may throw to stop. What it came to is kept beside [data], for as long as both are what they were. */
     fun summarize(directory: File, data: File, progress: (Long, Long) -> Unit): DataSummary {
         val bundle = open(directory)
+        return DataReports.of(data, bundle.digest) { summarize(bundle, data, progress) }
+    }
+
+    private fun summarize(bundle: Bundle, data: File, progress: (Long, Long) -> Unit): DataSummary {
         val report = reportTokens(data, bundle.tokenizer, bundle.chat, bundle.manifest.seqLen, 1, PREVIEWS, scratch, progress)
         return DataSummary(
             examples = report.data.examples,
@@ -96,6 +132,7 @@ class Engine(private val scratch: File) {
             cut = report.data.truncated,
             dropped = report.data.withoutLabels,
             sequences = report.sequences,
+            conversations = report.data.conversations,
             previews = report.preview.map { pieces -> pieces.map { Piece(it.text, it.counted) } },
         )
     }
@@ -107,12 +144,17 @@ class Engine(private val scratch: File) {
             checkpointEvery = CHECKPOINT_EVERY,
             memoryBudget = job.budget,
             threads = job.threads,
+            learningRate = job.learningRate,
+            initialAdapter = job.initialAdapter,
+            sampleHeldOut = true,
+            sampling = SamplingConfig(temperature = 0.0, maxTokens = SAMPLE_TOKENS),
         )
         return TrainingRun(open(job.bundle), job.data, job.state, options).run(control, progress)
     }
 
     /** What the run has saved, as the screens show it; nothing where nothing is saved or all is damaged, which resuming says. */
     fun history(info: BundleInfo, state: File): RunState {
+        onDisk("a checkpoint")
         val checkpoint = newest(state, info.layers, info.adapterSize) ?: return RunState()
         val step = checkpoint.place.step
         val evaluations = checkpoint.evaluations.toList().chunked(2)
@@ -123,46 +165,25 @@ class Engine(private val scratch: File) {
         )
     }
 
-    fun exportPeft(directory: File, state: File, target: File) {
-        val manifest = open(directory).manifest
-        val checkpoint = checkNotNull(newest(state, manifest)) { "no checkpoint" }
-        writePeft(manifest, checkpoint.state.adapter, target)
-    }
-
-    /**
-     * Continues [prompt] without and, where something was learned, with the adapter; [piece] is told what is written in turn, and may throw
-     * to stop.
-     */
-    fun compare(directory: File, state: File, prompt: String, piece: (text: String, after: Boolean) -> Unit) {
-        val bundle = open(directory)
-        val manifest = bundle.manifest
-        val initial = directFloats(manifest.adapter.size).also(bundle::readInitialAdapter)
-        val learned = newest(state, manifest)?.state?.adapter
-        makeRunner(bundle, threads()).use { runner ->
-            val texts = listOfNotNull(initial, learned).map { generate(runner, bundle, it, prompt, SamplingConfig()) }
-            try {
-                val pieces = texts.map { it.iterator() }
-                while (pieces.any { it.hasNext() }) {
-                    pieces.forEachIndexed { i, text -> if (text.hasNext()) piece(text.next(), i == 1) }
-                }
-            } finally {
-                texts.forEach { if (it.ended == null) it.close() }
-            }
-        }
-    }
-
-    private fun newest(state: File, manifest: Manifest) = newest(state, manifest.adapter.numLayers, manifest.adapter.size)
-
     private fun newest(state: File, layers: Int, size: Int): RunCheckpoint? =
         if (!state.isDirectory) null else checkpointFiles(state).takeIf { it.isNotEmpty() }?.let { newestGood(it, layers, size).second }
 
     companion object {
         private const val PREVIEWS = 20
         private const val EVALUATE_EVERY = 20 // steps at least: an evaluation takes as long as some five
+        private const val SAMPLE_TOKENS = 24 // of what it writes at each evaluation: as long as reading a few sequences
         private const val CHECKPOINT_EVERY = 5 // steps: what is lost at most when the system ends the process
 
         /** Half of a phone's cores are slow ones. */
         fun threads(): Int = (Runtime.getRuntime().availableProcessors() / 2).coerceIn(1, 4)
+
+        /** What the core takes if the person names none, by the steps of a cycle. */
+        fun learningRate(schedule: List<List<LayerRole>>): Double {
+            val subsets = schedule.map { roles ->
+                Subset(roles.indices.filter { roles[it] == LayerRole.TRAINED }, roles.indices.filter { roles[it] != LayerRole.SKIPPED })
+            }
+            return defaultLearningRate(subsets, schedule.first().size)
+        }
 
         fun roles(subset: Subset, layers: Int): List<LayerRole> = List(layers) {
             if (it in subset.train) {

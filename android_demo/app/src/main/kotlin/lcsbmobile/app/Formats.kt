@@ -1,7 +1,11 @@
 package lcsbmobile.app
 
 import android.content.res.Resources
+import java.math.BigDecimal
+import java.math.MathContext
+import java.text.DateFormat
 import java.text.NumberFormat
+import java.util.Date
 import java.util.Locale
 
 /**
@@ -74,6 +78,14 @@ private fun formatChance(resources: Resources, chance: Double): String = NumberF
 fun breakable(name: String): String = name.replace(MARK, "$0\u200B")
 
 private val MARK = Regex("[-_/](?=[\\p{L}\\p{N}])|\\.(?=\\p{L})") // not within 134.5
+
+/** A day of [millis] since 1970. */
+fun formatDay(resources: Resources, millis: Long): String =
+    DateFormat.getDateInstance(DateFormat.MEDIUM, locale(resources)).format(Date(millis))
+
+/** Small as learning rates are, with no more digits than it has: 0.0008. */
+fun formatRate(resources: Resources, rate: Double): String =
+    NumberFormat.getNumberInstance(locale(resources)).apply { maximumFractionDigits = 8 }.format(BigDecimal(rate).round(MathContext(3)))
 
 /** A time to wait, rounded to what a person plans with. */
 fun formatDuration(resources: Resources, seconds: Double): String {

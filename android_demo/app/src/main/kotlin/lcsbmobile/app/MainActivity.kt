@@ -18,6 +18,7 @@ class MainActivity : Activity() {
     private lateinit var screens: Map<Destination, Screen>
     private lateinit var problem: ProblemCard
     private lateinit var navigation: Navigation
+    private lateinit var incoming: Incoming
     private val observer = ::render
     private val app get() = App.of(this)
     private var shown = Destination.MODEL
@@ -37,8 +38,20 @@ class MainActivity : Activity() {
         navigation = findViewById(R.id.navigation)
         navigation.onChosen = ::show
         applyInsets()
+        incoming = Incoming(this)
         show(Destination.entries[saved?.getInt(TAB) ?: 0])
         show(Destination.entries[saved?.getInt(SHOWN) ?: 0])
+        if (saved == null) incoming.take(intent)
+    }
+
+    override fun onNewIntent(intent: Intent) {
+        super.onNewIntent(intent)
+        incoming.take(intent)
+    }
+
+    override fun onDestroy() {
+        incoming.end()
+        super.onDestroy()
     }
 
     /** A screen's title row, with the way to the settings, or back from there. */
@@ -98,6 +111,7 @@ class MainActivity : Activity() {
     private fun render(state: AppState) {
         problem.render(state)
         screens.getValue(shown).render(state)
+        incoming.render(state)
         app.toSend?.let {
             app.toSend = null
             startActivity(it)
@@ -107,6 +121,8 @@ class MainActivity : Activity() {
     fun pickFolder() = pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), FOLDER)
 
     fun pickZip() = pick(document("application/zip"), ZIP)
+
+    fun pickAdapter() = pick(document("application/zip"), ADAPTER)
 
     fun pickData() = pick(document("*/*"), DATA)
 
@@ -127,6 +143,7 @@ class MainActivity : Activity() {
             FOLDER -> app.bundles.add(TreeSource(app.contentResolver, uri))
             ZIP -> app.bundles.add(ZipSource(app.contentResolver, uri))
             DATA -> app.data.import(uri)
+            ADAPTER -> app.adapters.import(uri)
         }
     }
 
@@ -222,6 +239,7 @@ class MainActivity : Activity() {
         const val ZIP = 2
         const val DATA = 3
         const val NOTIFY = 4
+        const val ADAPTER = 5
         const val NOTIFICATIONS = "android.permission.POST_NOTIFICATIONS"
         const val PERMISSION_GRANTED = android.content.pm.PackageManager.PERMISSION_GRANTED
     }

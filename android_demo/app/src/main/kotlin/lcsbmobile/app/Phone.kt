@@ -8,14 +8,17 @@ import android.os.BatteryManager
 import android.os.Build
 import android.os.Debug
 import android.os.PowerManager
+import lcsbmobile.core.io.processAnonymousBytes
 
 /** Reads the phone's vitals. */
 class Phone(private val context: Context) {
+    private var peakMemory = 0L
     private var peakPss = 0L
 
-    /** The peak is that of what comes now. */
+    /** The peaks are those of what comes now. */
     @Synchronized
     fun forgetPeak() {
+        peakMemory = 0
         peakPss = 0
     }
 
@@ -28,12 +31,16 @@ class Phone(private val context: Context) {
         val tenths = battery?.getIntExtra(BatteryManager.EXTRA_TEMPERATURE, Int.MIN_VALUE) ?: Int.MIN_VALUE
         val pss = Debug.getPss() * 1024
         peakPss = maxOf(peakPss, pss)
+        val anonymous = processAnonymousBytes() ?: 0
+        peakMemory = maxOf(peakMemory, anonymous)
         return Vitals(
             battery = if (level < 0 || scale <= 0) -1 else level * 100 / scale,
             charging = (battery?.getIntExtra(BatteryManager.EXTRA_PLUGGED, 0) ?: 0) != 0,
             temperature = if (tenths == Int.MIN_VALUE) Float.NaN else tenths / 10f,
             thermal = thermal(),
             memoryLow = memory().lowMemory,
+            memory = anonymous,
+            peakMemory = peakMemory,
             pss = pss,
             peakPss = peakPss,
         )

@@ -29,8 +29,13 @@ class Problem private constructor(
         val ACCESS = own(R.string.problem_access, R.string.problem_access_todo)
         val NO_PICKER = own(R.string.problem_picker, R.string.problem_picker_todo)
         val NOTIFICATIONS = own(R.string.problem_notifications, R.string.problem_notifications_todo)
+        val SHARED_LONG = own(R.string.problem_shared_long, R.string.problem_shared_long_todo)
+        val SHARED_LARGE = own(R.string.problem_shared_large, R.string.problem_shared_large_todo)
+        val SHARED_NONE = own(R.string.problem_shared_none, R.string.problem_shared_none_todo)
+        val COMPARISON = own(R.string.problem_comparison, R.string.compare_needs_data)
         val TYPED = own(R.string.problem_typed, R.string.problem_typed_todo)
         val INTERRUPTED = own(R.string.problem_interrupted, R.string.problem_interrupted_todo)
+        val RUN_ACTIVE = own(R.string.problem_run_active, R.string.problem_run_active_todo)
         val BACKGROUND = own(R.string.problem_background, R.string.problem_background_todo)
 
         private fun own(what: Int, todo: Int) = Problem(what, todo, emptyList(), null, null)
@@ -45,6 +50,7 @@ class Problem private constructor(
             is LinkageError -> of(Fault.RUNTIME_MISSING, detail = "$error")
             is OutOfMemoryError -> of(Fault.MEMORY_EXCEEDED, detail = "$error")
             is DataShelf.Full -> TYPED
+            is Data.TooLarge -> SHARED_LARGE
             is SecurityException -> Problem(R.string.problem_access, R.string.problem_access_todo, emptyList(), "$error", null)
             is IOException -> of(Fault.STORAGE_FAILED, detail = "$error")
             else -> Problem(R.string.problem_unexpected, R.string.problem_unexpected_todo, emptyList(), "$error", null)

@@ -16,12 +16,6 @@ private fun train(activity: MainActivity) =
         App.of(activity).training.refused()
     }
 
-/** Starts anew, where a run is over. */
-fun beginAgain(activity: MainActivity) {
-    val (title, text) = activity.getString(R.string.again_title) to activity.getString(R.string.again_text)
-    confirm(activity, title, text, R.string.start_again) { begin(activity) }
-}
-
 /** Ends a run; what it has learned stays. */
 fun finishEarly(activity: MainActivity) {
     val (title, text) = activity.getString(R.string.stop_title) to activity.getString(R.string.stop_text)

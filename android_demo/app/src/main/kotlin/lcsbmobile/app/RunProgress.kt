@@ -38,6 +38,10 @@ class RunProgress(
         copy(evaluation = evaluation.filter { it.step != step } + LossPoint(step, loss))
     }
 
+    override fun wrote(step: Int, prompt: String, text: String, whole: Boolean) = show {
+        copy(samples = samples.filter { it.step < step } + WrittenSample(step, prompt, text, cut = !whole))
+    }
+
     override fun stepped(outcome: StepOutcome, memory: Long) {
         recent += outcome.gradientSeconds + outcome.optimizerSeconds
         while (recent.size > 2 * info.schedule.size) recent.removeFirst()

@@ -12,6 +12,8 @@ import lcsbmobile.core.io.replaceAtomically
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer
+import java.nio.channels.FileChannel
+import java.nio.file.StandardOpenOption
 
 /** What is to become of a run. RUNNING while nothing trains: the process was ended. */
 @Serializable
@@ -25,8 +27,10 @@ enum class Wanted(val phase: Phase) {
 
 /**
  * A run as the person asked for it, from which it is resumed. [data]: a file of the data directory; [dataName]: what the person calls it.
- * [budget]: bytes, null for what is free. [threads]: the same after every resume, or the last bits would differ. [fault], [detail]: why it
- * failed.
+ * [budget]: bytes, null for what is free. [threads]: the same after every resume, or the last bits would differ. [waitsFor]: what ended its
+ * turn, until that is over. [fault], [detail]: why it failed. [id]: of this run and no other. [learningRate] null: the core's choice. [initial]: a
+ * file beside the run's state, the copy of the adapter that it begins with, which is called [further]. [chat]: it learns from conversations.
+ * [samples]: what it wrote at its evaluations.
  */
 @Serializable
 data class RunRecord(
@@ -37,10 +41,26 @@ data class RunRecord(
     val budget: Long?,
     val threads: Int,
     val wanted: Wanted = Wanted.RUNNING,
+    val waitsFor: Reason? = null,
     val fault: Fault? = null,
     val detail: String? = null,
     val report: RunReport? = null,
-)
+    val id: String? = null,
+    val learningRate: Double? = null,
+    val initial: String? = null,
+    val further: String? = null,
+    val chat: Boolean? = null,
+    val samples: List<WrittenSample> = emptyList(),
+) {
+    /** What is shown while nothing trains it. */
+    val phaseAtRest: Phase get() = when {
+        wanted != Wanted.RUNNING -> wanted.phase
+        waitsFor != null -> Phase.SUSPENDED
+        else -> Phase.INTERRUPTED
+    }
+
+    val decisionAtRest: Decision get() = Decision(phaseAtRest == Phase.SUSPENDED, waitsFor)
+}
 
 /** What a run came to. [peakPss]: bytes; [phone]: its maker's name for it. */
 @Serializable
@@ -65,6 +85,7 @@ class RunStore(private val directory: File) {
 
     fun read(bundle: String): RunRecord? =
         try {
+            onDisk("run.json")
             file(bundle).takeIf { it.isFile }?.let { Json.decodeFromString(RunRecord.serializer(), it.readText()) }
         } catch (error: SerializationException) {
             null
@@ -75,35 +96,63 @@ class RunStore(private val directory: File) {
     /** Whether something of it is saved that it can be resumed from. */
     fun begun(bundle: String): Boolean = state(bundle).list().orEmpty().any { it.startsWith("step-") }
 
+    /** Whether what is saved has learned something. */
+    fun learned(bundle: String): Boolean = state(bundle).list().orEmpty().any { name -> name.startsWith("step-") && name.any { it in '1'..'9' } }
+
     fun all(): List<RunRecord> = directory.list().orEmpty().sorted().mapNotNull(::read)
 
-    /** A run of one of [bundles] that waits to go on, of the bundle [first] if there is one. */
+    /** A run of one of [bundles] that goes on by itself, of the bundle [first] if there is one: not one that the person paused. */
     fun unfinished(bundles: Set<String>, first: String?): RunRecord? {
-        val open = all().filter { it.bundle in bundles && (it.wanted == Wanted.RUNNING || it.wanted == Wanted.PAUSED) }
+        val open = all().filter { it.bundle in bundles && it.wanted == Wanted.RUNNING }
         return open.find { it.bundle == first } ?: open.firstOrNull()
     }
 
     fun write(record: RunRecord) {
+        onDisk("run.json")
         val json = Json.encodeToString(RunRecord.serializer(), record).toByteArray()
         replaceAtomically(file(record.bundle)) { it.write(ByteBuffer.wrap(json)) }
     }
 
-    /** Begins anew. What the bundle's last run saved goes, but not before [record] is written. */
-    fun replace(record: RunRecord) {
+    fun initial(record: RunRecord): File? = record.initial?.let { File(directory, "${record.bundle}/$it") }
+
+    /**
+     * Begins anew. What the bundle's last run saved goes, but not before [record] is written. [initial]: what the run begins with, which is copied: the
+     * adapter may be removed meanwhile.
+     */
+    fun replace(record: RunRecord, initial: File? = null) {
+        val begun = if (initial == null) record.copy(initial = null) else record.copy(initial = "$INITIAL${record.id}.safetensors")
+        initial(begun)?.let { copy -> replaceAtomically(copy) { output -> copy(initial!!, output) } }
         val (saved, old) = state(record.bundle) to File(directory, "${record.bundle}/old")
         old.deleteRecursively()
         val moved = saved.renameTo(old)
         try {
-            write(record)
+            write(begun)
         } catch (error: LcsbException) {
             if (moved) old.renameTo(saved)
+            initial(begun)?.delete()
             throw error
         }
         old.deleteRecursively()
+        val earlier = File(directory, record.bundle).listFiles().orEmpty().filter { it.name.startsWith(INITIAL) && it.name != begun.initial }
+        earlier.forEach { it.delete() }
+    }
+
+    private fun copy(from: File, to: FileChannel) = FileChannel.open(from.toPath(), StandardOpenOption.READ).use { source ->
+        val size = source.size()
+        var done = 0L
+        while (done < size) {
+            val moved = source.transferTo(done, size - done, to)
+            if (moved <= 0) throw IOException("$from: ended while it was copied")
+            done += moved
+        }
     }
 
     fun remove(bundle: String) {
         file(bundle).delete()
         File(directory, bundle).deleteRecursively()
+    }
+
+    private companion object {
+        const val INITIAL = "initial-"
     }
 }

@@ -51,3 +51,26 @@ class RunWatch(private val store: Store, private val phone: Phone) {
         const val MEMORY_REST_MILLIS = 60_000L
     }
 }
+
+/**
+ * How long a run waits with the processor kept on: a while for what passes soon, heat or other apps' need of memory, and not at all for a
+ * battery, which takes hours. Then its turn ends, and a job goes on with it.
+ */
+class Patience {
+    private var since: Long? = null
+
+    fun isOver(reason: Reason?): Boolean {
+        val now = SystemClock.elapsedRealtime()
+        val begun = since ?: now.also { since = it }
+        return reason == Reason.BATTERY || now - begun >= LONGEST_MILLIS
+    }
+
+    /** It trained meanwhile. */
+    fun renew() {
+        since = null
+    }
+
+    private companion object {
+        const val LONGEST_MILLIS = 180_000L
+    }
+}

@@ -3,57 +3,95 @@ package lcsbmobile.app
 import android.os.Build
 import lcsbmobile.core.LcsbException
 import lcsbmobile.core.RunResult
+import java.util.UUID
 
-/** Writes down what is to become of runs, and shows what was saved of them. */
-class SavedRuns(private val app: App, private val engine: Engine, private val runs: RunStore, private val phone: Phone) {
+/** Writes down what is to become of runs, keeps what they learned, and shows what was saved of them. */
+class SavedRuns(
+    private val app: App,
+    private val engine: Engine,
+    private val runs: RunStore,
+    private val phone: Phone,
+    private val keeper: Keeper,
+) {
     /** Says so when the system had ended the run. */
     fun show(bundle: BundleInfo, record: RunRecord) {
-        val phase = if (record.wanted == Wanted.RUNNING) Phase.INTERRUPTED else record.wanted.phase
-        val shown = history(bundle)
+        val phase = record.phaseAtRest
+        val shown = history(bundle, record)
         val problem = when {
             phase == Phase.INTERRUPTED -> Problem.INTERRUPTED
             record.fault != null -> Problem.of(record.fault, detail = record.detail)
             else -> null
         }
-        val run = shown.copy(phase = phase, steps = record.steps, begun = runs.begun(bundle.name))
+        val run = shown.copy(phase = phase, steps = record.steps, decision = record.decisionAtRest, begun = runs.begun(bundle.name))
         app.store.update {
             if (it.run.active || it.chosen != bundle.name) return@update it
             it.copy(run = run, report = record.report, problem = it.problem ?: problem)
         }
+        if (record.wanted in OVER) storing { if (keeper.keep(record) != null) app.adapters.refresh() } // if the process ended before it was
     }
 
     /** What is saved; of what cannot be read nothing is shown, and the person is told. */
-    fun history(bundle: BundleInfo): RunState =
+    private fun history(bundle: BundleInfo, record: RunRecord): RunState =
         try {
-            engine.history(bundle, runs.state(bundle.name))
+            engine.history(bundle, runs.state(bundle.name)).copy(samples = record.samples)
         } catch (error: LcsbException) {
             app.store.update { it.copy(problem = Problem.of(error)) }
             RunState()
         }
 
-    /** A run that failed before anything of it was saved, for its data may be, is none to go on with. False without data. */
+    /**
+     * A run that failed before anything of it was saved, for its data may be, is none to go on with. False without data. A run that is over is kept
+     * before another takes its place. Where learning went off course, a run may go on at a lower rate.
+     */
     fun write(bundle: BundleInfo, data: DataInfo?): Boolean {
-        val before = runs.read(bundle.name)?.takeIf { it.wanted in RESUMABLE }
-        if (before != null && (before.wanted != Wanted.FAILED || runs.begun(bundle.name))) {
-            runs.write(before.copy(wanted = Wanted.RUNNING, budget = app.settings.budget, fault = null, detail = null))
+        val before = runs.read(bundle.name)
+        val open = before?.takeIf { it.wanted in RESUMABLE }
+        if (open != null && (open.wanted != Wanted.FAILED || runs.begun(bundle.name))) {
+            val rate = lowered(open.learningRate ?: Engine.learningRate(bundle.schedule)) ?: open.learningRate
+            val resumed = open.copy(wanted = Wanted.RUNNING, waitsFor = null, budget = app.settings.budget, fault = null, detail = null, learningRate = rate)
+            runs.write(resumed)
             return true
         }
-        val (file, name) = data?.let { it.file to it.name } ?: before?.let { it.data to it.dataName } ?: return false
-        runs.replace(RunRecord(bundle.name, file, name, app.settings.steps, app.settings.budget, Engine.threads()))
+        val (file, name) = data?.let { it.file to it.name } ?: open?.let { it.data to it.dataName } ?: return false
+        if (before != null && before.wanted in OVER) keeper.keep(before)
+        val further = app.adapters.store.find(bundle.name, app.store.state.further)
+        val record = RunRecord(
+            bundle.name, file, name, app.settings.steps, app.settings.budget, Engine.threads(),
+            id = "${UUID.randomUUID()}",
+            learningRate = app.settings.learningRate,
+            further = further?.name,
+            chat = data?.summary?.chat,
+        )
+        runs.replace(record, further?.let(app.adapters.store::file))
         phone.forgetPeak()
         val fresh = RunState(steps = app.settings.steps)
-        app.store.update { it.copy(run = fresh, report = null, comparison = Comparison(), vitals = it.vitals.copy(peakPss = 0)) }
+        app.store.update { it.copy(run = fresh, report = null, vitals = it.vitals.copy(peakMemory = 0, peakPss = 0), further = null, undecided = null) }
         return true
     }
 
-    /** [result]: of a run that is over; null where it can go on, or came to none. */
-    fun end(record: RunRecord, wanted: Wanted, result: RunResult?, bundle: BundleInfo) {
+    /** The rate that the person asks for now, where it is lower than the run's. */
+    private fun lowered(rate: Double): Double? = app.settings.learningRate?.takeIf { it < rate }
+
+    /** What a run, or its turn, came to. [kept]: its adapter, if it is over and has learned something. */
+    class Ended(val record: RunRecord, val kept: AdapterRecord?)
+
+    /** [result]: of a run that is over; null where it can go on, or came to none. [waitsFor]: what ended its turn, of one that is RUNNING still. */
+    fun end(record: RunRecord, wanted: Wanted, result: RunResult?, waitsFor: Reason? = null): Ended {
         val report = result?.let { RunReport(it, app.store.state.vitals.peakPss, "${Build.MANUFACTURER} ${Build.MODEL}") }
-        storing { runs.write(record.copy(wanted = wanted, report = report)) }
-        val history = history(bundle)
+        val left = record.copy(wanted = wanted, waitsFor = waitsFor, report = report, samples = app.store.state.run.samples)
+        storing { runs.write(left) }
+        var kept: AdapterRecord? = null
+        if (wanted in OVER) storing { kept = keeper.keep(left) }
+        if (kept != null) app.adapters.refresh()
+        return Ended(left, kept)
+    }
+
+    /** What [end] wrote down, on the screens. */
+    fun showEnd(record: RunRecord, bundle: BundleInfo) {
         val seconds = app.store.state.run.secondsAStep
-        val shown = history.copy(phase = wanted.phase, steps = record.steps, secondsAStep = seconds)
-        app.store.update { it.copy(run = shown, report = report) }
+        val history = history(bundle, record)
+        val shown = history.copy(phase = record.phaseAtRest, steps = record.steps, secondsAStep = seconds, decision = record.decisionAtRest)
+        app.store.update { it.copy(run = shown, report = record.report) }
         if (seconds != null) storing { app.bundles.update(bundle.copy(secondsAStep = seconds)) } // says more than a prediction
     }
 
@@ -68,5 +106,6 @@ class SavedRuns(private val app: App, private val engine: Engine, private val ru
 
     companion object {
         val RESUMABLE = setOf(Wanted.RUNNING, Wanted.PAUSED, Wanted.FAILED)
+        val OVER = setOf(Wanted.FINISHED, Wanted.CANCELLED)
     }
 }

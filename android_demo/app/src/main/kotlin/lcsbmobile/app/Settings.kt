@@ -24,6 +24,7 @@ class Settings(context: Context) {
 
     /** Waits until it is stored, and says whether it was: before that the data that was chosen must not go. */
     fun choose(data: ChosenData?): Boolean = values.edit().run {
+        onDisk("settings")
         putString("data_file", data?.file).putString("data_name", data?.name).putBoolean("data_typed", data?.typed == true).commit()
     }
 
@@ -35,6 +36,25 @@ class Settings(context: Context) {
     var budget: Long?
         get() = values.getLong("budget", 0).takeIf { it > 0 }
         set(bytes) = values.edit().putLong("budget", bytes ?: 0).apply()
+
+    /** Of a run; null: what the method asks for. */
+    var learningRate: Double?
+        get() = values.getString("learning_rate", null)?.toDoubleOrNull()
+        set(rate) = values.edit().putString("learning_rate", rate?.toString()).apply()
+
+    var advancedShown: Boolean
+        get() = values.getBoolean("advanced", false)
+        set(shown) = values.edit().putBoolean("advanced", shown).apply()
+
+    /** 0: always the likeliest. */
+    var temperature: Double
+        get() = values.getFloat("temperature", 0.8f).toDouble()
+        set(value) = values.edit().putFloat("temperature", value.toFloat()).apply()
+
+    /** What is said to the model before a conversation. */
+    var systemPrompt: String
+        get() = values.getString("system_prompt", "").orEmpty()
+        set(text) = values.edit().putString("system_prompt", text).apply()
 
     var trainWhenIdle: Boolean
         get() = values.getBoolean("idle", true)
@@ -54,6 +74,14 @@ class Settings(context: Context) {
     var hadBundle: Boolean
         get() = here.getBoolean("had_bundle", false)
         set(had) = here.edit().putBoolean("had_bundle", had).apply()
+
+    /** The document or tree that a bundle is being added from. Waits until it is stored: it is for a process that comes after this one's end. */
+    var adding: String?
+        get() = here.getString("adding", null)
+        set(origin) {
+            onDisk("settings")
+            here.edit().putString("adding", origin).commit()
+        }
 
     /** Whether data and adapters may go into the phone's backup. */
     var backup: Boolean

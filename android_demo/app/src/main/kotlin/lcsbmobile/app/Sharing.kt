@@ -8,16 +8,17 @@ import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 
 /** What the Share screen can do: packs a file, and then says how to hand it out. */
-class Sharing(private val app: App, private val engine: Engine, private val library: BundleLibrary, private val runs: RunStore) {
+class Sharing(private val app: App, private val engine: AdapterEngine, private val library: BundleLibrary, private val runs: RunStore) {
     val worker = Worker("sharing") { error ->
         app.store.update { it.copy(packing = false, problem = Problem.of(error)) }
     }
 
-    /** PEFT's directory and, of a run that came to one, the report, as a ZIP file. [send] is called on the worker's thread. */
-    fun adapter(send: (Intent) -> Unit) = pack(send, R.string.adapter_subject) { bundle, directory ->
+    /** PEFT's directory and, of the last run, its report, as a ZIP file. [send] is called on the worker's thread. */
+    fun adapter(record: AdapterRecord, send: (Intent) -> Unit) = pack(send, R.string.adapter_subject) { bundle, directory ->
         val peft = File(directory, "adapter")
-        engine.exportPeft(library.directory(bundle.name), runs.state(bundle.name), peft)
-        report(bundle)?.let { File(peft, "training_report.json").writeText(it) }
+        engine.exportPeft(library.directory(bundle.name), app.adapters.store.file(record), peft)
+        val run = runs.read(bundle.name)?.takeIf { record.run != null && it.id == record.run }
+        run?.report?.toJson()?.let { File(peft, "training_report.json").writeText(it) }
         val file = File(directory, "${bundle.name}-adapter.zip")
         zip(peft, file)
         peft.deleteRecursively()

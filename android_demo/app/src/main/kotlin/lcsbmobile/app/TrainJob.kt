@@ -8,8 +8,8 @@ import android.content.ComponentName
 import android.content.Context
 
 /**
- * Goes on with a run that waits, while the phone charges and is idle. The system ends it when either is over, or after some minutes: it is
- * saved and scheduled again. A run that the service trains is none of its business.
+ * Goes on with a run that waits: while the phone charges and is idle, or when what suspended the run is over. The system ends it when its
+ * conditions are, or after some minutes: the run is saved and scheduled again. A run that the service trains is none of its business.
  */
 class TrainJob : JobService() {
     @Volatile private var mine: JobParameters? = null // of the turn that this job began
@@ -18,26 +18,48 @@ class TrainJob : JobService() {
         val training = App.of(this).training
         if (training.running) return false
         mine = params
-        return training.start { if (mine === params) jobFinished(params, training.waitsForJob) }.also { if (!it) mine = null }
+        training.start { trained ->
+            // what was suspended again has its own jobs
+            if (mine === params) jobFinished(params, trained && params.jobId == IDLE && training.waitsForIdle)
+        }
+        return true
     }
 
     override fun onStopJob(params: JobParameters): Boolean {
         val began = mine != null
         mine = null
-        if (began) App.of(this).training.pause()
+        if (began) App.of(this).training.leave()
         return began
     }
 
     companion object {
-        private const val ID = 1
+        const val IDLE = 1
+        const val CHARGES = 2
+        const val ENOUGH = 3
+        const val LATER = 4
+        private const val LATER_MILLIS = 10 * 60_000L // a phone that is hot cools down meanwhile, one whose battery is low does not ask at once again
 
-        /** The system starts the job when the phone charges and is idle, after a reboot too. Takes it off where it is not [wanted]. */
-        fun schedule(context: Context, wanted: Boolean) {
+        /**
+         * The system starts a job when its conditions are met, after a reboot too. [waiting]: a run is; else all jobs are taken off. [whenIdle]: it may
+         * go on while the phone charges and is idle. [reason]: what suspended it; of one that nothing suspended the jobs stay as they are.
+         */
+        fun schedule(context: Context, waiting: Boolean, whenIdle: Boolean, reason: Reason?) {
             val scheduler = context.getSystemService(JobScheduler::class.java)
-            if (!wanted) return scheduler.cancel(ID)
-            if (scheduler.getPendingJob(ID) != null) return
-            val job = JobInfo.Builder(ID, ComponentName(context, TrainJob::class.java))
-            scheduler.schedule(job.setRequiresCharging(true).setRequiresDeviceIdle(true).setPersisted(true).build())
+            if (!waiting) listOf(CHARGES, ENOUGH, LATER).forEach(scheduler::cancel)
+            if (!waiting || !whenIdle) scheduler.cancel(IDLE)
+            if (waiting && whenIdle && scheduler.getPendingJob(IDLE) == null) {
+                scheduler.add(context, IDLE) { setRequiresCharging(true).setRequiresDeviceIdle(true) }
+            }
+            if (reason == Reason.BATTERY) {
+                scheduler.add(context, CHARGES) { setRequiresCharging(true) }
+                scheduler.add(context, ENOUGH) { setRequiresBatteryNotLow(true).setMinimumLatency(LATER_MILLIS) }
+            } else if (reason != null) {
+                scheduler.add(context, LATER) { setMinimumLatency(LATER_MILLIS) }
+            }
+        }
+
+        private fun JobScheduler.add(context: Context, id: Int, conditions: JobInfo.Builder.() -> JobInfo.Builder) {
+            schedule(JobInfo.Builder(id, ComponentName(context, TrainJob::class.java)).conditions().setPersisted(true).build())
         }
     }
 }

@@ -11,9 +11,10 @@ val Phase.title: Int get() = when (this) {
     Phase.TESTING -> R.string.phase_testing
     Phase.EVALUATING -> R.string.phase_evaluating
     Phase.TRAINING -> R.string.phase_training
+    Phase.COMPARING -> R.string.phase_comparing
     Phase.PAUSING -> R.string.phase_pausing
     Phase.PAUSED -> R.string.phase_paused
-    Phase.WAITING -> R.string.phase_waiting
+    Phase.WAITING, Phase.SUSPENDED -> R.string.phase_waiting
     Phase.INTERRUPTED -> R.string.phase_interrupted
     Phase.FINISHED -> R.string.phase_finished
     Phase.CANCELLED -> R.string.phase_cancelled
@@ -45,10 +46,11 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private val options = TrainOptions(activity, view)
     private val details =
         Section(view.findViewById(R.id.details_header), view.findViewById(R.id.details_body), R.string.details, "details", openAtFirst = false)
+    private val cards = listOf(ResultCard(activity, view), FurtherCard(activity, view), SamplesCard(activity, view), AdvancedOptions(activity, view))
 
     init {
         start.setOnClickListener { begin(activity) }
-        again.setOnClickListener { beginAgain(activity) }
+        again.setOnClickListener { begin(activity) }
         tryResult.setOnClickListener { activity.show(Destination.TRY) }
         pause.setOnClickListener { app.training.pause() }
         cancel.setOnClickListener { finishEarly(activity) }
@@ -71,6 +73,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         details.render(activity.getString(R.string.layers_title))
         renderPhone(state)
         options.render(state)
+        cards.forEach { it.render(state) }
     }
 
     /** When it is over, what is to be done next is to try it. */
@@ -82,7 +85,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         start.setText(if (run.resumable) R.string.resume else R.string.start)
         again.shown(over)
         again.isEnabled = ready
-        pause.shown(run.active)
+        pause.shown(run.active || run.goesOn)
         pause.isEnabled = run.phase != Phase.PAUSING
         cancel.shown(run.active || run.resumable)
         cancel.isEnabled = run.phase != Phase.PAUSING
@@ -95,10 +98,11 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
             Phase.NONE -> idle(state)
             Phase.OPENING, Phase.EVALUATING, Phase.PAUSING -> at
             Phase.TESTING -> activity.getString(R.string.testing_text)
+            Phase.COMPARING -> activity.getString(R.string.comparing_text)
             Phase.TRAINING -> training(run, at) + if (run.decision.reason != null) ". " + activity.getString(R.string.slow_warm) else ""
-            Phase.PAUSED -> at
+            Phase.PAUSED -> activity.getString(R.string.paused_text, at)
             Phase.FAILED -> if (run.resumable) at else idle(state)
-            Phase.WAITING -> waiting(run.decision.reason)
+            Phase.WAITING, Phase.SUSPENDED -> waiting(run.decision.reason)
             Phase.INTERRUPTED -> activity.getString(R.string.interrupted_text, at)
             Phase.FINISHED, Phase.CANCELLED -> over(run, at)
         }
@@ -135,9 +139,9 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
         val unknown = "–"
         val seconds = state.run.secondsAStep?.let { formatSeconds(resources, it) } ?: unknown
         view.findViewById<View>(R.id.step_seconds).figure(seconds, activity.getString(R.string.seconds_a_step))
-        val memory = if (vitals.pss > 0) formatBytes(resources, vitals.pss) else unknown
-        val most = formatBytes(resources, vitals.peakPss)
-        val peak = activity.getString(if (vitals.peakPss > 0) R.string.memory_peak else R.string.memory, most)
+        val memory = if (vitals.memory > 0) formatBytes(resources, vitals.memory) else unknown
+        val (most, pss) = formatBytes(resources, vitals.peakMemory) to formatBytes(resources, vitals.pss)
+        val peak = activity.getString(if (vitals.peakMemory > 0) R.string.memory_peak else R.string.memory, most, pss)
         view.findViewById<View>(R.id.memory).figure(memory, peak)
         val battery = if (vitals.battery >= 0) formatPercent(resources, vitals.battery) else unknown
         val charging = activity.getString(if (vitals.charging) R.string.battery_charging else R.string.battery)
@@ -150,6 +154,6 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     }
 
     private companion object {
-        val BUSY = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.PAUSING)
+        val BUSY = setOf(Phase.OPENING, Phase.TESTING, Phase.EVALUATING, Phase.COMPARING, Phase.PAUSING)
     }
 }

@@ -7,6 +7,7 @@ import android.content.pm.ServiceInfo
 import android.os.Build
 import android.os.IBinder
 import android.os.PowerManager
+import android.os.SystemClock
 
 /** Keeps the process alive while it trains, and shows so. What trains is [Training]. */
 class TrainService : Service() {
@@ -15,6 +16,10 @@ class TrainService : Service() {
 
     @Volatile private var hold: Hold? = null
     private lateinit var notice: TrainNotice
+    private val app get() = App.of(this)
+    private val renewing = { _: AppState -> renew() }
+
+    @Volatile private var renewed = 0L
     private lateinit var wakefulness: PowerManager.WakeLock // a foreground service alone does not keep the processor on
 
     override fun onBind(intent: Intent?): IBinder? = null
@@ -28,7 +33,7 @@ class TrainService : Service() {
 
     /** Without an intent when the system restarts the service after it had ended the process: then the run goes on. */
     override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
-        val training = App.of(this).training
+        val training = app.training
         when (intent?.action) {
             PAUSE -> training.pause()
             CANCEL -> training.cancel()
@@ -41,21 +46,39 @@ class TrainService : Service() {
 
     private fun train(training: Training, startId: Int): Int {
         val mine = Hold(startId)
-        if (!take(mine) || !training.start { finish(mine) }) {
-            training.refused()
-            finish(mine, STOP_FOREGROUND_REMOVE)
+        if (!take(mine)) {
+            refuse(training, mine)
             return START_NOT_STICKY
         }
+        training.start { trained -> if (trained) finish(mine) else refuse(training, mine) }
         return START_STICKY
+    }
+
+    private fun refuse(training: Training, mine: Hold) {
+        training.refused()
+        finish(mine, STOP_FOREGROUND_REMOVE)
     }
 
     @Synchronized
     private fun take(mine: Hold): Boolean {
         hold = mine
         if (!goToForeground()) return false
-        wakefulness.acquire(LONGEST_MILLIS)
+        stayAwake()
+        app.store.forget(renewing)
+        app.store.observe(renewing)
         notice.begin()
         return true
+    }
+
+    private fun stayAwake() {
+        wakefulness.acquire(LEASE_MILLIS)
+        renewed = SystemClock.elapsedRealtime()
+    }
+
+    /** A run that tells of itself is under way: what it holds lasts some more. */
+    @Synchronized
+    private fun renew() {
+        if (hold != null && SystemClock.elapsedRealtime() - renewed >= LEASE_MILLIS / 2) stayAwake()
     }
 
     /** From API 31 the system may refuse, when it restarted the service in the background. The job then goes on with the run. */
@@ -76,6 +99,7 @@ class TrainService : Service() {
     private fun finish(mine: Hold, notice: Int = STOP_FOREGROUND_DETACH) {
         if (hold === mine) {
             hold = null
+            app.store.forget(renewing)
             this.notice.end()
             wakefulness.release()
             stopForeground(notice)
@@ -85,13 +109,15 @@ class TrainService : Service() {
 
     /** What the job trains goes on. */
     override fun onDestroy() {
-        if (hold != null) App.of(this).training.pause()
+        if (hold != null) app.training.leave()
+        hold = null
+        app.store.forget(renewing)
         wakefulness.release()
         super.onDestroy()
     }
 
     companion object {
-        private const val LONGEST_MILLIS = 24 * 3_600_000L // in case that a fault of ours forgets to release it
+        private const val LEASE_MILLIS = 20 * 60_000L // longer than anything takes that tells nothing of itself; forgotten, it ends by itself
         const val PAUSE = "lcsbmobile.app.PAUSE"
         const val CANCEL = "lcsbmobile.app.CANCEL"
 

@@ -6,8 +6,6 @@ import lcsbmobile.core.RunControl
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
 import lcsbmobile.core.io.processAnonymousBytes
-import java.util.concurrent.TimeUnit
-import java.util.concurrent.locks.ReentrantLock
 import kotlin.concurrent.thread
 import kotlin.concurrent.withLock
 
@@ -22,18 +20,15 @@ class Training(
     private val shelf: DataShelf,
     private val runs: RunStore,
     private val phone: Phone,
+    keeper: Keeper,
+    private val judge: Judge,
 ) {
-    private enum class Request { NONE, PAUSE, CANCEL }
-
-    private val lock = ReentrantLock()
-    private val woken = lock.newCondition()
-    private var request = Request.NONE
-    private var control: RunControl? = null
+    private val requests = Requests()
     private val watch = RunWatch(app.store, phone)
-    private val saved = SavedRuns(app, engine, runs, phone)
+    private val saved = SavedRuns(app, engine, runs, phone, keeper)
 
     /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. */
-    private class Turn(first: () -> Unit) {
+    private class Turn(first: (Boolean) -> Unit) {
         val whenEnded = mutableListOf(first)
 
         @Volatile var ending = false
@@ -57,11 +52,13 @@ class Training(
         if (running) return
         schedule()
         val bundle = app.store.state.bundle ?: return
-        val record = runs.read(bundle.name)
-        if (record == null) {
-            app.store.update { it.copy(run = RunState(steps = app.settings.steps), report = null) }
-        } else {
-            worker.start { saved.show(bundle, record) }
+        worker.start {
+            val record = runs.read(bundle.name)
+            if (record != null) return@start saved.show(bundle, record)
+            app.store.update {
+                if (it.run.active || it.chosen != bundle.name) return@update it
+                it.copy(run = RunState(steps = app.settings.steps), report = null)
+            }
         }
     }
 
@@ -75,6 +72,7 @@ class Training(
     fun request(bundle: BundleInfo, data: DataInfo?): Boolean {
         app.trial.stop()
         app.trial.worker.join()
+        app.adapters.endComparison()
         val done = try {
             app.store.update { it.copy(problem = null) }
             saved.write(bundle, data)
@@ -98,83 +96,95 @@ class Training(
         }
     }
 
-    /** The run that waits to go on, of the chosen bundle first. */
-    private fun unfinished(): RunRecord? =
-        app.store.state.let { state -> runs.unfinished(state.bundles.map { it.name }.toSet(), state.chosen) }
+    /** The run that goes on by itself, of the chosen bundle first. Waits until the app knows its bundles. */
+    private fun unfinished(): RunRecord? {
+        app.bundles.awaitListed()
+        return app.store.state.let { state -> runs.unfinished(state.bundles.map { it.name }.toSet(), state.chosen) }
+    }
 
     /**
-     * Trains on a thread of its own until the run ends or is paused, and then calls [whenEnded] on that thread. False when there is nothing
-     * to train.
+     * Trains on a thread of its own until the run ends, is paused or has to wait for long, and then calls [whenEnded] on that thread, with
+     * false where there was nothing to train.
      */
-    fun start(whenEnded: () -> Unit): Boolean = lock.withLock {
+    fun start(whenEnded: (trained: Boolean) -> Unit): Unit = requests.lock.withLock {
         turn?.let {
             if (!it.ending) {
                 it.whenEnded += whenEnded
-                return true
+                return
             }
         }
-        if (turn == null && unfinished() == null) return false
-        request = Request.NONE
+        requests.forget()
         val (next, before) = Turn(whenEnded) to thread
         turn = next
         thread = thread(name = "training") {
             before?.join()
-            unfinished()?.let { work(it, next) }
-            lock.withLock { if (turn === next) turn = null }
-            next.whenEnded.forEach { it() }
+            val record = unfinished()
+            record?.let { work(it, next) }
+            requests.lock.withLock { if (turn === next) turn = null }
+            next.whenEnded.forEach { it(record != null) }
         }
-        true
     }
 
-    fun pause() = ask(Request.PAUSE)
+    /** The person's pause lasts until they resume. */
+    fun pause() {
+        if (!ask(Request.PAUSE)) atRest(setOf(Wanted.RUNNING)) { end(it, Wanted.PAUSED, null) }
+    }
+
+    /** The system's interruption: the run goes on by itself. */
+    fun leave() = ask(Request.LEAVE)
 
     /**
      * Ends the run where it is; what it has learned stays. A run that is under way ends between two layers, one that was paused is opened
      * and ended.
      */
     fun cancel() {
-        ask(Request.CANCEL)
-        if (running) return
-        val record = app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in SavedRuns.RESUMABLE } ?: return
-        app.store.update { it.copy(run = it.run.copy(phase = Phase.PAUSING), problem = null) }
-        worker.start {
-            val result = try {
-                val control = RunControl()
-                engine.train(job(record), control, RunProgress(app.store, info(record), record, whenLoaded = control::stop))
-            } catch (error: Throwable) {
-                // whatever it is, the run ends, and what it has learned stays
-                tell(error)
-                null
-            }
-            end(record, Wanted.CANCELLED, result, null)
-            schedule()
+        if (ask(Request.CANCEL)) return
+        worker.cancel() // what judges a run that was stopped before
+        atRest(SavedRuns.RESUMABLE) { end(it, Wanted.CANCELLED, stopped(it)) }
+    }
+
+    /** Of the chosen bundle's run, if it is [wanted] so and nothing trains it, off the main thread. */
+    private fun atRest(wanted: Set<Wanted>, action: (RunRecord) -> Unit) {
+        app.store.update { if (it.run.resumable) it.copy(run = it.run.copy(phase = Phase.PAUSING), problem = null) else it }
+        worker.start(cancelling = false) {
+            app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in wanted }?.let(action)
+            scheduleNow()
         }
     }
 
-    private fun ask(what: Request) {
-        lock.withLock {
-            if (!running) return
-            request = what
-            control?.let { if (what == Request.PAUSE) it.pause() else it.stop() }
-            woken.signalAll()
+    /** What the run has come to; null where that cannot be said: it ends all the same, and what it has learned stays. */
+    private fun stopped(record: RunRecord): RunResult? = try {
+        val control = RunControl()
+        engine.train(job(record), control, RunProgress(app.store, info(record), record, whenLoaded = control::stop))
+    } catch (error: Throwable) {
+        tell(error)
+        null
+    }
+
+    /** Whether there is a turn that can be asked. */
+    private fun ask(what: Request): Boolean {
+        requests.lock.withLock {
+            if (!running) return false
+            requests.ask(what)
         }
         app.store.update { if (it.run.active) it.copy(run = it.run.copy(phase = Phase.PAUSING)) else it }
+        return true
     }
 
     /** Saves, and keeps nothing in memory for a while. */
-    fun giveMemoryBack() = lock.withLock {
+    fun giveMemoryBack() {
         watch.leaveMemory()
-        control?.pause()
+        requests.interrupt()
     }
 
     private fun work(record: RunRecord, turn: Turn) {
         try {
             show(record)
-            runs.write(record.copy(wanted = Wanted.RUNNING))
+            runs.write(record.copy(waitsFor = null))
             check(record)
             trainByPolicy(record, turn)
         } catch (error: Asked) {
-            end(record, if (request == Request.CANCEL) Wanted.CANCELLED else Wanted.PAUSED, null, turn)
+            end(record, requests.asked.wanted, null, turn)
         } catch (error: Throwable) {
             // whatever it is, the person is told, and the run can be resumed
             turn.ending = true
@@ -184,14 +194,15 @@ class Training(
             app.store.update { it.copy(run = it.run.copy(phase = Phase.FAILED, layer = -1, begun = begun), problem = problem) }
         }
         turn.ending = true
-        schedule()
+        scheduleNow()
     }
 
     /** The run under way is what is shown, whatever was: it may be the system or the job that has it go on. */
     private fun show(record: RunRecord) {
         if (app.store.state.chosen != record.bundle) {
             app.settings.chosen = record.bundle
-            app.store.update { it.copy(chosen = record.bundle, run = RunState(), report = null, comparison = Comparison()) }
+            app.store.update { it.copy(chosen = record.bundle, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation()) }
+            app.adapters.refresh()
         }
         app.store.update {
             val phase = if (it.run.phase == Phase.PAUSING) Phase.PAUSING else Phase.OPENING
@@ -204,31 +215,32 @@ class Training(
         val bundle = info(record)
         if (bundle.checked) return
         app.store.update { it.copy(run = it.run.copy(phase = Phase.TESTING)) }
-        engine.check(library.directory(record.bundle), record.threads) { throwIfAsked() }
+        engine.check(library.directory(record.bundle), record.threads, requests::throwIfAsked)
         app.bundles.update(bundle.copy(checked = true))
     }
 
     private fun info(record: RunRecord) = app.store.state.bundles.first { it.name == record.bundle }
 
-    private fun throwIfAsked() {
-        if (request != Request.NONE) throw Asked()
-    }
-
-    private class Asked : RuntimeException()
-
-    /** Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop. */
+    /**
+     * Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop, or what it waits for takes long: then
+     * the turn ends, and a job goes on with the run.
+     */
     private fun trainByPolicy(record: RunRecord, turn: Turn) {
-        var decision = Decision()
+        var decision = record.decisionAtRest
+        val patience = Patience()
         while (true) {
             decision = TrainingPolicy.decide(watch.vitals(), decision)
-            if (decision.waits) {
-                if (await(decision) == Request.PAUSE) return end(record, Wanted.PAUSED, null, turn)
-                if (request != Request.CANCEL) continue
+            val asked = requests.asked
+            if (decision.waits && asked == Request.NONE) {
+                if (patience.isOver(decision.reason)) return end(record, Wanted.RUNNING, null, turn, decision.reason)
+                await(decision)
+                continue
             }
+            if (asked == Request.PAUSE || asked == Request.LEAVE) return end(record, asked.wanted, null, turn)
             val result = try {
                 trainOnce(record, decision)
             } catch (error: LcsbException) {
-                if (request == Request.CANCEL) {
+                if (requests.asked == Request.CANCEL) {
                     tell(error)
                     return end(record, Wanted.CANCELLED, null, turn)
                 }
@@ -239,53 +251,66 @@ class Training(
             when (result.outcome) {
                 RunOutcome.FINISHED -> return end(record, Wanted.FINISHED, result, turn)
                 RunOutcome.CANCELLED -> return end(record, Wanted.CANCELLED, result, turn)
-                RunOutcome.PAUSED -> if (request == Request.PAUSE) return end(record, Wanted.PAUSED, null, turn)
+                RunOutcome.PAUSED -> patience.renew()
             }
         }
     }
 
-    /** Whether [error] is that of a run which other apps leave too little memory now, and left enough before. */
-    private fun comesBack(record: RunRecord, error: LcsbException) =
-        (error.fault == Fault.MEMORY_TOO_SMALL || error.fault == Fault.MEMORY_EXCEEDED) && record.budget == null && runs.begun(record.bundle)
+    /** Whether [error] is that of a run which other apps leave too little memory now, and left enough before: not that of a heap that is full. */
+    private fun comesBack(record: RunRecord, error: LcsbException): Boolean {
+        val tooLittle = error.fault == Fault.MEMORY_EXCEEDED || (error.fault == Fault.MEMORY_TOO_SMALL && error.arguments.size == 2)
+        return tooLittle && record.budget == null && runs.begun(record.bundle)
+    }
 
     /** Shows why it waits, and waits a while, or until somebody asks for something. */
-    private fun await(decision: Decision): Request = lock.withLock {
-        if (request == Request.NONE) {
-            app.store.update { it.copy(run = it.run.copy(phase = Phase.WAITING, layer = -1, decision = decision)) }
-            woken.await(WAIT_MILLIS, TimeUnit.MILLISECONDS)
-        }
-        request
+    private fun await(decision: Decision) = requests.await(WAIT_MILLIS) {
+        app.store.update { it.copy(run = it.run.copy(phase = Phase.WAITING, layer = -1, decision = decision)) }
     }
 
     private fun trainOnce(record: RunRecord, decision: Decision): RunResult {
         val control = RunControl()
-        lock.withLock {
-            this.control = control
-            if (request == Request.PAUSE) control.pause()
-            if (request == Request.CANCEL) control.stop()
-        }
-        try {
-            return watch.during(control, decision) { engine.train(job(record), control, RunProgress(app.store, info(record), record)) }
-        } finally {
-            lock.withLock { this.control = null }
+        return requests.under(control) {
+            watch.during(control, decision) { engine.train(job(record), control, RunProgress(app.store, info(record), record)) }
         }
     }
 
     private fun job(record: RunRecord): TrainingJob {
         val budget = record.budget ?: (phone.freeMemory() + (processAnonymousBytes() ?: 0))
         val (bundle, data) = library.directory(record.bundle) to shelf.file(record.data)
-        return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads)
+        val (rate, initial) = record.learningRate to runs.initial(record)
+        return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads, rate, initial)
     }
 
-    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?, turn: Turn?) {
+    /**
+     * Writes down what it came to, and judges what it has learned: pausing or stopping ends that only. [turn]: none where nothing trained the run.
+     */
+    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?, turn: Turn? = null, waitsFor: Reason? = null) {
+        if (wanted !in SavedRuns.OVER) turn?.ending = true
+        val ended = saved.end(record, wanted, result, waitsFor)
+        requests.forget()
+        ended.kept?.let { judge(it, record, if (turn == null) worker::goOn else requests::throwIfAsked) }
         turn?.ending = true
-        saved.end(record, wanted, result, info(record))
+        saved.showEnd(ended.record, info(record))
     }
 
-    /** While a run waits to go on and the person wants it so, [TrainJob] is scheduled. */
-    fun schedule() = TrainJob.schedule(app, wanted = waitsForJob)
+    private fun judge(kept: AdapterRecord, record: RunRecord, goOn: () -> Unit) {
+        app.store.update { it.copy(run = it.run.copy(phase = Phase.COMPARING, layer = -1)) }
+        judge.judge(kept, record.data, goOn)
+    }
 
-    val waitsForJob: Boolean get() = app.settings.trainWhenIdle && unfinished() != null
+    /** While a run waits to go on, [TrainJob] is scheduled, as the person and the run want it, off the main thread; [then]: when it is. */
+    fun schedule(then: () -> Unit = {}) = worker.start(cancelling = false) {
+        try {
+            scheduleNow()
+        } finally {
+            then()
+        }
+    }
+
+    private fun scheduleNow() = unfinished().let { TrainJob.schedule(app, waiting = it != null, app.settings.trainWhenIdle, it?.waitsFor) }
+
+    /** Whether the job of idle hours is to go on. Not on the main thread. */
+    val waitsForIdle: Boolean get() = app.settings.trainWhenIdle && unfinished() != null
 
     private companion object {
         const val WAIT_MILLIS = 5_000L

@@ -4,8 +4,9 @@ package lcsbmobile.app
 enum class Thermal { UNKNOWN, NONE, LIGHT, MODERATE, SEVERE, CRITICAL }
 
 /**
- * What the phone says of itself. [battery]: percent, -1 unknown. [temperature]: of the battery, °C, NaN unknown. [pss], [peakPss]: the
- * process's proportional share of memory, bytes. [memoryLow]: the system is about to end processes.
+ * What the phone says of itself. [battery]: percent, -1 unknown. [temperature]: of the battery, °C, NaN unknown. [memoryLow]: the system is
+ * about to end processes. [memory], [peakMemory]: the process's anonymous bytes, swapped ones too, which are what a run is predicted and
+ * allowed to take; 0 unknown. [pss], [peakPss]: its proportional share of all memory, mapped weights too, bytes.
  */
 data class Vitals(
     val battery: Int = -1,
@@ -13,6 +14,8 @@ data class Vitals(
     val temperature: Float = Float.NaN,
     val thermal: Thermal = Thermal.UNKNOWN,
     val memoryLow: Boolean = false,
+    val memory: Long = 0,
+    val peakMemory: Long = 0,
     val pss: Long = 0,
     val peakPss: Long = 0,
 )
@@ -32,8 +35,8 @@ data class Decision(val waits: Boolean = false, val reason: Reason? = null) {
 /**
  * When training slows down or waits. What made it wait must be well over before it goes on, or it would stop and start with every degree.
  *
- * Hot: thermal status SEVERE; where the phone does not tell, a battery of 45 °C. Warm: MODERATE, or 41 °C. Battery: under 15 % and not
- * charging.
+ * Hot: thermal status SEVERE, or a battery of 45 °C, whichever comes first: the status is of the phone's skin, and some say NONE for ever.
+ * Warm: MODERATE, or 41 °C. Battery: under 15 % and not charging.
  */
 object TrainingPolicy {
     const val BATTERY_AGAIN = 20 // percent
@@ -47,14 +50,9 @@ object TrainingPolicy {
     }
 
     private fun isHot(vitals: Vitals, waited: Boolean): Boolean =
-        if (vitals.thermal == Thermal.UNKNOWN) {
-            vitals.temperature >= if (waited) 40f else 45f
-        } else {
-            vitals.thermal >= if (waited) Thermal.MODERATE else Thermal.SEVERE
-        }
+        vitals.temperature >= (if (waited) 40f else 45f) || vitals.thermal >= (if (waited) Thermal.MODERATE else Thermal.SEVERE)
 
-    private fun isWarm(vitals: Vitals): Boolean =
-        if (vitals.thermal == Thermal.UNKNOWN) vitals.temperature >= 41f else vitals.thermal >= Thermal.MODERATE
+    private fun isWarm(vitals: Vitals): Boolean = vitals.temperature >= 41f || vitals.thermal >= Thermal.MODERATE
 
     private fun isEmpty(vitals: Vitals, waited: Boolean): Boolean =
         !vitals.charging && vitals.battery in 0 until if (waited) BATTERY_AGAIN else 15

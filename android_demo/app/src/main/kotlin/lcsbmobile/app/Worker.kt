@@ -1,8 +1,12 @@
 package lcsbmobile.app
 
+import android.os.StrictMode
 import java.util.concurrent.CancellationException
 import java.util.concurrent.CopyOnWriteArrayList
 import kotlin.concurrent.thread
+
+/** Before files are read or written: never on the main thread, which draws. StrictMode tells, where it watches for that. */
+fun onDisk(what: String) = StrictMode.noteSlowCall(what)
 
 /** Does one thing after the other on threads of its own; each asks [goOn] now and then, which throws when it was cancelled. */
 class Worker(private val name: String, private val failed: (Throwable) -> Unit) {

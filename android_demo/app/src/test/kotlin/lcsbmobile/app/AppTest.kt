@@ -39,7 +39,8 @@ abstract class AppTest {
         controllers.forEach { if (!it.get().isDestroyed) it.pause().stop().destroy() }
         app.training.cancel()
         app.training.thread?.join()
-        for (worker in listOf(app.bundles.worker, app.data.worker, app.training.worker, app.trial.worker, app.sharing.worker)) worker.join()
+        for (worker in listOf(app.bundles.worker, app.data.worker, app.training.worker, app.trial.worker)) worker.join()
+        for (worker in listOf(app.sharing.worker, app.adapters.worker)) worker.join()
     }
 
     fun open(): ActivityController<MainActivity> = Robolectric.buildActivity(MainActivity::class.java).setup().also { controllers += it }

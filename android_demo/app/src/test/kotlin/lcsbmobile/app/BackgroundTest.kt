@@ -17,6 +17,7 @@ import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.mockito.Mockito.mock
+import org.mockito.Mockito.`when`
 import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.shadows.ShadowPowerManager
@@ -26,7 +27,8 @@ import java.time.Duration
 /** Training without a screen: service, job, reboot, and a phone that is not well. */
 class BackgroundTest : AppTest() {
     private val scheduler get() = app.getSystemService(JobScheduler::class.java)
-    private val job: JobInfo? get() = scheduler.allPendingJobs.singleOrNull()
+    private val jobs: Map<Int, JobInfo> get() = scheduler.allPendingJobs.associateBy { it.id }
+    private val job: JobInfo? get() = jobs[TrainJob.IDLE]
     private val power get() = shadowOf(app.getSystemService(PowerManager::class.java))
     private val notices get() = shadowOf(app.getSystemService(NotificationManager::class.java))
 
@@ -37,6 +39,12 @@ class BackgroundTest : AppTest() {
         app.settings.steps = steps
         app.training.request(state.bundle!!, state.data!!)
     }
+
+    private fun parameters(id: Int) = mock(JobParameters::class.java).also { `when`(it.jobId).thenReturn(id) }
+
+    /** What the system does when it is time for a job. */
+    private fun startJob(id: Int) =
+        Robolectric.buildService(TrainJob::class.java).create().get().also { assertTrue(it.onStartJob(parameters(id))) }
 
     private fun service() = Robolectric.buildService(TrainService::class.java).create()
 
@@ -63,7 +71,7 @@ class BackgroundTest : AppTest() {
         assertFalse(wakefulness.isHeld)
         assertEquals(8, state.run.training.size)
         assertEquals("Finished", notices.getNotification(TrainNotice.ID).extras.getString(Notification.EXTRA_TEXT))
-        assertNull("nothing is left to do", job)
+        assertEquals("nothing is left to do", emptyMap<Int, JobInfo>(), jobs)
     }
 
     @Test fun `pause in the notification saves, and resume goes on`() {
@@ -97,37 +105,62 @@ class BackgroundTest : AppTest() {
         waitFor("the end") { state.run.phase == Phase.FINISHED }
     }
 
-    @Test fun `a run that waits is scheduled for charging and idle, survives a reboot, and the switch takes it off`() {
+    private fun boot() {
+        BootReceiver().onReceive(app, Intent(Intent.ACTION_BOOT_COMPLETED))
+        app.training.worker.join()
+    }
+
+    @Test fun `a run that the system interrupted is scheduled for charging and idle, survives a reboot, and the switch takes it off`() {
+        ask(steps = 40)
+        service().startCommand(0, 1)
+        waitFor("a step") { state.run.step >= 1 }
+        app.training.leave()
+        waitFor("its end") { state.run.phase == Phase.INTERRUPTED && job != null }
+        assertTrue(job!!.isRequireCharging && job!!.isRequireDeviceIdle && job!!.isPersisted)
+        scheduler.cancelAll() // as after a reboot of a phone that lost it
+        boot()
+        assertNotNull(job)
+        app.settings.trainWhenIdle = false
+        app.training.schedule()
+        app.training.worker.join()
+        assertNull(job)
+        boot()
+        assertNull(job)
+    }
+
+    @Test fun `what the person paused stays paused, whoever comes`() {
         ask(steps = 40)
         service().startCommand(0, 1)
         waitFor("a step") { state.run.step >= 1 }
         app.training.pause()
-        waitFor("the pause") { state.run.phase == Phase.PAUSED && job != null }
-        assertTrue(job!!.isRequireCharging && job!!.isRequireDeviceIdle && job!!.isPersisted)
-        scheduler.cancelAll() // as after a reboot of a phone that lost it
-        BootReceiver().onReceive(app, Intent(Intent.ACTION_BOOT_COMPLETED))
-        assertNotNull(job)
-        app.settings.trainWhenIdle = false
-        app.training.schedule()
-        assertNull(job)
-        BootReceiver().onReceive(app, Intent(Intent.ACTION_BOOT_COMPLETED))
-        assertNull(job)
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && !app.training.running }
+        val activity = open().get()
+        activity.show(Destination.TRAIN)
+        assertTrue(activity.view<TextView>(R.id.run_detail).text.endsWith(" of 40. It stays paused until you resume it."))
+        boot()
+        assertEquals(emptyMap<Int, JobInfo>(), jobs)
+        val step = state.run.step
+        val restarted = service()
+        restarted.get().onStartCommand(null, 0, 2)
+        waitFor("its end") { shadowOf(restarted.get()).isStoppedBySelf }
+        val job = startJob(TrainJob.IDLE)
+        waitFor("the job's end") { shadowOf(job).isJobFinished }
+        assertFalse(shadowOf(job).isRescheduleNeeded)
+        assertEquals(Phase.PAUSED to step, state.run.phase to state.run.step)
     }
 
-    @Test fun `the job trains, is stopped by the system, and is to be scheduled again`() {
+    @Test fun `the job trains, is stopped by the system, and goes on, until the person pauses`() {
         ask(steps = 100)
-        val service = Robolectric.buildService(TrainJob::class.java).create().get()
-        assertTrue(service.onStartJob(mock(JobParameters::class.java)))
+        val service = startJob(TrainJob.IDLE)
         waitFor("two steps") { state.run.step >= 2 }
-        assertTrue(service.onStopJob(mock(JobParameters::class.java)))
-        waitFor("the pause") { state.run.phase == Phase.PAUSED }
+        assertTrue(service.onStopJob(parameters(TrainJob.IDLE)))
+        waitFor("the interruption") { state.run.phase == Phase.INTERRUPTED }
         val step = state.run.step
-        val again = Robolectric.buildService(TrainJob::class.java).create().get()
-        assertTrue(again.onStartJob(mock(JobParameters::class.java)))
+        val again = startJob(TrainJob.IDLE)
         waitFor("a step more") { state.run.step > step }
         app.training.pause()
         waitFor("the pause") { state.run.phase == Phase.PAUSED && shadowOf(again).isJobFinished }
-        assertTrue("the run waits", shadowOf(again).isRescheduleNeeded)
+        assertFalse(shadowOf(again).isRescheduleNeeded)
     }
 
     @Test fun `the job leaves a run alone that the service trains, and the service one that the job trains`() {
@@ -138,8 +171,8 @@ class BackgroundTest : AppTest() {
         assertFalse(job.onStartJob(mock(JobParameters::class.java)))
         assertFalse(job.onStopJob(mock(JobParameters::class.java)))
         waitFor("training as before") { state.run.phase == Phase.TRAINING && app.training.running }
-        service.get().onStartCommand(Intent(TrainService.PAUSE), 0, 2)
-        waitFor("the pause") { shadowOf(service.get()).isStoppedBySelf && !app.training.thread!!.isAlive }
+        app.training.leave()
+        waitFor("its end") { shadowOf(service.get()).isStoppedBySelf && !app.training.thread!!.isAlive }
         assertTrue(job.onStartJob(mock(JobParameters::class.java)))
         service.destroy()
         val step = state.run.step
@@ -183,7 +216,9 @@ class BackgroundTest : AppTest() {
     }
 
     @Test fun `without a run the job has nothing to do`() {
-        assertFalse(Robolectric.buildService(TrainJob::class.java).create().get().onStartJob(mock(JobParameters::class.java)))
+        val job = startJob(TrainJob.IDLE)
+        waitFor("its end") { shadowOf(job).isJobFinished }
+        assertFalse(shadowOf(job).isRescheduleNeeded)
     }
 
     @Test fun `a hot phone is left to cool, a warm one goes slower, and the run goes on by itself`() {
@@ -203,15 +238,76 @@ class BackgroundTest : AppTest() {
         waitFor("more steps") { state.run.phase == Phase.TRAINING && state.run.step > step }
     }
 
-    @Test fun `a low battery makes it wait, and charging makes it go on`() {
+    @Test fun `a low battery ends the turn and lets the phone sleep, and a job goes on when it charges`() {
+        ask(steps = 100)
+        battery(10)
+        val service = service().startCommand(0, 1)
+        waitFor("the end of the turn") { state.run.phase == Phase.SUSPENDED && shadowOf(service.get()).isStoppedBySelf }
+        assertEquals(Reason.BATTERY, state.run.decision.reason)
+        assertEquals(10, state.vitals.battery)
+        assertFalse(ShadowPowerManager.getLatestWakeLock().isHeld)
+        assertTrue(shadowOf(service.get()).isForegroundStopped)
+        assertEquals(setOf(TrainJob.IDLE, TrainJob.CHARGES, TrainJob.ENOUGH), jobs.keys)
+        assertTrue(jobs.getValue(TrainJob.CHARGES).run { isRequireCharging && !isRequireDeviceIdle && isPersisted })
+        assertTrue(jobs.getValue(TrainJob.ENOUGH).run { isRequireBatteryNotLow && !isRequireCharging && minLatencyMillis > 0 })
+        app.onCreate() // a new process
+        firstStart()
+        waitFor("what is said of it") { state.run.phase == Phase.SUSPENDED }
+        assertNull(state.problem)
+        val activity = open().get()
+        activity.show(Destination.TRAIN)
+        assertTrue(activity.view<TextView>(R.id.run_detail).text.startsWith("The battery is low."))
+        battery(16)
+        val early = startJob(TrainJob.ENOUGH) // for the system 16 % may be enough
+        waitFor("another wait") { shadowOf(early).isJobFinished && !app.training.running }
+        assertEquals(Phase.SUSPENDED, state.run.phase)
+        battery(16, plugged = BatteryManager.BATTERY_PLUGGED_USB)
+        startJob(TrainJob.CHARGES)
+        waitFor("steps") { state.run.step >= 1 }
+        app.training.pause()
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && !app.training.thread!!.isAlive }
+        assertEquals(emptyMap<Int, JobInfo>(), jobs)
+    }
+
+    @Test fun `what waits for its battery can be paused, and then does not go on`() {
         ask(steps = 100)
         battery(10)
         service().startCommand(0, 1)
+        waitFor("the end of the turn") { state.run.phase == Phase.SUSPENDED && jobs.size == 3 && !app.training.running }
+        val activity = open().get()
+        activity.show(Destination.TRAIN)
+        activity.view<android.view.View>(R.id.pause).performClick()
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && jobs.isEmpty() }
+    }
+
+    @Test fun `a phone that stays hot is waited for a short while, then by a job`() {
+        ask(steps = 100)
+        power.setCurrentThermalStatus(PowerManager.THERMAL_STATUS_SEVERE)
+        val service = service().startCommand(0, 1)
         waitFor("the wait") { state.run.phase == Phase.WAITING }
-        assertEquals(Reason.BATTERY, state.run.decision.reason)
-        assertEquals(10, state.vitals.battery)
-        battery(10, plugged = BatteryManager.BATTERY_PLUGGED_USB)
+        assertTrue(ShadowPowerManager.getLatestWakeLock().isHeld)
+        ShadowSystemClock.advanceBy(Duration.ofMinutes(4))
+        waitFor("the end of the turn") { state.run.phase == Phase.SUSPENDED && shadowOf(service.get()).isStoppedBySelf }
+        assertFalse(ShadowPowerManager.getLatestWakeLock().isHeld)
+        assertTrue(jobs.getValue(TrainJob.LATER).run { minLatencyMillis > 0 && !isRequireCharging && isPersisted })
+        power.setCurrentThermalStatus(PowerManager.THERMAL_STATUS_NONE)
+        startJob(TrainJob.LATER)
         waitFor("steps") { state.run.step >= 1 }
+    }
+
+    @Test fun `the wake lock lasts as long as training does, and no longer`() {
+        ask(steps = 400)
+        val service = service().startCommand(0, 1)
+        for (later in 1..3) {
+            val step = state.run.step
+            waitFor("steps") { state.run.step >= step + 2 }
+            ShadowSystemClock.advanceBy(Duration.ofMinutes(15))
+            waitFor("more steps") { state.run.step >= step + 4 }
+            assertTrue("$later", ShadowPowerManager.getLatestWakeLock().isHeld)
+        }
+        service.destroy()
+        waitFor("the system's end of it") { state.run.phase == Phase.INTERRUPTED }
+        assertFalse(ShadowPowerManager.getLatestWakeLock().isHeld)
     }
 
     @Test fun `when the system wants memory back the run is saved and waits`() {

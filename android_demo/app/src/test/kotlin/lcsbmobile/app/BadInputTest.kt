@@ -207,7 +207,7 @@ class BadInputTest : AppTest() {
         import("{\"text\": \"Grüße\"}\n".toByteArray(Charsets.ISO_8859_1))
         assertSaid("The file is not UTF-8 text.", "Die Datei ist kein UTF-8-Text.", Fault.DATA_ENCODING)
         assertEquals("Sample messages", state.data!!.name)
-        assertEquals(1, File(app.filesDir, "data").list()!!.size)
+        assertEquals(1, File(app.filesDir, "data").list()!!.count { it.endsWith(".jsonl") })
     }
 
     @Test fun `an empty file, and one with nothing to learn from`() {

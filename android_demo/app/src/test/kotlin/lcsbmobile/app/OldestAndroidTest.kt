@@ -25,7 +25,7 @@ class OldestAndroidTest : AppTest() {
         assertEquals(TrainNotice.ID, shadowOf(service).lastForegroundNotificationId)
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         assertTrue(state.run.evaluation.last().loss < state.run.evaluation.first().loss)
-        app.sharing.adapter(activity::send)
+        app.sharing.adapter(state.adapters.first(), activity::send)
         waitFor("the share sheet") { shadowOf(activity).peekNextStartedActivity() != null }
     }
 }

@@ -13,9 +13,12 @@ import javax.xml.parsers.DocumentBuilderFactory
 
 class ProblemTest : AppTest() {
     private fun strings(directory: String): Map<String, String> {
-        val document = DocumentBuilderFactory.newInstance().newDocumentBuilder().parse(File("src/main/res/$directory/strings.xml"))
-        val nodes = document.documentElement.childNodes
-        return (0 until nodes.length).map(nodes::item).filterIsInstance<Element>().associate { it.getAttribute("name") to it.textContent }
+        val files = File("src/main/res/$directory").listFiles()!!.filter { it.name.startsWith("strings") }
+        val strings = files.flatMap { file ->
+            val nodes = DocumentBuilderFactory.newInstance().newDocumentBuilder().parse(file).documentElement.childNodes
+            (0 until nodes.length).map(nodes::item).filterIsInstance<Element>().map { it.getAttribute("name") to it.textContent }
+        }
+        return strings.toMap().also { assertEquals("a name is given once", strings.size, it.size) }
     }
 
     @Test fun `both languages have every string, with the same places to fill`() {

@@ -27,7 +27,7 @@ class TrainingPolicyTest {
         assertEquals(free, decide(well.copy(thermal = Thermal.LIGHT), hot))
     }
 
-    @Test fun `without thermal status the battery's temperature decides, which a status overrules`() {
+    @Test fun `the battery's temperature and the thermal status both count, the stricter one`() {
         val old = well.copy(thermal = Thermal.UNKNOWN)
         assertEquals(free, decide(old.copy(temperature = 40.9f)))
         assertEquals(Decision(false, Reason.WARM), decide(old.copy(temperature = 41f)))
@@ -35,7 +35,10 @@ class TrainingPolicyTest {
         assertEquals(hot, decide(old.copy(temperature = 40f), hot))
         assertEquals(free, decide(old.copy(temperature = 39.9f), hot))
         assertEquals(free, decide(old.copy(temperature = Float.NaN)))
-        assertEquals(free, decide(well.copy(temperature = 46f)))
+        assertEquals(hot, decide(well.copy(temperature = 46f)))
+        assertEquals(Decision(false, Reason.WARM), decide(well.copy(temperature = 42f)))
+        assertEquals(hot, decide(well.copy(temperature = 40f), hot))
+        assertEquals(hot, decide(well.copy(temperature = 30f, thermal = Thermal.SEVERE)))
     }
 
     @Test fun `a low battery waits, unless it charges, until it has some more`() {

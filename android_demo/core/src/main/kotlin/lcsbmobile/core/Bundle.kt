@@ -18,6 +18,7 @@ import lcsbmobile.core.bundle.checkFiles
 import lcsbmobile.core.bundle.checkManifest
 import lcsbmobile.core.bundle.isInside
 import lcsbmobile.core.bundle.otherTarget
+import lcsbmobile.core.bundle.stamp
 import lcsbmobile.core.bundle.unreadable
 import lcsbmobile.core.io.ioReason
 import lcsbmobile.core.io.jsonFault
@@ -38,9 +39,15 @@ private class Version(val formatVersion: Long, val target: String = "")
 /**
  * The TrainingBundle: a directory that holds all that a device needs, verified when it is opened. Specification: docs/bundle.md.
  *
- * Nothing is held but the manifest; weights are mapped when asked for. [digest]: SHA-256 of manifest.json, hex.
+ * Nothing is held but the manifest; weights are mapped when asked for. [digest]: SHA-256 of manifest.json, hex. [stamp]: of what was verified, for
+ * another [open] of the same files.
  */
-public class Bundle private constructor(public val directory: File, public val manifest: Manifest, public val digest: String) {
+public class Bundle private constructor(
+    public val directory: File,
+    public val manifest: Manifest,
+    public val digest: String,
+    public val stamp: String,
+) {
     internal val weights: MappedWeights by lazy { MappedWeights(File(directory, WEIGHTS_FILE), manifest.weights) }
 
     public val tokenizer: Tokenizer by lazy { Tokenizer.open(directory, manifest.model.vocabSize) }
@@ -60,10 +67,13 @@ public class Bundle private constructor(public val directory: File, public val m
         /**
          * Reads the manifest, checks it, and every file against it: place, size and SHA-256; and that the golden trace is of its model.
          *
+         * [verified]: the [stamp] of a bundle that was verified once, from where nobody else can write. Where it is this bundle's still, the
+         * manifest, and all files by name, size and time of their last change, SHA-256 is not computed again. It cannot tell what a disk lost.
+         *
          * The bundle may come from anywhere (docs/hostile_input.md). [progress]: bytes verified of all; it may throw, to cancel. Throws
          * BUNDLE_UNREADABLE, BUNDLE_OTHER_TARGET, BUNDLE_NEWER_VERSION, BUNDLE_OLDER_VERSION or BUNDLE_DAMAGED.
          */
-        public fun open(directory: File, progress: (done: Long, total: Long) -> Unit = { _, _ -> }): Bundle {
+        public fun open(directory: File, verified: String? = null, progress: (done: Long, total: Long) -> Unit = { _, _ -> }): Bundle {
             val path = File(directory, MANIFEST_FILE)
             val raw = readManifest(directory)
             val text = try {
@@ -73,8 +83,10 @@ public class Bundle private constructor(public val directory: File, public val m
             }
             val manifest = decode(path, text)
             checkManifest(manifest, text, path)
-            checkFiles(directory, manifest, raw, progress)
-            return Bundle(directory, manifest, sha256(raw)).also { it.golden }
+            val digest = sha256(raw)
+            val stamp = stamp(directory, manifest, digest) // before the files are read: what is changed meanwhile is not what was verified
+            checkFiles(directory, manifest, raw, contents = stamp != verified, progress)
+            return Bundle(directory, manifest, digest, stamp).also { it.golden }
         }
     }
 }

@@ -38,12 +38,29 @@ public data class SamplingConfig(
     }
 }
 
-/** The prompt is a user's message, given to the model in the words of the chat format; [system]: an instruction before it. */
-public class Chat(public val format: ChatFormat, public val system: String? = null) {
-    /** Throws CHAT_UNSUPPORTED when the format does not take the messages. */
-    internal fun promptIds(tokenizer: Tokenizer, message: String): IntArray {
-        val messages = listOfNotNull(system?.let { Message("system", it) }) + Message("user", message)
+/** A question of the user and what the assistant answered. */
+@Serializable
+public data class Exchange(val question: String, val answer: String)
+
+/**
+ * The prompt is a user's message, given to the model in the words of the chat format; [system]: an instruction before it. [earlier]: what was said
+ * before it, the oldest first.
+ */
+public class Chat(public val format: ChatFormat, public val system: String? = null, public val earlier: List<Exchange> = emptyList()) {
+    /** Without the first [forgotten] of [earlier]. Throws CHAT_UNSUPPORTED when the format does not take the messages. */
+    internal fun promptIds(tokenizer: Tokenizer, message: String, forgotten: Int = 0): IntArray {
+        val said = earlier.drop(forgotten).flatMap { listOf(Message("user", it.question), Message("assistant", it.answer)) }
+        val messages = listOfNotNull(system?.let { Message("system", it) }) + said + Message("user", message)
         return tokenizer.encode(format.render(messages, addGenerationPrompt = true))
+    }
+
+    /** The prompt's tokens, and how many of [earlier] were left out, the oldest first, for [room] tokens of the sequence to stay free. */
+    internal fun fitting(tokenizer: Tokenizer, message: String, seqLen: Int, room: Int): Pair<IntArray, Int> {
+        for (forgotten in earlier.indices) {
+            val ids = promptIds(tokenizer, message, forgotten)
+            if (ids.size + room <= seqLen) return ids to forgotten
+        }
+        return promptIds(tokenizer, message, earlier.size) to earlier.size
     }
 }
 
@@ -52,7 +69,9 @@ public enum class TextEnd { END_TOKEN, STOP_TEXT, MAX_TOKENS, SEQUENCE_FULL }
 /**
  * The text after [prompt], or with [chat] the answer to it, in pieces as it is written.
  *
- * It ends at a token that ends a text or a turn (`Tokenizer.endIds`), before a stop text, after `maxTokens`, or when the sequence is full.
+ * It ends at a token that ends a text or a turn (`Tokenizer.endIds`), before a stop text, after `maxTokens`, or when the sequence is full. Of a
+ * conversation that leaves less than `maxTokens`, or a quarter of the sequence, the oldest exchanges are left out ([Continuation.forgotten]).
+ * Every call reads the whole conversation anew: as long as an evaluation of so many tokens takes.
  * Throws OPTION when the prompt leaves no room, or for a stop text that has a special token within it.
  */
 public fun generate(
@@ -63,13 +82,27 @@ public fun generate(
     config: SamplingConfig,
     chat: Chat? = null,
 ): Continuation {
+    val seqLen = bundle.manifest.seqLen
+    val room = minOf(config.maxTokens, seqLen / 4)
+    val (ids, forgotten) = chat?.fitting(bundle.tokenizer, prompt, seqLen, room) ?: (bundle.tokenizer.encodePrompt(prompt) to 0)
+    return generate(runner, bundle, adapter, ids, config, forgotten)
+}
+
+/** The text after the tokens [ids]. */
+internal fun generate(
+    runner: StepRunner,
+    bundle: Bundle,
+    adapter: FloatBuffer,
+    ids: IntArray,
+    config: SamplingConfig,
+    forgotten: Int = 0,
+): Continuation {
     config.check()
     val seqLen = bundle.manifest.seqLen
-    val ids = chat?.promptIds(bundle.tokenizer, prompt) ?: bundle.tokenizer.encodePrompt(prompt)
     if (ids.size !in 1 until seqLen) {
         throw LcsbException(Fault.OPTION, "prompt: expected 1 to ${seqLen - 1} tokens, found ${ids.size}; give another prompt", listOf("prompt"))
     }
-    return Continuation(runner.decoder(adapter), bundle.tokenizer, ids, seqLen, config)
+    return Continuation(runner.decoder(adapter), bundle.tokenizer, ids, seqLen, config, forgotten)
 }
 
 /**
@@ -77,7 +110,8 @@ public fun generate(
  * for what is no text. A piece ends where no further token changes the text so far, and where it cannot be the beginning of a stop text.
  *
  * [tokens]: written so far, without the one that ended the text. [prefillSeconds]: to the first token. [decoded], [decodeSeconds]: of the tokens
- * after it, an ending one included; what the reader of the pieces does meanwhile is not counted. [ended]: why, once it has.
+ * after it, an ending one included; what the reader of the pieces does meanwhile is not counted. [ended]: why, once it has. [forgotten]: how many of
+ * a conversation's oldest exchanges did not fit.
  */
 public class Continuation internal constructor(
     private val decoder: Decoder,
@@ -85,6 +119,7 @@ public class Continuation internal constructor(
     private val prompt: IntArray,
     seqLen: Int,
     private val config: SamplingConfig,
+    public val forgotten: Int = 0,
 ) : Sequence<String>, AutoCloseable {
     private val before = beginnings(tokenizer, prompt)
     private val most = minOf(config.maxTokens, seqLen - prompt.size)

@@ -12,7 +12,9 @@ internal const val HOLD_OUT = 0.1
  * examples that is evaluated instead of trained on, without [evaluationData]. [evaluateEvery] 0: only before and after. [memoryBudget]: bytes
  * of anonymous memory. [keep]: that many of the top layers keep their activations; null: as many as the budget allows, none without one.
  * [threads] 0: the runtime's choice. [prompts] are continued before and after; with [chat] they are a user's messages that are answered.
- * [seed]: of the data's order. A run that was begun may go on at a lower [learningRate], if one is given.
+ * [seed]: of the data's order. A run that was begun may go on at a lower [learningRate], if one is given. [initialAdapter]: a file whose
+ * parameters the run begins with, its moments zero; null: the bundle's. [sampleHeldOut]: after each evaluation the model continues the
+ * beginning of the first held-out example ([RunObserver.wrote]), a prefill and up to `sampling.maxTokens` tokens each time.
  */
 public data class RunOptions(
     val steps: Int,
@@ -32,4 +34,6 @@ public data class RunOptions(
     val sampling: SamplingConfig = SamplingConfig(),
     val chat: Boolean = false,
     val seed: Long = 0,
+    val initialAdapter: File? = null,
+    val sampleHeldOut: Boolean = false,
 )

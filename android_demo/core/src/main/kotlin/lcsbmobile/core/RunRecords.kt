@@ -53,6 +53,12 @@ public interface RunObserver {
     public fun layer(index: Int, backward: Boolean) {}
 
     public fun sampled(prompt: String, text: String, after: Boolean) {}
+
+    /**
+     * What the model makes of the first held-out example after [step] steps, with [RunOptions.sampleHeldOut]. [prompt]: a conversation's last
+     * question, or the beginning of the text. [whole]: the text came to its end, and was not cut at the most tokens.
+     */
+    public fun wrote(step: Int, prompt: String, text: String, whole: Boolean) {}
 }
 
 /**

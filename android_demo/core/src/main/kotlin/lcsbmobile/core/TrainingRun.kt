@@ -7,6 +7,7 @@ import lcsbmobile.core.checkpoint.checkpointFiles
 import lcsbmobile.core.data.Dataset
 import lcsbmobile.core.data.countSequences
 import lcsbmobile.core.io.checkFreeSpace
+import lcsbmobile.core.io.mostDirectBytes
 import lcsbmobile.core.io.processAnonymousBytes
 import lcsbmobile.core.runs.MemoryWatch
 import lcsbmobile.core.runs.PhaseClock
@@ -16,10 +17,10 @@ import lcsbmobile.core.runs.Running
 import lcsbmobile.core.runs.Session
 import lcsbmobile.core.runs.readData
 import lcsbmobile.core.runtime.BlockRunner
-import lcsbmobile.core.runtime.StepRunner
 import lcsbmobile.core.runtime.makeRunner
 import lcsbmobile.core.training.Plan
 import lcsbmobile.core.training.mappedState
+import lcsbmobile.core.training.mostKept
 import lcsbmobile.core.training.planRun
 import java.io.File
 
@@ -35,8 +36,8 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
     /**
      * Runs until the last step, or until [control] interrupts; blocks. Every check that needs no training is made before the first step.
      *
-     * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, MEMORY_TOO_SMALL (it cannot fit;
-     * nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on,
+     * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, ADAPTER (of the initial one),
+     * MEMORY_TOO_SMALL (it cannot fit; nothing was run), GOLDEN_TRACE, RUNTIME_…, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on,
      * whatever ends the run leaves the last adapter that was seen to give a finite loss, and a checkpoint of it.
      */
     public fun run(control: RunControl, observer: RunObserver): RunResult {
@@ -90,12 +91,11 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
         val identity = setup.identity(examples)
         val checkpoint = checkpoints.newest(layout.numLayers, layout.size, identity, options.learningRate != null, observer::warned)
         clock.enter(Phase.LOADING)
-        val plan = plan(setup, checkpoint)
-        val kept = plan?.keep ?: options.keep ?: 0
+        val plan = plan(setup, checkpoint, observer)
         val memory = MemoryWatch(options.memoryBudget)
         lateinit var session: Session
         lateinit var runner: BlockRunner
-        runner = makeRunner(bundle, options.threads, kept) {
+        runner = makeRunner(bundle, options.threads, plan?.keep ?: options.keep ?: 0) {
             if (!session.ending) {
                 control.rest()
                 memory.look(session.outcomes.size + 1)
@@ -106,29 +106,38 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
             val (state, last) = List(2) { mappedState(directory, layout.size) }
             bundle.readInitialAdapter(state.adapter)
             session = Session(
-                Running(setup, identity, examples, runner, state, last, kept, checkpoints, adapterFile, memory, clock, control, observer),
+                Running(setup, identity, examples, runner, state, last, runner::kept, checkpoints, adapterFile, memory, clock, control, observer),
                 checkpoint,
             )
             val outcome = session.train()
             clock.enter(null)
-            result(setup, outcome, Begun(examples, session, runner, plan, kept, memory), clock)
+            result(setup, outcome, Begun(examples, session, runner, plan, memory), clock)
         }
     }
 
-    /** What the run keeps; null where the system does not say what memory this process has. The step that is checked first counts too. */
-    private fun plan(setup: RunSetup, checkpoint: RunCheckpoint?): Plan? {
+    /**
+     * What the run keeps; null where the system does not say what memory this process has. The step that is checked first counts too. A run that
+     * was begun keeps as many layers as it did, or as direct buffers hold here.
+     */
+    private fun plan(setup: RunSetup, checkpoint: RunCheckpoint?, observer: RunObserver): Plan? {
         val base = processAnonymousBytes() ?: return null
+        val (manifest, accumulation, direct) = Triple(bundle.manifest, options.accumulation, mostDirectBytes())
         val subsets = setup.schedule + bundle.golden.run.take(1).map { it.subset }
-        val keep = options.keep ?: checkpoint?.place?.keptLayers
-        return planRun(bundle.manifest, subsets, base, options.memoryBudget, keep, options.accumulation, options.prompts.isNotEmpty())
+        val before = checkpoint?.place?.keptLayers
+        val possible = before?.let { minOf(it, mostKept(manifest, subsets, accumulation, direct)) }
+        if (options.keep == null && possible != before) {
+            observer.warned("the run kept $before layers and keeps $possible now, as many as fit into this app's heap: the last bits may differ")
+        }
+        val keep = options.keep ?: possible
+        val writes = options.prompts.isNotEmpty() || options.sampleHeldOut
+        return planRun(manifest, subsets, base, options.memoryBudget, keep, accumulation, writes, direct)
     }
 
     private class Begun(
         val data: RunData,
         val session: Session,
-        val runner: StepRunner,
+        val runner: BlockRunner,
         val plan: Plan?,
-        val kept: Int,
         val memory: MemoryWatch,
     )
 
@@ -154,7 +163,7 @@ public class TrainingRun(private val bundle: Bundle, private val data: File, pri
             evalLossAfter = evaluations.lastOrNull()?.loss,
             peakAnonymousBytes = begun?.memory?.peak,
             predictedPeakAnonymousBytes = begun?.plan?.predictedPeakBytes,
-            keptLayers = begun?.kept ?: 0,
+            keptLayers = begun?.runner?.kept ?: 0,
             phaseSeconds = clock.seconds(optimizer),
             data = begun?.data?.training?.report,
             packingFill = begun?.let { packingFill(it.data.training) },

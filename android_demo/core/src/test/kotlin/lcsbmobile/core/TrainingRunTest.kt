@@ -9,6 +9,7 @@ import lcsbmobile.core.checkpoint.readCheckpoint
 import lcsbmobile.core.data.DataReport
 import lcsbmobile.core.io.directFloats
 import lcsbmobile.core.io.recordJson
+import lcsbmobile.core.io.sha256
 import lcsbmobile.core.io.toArray
 import lcsbmobile.core.runs.MemoryWatch
 import lcsbmobile.core.runs.PhaseClock
@@ -275,7 +276,7 @@ class TrainingRunTest {
                 val (state, last) = List(2) { mappedState(directory, bundle.manifest.adapter.size) }
                 bundle.readInitialAdapter(state.adapter)
                 val running = Running(
-                    setup, setup.identity(examples), examples, runner, state, last, 0, checkpoints, File(directory, ADAPTER_FILE),
+                    setup, setup.identity(examples), examples, runner, state, last, { 0 }, checkpoints, File(directory, ADAPTER_FILE),
                     MemoryWatch(null), PhaseClock(observer), RunControl(), observer,
                 )
                 Session(running, null).train()
@@ -349,5 +350,41 @@ class TrainingRunTest {
         }
         assertEquals(RunOutcome.PAUSED, run("a", control = control, observer = observer).outcome)
         assertTrue(seconds(started, System.nanoTime()) in 0.1..60.0)
+    }
+
+    @Test
+    fun `a run goes on from another one's adapter, with fresh moments`() {
+        val first = run("first", options.copy(steps = 3))
+        val file = File(folder.root, "first/$ADAPTER_FILE")
+        val onward = options.copy(steps = 2, initialAdapter = file)
+        val second = run("second", onward)
+        assertEquals(first.evalLossAfter, second.evalLossBefore)
+        val checkpoint = readCheckpoint(File(folder.root, "second/step-00000002.safetensors"), 3, bundle.manifest.adapter.size)
+        assertEquals(sha256(file), checkpoint.place.identity.initialAdapter)
+        val longer = run("second", onward.copy(steps = 3))
+        assertEquals(2, longer.resumedFrom)
+        refused(Fault.CHECKPOINT_OTHER_RUN) { run("second", options.copy(steps = 4)) }
+        refused(Fault.ADAPTER) { run("third", onward.copy(initialAdapter = File(folder.root, "none"))) }
+        refused(Fault.ADAPTER) { run("third", onward.copy(initialAdapter = data)) }
+        assertEquals(emptyList<String>(), names("third").filter { it.startsWith("step-") })
+    }
+
+    @Test
+    fun `the first held-out example is continued at each evaluation, and changes nothing`() {
+        val plain = run("plain")
+        val written = mutableListOf<Triple<Int, String, String>>()
+        val sampled = run(
+            "sampled", options.copy(sampleHeldOut = true, sampling = SamplingConfig(temperature = 0.0, maxTokens = 5)),
+            observer = object : RunObserver {
+                override fun wrote(step: Int, prompt: String, text: String, whole: Boolean) {
+                    written += Triple(step, prompt, text)
+                }
+            },
+        )
+        assertEquals(listOf(0, 3, 6, 7), written.map { it.first })
+        assertTrue("${written[0]}", "message" in written[0].second || written[0].second.startsWith("mess"))
+        assertEquals(1, written.map { it.second }.toSet().size)
+        assertEquals(plain.losses, sampled.losses)
+        assertArrayEquals(adapter("plain"), adapter("sampled"))
     }
 }

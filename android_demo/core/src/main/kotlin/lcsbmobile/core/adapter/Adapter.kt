@@ -19,7 +19,7 @@ internal val DIGESTED = listOf("toolkit", BASE_MODEL_KEY, BASE_KEY) // keys of t
  * Writes float32 [N] under PEFT's names with the desktop's bytes (docs/adapter.md), atomically: [file] is the old one or the new one. Throws
  * STORAGE_FULL or STORAGE_FAILED. A bundle's initial adapter, of a layout without a base, states none and no digest: the manifest has both.
  */
-internal fun writeAdapter(file: File, layout: AdapterLayout, adapter: FloatBuffer) {
+public fun writeAdapter(file: File, layout: AdapterLayout, adapter: FloatBuffer) {
     val shapes = layout.shapes()
     val tensors = layout.named(adapter).mapValuesTo(sortedMapOf()) { (name, values) -> WrittenTensor.of(shapes.getValue(name), values) }
     val metadata = linkedMapOf("format" to "pt", "rank" to "${layout.lora.rank}", "alpha" to pythonRepr(layout.lora.alpha))

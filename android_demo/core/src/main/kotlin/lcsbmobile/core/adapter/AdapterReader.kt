@@ -59,7 +59,7 @@ public fun readAdapter(file: File, layout: AdapterLayout, into: FloatBuffer) {
 }
 
 /** Files of other tools, and of before there was one, state none; one whose key for it was damaged states what goes with it. */
-private fun checkDigest(stored: StoredTensors) {
+internal fun checkDigest(stored: StoredTensors) {
     val stated = stored.metadata[DIGEST_KEY]
     if (stated == null && DIGESTED.none { it in stored.metadata }) return
     val file = stored.file

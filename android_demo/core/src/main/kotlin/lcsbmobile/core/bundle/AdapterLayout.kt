@@ -52,8 +52,15 @@ public data class AdapterLayout(
 
     internal fun matrices(layer: Int): List<AdapterMatrix> = matrices.getValue(kinds[layer])
 
+    /** A layer's adapted projections by their names within it, such as self_attn.q_proj. */
+    internal fun modules(layer: Int): List<String> =
+        matrices(layer).filter { it.name.endsWith(".lora_A") }.map { it.name.removeSuffix(".lora_A") }
+
+    /** A projection's name in the checkpoint, such as model.layers.0.self_attn.q_proj. */
+    internal fun moduleName(layer: Int, module: String): String = "${prefix}layers.$layer.$module"
+
     /** PEFT's name of a layer's matrix, such as self_attn.q_proj.lora_A. */
-    internal fun tensorName(layer: Int, matrix: String): String = "$PEFT_PREFIX${prefix}layers.$layer.$matrix.weight"
+    internal fun tensorName(layer: Int, matrix: String): String = "$PEFT_PREFIX${moduleName(layer, matrix)}.weight"
 }
 
 private fun sizeOf(matrices: List<AdapterMatrix>): Int = matrices.lastOrNull()?.let { Math.addExact(it.offset, it.size) } ?: 0

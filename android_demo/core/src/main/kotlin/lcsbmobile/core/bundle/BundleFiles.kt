@@ -10,7 +10,10 @@ import lcsbmobile.core.io.some
 import lcsbmobile.core.text.ChatFormat
 import java.io.File
 import java.io.IOException
+import java.nio.file.Files
+import java.nio.file.LinkOption
 import java.util.Locale
+import java.util.concurrent.TimeUnit
 
 // The files of a bundle against its manifest: each is inside the directory, of a size that its reader takes, and unchanged.
 
@@ -35,13 +38,13 @@ private val UNASKED = listOf("chat_template.jinja", ChatFormat.FILE) // what som
 
 /**
  * Throws BUNDLE_UNREADABLE for files that are missing, outside, not listed or too large, else BUNDLE_DAMAGED for those that were changed, the
- * manifest among them, whose bytes are [raw]. Nothing is read before all are known to be in their place. [progress]: bytes read of all; it may
- * throw.
+ * manifest among them, whose bytes are [raw]. Nothing is read before all are known to be in their place. [contents]: whether the files are read,
+ * or their sizes suffice. [progress]: bytes read of all; it may throw.
  */
-internal fun checkFiles(directory: File, manifest: Manifest, raw: ByteArray, progress: (done: Long, total: Long) -> Unit) {
+internal fun checkFiles(directory: File, manifest: Manifest, raw: ByteArray, contents: Boolean, progress: (done: Long, total: Long) -> Unit) {
     val faults = nameFaults(manifest).ifEmpty { sizeFaults(manifest) + placeFaults(directory, manifest) }
     if (faults.isNotEmpty()) throw unreadable("$directory: ${some(faults)}")
-    val changes = changesOfManifest(manifest, raw) + changes(directory, manifest, progress)
+    val changes = changesOfManifest(manifest, raw) + if (contents) changes(directory, manifest, progress) else changedSizes(directory, manifest)
     if (changes.isEmpty()) return
     val message = "$directory: changed since it was exported: ${some(changes)}; copy or export it again"
     throw LcsbException(Fault.BUNDLE_DAMAGED, message, changes.map { it.substringBefore(':') })
@@ -95,7 +98,7 @@ private fun placeFaults(directory: File, manifest: Manifest): List<String> {
 }
 
 /** A link that leads nowhere too. */
-private fun exists(file: File) = java.nio.file.Files.exists(file.toPath(), java.nio.file.LinkOption.NOFOLLOW_LINKS)
+private fun exists(file: File) = Files.exists(file.toPath(), LinkOption.NOFOLLOW_LINKS)
 
 /** Of a manifest's bytes in which the digest that it states, where it stands last, is zeros. */
 private fun manifestDigest(raw: ByteArray, stated: String): String {
@@ -111,13 +114,32 @@ private fun changesOfManifest(manifest: Manifest, raw: ByteArray): List<String> 
     return if (found == stated) emptyList() else listOf("$MANIFEST_FILE: expected SHA-256 ${stated.take(12)}…, found ${found.take(12)}…")
 }
 
+/** Of a manifest by its [digest] and the files as they are: names, sizes, and the times of their last changes. The directory may be another. */
+internal fun stamp(directory: File, manifest: Manifest, digest: String): String {
+    val files = manifest.files.keys.sorted().map { name -> File(directory, name).let { "$name ${it.length()} ${changed(it)}" } }
+    return sha256((listOf(digest) + files).joinToString("\n").toByteArray())
+}
+
+/** As fine as the file system tells it. */
+private fun changed(file: File): Long? = try {
+    Files.getLastModifiedTime(file.toPath()).to(TimeUnit.NANOSECONDS)
+} catch (_: IOException) {
+    null
+}
+
+private fun changedSizes(directory: File, manifest: Manifest): List<String> =
+    manifest.files.mapNotNull { (name, entry) -> sizeChange(name, entry.size, File(directory, name).length()) }
+
+private fun sizeChange(name: String, expected: Long, found: Long): String? =
+    if (found == expected) null else "$name: expected $expected bytes, found $found"
+
 private fun changes(directory: File, manifest: Manifest, progress: (Long, Long) -> Unit): List<String> {
     val total = manifest.files.values.sumOf { it.size }
     var done = 0L
     return manifest.files.mapNotNull { (name, entry) ->
         val file = File(directory, name)
         try {
-            if (file.length() != entry.size) return@mapNotNull "$name: expected ${entry.size} bytes, found ${file.length()}"
+            sizeChange(name, entry.size, file.length())?.let { return@mapNotNull it }
             val digest = sha256(file) { count ->
                 done += count
                 progress(done, total)

@@ -33,6 +33,12 @@ private fun place(view: Buffer, start: Int, count: Int) {
 }
 
 /**
+ * Bytes that direct buffers may take in all. Android counts them against the app's heap, the JVM against a limit of the same size: a part is
+ * left to what else is on the heap, a vocabulary for one. It is the same in every process of the app, so that a run which goes on keeps what it kept.
+ */
+internal fun mostDirectBytes(): Long = Runtime.getRuntime().maxMemory() / 4 * 3
+
+/**
  * Zeroed memory that does not move, which the runtime reads and writes in place. Android takes it from the app's heap, whose limit
  * `android:largeHeap` raises. Throws MEMORY_TOO_SMALL.
  */

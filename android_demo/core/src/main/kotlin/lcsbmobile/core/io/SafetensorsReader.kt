@@ -20,6 +20,20 @@ private const val METADATA = "__metadata__"
 private const val CHUNK_BYTES = 1 shl 16
 private val STORED_BYTES = mapOf("F32" to 4L, "F16" to 2L, "BF16" to 2L, "I64" to 8L, "I32" to 4L, "U8" to 1L, "I8" to 1L, "BOOL" to 1L)
 
+internal val FLOATS = listOf("F32", "F16", "BF16") // a BF16 is the upper half of an F32
+
+/** An IEEE half's value, exactly; Java has no call for it before 20. */
+internal fun halfToFloat(half: Short): Float {
+    val bits = half.toInt() and 0xFFFF
+    val sign = bits and 0x8000 shl 16
+    val (exponent, fraction) = (bits shr 10 and 0x1F) to (bits and 0x3FF)
+    return when (exponent) {
+        0 -> Math.scalb(fraction.toFloat(), -24).let { if (sign == 0) it else -it }
+        0x1F -> java.lang.Float.intBitsToFloat(sign or 0x7F800000 or (fraction shl 13))
+        else -> java.lang.Float.intBitsToFloat(sign or (exponent + 112 shl 23) or (fraction shl 13))
+    }
+}
+
 /** An entry of the header. [dataOffsets]: where its bytes begin and end, from the end of the header. */
 @Serializable
 internal class StoredTensor(val dtype: String, val shape: List<Long>, val dataOffsets: List<Long>) {
@@ -37,16 +51,22 @@ internal class StoredTensors(
     val dataStart: Long,
     private val fault: Fault,
 ) {
-    /** An F32 tensor into all of [into], by way of a small buffer of the heap. */
+    /** A tensor of one of [FLOATS] into all of [into], as float32, by way of a small buffer of the heap. */
     fun readFloats(name: String, into: FloatBuffer) {
         val tensor = tensors.getValue(name)
-        require(tensor.dtype == "F32" && into.capacity() * FLOAT_BYTES.toLong() == tensor.nbytes) { "$name: other than ${into.capacity()} F32" }
+        val bytes = STORED_BYTES.getValue(tensor.dtype).toInt()
+        require(tensor.dtype in FLOATS && into.capacity() * bytes.toLong() == tensor.nbytes) { "$name: other than ${into.capacity()} of $FLOATS" }
         val chunk = ByteBuffer.allocate(CHUNK_BYTES).order(ByteOrder.LITTLE_ENDIAN)
         var done = 0
         while (done < into.capacity()) {
-            val count = minOf(CHUNK_BYTES / FLOAT_BYTES, into.capacity() - done)
-            readBytes(tensor, done * FLOAT_BYTES.toLong(), chunk.part(0, count * FLOAT_BYTES))
-            into.part(done, count).put(chunk.asFloatBuffer().part(0, count))
+            val count = minOf(CHUNK_BYTES / bytes, into.capacity() - done)
+            readBytes(tensor, done * bytes.toLong(), chunk.part(0, count * bytes))
+            val values = into.part(done, count)
+            when (tensor.dtype) {
+                "F32" -> values.put(chunk.asFloatBuffer().part(0, count))
+                "F16" -> for (i in 0 until count) values.put(i, halfToFloat(chunk.getShort(2 * i)))
+                else -> for (i in 0 until count) values.put(i, java.lang.Float.intBitsToFloat(chunk.getShort(2 * i).toInt() shl 16))
+            }
             done += count
         }
     }

@@ -15,11 +15,14 @@ import lcsbmobile.core.data.Dataset
 import lcsbmobile.core.data.holdOut
 import lcsbmobile.core.data.pack
 import lcsbmobile.core.data.readDataset
+import lcsbmobile.core.io.ioReason
+import lcsbmobile.core.io.sha256
 import lcsbmobile.core.text.ChatFormat
 import lcsbmobile.core.text.localTime
 import lcsbmobile.core.training.TrainConfig
 import lcsbmobile.core.training.defaultLearningRate
 import java.io.File
+import java.io.IOException
 
 /** At most that many sequences are evaluated. */
 internal const val EVALUATION_SEQUENCES = 16
@@ -56,6 +59,18 @@ internal class RunSetup(val options: RunOptions, val bundle: Bundle) {
         }
     }
 
+    /** SHA-256 of the file that the run begins with; null: the bundle's adapter. Throws ADAPTER for a file that cannot be read. */
+    val initialAdapter: String? by lazy {
+        options.initialAdapter?.let { file ->
+            try {
+                sha256(file)
+            } catch (error: IOException) {
+                val message = "$file: cannot be read: ${ioReason(error)}; give an adapter's file that a run or an import wrote"
+                throw LcsbException(Fault.ADAPTER, message, listOf(file.name), error)
+            }
+        }
+    }
+
     /** Bytes of storage that the run takes at once: its state twice, three checkpoints (one is being written) and the adapter. */
     val storage: Long
         get() {
@@ -72,7 +87,7 @@ internal class RunSetup(val options: RunOptions, val bundle: Bundle) {
             evaluationTokens = data.heldOut.tokensSha256.takeIf { options.evaluationData != null },
             date = date,
             holdOut = options.holdOut,
-            initialAdapter = null,
+            initialAdapter = initialAdapter,
             schedule = schedule,
             train = train,
             seed = options.seed,

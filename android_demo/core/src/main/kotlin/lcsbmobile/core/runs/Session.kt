@@ -1,5 +1,6 @@
 package lcsbmobile.core.runs
 
+import lcsbmobile.core.Continuation
 import lcsbmobile.core.Evaluation
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
@@ -10,6 +11,8 @@ import lcsbmobile.core.RunInterrupted
 import lcsbmobile.core.RunObserver
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.Sample
+import lcsbmobile.core.TextEnd
+import lcsbmobile.core.adapter.readAdapter
 import lcsbmobile.core.adapter.writeAdapter
 import lcsbmobile.core.checkpoint.RunCheckpoint
 import lcsbmobile.core.checkpoint.RunDirectory
@@ -17,6 +20,7 @@ import lcsbmobile.core.checkpoint.RunIdentity
 import lcsbmobile.core.checkpoint.RunPlace
 import lcsbmobile.core.checkpoint.STEP_COLUMNS
 import lcsbmobile.core.data.epochs
+import lcsbmobile.core.data.heldOutPrompt
 import lcsbmobile.core.generate
 import lcsbmobile.core.runtime.StepRunner
 import lcsbmobile.core.training.AdamW
@@ -34,7 +38,7 @@ internal class Running(
     val runner: StepRunner,
     val state: AdapterState,
     val kept: AdapterState, // room for the one that was last seen to give a finite loss, when that is a later one
-    val keptLayers: Int,
+    val keptLayers: () -> Int,
     val directory: RunDirectory,
     val adapterFile: File,
     val memory: MemoryWatch,
@@ -79,6 +83,7 @@ internal class Session(private val running: Running, private val checkpoint: Run
             running.clock.enter(Phase.CHECKING)
             checkFirstStep(running.runner, running.setup.bundle.golden, running.state.adapter)
             checkUpdate(running.runner, running.setup.bundle.manifest.adapter, running.setup.bundle.manifest.optimizer)
+            options.initialAdapter?.let { readAdapter(it, running.setup.bundle.manifest.adapter, running.state.adapter) }
             val before = continuePrompts(after = false)
             restore()
             begun = resumedFrom != null
@@ -177,6 +182,25 @@ internal class Session(private val running: Running, private val checkpoint: Run
         evaluations += Evaluation(step, loss)
         saved = null
         observer.evaluated(step, loss)
+        if (options.sampleHeldOut) writeHeldOut(step)
+    }
+
+    private fun writeHeldOut(step: Int) {
+        running.clock.enter(Phase.WRITING)
+        val setup = running.setup
+        val (ids, shown) = heldOutPrompt(running.data.heldOut, setup.bundle.tokenizer, setup.chatFormat)
+        val text = generate(running.runner, setup.bundle, running.state.adapter, ids, options.sampling)
+        val written = writeOut(text)
+        observer.wrote(step, shown, written, whole = text.ended == TextEnd.END_TOKEN || text.ended == TextEnd.STOP_TEXT)
+    }
+
+    private fun writeOut(pieces: Continuation): String {
+        val text = StringBuilder()
+        for (piece in pieces) {
+            running.control.check() // the runner, which is closed then, closes what the text began
+            text.append(piece)
+        }
+        return text.toString()
     }
 
     private fun continuePrompts(after: Boolean): List<String> {
@@ -184,12 +208,8 @@ internal class Session(private val running: Running, private val checkpoint: Run
         running.clock.enter(Phase.WRITING)
         return options.prompts.map { prompt ->
             val setup = running.setup
-            val text = StringBuilder()
-            for (piece in generate(running.runner, setup.bundle, running.state.adapter, prompt, options.sampling, setup.chat)) {
-                running.control.check() // the runner, which is closed then, closes what the text began
-                text.append(piece)
-            }
-            text.toString().also { observer.sampled(prompt, it, after) }
+            val text = writeOut(generate(running.runner, setup.bundle, running.state.adapter, prompt, options.sampling, setup.chat))
+            text.also { observer.sampled(prompt, it, after) }
         }
     }
 
@@ -208,7 +228,7 @@ internal class Session(private val running: Running, private val checkpoint: Run
         if (saved == step || evaluations.isEmpty()) return
         running.clock.enter(Phase.SAVING)
         val runtime = "${running.runner.name} ${running.runner.version}"
-        val place = RunPlace(running.identity, step, step.toLong() * options.accumulation, runtime, running.keptLayers)
+        val place = RunPlace(running.identity, step, step.toLong() * options.accumulation, runtime, running.keptLayers())
         val steps = outcomes.flatMapIndexed { index, it ->
             listOf(it.loss, it.learningRate, it.gradientNorm, it.gradientSeconds, it.optimizerSeconds, memory[index].toDouble())
         }

@@ -1,6 +1,8 @@
 package lcsbmobile.core.runtime
 
 import lcsbmobile.core.Bundle
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.BACKWARD
 import lcsbmobile.core.bundle.BACKWARD_KEPT
 import lcsbmobile.core.bundle.Batch
@@ -21,7 +23,8 @@ import java.nio.FloatBuffer
  * `weights.bin`, and every large result goes into a buffer of this runner's: what the runtime allocates is the working set of a program.
  *
  * [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them; a layer whose
- * activations float16 does not hold recomputes them in that step all the same. [betweenLayers]
+ * activations float16 does not hold recomputes them in that step all the same. Where memory for a buffer is refused, fewer are kept from then on:
+ * [kept] says how many. [betweenLayers]
  * is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel; then nothing has changed.
  * Meanwhile [layer] and [backward] say what comes next.
  */
@@ -30,15 +33,15 @@ public abstract class BlockRunner internal constructor(
     private val runtime: Runtime,
     keep: Int,
     private val betweenLayers: () -> Unit,
+    private val allocate: (dtype: String, shape: List<Long>) -> HostTensor = ::HostTensor,
 ) : StepRunner {
     internal val manifest = bundle.manifest
     internal val layers = manifest.model.numHiddenLayers
-    private val keep = minOf(keep, layers)
     private val layout = manifest.adapter
     private val own = ArrayList<HostTensor>() // all there are, to be closed
     private val hidden = listOf(manifest.seqLen.toLong(), manifest.model.hiddenSize.toLong())
     private val saved = Pool<List<Long>, HostTensor> { new("float32", it) } // the layers' inputs
-    private val kept = HashMap<Int, Values>() // layer -> what its forward kept
+    private val keptBuffers = HashMap<Int, Values>() // layer -> what its forward kept
     private val crossing = CrossingBuffers { new(it.dtype, it.shape) }
     private val gradients = Pool<Int, HostTensor> { new("float32", listOf(it.toLong())) }
     private val turns = List(2) { new("float32", hidden) } // for results that the next program reads and none after it
@@ -50,6 +53,10 @@ public abstract class BlockRunner internal constructor(
     private val largest = manifest.kinds.maxOf { it.size }
     private val updated by lazy { List(3) { directFloats(largest) } }
     private val zeros by lazy { directFloats(largest) }
+
+    /** The activations of that many of the top layers are kept. */
+    public var kept: Int = minOf(keep, layers)
+        private set
 
     override val name: String = runtime.name
     override val version: String = runtime.version
@@ -68,9 +75,13 @@ public abstract class BlockRunner internal constructor(
 
     override fun step(subset: Subset, batch: Batch, adapter: FloatBuffer): StepResult {
         subset.check(layers)
+        return keepingFewer { tryStep(subset, batch, adapter) }
+    }
+
+    private fun tryStep(subset: Subset, batch: Batch, adapter: FloatBuffer): StepResult {
         val propagate = subset.propagate.filter { it >= subset.train[0] }
         val saved = propagate.zip(saved.lend(propagate.map { hidden })).toMap()
-        val kept = propagate.filter { it >= layers - keep }.associateWithTo(HashMap<Int, Values>(), ::keptBuffers)
+        val kept = propagate.filter { it >= layers - kept }.asReversed().associateWithTo(HashMap<Int, Values>(), ::keptBuffers)
         val values = Crossing(manifest, crossing, FORWARD)
         val top = forward(embed(batch, saved[0]), adapter, values, saved, kept)
         val loss = head(top, batch)
@@ -104,6 +115,20 @@ public abstract class BlockRunner internal constructor(
         }
     }
 
+    /** [work], which changes nothing before it has all its buffers; where one is refused, what the lowest layers keep makes room for it. */
+    private fun <T> keepingFewer(work: () -> T): T {
+        while (true) {
+            try {
+                return work()
+            } catch (error: LcsbException) {
+                if (error.fault != Fault.MEMORY_TOO_SMALL || kept == 0) throw error
+                val lowest = keptBuffers.keys.minOrNull() ?: layers - 1
+                kept = layers - lowest - 1
+                keptBuffers.remove(lowest)?.let { giveBack(it.values) }
+            }
+        }
+    }
+
     override fun evaluate(batch: Batch, adapter: FloatBuffer): Float {
         val top = forward(embed(batch), adapter, Crossing(manifest, crossing, FORWARD))
         enter(layers, false)
@@ -122,6 +147,7 @@ public abstract class BlockRunner internal constructor(
     ) {
         val state = mapOf("parameters" to parameters, "first_moment" to firstMoment, "second_moment" to secondMoment)
         val size = parameters.capacity()
+        val (updated, zeros) = keepingFewer { updated to zeros }
         val results = state.keys.zip(updated.map { it.part(0, size) }).toMap()
         val vectors = (state + ("gradient" to (gradient ?: zeros.part(0, size)))).mapValues { HostTensor(it.value) }
         for ((name, value) in listOf("decay" to scalars.decay, "rate" to scalars.rate, "root" to scalars.root)) {
@@ -218,22 +244,34 @@ public abstract class BlockRunner internal constructor(
         return tokens.getValue(name).also { it.bytes.asLongBuffer().put(values) }
     }
 
-    internal fun new(dtype: String, shape: List<Long>) = HostTensor(dtype, shape).also { own += it }
+    internal fun new(dtype: String, shape: List<Long>) = allocate(dtype, shape).also { own += it }
 
     /** Gives back what a decoder held: its tensors, and the programs that hold on to their memory from token to token. */
     internal fun release(tensors: List<HostTensor>, names: List<String>) {
+        giveBack(tensors)
+        runtime.release(names)
+    }
+
+    private fun giveBack(tensors: Collection<HostTensor>) {
         own.removeAll(tensors.toSet())
         tensors.forEach { it.close() }
-        runtime.release(names)
     }
 
     /** A buffer for each of a program's outputs. */
     private fun newOutputs(program: String): Values =
         manifest.graphs.getValue(program).outputs.associate { it.name to new(it.dtype, it.shape) }
 
-    private fun keptBuffers(layer: Int): Values = kept.getOrPut(layer) {
-        manifest.graphs.getValue(program(manifest.layers[layer].kind, FORWARD_KEEP)).outputs.filter { it.name.startsWith(KEPT) }
-            .associate { it.name to new(it.dtype, it.shape) }
+    /** All of a layer's, or none. */
+    private fun keptBuffers(layer: Int): Values = keptBuffers.getOrPut(layer) {
+        val made = HashMap<String, HostTensor>()
+        val outputs = manifest.graphs.getValue(program(manifest.layers[layer].kind, FORWARD_KEEP)).outputs
+        try {
+            for (output in outputs) if (output.name.startsWith(KEPT)) made[output.name] = new(output.dtype, output.shape)
+        } catch (error: LcsbException) {
+            giveBack(made.values)
+            throw error
+        }
+        made
     }
 
     override fun close() {

@@ -176,6 +176,16 @@ public class ChatFormat internal constructor(private val fields: ChatFields, pri
         text.append(answer)
     }
 
+    /** The user's last message in [rendered], a conversation up to where the model is to write; null where it cannot be found. */
+    internal fun lastQuestion(rendered: String): String? {
+        val (before, after) = fields.user.before to fields.user.after
+        val start = if (before.isEmpty()) -1 else rendered.lastIndexOf(before)
+        if (start < 0) return null
+        val question = rendered.substring(start + before.length)
+        val end = if (after.isEmpty()) question.length else question.indexOf(after)
+        return question.take(if (end < 0) question.length else end).removeSuffix(fields.generationPrompt)
+    }
+
     private fun content(turn: ChatTurn, content: String) = if (turn.trimmed) content.strip() else content
 
     private fun dated(text: String) = today?.let { text.replace(DATE_MARK, it) } ?: text

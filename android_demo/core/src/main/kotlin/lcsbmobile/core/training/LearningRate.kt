@@ -40,7 +40,7 @@ internal fun learningRate(base: Double, schedule: LearningRateSchedule, step: In
  * With gradients in one step of K, AdamW's update is 1/sqrt(K) as large. The identity path's gradient is biased too strongly to be
  * followed at the higher rate (docs/decisions.md).
  */
-internal fun defaultLearningRate(schedule: List<Subset>, numLayers: Int): Double {
+public fun defaultLearningRate(schedule: List<Subset>, numLayers: Int): Double {
     if (schedule.any { it.propagate != (it.train.first() until numLayers).toList() }) return BASE_LEARNING_RATE
     val trained = schedule.sumOf { it.train.size }
     val layers = schedule.flatMap { it.train }.toSet().size

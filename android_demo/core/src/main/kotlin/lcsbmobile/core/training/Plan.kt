@@ -33,7 +33,7 @@ public class Plan(public val keep: Int, public val predictedPeakBytes: Long, pub
 /**
  * What a run of these steps keeps. [base]: anonymous bytes of the process with its runtime imported; [budget]: the most bytes allowed, null for
  * no limit; [keep] null: as many layers as the budget allows, none without one; [accumulation]: sequences a step; [samples]: texts are written
- * before and after.
+ * before and after; [direct]: the most bytes that its direct buffers may take, null for no limit.
  *
  * Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and the budget, in bytes, as arguments; OPTION.
  */
@@ -45,9 +45,11 @@ public fun planRun(
     keep: Int?,
     accumulation: Int = 1,
     samples: Boolean = false,
+    direct: Long? = null,
 ): Plan {
     val layers = manifest.model.numHiddenLayers
     if (keep != null && keep < 0) throw LcsbException(Fault.OPTION, "keep: expected 0 or more layers, found $keep", listOf("keep"))
+    val most = direct?.let { mostKept(manifest, subsets, accumulation, it) } ?: layers
     val peaks = (0..layers).map { predictedPeak(manifest, subsets, it, base, accumulation, samples) }
     val least = peaks.min()
     val now = "${megabytes(base)} of it this process as it is now"
@@ -58,7 +60,8 @@ public fun planRun(
             least, budget,
         )
     }
-    val fitting = peaks.indices.last { budget == null || peaks[it] <= budget }
+    val fitting = (0..most).lastOrNull { budget == null || peaks[it] <= budget }
+        ?: throw tooSmall("keeping $most layers, as the app's heap allows, is predicted to take ${megabytes(peaks[most])}, $now", peaks[most], budget!!)
     val chosen = if (keep != null) {
         minOf(keep, layers)
     } else if (budget == null) {
@@ -73,8 +76,32 @@ public fun planRun(
             peaks[chosen], budget,
         )
     }
+    if (chosen > most) {
+        val needed = bufferBytes(manifest, subsets, chosen, accumulation)
+        throw tooSmall("keeping $chosen layers takes ${megabytes(needed)} of buffers; ${heapHolds(direct!!)}; keep $fitting or fewer", needed, direct)
+    }
     return Plan(chosen, peaks[chosen], least)
 }
+
+/** Of the top layers as many as [direct] bytes of buffers can keep the activations of. Throws MEMORY_TOO_SMALL where there is no room for the rest. */
+internal fun mostKept(manifest: Manifest, subsets: List<Subset>, accumulation: Int, direct: Long): Int {
+    val needed = (0..manifest.model.numHiddenLayers).map { bufferBytes(manifest, subsets, it, accumulation) }
+    val most = needed.indices.lastOrNull { needed[it] <= direct }
+    return most ?: throw tooSmall(
+        "the run needs at least ${megabytes(needed.min())} of buffers; ${heapHolds(direct)}; nothing was run; " +
+            "export with a --seq-len shorter than ${manifest.seqLen} or a --rank below ${manifest.lora.rank}",
+        needed.min(), direct,
+    )
+}
+
+private fun heapHolds(direct: Long) = "the app's heap may hold ${megabytes(direct)} of them"
+
+// Of the terms of [peakTerms] those that are in direct buffers; the runtime allocates the rest.
+private val BUFFERS = setOf("saved layer inputs", "kept activations", "crossing values", "gradients", "other buffers")
+
+/** Bytes of direct buffers of a run of these steps. */
+internal fun bufferBytes(manifest: Manifest, subsets: List<Subset>, keep: Int, accumulation: Int): Long =
+    peakTerms(manifest, subsets, keep, accumulation).filterKeys { it in BUFFERS }.values.sum()
 
 private fun tooSmall(message: String, needed: Long, budget: Long) =
     LcsbException(Fault.MEMORY_TOO_SMALL, message, listOf(needed.toString(), budget.toString()))

@@ -20,6 +20,7 @@ import lcsbmobile.core.runtime.OnnxRuntimeRunner
 import lcsbmobile.core.varint
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
@@ -77,6 +78,28 @@ class BundleTest {
             assertTrue(initialAdapter(bundle).toArray().any { it != 0f })
             assertTrue(bundle.tokenizer.encode("two boats").isNotEmpty())
         }
+    }
+
+    @Test
+    fun `what was verified is not read again, unless it was changed`() = withCopy { bundle ->
+        fun read(verified: String?): Boolean {
+            var read = false
+            Bundle.open(bundle, verified) { _, _ -> read = true }
+            return read
+        }
+        val stamp = Bundle.open(bundle).stamp
+        assertTrue(read(null) && read("another's"))
+        assertFalse(read(stamp))
+        val weights = File(bundle, WEIGHTS_FILE)
+        val bytes = weights.readBytes()
+        weights.writeBytes(bytes.also { it[0]++ })
+        weights.setLastModified(1_000_000) // a second may be all that a file system tells apart
+        assertTrue("weights.bin: expected SHA-256" in refusal(Fault.BUNDLE_DAMAGED) { Bundle.open(bundle, stamp) })
+        weights.writeBytes(bytes.also { it[0]-- })
+        assertTrue("another time, the same bytes", read(stamp))
+        val known = Bundle.open(bundle).stamp
+        weights.writeBytes(bytes + 0)
+        assertTrue("weights.bin: expected ${bytes.size} bytes" in refusal(Fault.BUNDLE_DAMAGED) { Bundle.open(bundle, known) })
     }
 
     @Test

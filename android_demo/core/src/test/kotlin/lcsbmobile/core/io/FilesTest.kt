@@ -6,6 +6,7 @@ import lcsbmobile.core.Fault
 import lcsbmobile.core.RunVectors
 import lcsbmobile.core.refused
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
@@ -61,6 +62,16 @@ class FilesTest {
         checkFreeSpace(folder.root, 1000)
         val message = refused(Fault.STORAGE_FULL) { checkFreeSpace(folder.root, 1L shl 60) }
         assertTrue(message, message.startsWith("${folder.root}: the run needs 1,152,921,504,606.8 MB of storage, "))
+    }
+
+    @Test
+    fun `what is swapped counts as anonymous memory`() {
+        val rollup = listOf("Rss:  900 kB", "Anonymous:       300 kB", "Swap:  70 kB")
+        val status = listOf("VmRSS:  900 kB", "RssAnon:\t 290 kB", "VmSwap:\t 60 kB")
+        assertEquals(360L * 1024, anonymousBytes(rollup, status))
+        assertEquals(350L * 1024, anonymousBytes(emptyList(), status))
+        assertEquals(300L * 1024, anonymousBytes(rollup, emptyList()))
+        assertNull(anonymousBytes(listOf("Rss: 1 kB"), listOf("VmSwap: 60 kB")))
     }
 
     @Test

@@ -3,10 +3,13 @@ package lcsbmobile.core.runtime
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.CrossingBundle
 import lcsbmobile.core.CrossingReference
+import lcsbmobile.core.Fault
+import lcsbmobile.core.LcsbException
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.inScratch
 import lcsbmobile.core.io.part
 import lcsbmobile.core.io.toArray
+import lcsbmobile.core.refusal
 import lcsbmobile.core.training.AdamW
 import lcsbmobile.core.training.fullSubset
 import lcsbmobile.core.training.mappedState
@@ -54,6 +57,37 @@ class CrossingTest {
                 assertEquals(loss, runner.evaluate(CrossingBundle.batch(), adapter).toDouble(), 1e-5 * loss)
             }
         }
+    }
+
+    /** A runner whose buffers are refused from number [from] on, as many as [count], counted from its first step. */
+    private fun <T> refusing(from: Int, count: Int, keep: Int, use: (BlockRunner) -> T): T = inScratch { scratch ->
+        val bundle = Bundle.open(CrossingBundle.write(scratch))
+        var number = Int.MIN_VALUE
+        fun make(dtype: String, shape: List<Long>): HostTensor {
+            if (number++ in from until from + count) throw LcsbException(Fault.MEMORY_TOO_SMALL, "no room")
+            return HostTensor(dtype, shape)
+        }
+        val runner = object : BlockRunner(bundle, OnnxRuntime(bundle, 1), keep, {}, ::make) {}
+        number = 0
+        runner.use(use)
+    }
+
+    @Test
+    fun `where a buffer is refused fewer layers are kept, and the step is the same`() {
+        val layers = CrossingBundle.places.indices.toList()
+        val all = Subset(layers, layers)
+        fun step(runner: BlockRunner) = runner.step(all, CrossingBundle.batch(), CrossingBundle.adapter()).gradients.mapValues { it.value.toArray() }
+        val expected = refusing(0, 0, 0, ::step)
+        val found = HashSet<Int>()
+        for (from in 0 until 40) {
+            refusing(from, 1, layers.size) { runner ->
+                for ((layer, gradient) in step(runner)) assertArrayEquals("$from", expected.getValue(layer), gradient, 1e-5f)
+                found += runner.kept
+            }
+        }
+        assertTrue("$found", found.containsAll(listOf(0, layers.size)) && found.size > 2)
+        val message = refusal(Fault.MEMORY_TOO_SMALL) { refusing(0, 100, layers.size, ::step) }
+        assertEquals("no room", message)
     }
 
     @Test

@@ -48,6 +48,21 @@ class ChatFormatTest {
     private fun open(chat: String): ChatFormat = ChatFormat.open(folder.newFile().also { it.writeText(chat) })
 
     @Test
+    fun theLastQuestionIsFoundInWhatTheModelReads() {
+        var found = 0
+        for ((name, format) in golden.formats) {
+            val chat = open(format.chat.toString())
+            for (case in format.rendered.filter { it.prompt && it.text != null && it.messages.lastOrNull()?.role == "user" }) {
+                val question = case.messages.last().content
+                val shown = chat.lastQuestion(chat.render(messages(case.messages), true))!!.trim()
+                assertTrue("$name: $shown", shown.endsWith(question.trim())) // some write the system's text into the user's turn
+                found++
+            }
+        }
+        assertTrue(found > golden.formats.size)
+    }
+
+    @Test
     fun conversationsAreWrittenAsTheTemplateDoes() {
         val today = SimpleDateFormat("dd MMM yyyy", Locale.US).format(Date())
         for ((name, format) in golden.formats) {

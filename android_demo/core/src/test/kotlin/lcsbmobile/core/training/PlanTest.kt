@@ -2,10 +2,13 @@ package lcsbmobile.core.training
 
 import lcsbmobile.core.Bundle
 import lcsbmobile.core.CrossingBundle
+import lcsbmobile.core.Fault
 import lcsbmobile.core.bundle.Manifest
 import lcsbmobile.core.bundle.Subset
 import lcsbmobile.core.inScratch
+import lcsbmobile.core.refusal
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
 import org.junit.Test
 
 /** Cost and memory are sums over the layers, each as its kind has it. */
@@ -42,6 +45,27 @@ class PlanTest {
         assertEquals(4L * 6, peakTerms(manifest, listOf(pairs), 0, 1)["gradients"])
         assertEquals(2 * hidden + 2, peakTerms(manifest, listOf(top), 2, 1)["kept activations"]) // give and take keep [T, D], give a float16 more
         assertEquals(2 * hidden + 2, peakTerms(manifest, listOf(top), 3, 1)["kept activations"]) // a pair nothing
+    }
+
+    @Test
+    fun `what direct buffers may take caps what is kept, whatever the budget`() {
+        val steps = listOf(top)
+        val without = bufferBytes(manifest, steps, 0, 1)
+        val terms = peakTerms(manifest, steps, 0, 1)
+        assertEquals(without, terms.values.sum() - terms.getValue("runtime") - terms.getValue("sessions") - terms.getValue("working set"))
+        assertEquals(without + 2 * hidden + 2, bufferBytes(manifest, steps, 2, 1))
+        fun plan(direct: Long?, keep: Int? = null) = planRun(manifest, steps, 0, Long.MAX_VALUE, keep, direct = direct).keep
+        val layers = manifest.model.numHiddenLayers
+        val second = bufferBytes(manifest, steps, 2, 1)
+        assertEquals(layers, plan(null))
+        assertEquals(layers, plan(second))
+        assertEquals(1, plan(second - 1))
+        assertEquals(0, plan(without))
+        assertEquals(1, plan(second - 1, keep = 1))
+        val more = refusal(Fault.MEMORY_TOO_SMALL) { plan(second - 1, keep = 2) }
+        assertTrue(more, "keep 1 or fewer" in more)
+        val none = refusal(Fault.MEMORY_TOO_SMALL) { plan(without - 1) }
+        assertTrue(none, "the app's heap may hold" in none && "nothing was run" in none)
     }
 
     @Test

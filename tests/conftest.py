@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs, capture_blocks, capture_decoding
 from lcsb_mobile.installing import GGUF_PYTHON
+from lcsb_mobile.runners.onnxruntime import NO_TELEMETRY
 
 # What reads GGUF files is not installed there, as pyproject.toml says.
 collect_ignore = (
@@ -28,6 +30,7 @@ collect_ignore = (
     else ["export/checkpoints/test_gguf.py", "export/checkpoints/test_gguf_qwen3.py", "export/test_merge_gguf.py"]
 )
 
+os.environ.setdefault(NO_TELEMETRY, "1")  # tests that import ONNX Runtime by themselves
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +19,23 @@ from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.sessions import check_signature, in_letters, program_path, session_options
 
 TARGET = "onnxruntime"
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 OLDEST_RUNTIME = "1.18"  # the first with operator set 21 and IR version 10, in which all programs are written
 
 
 def import_runtime() -> Any:
+    keep_to_oneself()
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(f"target {TARGET} needs onnxruntime 1.19 or newer ({error}); {how_to_install(TARGET)}") from error
     return onnxruntime
+
+
+def keep_to_oneself() -> None:
+    """Official builds from 1.29 on report processes, sessions and models to Microsoft. They look at this variable when they are loaded; without
+    it the import alone writes an identifier of the device below the home directory. Whoever has set it has decided."""
+    os.environ.setdefault(NO_TELEMETRY, "1")
 
 
 def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> BlockRunner:

@@ -17,6 +17,8 @@ JAR = ROOT / "android_demo" / "cli" / "target"
 # A short run never earns what the optimizing compiler costs; one thread collects, so that kills find the process in few states of its own.
 JVM_FLAGS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # of the JVM's ONNX Runtime, which the JVM cannot set for it
+
 
 @dataclass(frozen=True)
 class Core:

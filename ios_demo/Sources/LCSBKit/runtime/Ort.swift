@@ -32,6 +32,8 @@ final class Ort: @unchecked Sendable {
         }
         let api = functions.pointee
         self.api = api
+        // Official builds from 1.29 on report processes, sessions and models to Microsoft, unless this is set. Whoever has set it has decided.
+        setenv("ORT_DISABLE_TELEMETRY", "1", 0)
         do {
             environment = try api.made { api.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "lcsb", $0) }
             memory = try api.made { api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, $0) }

@@ -35,9 +35,24 @@ internal val JAVA_TYPES = mapOf(
     "bool" to OnnxJavaType.BOOL,
 )
 
-/** The runtime, loaded. Throws RUNTIME_MISSING. */
-internal fun importRuntime(): OrtEnvironment =
-    orMissing("ONNX Runtime", "install a build with ai.onnxruntime for this processor") { OrtEnvironment.getEnvironment() }
+/** The runtime, loaded, which reports nothing. Throws RUNTIME_MISSING. */
+internal fun importRuntime(): OrtEnvironment = orMissing("ONNX Runtime", "install a build with ai.onnxruntime for this processor") {
+    keepToOneself()
+    OrtEnvironment.getEnvironment().also { it.setTelemetry(false) }
+}
+
+/**
+ * Official builds from 1.29 on report processes, sessions and models to Microsoft, unless this variable is set when they are loaded. Whoever has set
+ * it has decided. A desktop's JVM cannot set it: whoever starts it can, and without it the start of the process is noted before the rest is off.
+ */
+private fun keepToOneself() {
+    try {
+        val setenv = Class.forName("android.system.Os").getMethod("setenv", String::class.java, String::class.java, Boolean::class.javaPrimitiveType)
+        setenv.invoke(null, "ORT_DISABLE_TELEMETRY", "1", false)
+    } catch (error: ReflectiveOperationException) {
+        return // no Android
+    }
+}
 
 /**
  * How each session is made: the manifest's settings, and what suits arenas that cannot be shared, as the Java binding has no call for it: each

@@ -33,8 +33,8 @@ def import_runtime() -> Any:
 
 
 def keep_to_oneself() -> None:
-    """Official builds from 1.29 on report processes, sessions and models to Microsoft. They look at this variable when they are loaded; without
-    it the import alone writes an identifier of the device below the home directory. Whoever has set it has decided."""
+    """Official builds from 1.29 on report processes, sessions and models to Microsoft. They look at this variable when they are loaded;
+    without it the import alone writes an identifier of the device below the home directory. Whoever has set it has decided."""
     os.environ.setdefault(NO_TELEMETRY, "1")
 
 

@@ -43,11 +43,11 @@ fun stepsInTime(resources: Resources, steps: Int, secondsAStep: Double?): String
     return if (secondsAStep == null) words else "$words ${formatRoughly(resources, secondsAStep * steps)}"
 }
 
-/** A time for a figure: "≈ 4 min", "< 1 min". */
+/** A time for a figure: "≈ 4 min". */
 fun formatRoughly(resources: Resources, seconds: Double): String {
     val minutes = Math.round(seconds / 60)
-    if (minutes < 1) return resources.getString(R.string.under_a_minute_short)
     val time = when {
+        minutes < 1 -> resources.getString(R.string.seconds, formatCount(resources, Math.ceil(seconds).toLong()))
         minutes < 90 -> resources.getString(R.string.minutes_short, formatCount(resources, minutes))
         else -> resources.getString(R.string.hours_short, formatCount(resources, Math.round(minutes / 60.0)))
     }

@@ -135,7 +135,7 @@ class RunTest : AppTest() {
         begin(controller.get(), steps = 40)
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
-        controller.get().press(R.id.start)
+        controller.get().press(R.id.start_again)
         startService()
         waitFor("two steps") { state.run.step >= 2 }
         controller = controller.recreate()
@@ -155,7 +155,7 @@ class RunTest : AppTest() {
         begin(activity.get(), steps = 100)
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
-        activity.get().press(R.id.start)
+        activity.get().press(R.id.start_again)
         startService()
         waitFor("the first checkpoint that is not of the beginning") { state.run.step >= 6 }
         val killed = snapshot()

@@ -48,7 +48,7 @@ class ViewsTest : AppTest() {
         assertEquals("2 hours", formatDuration(english(), 7000.0))
         assertEquals("100 steps ≈ 4 min", stepsInTime(english(), 100, 2.4))
         assertEquals("1.000 Schritte", stepsInTime(german(), 1000, null))
-        assertEquals("< 1 min", formatRoughly(english(), 29.0))
+        assertEquals("≈ 29 s", formatRoughly(english(), 29.0))
         assertEquals("≈ 2 h", formatRoughly(german(), 7000.0))
     }
 

@@ -26,7 +26,7 @@ ENVIRONMENT := scripts/testing/environment.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check test-python test-model test-training test-coreai models clean device-bundles test-device test-ios-runtime test-pythons \
-    test-lowest test-arm64 test-android test-ios app-bundle coreml-bundle screenshots apk fuzz environment
+    test-lowest test-arm64 test-android test-ios test-web app-bundle coreml-bundle screenshots apk fuzz environment
 help: ## shows these lines
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12  TARGET=onnxruntime-training (of demo)  TORCH_INDEX=URL  LCSB_MAY_SKIP=PART,PART (of test)"
@@ -60,6 +60,8 @@ test-android: ## the Android core and app, on the JVM
 	$(RUN_PARTS) android-core android-app parity kills minified gradle-names
 test-ios: ## the iOS core and app's logic, on this machine's Swift or, on Linux, on one that is fetched
 	$(RUN_PARTS) ios-core ios-parity ios-kills
+test-web: ## the kit of the web page, on Node.js
+	$(RUN_PARTS) web-kit
 device-bundles: ## exports what the device's tests read
 	$(RUN_PARTS) device-bundles
 

@@ -23,12 +23,15 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # of the JVM's ONNX Runtime
 @dataclass(frozen=True)
 class Core:
     """`words`: its command line begins with them. `train`: what it calls a run. `starting`: seconds in which a process does nothing that
-    could be broken."""
+    could be broken. `locks`: it takes the lock that others see: Node has no call for it, and what a page has is its own. `compares`: it has
+    `compare`."""
 
     name: str
     words: Callable[[], list[str]]
     train: str
     starting: float
+    locks: bool = True
+    compares: bool = True
 
     def command(self, *arguments: object) -> list[str]:
         """Exits with what to do when the core was not built."""
@@ -66,10 +69,24 @@ def swift() -> Core:
     return Core("swift", words, "simulate", 0.02)
 
 
+def web() -> Core:
+    """web_demo's kit on Node, by WebAssembly."""
+
+    def words() -> list[str]:
+        program = ROOT / "web_demo/build/cli/main.js"
+        if not program.is_file():
+            raise SystemExit(f"{program}: not there; build it: scripts/web/kit.sh build")
+        return ["node", str(program)]
+
+    return Core("web", words, "train", 0.2, locks=False, compares=False)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--core", choices=("kotlin", "swift"), default="kotlin")
+    parser.add_argument("--core", choices=("kotlin", "swift", "web"), default="kotlin")
     parser.add_argument("--cli", type=Path, default=JAR, help="what Maven built of android_demo/cli, or a copy of it")
 
 
 def chosen(arguments: argparse.Namespace) -> Core:
-    return swift() if arguments.core == "swift" else kotlin(arguments.cli)
+    if arguments.core == "kotlin":
+        return kotlin(arguments.cli)
+    return swift() if arguments.core == "swift" else web()

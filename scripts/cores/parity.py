@@ -180,8 +180,10 @@ class Parity:
             self.relay("all", self.python, self.core, self.kotlin, self.python)
             self.compare("all")
         self.peft()
-        self.verdict()
-        self.locks()
+        if self.tested.compares:
+            self.verdict()
+        if self.tested.locks:
+            self.locks()
         self.harm()
 
 

@@ -1,8 +1,8 @@
-"""Writes which characters the `tokenizers` library takes for letters, numbers and marks, as Kotlin and as Swift, and for Swift how it
-composes characters: `write_unicode_classes.py [KOTLIN SWIFT]`.
+"""Writes which characters the `tokenizers` library takes for letters, numbers and marks, as Kotlin, as Swift and as TypeScript, and for the
+last two how it composes characters: `write_unicode_classes.py [KOTLIN SWIFT TYPESCRIPT]`.
 
-Each version of Android or iOS knows another version of Unicode, and so does each part of the library (16 for letters, 9 for marks): asked
-of the phone's own tables, a text would have other tokens on another phone. The library is asked about every code point.
+Each version of Android, of iOS or of a browser knows another version of Unicode, and so does each part of the library (16 for letters, 9
+for marks): asked of the device's own tables, a text would have other tokens on another one. The library is asked about every code point.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 ROOT = Path(__file__).resolve().parents[2]
 KOTLIN = ROOT / "android_demo/core/src/main/kotlin/lcsbmobile/core/text/UnicodeTables.kt"
 SWIFT = ROOT / "ios_demo/Sources/LCSBKit/text/UnicodeTables.swift"
+TYPESCRIPT = ROOT / "web_demo/kit/text/unicodeTables.ts"
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 OTHER = "\ue000"  # for private use: of no class
 LAST_MARK = "\u0345"  # of the highest combining class: any other mark goes before it
@@ -42,6 +43,13 @@ SWIFT_HEAD = """\
 /// over since the last range and characters. What normalisation joins to the character before it or reorders: likewise, and the combining
 /// class. What it puts together, and what it takes apart for good: characters passed over, the first part, the second or 0.
 enum UnicodeTables {{
+"""
+TYPESCRIPT_HEAD = """\
+// What the library tokenizers {version} knows of Unicode: write_unicode_classes.py wrote this file. Numbers in base 36.
+//
+// Letters, numbers of regular expressions, what the Digits pre-tokenizer takes for numbers besides: two numbers a range, characters passed
+// over since the last range and characters. What normalisation joins to the character before it or reorders: likewise, and the combining
+// class. What it puts together, and what it takes apart for good: characters passed over, the first part, the second or 0.
 """
 
 Rows = list[tuple[int, ...]]
@@ -126,12 +134,21 @@ def kotlin() -> str:
     return KOTLIN_HEAD.format(version=tokenizers.__version__) + "\n\n".join(written) + "\n}\n"
 
 
-def swift() -> str:
+def composing_tables() -> dict[str, list[str]]:
+    """The lines of each, for a language that composes by itself."""
     tables = {name: lines(ranges(points)) for name, points in classes().items()}
     tables["JOINING"] = lines(by_class(joining()))
-    tables |= {name: lines(rows, are_ranges=False) for name, rows in (("COMPOSING", composing()), ("DECOMPOSING", decomposing()))}
+    return tables | {name: lines(rows, are_ranges=False) for name, rows in (("COMPOSING", composing()), ("DECOMPOSING", decomposing()))}
+
+
+def swift(tables: dict[str, list[str]]) -> str:
     written = (f'    static let {camel(name)}: StaticString = """\n' + indented([*table, '"""']) for name, table in tables.items())
     return SWIFT_HEAD.format(version=tokenizers.__version__) + "\n\n".join(written) + "\n}\n"
+
+
+def typescript(tables: dict[str, list[str]]) -> str:
+    written = (f"\nexport const {name} = `\n{indented(table, 2)}`;\n" for name, table in tables.items())
+    return TYPESCRIPT_HEAD.format(version=tokenizers.__version__) + "".join(written)
 
 
 def camel(name: str) -> str:
@@ -139,11 +156,12 @@ def camel(name: str) -> str:
     return first + "".join(map(str.title, others))
 
 
-def indented(table: list[str]) -> str:
-    return "\n".join(f"        {line}" for line in table)
+def indented(table: list[str], by: int = 8) -> str:
+    return "\n".join(" " * by + line for line in table)
 
 
 if __name__ == "__main__":
-    paths = [Path(argument) for argument in sys.argv[1:]] or [KOTLIN, SWIFT]
-    for path, content in zip(paths, (kotlin(), swift()), strict=True):
+    paths = [Path(argument) for argument in sys.argv[1:]] or [KOTLIN, SWIFT, TYPESCRIPT]
+    tables = composing_tables()
+    for path, content in zip(paths, (kotlin(), swift(tables), typescript(tables)), strict=True):
         path.write_text(content, encoding="utf-8")

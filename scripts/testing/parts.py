@@ -234,6 +234,14 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
+    # The kit of the page, on Node.
+    Part(
+        "web-kit",
+        (Command(("scripts/web/kit.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
+        needs=("device-bundles",),
+        counted="closing line",
+        beside=True,
+    ),
     # Alone: Maven's directory of artifacts has no locks, and this fetches into it as android-core and minified do.
     Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),
 )

@@ -1,4 +1,4 @@
-"""ios_demo's core beside the other two: its folders stand in one order, and the tests of all three languages read the same golden files."""
+"""ios_demo's core beside the others: its folders stand in one order, and the tests of all four languages read the same golden files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "ios_demo/Sources/LCSBKit"
 # In the order of the data flow, as android_demo/core's: each uses only what stands before it. With a capital, a file beside the folders.
 ORDER = (
-    *("Faults", "io", "text", "bundle", "adapter", "TrainingBundle", "data", "runtime", "training", "checkpoint"),
-    *("Generate", "RunOptions", "RunRecords", "RunControl", "runs", "TrainingRun"),
+    *("Faults", "io", "text", "bundle", "adapter", "TrainingBundle", "data", "runtime", "training", "Verdict", "checkpoint"),
+    *("Generate", "RunOptions", "RunRecords", "RunControl", "runs", "Compare", "TrainingRun"),
 )
 DECLARED = re.compile(
     r"^(?!(?:file)?private\b)(?:(?:@\w+(?:\([^)]*\))?|public|package|internal|final|indirect) )*"
@@ -25,6 +25,11 @@ READERS = {
     "Python": (ROOT / "tests", ROOT / "tests_device", ROOT / "scripts/golden", "*.py"),
     "Kotlin": (ROOT / "android_demo/core/src/test", "*.kt"),
     "Swift": (ROOT / "ios_demo/Tests", "*.swift"),
+    "TypeScript": (ROOT / "web_demo/tests", "*.ts"),
+}
+NOT_YET = {
+    "Swift": {"peft_imports.json"},  # the iOS app takes no adapters in
+    "TypeScript": {"verdicts.json"},  # the page's kit compares none
 }
 
 
@@ -60,4 +65,4 @@ def test_every_golden_file_is_read_in_every_language(language: str) -> None:
     )
     files = [path.name for path in sorted((ROOT / "tests/golden").iterdir())]
     assert len(files) > 4
-    assert [name for name in [*files, "runtime.json"] if name not in tests] == []
+    assert {name for name in [*files, "runtime.json"] if name not in tests} == NOT_YET.get(language, set())

@@ -19,6 +19,8 @@ NOT_TO_BE_HAD = [
     "ERROR: Could not install packages due to an OSError: HTTPSConnectionPool(host='x', port=443): Max retries exceeded",
     "\x1b[0m\x1b[0m[ERROR] Plugin a:b:1 or one of its dependencies could not be resolved: Could not transfer artifact a:b:pom:1",
     "[ERROR] Failed to execute goal on project core: Could not resolve dependencies: Could not transfer artifact a:b:jar:1 from/to central",
+    "npm error code ENOTFOUND",
+    "npm error code E404",
 ]
 BROKEN = [
     "E: Sub-process /usr/bin/dpkg returned an error code (1)",
@@ -28,6 +30,8 @@ BROKEN = [
     "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
     "[ERROR] A.kt: (1, 1) unresolved reference 'x'",
     "[ERROR] Failed to execute goal on project core: Could not find artifact a:b:jar:999 in central",
+    "npm error code EUSAGE",
+    "npm error code ERESOLVE",
     "ImportError: libfoo.so: undefined symbol: x",
 ]
 

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# web_demo's kit:
+#   scripts/web/kit.sh build  fetches its packages, if they are not here, and compiles it to web_demo/build
+#   scripts/web/kit.sh test  likewise, and runs its tests; the last line counts them
+#
+# Exit code 3, and one line that says why: Node.js 20 or npm's registry is not to be had here. Any other exit code but 0: something is broken.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+HERE=$(pwd)
+LOG=$HERE/web_demo/npm.log
+
+unavailable() {
+    echo "web_demo: $*" >&2
+    exit 3
+}
+
+build() {
+    local major
+    major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/') || true
+    [ "${major:-0}" -ge 20 ] || unavailable "Node.js 20 or newer is not on the PATH"
+    command -v npm >/dev/null || unavailable "npm is not on the PATH"
+    cd web_demo
+    # What npm installed says by which lock file.
+    if ! cmp -s package-lock.json node_modules/.installed; then
+        if ! npm ci --no-audit --no-fund >"$LOG" 2>&1; then
+            tail -5 "$LOG" >&2
+            local reason
+            reason=$("$HERE/scripts/testing/not_to_be_had.sh" "$LOG") || exit 1
+            unavailable "$reason"
+        fi
+        cp package-lock.json node_modules/.installed
+        rm -f "$LOG"
+    fi
+    rm -rf build # a test that is no more must not be run
+    npm run --silent build
+}
+
+# The last line from the counts that Node's reporter ends with.
+run_tests() {
+    local tap=build/tests.tap status=0
+    node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination="$tap" \
+        build/tests/*.test.js build/tests/*/*.test.js || status=$?
+    awk '/^# (pass|fail|cancelled|skipped|todo) / {n[$2] = $3}
+        END {printf "%d passed, %d failed, %d skipped\n", n["pass"], n["fail"] + n["cancelled"], n["skipped"] + n["todo"]}' "$tap"
+    return "$status"
+}
+
+case ${1:-} in
+build) build ;;
+test)
+    build
+    run_tests
+    ;;
+*)
+    sed -n "2,4p" scripts/web/kit.sh >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,131 @@
+import { IoError, type StoredFile } from "./files.js";
+import { type RawFiles, SCRATCH } from "./slots.js";
+import type { Scratch, Sink } from "./storage.js";
+import { reasonOf } from "./text.js";
+
+/**
+ * A directory of the origin's private file system, by synchronous access handles: in workers only. One handle a file can be open at a time,
+ * in all of the origin's pages. Used by way of SlotStorage.
+ */
+export class OpfsFiles implements RawFiles {
+  private constructor(
+    readonly path: string,
+    private readonly directory: FileSystemDirectoryHandle,
+  ) {}
+
+  /** The directory at `path`, its parts divided by slashes, made if need be. Throws IoError. */
+  static open(path: string): Promise<OpfsFiles> {
+    return guarded(async () => {
+      let directory = await navigator.storage.getDirectory();
+      for (const part of path.split("/")) directory = await directory.getDirectoryHandle(part, { create: true });
+      return new OpfsFiles(path, directory);
+    });
+  }
+
+  open(name: string): Promise<StoredFile> {
+    return guarded(async () => {
+      const handle = await (await this.handle(name)).createSyncAccessHandle();
+      const size = handle.getSize();
+      return { name, size, read: (into, at) => readFully(handle, into, at), close: () => handle.close() };
+    });
+  }
+
+  list(): Promise<string[]> {
+    return guarded(async () => {
+      const names: string[] = [];
+      for await (const [name, handle] of this.directory.entries()) if (handle.kind === "file") names.push(name);
+      return names;
+    });
+  }
+
+  write(name: string, fill: (sink: Sink) => void): Promise<void> {
+    return guarded(async () => {
+      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      try {
+        handle.truncate(0);
+        let at = 0;
+        fill({
+          write(bytes) {
+            writeFully(handle, bytes, at);
+            at += bytes.length;
+          },
+        });
+        handle.flush();
+      } finally {
+        handle.close();
+      }
+    });
+  }
+
+  scratch(): Promise<Scratch> {
+    return guarded(async () => {
+      const name = SCRATCH + crypto.randomUUID();
+      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      let size = 0;
+      return {
+        write(bytes) {
+          writeFully(handle, bytes, size);
+          size += bytes.length;
+        },
+        read: (into, at) => readFully(handle, into, at),
+        close: () => {
+          handle.close();
+          this.directory.removeEntry(name).catch(() => {}); // `clean` takes what is left
+        },
+      };
+    });
+  }
+
+  remove(name: string): Promise<void> {
+    return guarded(() => this.directory.removeEntry(name));
+  }
+
+  /** By the Web Locks API, whose locks go with the worker. */
+  lock(): Promise<(() => void) | null> {
+    return new Promise((settle, reject) => {
+      const held = navigator.locks.request(`lcsb ${this.path}`, { ifAvailable: true }, (lock) => {
+        if (lock === null) return settle(null);
+        return new Promise<void>((release) => settle(() => release()));
+      });
+      held.catch((error: unknown) => reject(new IoError(reasonOf(error), error)));
+    });
+  }
+
+  async free(): Promise<number | null> {
+    const { quota, usage } = await guarded(() => navigator.storage.estimate());
+    return quota === undefined || usage === undefined ? null : quota - usage;
+  }
+
+  private async handle(name: string, create = false): Promise<FileSystemFileHandle> {
+    const parts = name.split("/");
+    const last = parts.pop()!;
+    let directory = this.directory;
+    for (const part of parts) directory = await directory.getDirectoryHandle(part, { create });
+    return directory.getFileHandle(last, { create });
+  }
+}
+
+function writeFully(handle: FileSystemSyncAccessHandle, bytes: Uint8Array, at: number): void {
+  const count = handle.write(bytes as Uint8Array<ArrayBuffer>, { at });
+  if (count !== bytes.length) throw new IoError("no space left");
+}
+
+function readFully(handle: FileSystemSyncAccessHandle, into: Uint8Array, at: number): void {
+  const count = handle.read(into as Uint8Array<ArrayBuffer>, { at });
+  if (count !== into.length) throw new IoError("ended while it was read");
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  NotFoundError: "no such file",
+  QuotaExceededError: "no space left: the browser's quota is reached",
+  NoModificationAllowedError: "it is open in another page",
+};
+
+async function guarded<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof IoError) throw error;
+    throw new IoError(WORDS[(error as Error).name] ?? reasonOf(error), error);
+  }
+}

@@ -1,0 +1,58 @@
+import type { Method } from "./bundle/schedule.js";
+import type { SamplingConfig } from "./generate.js";
+import { samplingConfig } from "./generate.js";
+import type { StoredFile } from "./io/files.js";
+import type { LearningRateSchedule } from "./training/learningRate.js";
+
+/**
+ * What a run is asked for. `learningRate` null: `defaultLearningRate`. `method` null: the bundle's schedule. `holdOut`: the share of the examples
+ * that is evaluated instead of trained on, without `evaluationData`. `evaluateEvery` 0: only before and after. `memoryBudget`: bytes. `keep`: that
+ * many of the top layers keep their activations; null: as many as the budget allows, none without one. `threads` 0: the runtime's choice.
+ * `prompts` are continued before and after; with `chat` they are a user's messages that are answered. `seed`: of the data's order. A run that was
+ * begun may go on at a lower `learningRate`, if one is given. `memory`: bytes that the process has now, where there is a way to know: a page has
+ * none.
+ */
+export interface RunOptions {
+  readonly steps: number;
+  readonly learningRate: number | null;
+  readonly lrSchedule: LearningRateSchedule;
+  readonly warmup: number;
+  readonly accumulation: number;
+  readonly method: Method | null;
+  readonly evaluationData: StoredFile | null;
+  readonly holdOut: number;
+  readonly evaluateEvery: number;
+  readonly checkpointEvery: number;
+  readonly memoryBudget: number | null;
+  readonly keep: number | null;
+  readonly threads: number;
+  readonly prompts: readonly string[];
+  readonly sampling: SamplingConfig;
+  readonly chat: boolean;
+  readonly seed: number;
+  readonly memory: () => number | null;
+}
+
+/** With the defaults of the other languages. */
+export function runOptions(given: Partial<RunOptions> & { readonly steps: number }): RunOptions {
+  return {
+    learningRate: null,
+    lrSchedule: "constant",
+    warmup: 0,
+    accumulation: 1,
+    method: null,
+    evaluationData: null,
+    holdOut: 0.1,
+    evaluateEvery: 0,
+    checkpointEvery: 10,
+    memoryBudget: null,
+    keep: null,
+    threads: 0,
+    prompts: [],
+    sampling: samplingConfig(),
+    chat: false,
+    seed: 0,
+    memory: () => null,
+    ...given,
+  };
+}

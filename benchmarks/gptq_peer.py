@@ -7,6 +7,7 @@ same scales, the integers. Needs `make models`, and beside the environment `pip 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from common import MODELS, ROOT, markdown_table, write_results
@@ -18,7 +19,7 @@ from lcsb_mobile.config import QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.weights import calibrate as calibrate_weights
 from lcsb_mobile.export.weights.calibrate import calibrated_layers, read_calibration
-from lcsb_mobile.export.weights.gptq import InputStatistics, quantize_for_inputs, round_in_order
+from lcsb_mobile.export.weights.gptq import InputStatistics, quantize_for_inputs, quantize_together, round_in_order
 from lcsb_mobile.export.weights.quantization import QuantizedMatrix, dequantize, quantize
 from lcsb_mobile.text.tokenizer import Tokenizer
 
@@ -43,7 +44,7 @@ def peer(weight: Tensor, hessian: Tensor, scale: Tensor) -> Tensor:
 def compare(weight: Tensor, statistics: InputStatistics) -> tuple[float, float, float, float, float]:
     """Share of equal integers given our scales, and the errors over that of rounding to nearest: the peer's with the scales of rounding to
     nearest, and with ours; ours before the descent, and after it."""
-    without_drift = InputStatistics(statistics.hessian, statistics.feedback, statistics.pivots, torch.zeros_like(statistics.drift))
+    without_drift = InputStatistics(statistics.hessian, statistics.feedback, statistics.pivots, torch.zeros_like(statistics.hessian))
     searched = quantize(weight, 4, GROUP)
     q, scales = round_in_order(weight.t().contiguous(), without_drift, GROUP)
     ours = (q * scales.repeat_interleave(GROUP, 0)).t()
@@ -66,24 +67,20 @@ def main() -> None:
     directory = ROOT / "runs" / "tokenizer"
     checkpoint.write_tokenizer(directory)
     tokens = read_calibration(None, Tokenizer.open(directory, checkpoint.config.vocab_size)).tokens
-    results: list[tuple[float, ...]] = []
+    results: dict[int, tuple[float, ...]] = {}  # by the identity of the matrix that was made
 
-    def compared(weight: Tensor, statistics: InputStatistics, group_size: int) -> QuantizedMatrix:
-        results.append(compare(weight, statistics))
-        return quantize_for_inputs(weight, statistics, group_size)
+    def compared(
+        weights: Sequence[Tensor], statistics: InputStatistics, group_size: int, pull: Tensor | None = None
+    ) -> list[QuantizedMatrix]:
+        matrices = quantize_together(weights, statistics, group_size, pull)
+        results.update((id(matrix), compare(weight, statistics)) for weight, matrix in zip(weights, matrices, strict=True))
+        return matrices
 
-    calibrate_weights.quantize_for_inputs = compared
+    calibrate_weights.quantize_together = compared
     tensors = calibrated_layers(checkpoint, QuantizationConfig(4, 8, GROUP, "gptq"), tokens)
-    matrices = [
-        (layer, name)
-        for layer, name, tensor in itertools.takewhile(lambda x: x[0] < LAYERS, tensors)
-        if isinstance(tensor, QuantizedMatrix)
-    ]
-    rows = [
-        (f"{layer}.{name.removesuffix('.weight')}", *result)
-        for (layer, name), result in zip(matrices, results)
-        if name.split(".")[-2] in NAMES
-    ]
+    first = itertools.takewhile(lambda x: x[0] < LAYERS, tensors)
+    matrices = [(layer, name.removesuffix(".weight"), matrix) for layer, name, matrix in first if isinstance(matrix, QuantizedMatrix)]
+    rows = [(f"{layer}.{name}", *results[id(matrix)]) for layer, name, matrix in matrices if name.split(".")[-1] in NAMES]
     table = [[name, f"{100 * equal:.2f} %", *(f"{error:.3f}" for error in errors)] for name, equal, *errors in rows]
     header = ["matrix", "equal integers", "llm-compressor, searched scales", "llm-compressor, our scales", "ours", "ours, with the descent"]
     write_results("gptq_peer", markdown_table(header, table), rows)

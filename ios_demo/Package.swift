@@ -4,6 +4,8 @@ import PackageDescription
 // One graph of targets on every platform; only what stands behind the name "onnxruntime" differs, and, where there is no SwiftUI, behind
 // the names of Apple's frameworks. `#if` is about the machine that reads the manifest: a Mac building for iOS takes the #else.
 #if os(Linux)
+// What computes nothing is not optimised, which is most of the time that a build takes; the core, which the tests work hard, is.
+let plain: [SwiftSetting] = [.unsafeFlags(["-Onone"])]
 let onnxruntime: Target = .systemLibrary(name: "onnxruntime", path: "Sources/onnxruntime")
 
 // Stand-ins for Apple's frameworks (Stubs/README.md), and what can be compiled and tested with them: the views, and the app's own sources,
@@ -20,23 +22,24 @@ let onLinux: [Target] = [
     .target(name: "CoreML", path: "Stubs/CoreML"),
     .target(name: "ExecuTorch", path: "Stubs/ExecuTorch"),
     .target(name: "LCSBExecuTorch", dependencies: ["ExecuTorch", "LCSBKit"], path: "ExecuTorchRunner/Sources/LCSBExecuTorch"),
-    .target(name: "UniformTypeIdentifiers", path: "Stubs/UniformTypeIdentifiers"),
-    .target(name: "SwiftUI", dependencies: ["UniformTypeIdentifiers"], path: "Stubs/SwiftUI"),
-    .target(name: "Charts", dependencies: ["SwiftUI"], path: "Stubs/Charts"),
-    .target(name: "Accessibility", path: "Stubs/Accessibility"),
-    .target(name: "BackgroundTasks", path: "Stubs/BackgroundTasks"),
-    .target(name: "UIKit", path: "Stubs/UIKit"),
-    .target(name: "UserNotifications", path: "Stubs/UserNotifications"),
-    .target(name: "os", path: "Stubs/os"),
+    .target(name: "UniformTypeIdentifiers", path: "Stubs/UniformTypeIdentifiers", swiftSettings: plain),
+    .target(name: "SwiftUI", dependencies: ["UniformTypeIdentifiers"], path: "Stubs/SwiftUI", swiftSettings: plain),
+    .target(name: "Charts", dependencies: ["SwiftUI"], path: "Stubs/Charts", swiftSettings: plain),
+    .target(name: "Accessibility", path: "Stubs/Accessibility", swiftSettings: plain),
+    .target(name: "BackgroundTasks", path: "Stubs/BackgroundTasks", swiftSettings: plain),
+    .target(name: "UIKit", path: "Stubs/UIKit", swiftSettings: plain),
+    .target(name: "UserNotifications", path: "Stubs/UserNotifications", swiftSettings: plain),
+    .target(name: "os", path: "Stubs/os", swiftSettings: plain),
     .executableTarget(
         name: "LCSBMobile",
         dependencies: ["AppUI", "AppModel", "LCSBKit"] + drawing + system,
         path: "App",
         exclude: [
             "Assets.xcassets", "Info.plist", "InfoPlist.xcstrings", "LCSBMobile.entitlements", "Localizable.xcstrings", "PrivacyInfo.xcprivacy",
-        ]
+        ],
+        swiftSettings: plain
     ),
-    .testTarget(name: "AppUITests", dependencies: ["AppUI", "AppModel", "LCSBMobile"] + drawing + system),
+    .testTarget(name: "AppUITests", dependencies: ["AppUI", "AppModel", "LCSBMobile"] + drawing + system, swiftSettings: plain),
 ]
 #else
 let onnxruntime: Target = .binaryTarget(
@@ -44,6 +47,7 @@ let onnxruntime: Target = .binaryTarget(
     url: "https://download.onnxruntime.ai/pod-archive-onnxruntime-c-1.24.2.zip",
     checksum: "f7100a992d2a8135168c8afd831e6a58b465349101982aa58b3e11d36e600b54"
 )
+let plain: [SwiftSetting] = []
 let drawing: [Target.Dependency] = []
 let core: [Target.Dependency] = ["COrt"]
 let coreTests: [Target.Dependency] = ["LCSBKit"]
@@ -73,9 +77,9 @@ let package = Package(
         ),
         .target(name: "LCSBKit", dependencies: core),
         .executableTarget(name: "lcsb-swift", dependencies: ["LCSBKit"]),
-        .target(name: "AppModel", dependencies: ["LCSBKit"]),
-        .target(name: "AppUI", dependencies: ["AppModel"] + drawing),
-        .testTarget(name: "LCSBKitTests", dependencies: coreTests),
-        .testTarget(name: "AppModelTests", dependencies: ["AppModel"]),
+        .target(name: "AppModel", dependencies: ["LCSBKit"], swiftSettings: plain),
+        .target(name: "AppUI", dependencies: ["AppModel"] + drawing, swiftSettings: plain),
+        .testTarget(name: "LCSBKitTests", dependencies: coreTests, swiftSettings: plain),
+        .testTarget(name: "AppModelTests", dependencies: ["AppModel"], swiftSettings: plain),
     ] + onLinux
 )

@@ -45,7 +45,8 @@ final class CompareTest: XCTestCase {
             try held.write(Self.lines.prefix(8).joined())
             var told: [[Int]] = []
             let options = CompareOptions(holdOut: nil, examples: 6, threads: 1)
-            let found = try compareAdapters(bundle, data: held, before: nil, after: run.adapterFile, scratch: folder, options) { told.append([$0, $1]) }
+            let found = try compareAdapters(
+                bundle, data: held, before: nil, after: run.adapterFile, scratch: folder, options, progress: { told.append([$0, $1]) })
             let (adapter, runner) = (try initialAdapter(bundle), try makeRunner(bundle, threads: 1))
             let (seqLen, tokenizer) = (bundle.manifest.seqLen, try bundle.tokenizer)
             let expected = try [0, 1, 2, 4, 5, 6].map { number in
@@ -74,10 +75,10 @@ final class CompareTest: XCTestCase {
             XCTAssertEqual(layers.with { $0 }, 5)
             var examples = 0
             XCTAssertThrowsError(
-                try run.compare { done, _ in
+                try run.compare(progress: { done, _ in
                     examples = done
                     if done == 2 { throw Cancelled() }
-                }) { XCTAssert($0 is Cancelled) }
+                })) { XCTAssert($0 is Cancelled) }
             XCTAssertEqual(examples, 2)
         }
     }

@@ -28,13 +28,13 @@ fun sentence(resources: Resources, stored: StoredVerdict): String {
 
 /** When and of what it was made, and what came of it. */
 fun AdapterRecord.details(resources: Resources): String {
-    val losses = listOf(lossBefore, lossAfter).mapNotNull { loss -> loss?.let { formatDecimal(resources, it, 2) } }
+    val losses = listOfNotNull(lossBefore, lossAfter)
     return listOfNotNull(
         formatDay(resources, made),
         if (run == null) resources.getString(R.string.adapter_imported) else data?.let { resources.getString(R.string.adapter_of_data, it) },
         further?.let { resources.getString(R.string.adapter_from, it) },
         steps?.let { plural(resources, R.plurals.steps_label, it) },
-        losses.takeIf { it.size == 2 }?.let { (before, after) -> resources.getString(R.string.adapter_loss, before, after) },
+        losses.takeIf { it.size == 2 }?.let { (before, after) -> lossFigure(resources, before, after) },
     ).joinToString(" · ")
 }
 
@@ -76,7 +76,7 @@ class AdapterList(private val activity: MainActivity, view: View) {
 
     /** TalkBack says which adapter a button is about. */
     private fun View.button(id: Int, label: Int, record: AdapterRecord, action: (View) -> Unit): Button = findViewById<Button>(id).apply {
-        contentDescription = activity.getString(R.string.adapter_action, activity.getString(label), record.name)
+        contentDescription = activity.getString(R.string.labelled, activity.getString(label), record.name)
         setOnClickListener { action(this) }
     }
 

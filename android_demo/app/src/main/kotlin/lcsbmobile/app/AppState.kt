@@ -136,7 +136,8 @@ data class Match(val record: AdapterRecord, val against: AdapterRecord?, val don
 
 /**
  * Everything that the screens show. [adapters]: the chosen bundle's. [inUse], [undecided], [further]: numbers of the one that is tried and shared, of the
- * newest while the person is asked whether to use it, and of the one that the next run begins with. [takesChat]: the bundle has a chat format.
+ * newest while the person is asked whether to use it, and of the one that the next run begins with. [takesChat]: the bundle has a chat format. [kept]: bytes
+ * of what is the person's own, null until somebody asks.
  */
 data class AppState(
     val bundles: List<BundleInfo> = emptyList(),
@@ -160,6 +161,7 @@ data class AppState(
     val comparing: Match? = null,
     val importing: Boolean = false,
     val offer: Offer? = null,
+    val kept: Map<PrivateData.Part, Long>? = null,
 ) {
     val adapterInUse: AdapterRecord? get() = adapters.find { it.id == inUse }
 
@@ -173,7 +175,15 @@ data class AppState(
     /** Whether Try it is a conversation, as what was learned was, or texts are continued. */
     val talks: Boolean get() = takesChat && (tried?.chat ?: data?.summary?.chat ?: true)
 
+    /** Another bundle, or none: what is shown of the one before goes. */
+    fun choosing(bundle: String?) = copy(
+        chosen = bundle, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation(), adapters = emptyList(), inUse = null,
+        undecided = null, further = null, comparing = null,
+    )
+
     val bundle: BundleInfo? get() = bundles.find { it.name == chosen }
+
+    fun bundleOf(run: RunRecord): BundleInfo = bundles.first { it.name == run.bundle }
 }
 
 /** Holds the one [AppState]. It is changed from any thread; observers hear of the newest on the main thread, as often as that is free. */

@@ -1,5 +1,6 @@
 package lcsbmobile.app
 
+import android.app.Application
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import org.junit.Assert.assertArrayEquals
@@ -10,6 +11,9 @@ import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import org.junit.runner.RunWith
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.annotation.Config
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
@@ -17,6 +21,8 @@ import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 
 /** Adapters on the disk, whatever moment the process ends at; and ZIP files that mean no good. */
+@RunWith(RobolectricTestRunner::class)
+@Config(application = Application::class)
 class AdapterStoreTest {
     @get:Rule val temporary = TemporaryFolder()
 

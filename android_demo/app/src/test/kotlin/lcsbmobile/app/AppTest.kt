@@ -40,7 +40,16 @@ abstract class AppTest {
         app.training.cancel()
         app.training.thread?.join()
         for (worker in listOf(app.bundles.worker, app.data.worker, app.training.worker, app.trial.worker)) worker.join()
-        for (worker in listOf(app.sharing.worker, app.adapters.worker)) worker.join()
+        for (worker in listOf(app.sharing.worker, app.adapters.worker, app.privateData.worker)) worker.join()
+    }
+
+    /** What a new process finds: nothing but the files. */
+    fun nextProcess() {
+        app.data.worker.join()
+        app.onCreate()
+        firstStart()
+        for (worker in listOf(app.data.worker, app.adapters.worker, app.training.worker)) worker.join()
+        idle()
     }
 
     fun open(): ActivityController<MainActivity> = Robolectric.buildActivity(MainActivity::class.java).setup().also { controllers += it }

@@ -110,8 +110,7 @@ class ImportTest : AppTest() {
     @Test fun `a bundle that adb wrote is used where it lies, and stays there`() {
         val place = File(app.getExternalFilesDir("bundles"), "pushed")
         llama.copyRecursively(place)
-        app.onCreate()
-        firstStart()
+        nextProcess()
         assertEquals(listOf("pushed"), state.found)
         app.bundles.addFound("pushed")
         waitFor("it") { state.chosen == "pushed" && state.transfer == null && !app.bundles.adding }
@@ -119,18 +118,15 @@ class ImportTest : AppTest() {
         assertFalse("no second copy", File(stored, "pushed").exists())
         app.data.importSample()
         waitFor("the sample") { state.data?.summary != null && state.reading == null }
-        app.onCreate()
-        firstStart()
+        nextProcess()
         waitFor("it again") { state.bundles.map { it.name } == listOf("pushed", "tiny") }
         val manifest = File(place, "manifest.json")
         manifest.writeText(manifest.readText() + " ")
-        app.onCreate()
-        firstStart()
+        nextProcess()
         assertEquals("another bundle by now", listOf("tiny"), state.bundles.map { it.name })
         assertEquals(listOf("pushed"), state.found)
         llama.copyRecursively(place, overwrite = true)
-        app.onCreate()
-        firstStart()
+        nextProcess()
         app.bundles.remove("pushed")
         waitFor("its removal") { state.bundles.map { it.name } == listOf("tiny") && state.found == listOf("pushed") }
         assertTrue(File(place, "weights.bin").isFile)

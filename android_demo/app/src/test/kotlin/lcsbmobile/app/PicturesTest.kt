@@ -52,6 +52,7 @@ class PicturesTest : AppTest() {
         run = RunState(Phase.FINISHED, 100, 100, losses(100), listOf(LossPoint(0, 3.4), LossPoint(100, 1.42)), secondsAStep = 2.4),
         comparison = Comparison("ok so the ", "answer is that bread is a food made of flour.", "broad beans are up -- eleven of them, x"),
         report = RunReport(reportOf(100), 248_000_000, "Fairphone FP5"),
+        kept = mapOf(PrivateData.Part.DATA to 212_000L, PrivateData.Part.LEARNED to 21_400_000L, PrivateData.Part.SHARED to 0L),
     )
 
     private fun nothing(state: AppState) = AppState(vitals = state.vitals)
@@ -62,8 +63,9 @@ class PicturesTest : AppTest() {
         val activity = open().get()
         for (destination in Destination.entries) {
             val shown = if (destination == Destination.TRAIN && change == ::finished) midRun(state) else change(state)
-            app.store.update { shown }
             activity.show(destination)
+            app.privateData.worker.join() // it measures what there is
+            app.store.update { shown }
             val bitmap = picture(activity, "$name-${destination.name.lowercase()}")
             val colours = HashSet<Int>()
             for (y in 0 until bitmap.height step 7) for (x in 0 until bitmap.width step 7) colours += bitmap.getPixel(x, y)

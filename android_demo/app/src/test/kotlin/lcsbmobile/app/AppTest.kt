@@ -39,6 +39,7 @@ abstract class AppTest {
         controllers.forEach { if (!it.get().isDestroyed) it.pause().stop().destroy() }
         app.training.cancel()
         app.training.thread?.join()
+        app.bundles.cancel()
         for (worker in listOf(app.bundles.worker, app.data.worker, app.training.worker, app.trial.worker)) worker.join()
         for (worker in listOf(app.sharing.worker, app.adapters.worker, app.privateData.worker)) worker.join()
     }

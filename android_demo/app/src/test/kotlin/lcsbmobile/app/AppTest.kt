@@ -32,6 +32,7 @@ abstract class AppTest {
         plentyOfMemory(app)
         app.bundles.worker.join()
         waitFor("the tiny bundle") { state.bundle != null && state.transfer == null }
+        for (worker in listOf(app.data.worker, app.adapters.worker, app.training.worker)) worker.join()
     }
 
     @After
@@ -49,7 +50,6 @@ abstract class AppTest {
         app.data.worker.join()
         app.onCreate()
         firstStart()
-        for (worker in listOf(app.data.worker, app.adapters.worker, app.training.worker)) worker.join()
         idle()
     }
 

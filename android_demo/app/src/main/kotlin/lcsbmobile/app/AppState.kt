@@ -115,8 +115,7 @@ data class Said(val question: String, val answer: String = "", val adapted: Stri
 
 /**
  * What is said on Try it. [on]: with an adapter; [adapter]: which, null: the one in use, or the paused run's. [writing]: the last answer is being
- * written. [forgotten]: the first ones that the model no longer reads. [sideBySide]: before and after are compared instead. [optionsShown]: how it is
- * written can be changed.
+ * written. [forgotten]: the first ones that the model no longer reads. [sideBySide]: before and after are compared instead.
  */
 data class Conversation(
     val said: List<Said> = emptyList(),
@@ -125,7 +124,6 @@ data class Conversation(
     val writing: Boolean = false,
     val forgotten: Int = 0,
     val sideBySide: Boolean = false,
-    val optionsShown: Boolean = false,
 )
 
 /** What another app handed over, to be asked about: a [text] to learn from, or [uri], a file of such. */

@@ -19,10 +19,12 @@ class AdapterPicturesTest : AppTest() {
             activity.show(destination)
             picture(activity, "adapters-$what-$name")
         }
+        app.settings.setOpen(TryOptions.NAME, true)
         take("text", Destination.TRY) {
             val text = Said("ok so the ", "broad beans are up -- eleven of them, x", "Letters to Ada", cut = true, chat = false)
-            it.copy(conversation = Conversation(listOf(text), optionsShown = true), adapters = it.adapters.map { each -> each.copy(chat = false) })
+            it.copy(conversation = Conversation(listOf(text)), adapters = it.adapters.map { each -> each.copy(chat = false) })
         }
+        app.settings.setOpen(TryOptions.NAME, false)
         take("empty", Destination.TRY) { it.copy(conversation = Conversation()) }
         take("compare", Destination.TRY) {
             it.copy(
@@ -30,7 +32,7 @@ class AdapterPicturesTest : AppTest() {
                 comparison = Comparison("Is the bread done?", "Bread is a food made of", "ok so it rose overnight, x", beforeCut = true),
             )
         }
-        app.settings.advancedShown = true
+        app.settings.setOpen(AdvancedOptions.NAME, true)
         take("result", Destination.TRAIN) { it.copy(adapters = it.adapters.drop(1), undecided = 2, further = 1) }
     }
 

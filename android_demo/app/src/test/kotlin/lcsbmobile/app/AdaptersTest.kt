@@ -263,7 +263,7 @@ class AdaptersTest : AppTest() {
     @Test fun `a learning rate is a number above 0 and up to 1, or the method's own`() {
         val activity = open().get()
         activity.show(Destination.TRAIN)
-        press(activity.view(R.id.advanced))
+        press(activity.view(R.id.advanced_header))
         val (field, fault) = activity.view<EditText>(R.id.learning_rate) to activity.view<View>(R.id.learning_rate_fault)
         assertEquals("Automatic: 0.0008", field.hint.toString())
         for ((text, rate) in listOf("0.001" to 0.001, "2e-4" to 2e-4, "1" to 1.0, "" to null)) {

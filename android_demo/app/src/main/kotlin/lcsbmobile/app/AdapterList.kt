@@ -31,7 +31,7 @@ fun AdapterRecord.details(resources: Resources): String {
     val losses = listOfNotNull(lossBefore, lossAfter)
     return listOfNotNull(
         formatDay(resources, made),
-        if (run == null) resources.getString(R.string.adapter_imported) else data?.let { resources.getString(R.string.adapter_of_data, it) },
+        if (run == null) resources.getString(R.string.adapter_imported) else data?.let { resources.getString(R.string.quoted, it) },
         further?.let { resources.getString(R.string.adapter_from, it) },
         steps?.let { plural(resources, R.plurals.steps_label, it) },
         losses.takeIf { it.size == 2 }?.let { (before, after) -> lossFigure(resources, before, after) },
@@ -69,7 +69,7 @@ class AdapterList(private val activity: MainActivity, view: View) {
             text = record.verdict?.let { sentence(activity.resources, it) }
         }
         row.button(R.id.adapter_use, R.string.adapter_use, record) { app.adapters.use(record) }.shown(!used)
-        row.button(R.id.share_adapter, R.string.adapter_share, record) { app.sharing.adapter(record, activity::send) }
+        row.button(R.id.share_adapter, R.string.share, record) { app.sharing.adapter(record, activity::send) }
         row.button(R.id.adapter_more, R.string.adapter_more, record) { more(it, record) }
         return row
     }

@@ -72,7 +72,10 @@ enum class Phase { NONE, OPENING, TESTING, EVALUATING, TRAINING, COMPARING, PAUS
 @Serializable
 data class WrittenSample(val step: Int, val prompt: String, val text: String, val cut: Boolean)
 
-/** The run of the chosen bundle. [samples]: what it wrote at its evaluations. [roles]: of the step under way. [secondsAStep]: of the last steps. [begun]: something of it is saved. */
+/**
+ * The run of the chosen bundle. [samples]: what it wrote at its evaluations. [roles]: of the step under way. [secondsAStep]: of the last steps. [begun]:
+ * something of it is saved.
+ */
 data class RunState(
     val phase: Phase = Phase.NONE,
     val step: Int = 0,

@@ -73,7 +73,8 @@ class AdapterStoreTest {
         val changes = mapOf<String, Pair<(AdapterStore) -> Unit, Pair<Map<String, Int>, String?>>>(
             "add" to ({ store: AdapterStore -> store.add("c", 3); Unit } to (mapOf("a" to 1, "b" to 2, "c" to 3) to "a")),
             "use" to ({ store: AdapterStore -> store.use(store.list("tiny").first()) } to (old.first to "b")),
-            "rename" to ({ store: AdapterStore -> store.change(store.list("tiny").last()) { it.copy(name = "z") }; Unit } to (mapOf("z" to 1, "b" to 2) to "z")),
+            "rename" to
+                ({ store: AdapterStore -> store.change(store.list("tiny").last()) { it.copy(name = "z") }; Unit } to (mapOf("z" to 1, "b" to 2) to "z")),
             "remove" to ({ store: AdapterStore -> store.remove(store.list("tiny").last()) } to (mapOf("b" to 2) to null)),
         )
         for ((name, case) in changes) {
@@ -153,7 +154,8 @@ class AdapterStoreTest {
     @Test fun `the two files are found wherever they lie, and no name becomes a path`() {
         val both = setOf(config.first, model.first)
         assertEquals(both, unpacked(zip(config, model)))
-        assertEquals(both, unpacked(zip("adapter/${config.first}" to config.second, "adapter/${model.first}" to model.second, "adapter/README.md" to ByteArray(9))))
+        val inside = zip("adapter/${config.first}" to config.second, "adapter/${model.first}" to model.second, "adapter/README.md" to ByteArray(9))
+        assertEquals(both, unpacked(inside))
         assertEquals(both, unpacked(zip("../../${config.first}" to config.second, "/etc/${model.first}" to model.second, "../evil" to ByteArray(9))))
         assertEquals(setOf(config.first, "adapter_model.bin"), unpacked(zip(config, "adapter_model.bin" to ByteArray(9))))
     }

@@ -35,7 +35,7 @@ class PicturesTest : AppTest() {
         listOf(Piece("هل الخبز جاهز؟\n", false), Piece("نعم، لقد اختمر", true)),
         listOf(Piece("r", false), Piece("ight then -- the rye loaf came out flat as a slate, x", true)),
     )
-    private val vitals = Vitals(78, true, 34f, Thermal.LIGHT, false, 212_000_000, 248_000_000)
+    private val vitals = Vitals(78, true, 34f, Thermal.LIGHT, false, 205_000_000, 212_000_000, 241_000_000, 248_000_000)
 
     private fun losses(steps: Int) = (1..steps).map { LossPoint(it, 1.2 + 2.1 * Math.exp(-it / 12.0) + 0.12 * Math.sin(it * 1.7)) }
 

@@ -131,7 +131,7 @@ class DataTest : AppTest() {
         File(directory, ".incoming").writeText("half")
         File(directory, "7.jsonl").writeText("{}")
         nextProcess()
-        assertEquals(listOf(state.data!!.file), directory.list()!!.toList())
+        assertEquals(state.data!!.file.let { setOf(it, "$it.report") }, directory.list()!!.toSet())
     }
 
     @Test fun `of three quick starts the first two are cancelled`() {

@@ -39,7 +39,7 @@ class ImportTest : AppTest() {
         assertEquals(ImportService::class.java.name, asked.component!!.className)
         val service = Robolectric.buildService(ImportService::class.java, asked).create().startCommand(0, 1)
         val notice = shadowOf(service.get()).lastForegroundNotification
-        assertEquals("Copying endless", notice.extras.getString(android.app.Notification.EXTRA_TITLE))
+        assertEquals("Copying endless…", notice.extras.getString(android.app.Notification.EXTRA_TITLE))
         assertEquals(listOf("Cancel"), notice.actions.map { it.title.toString() })
         idle()
         assertFalse(shadowOf(service.get()).isStoppedBySelf)

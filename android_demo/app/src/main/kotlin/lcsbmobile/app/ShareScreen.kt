@@ -50,6 +50,7 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
             Triple(R.id.report_steps, R.string.report_steps, formatCount(resources, result.losses.size.toLong())),
             Triple(R.id.report_seconds, R.string.report_seconds, formatDuration(resources, result.stepSeconds.sum())),
             Triple(R.id.report_memory, R.string.report_memory, formatBytes(resources, result.peakAnonymousBytes ?: report.peakPss)),
+            Triple(R.id.report_rate, R.string.learning_rate, formatRate(resources, result.learningRate)),
             Triple(R.id.report_runtime, R.string.report_runtime, "${result.runtime ?: unknown} ${result.runtimeVersion.orEmpty()}".trim()),
         )
         for ((id, label, value) in values) view.findViewById<View>(id).figure(value, activity.getString(label))

@@ -95,6 +95,8 @@ class RunTest : AppTest() {
         assertEquals((1..steps).toList(), state.run.training.map { it.step })
         assertEquals(0, state.run.evaluation.first().step)
         assertEquals(steps, state.run.evaluation.last().step)
+        app.settings.setOpen(TrainOptions.NAME, false) // the curve is what is looked at
+        app.store.update { it }
         picture(activity, "run-train")
         activity.press(R.id.try_result)
         assertTrue("trying is what comes next", activity.view<View>(R.id.prompt).isShown)

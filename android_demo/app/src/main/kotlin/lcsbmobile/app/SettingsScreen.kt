@@ -65,7 +65,8 @@ class SettingsScreen(private val activity: MainActivity, override val view: View
     override fun render(state: AppState) {
         val parts = parts(state)
         val words = if (parts.isEmpty()) activity.getString(R.string.delete_data_none) else parts.joinToString("\n") { it.second }
-        kept.say(if (state.kept == null) "" else words)
+        kept.shown(state.kept != null)
+        kept.say(words)
         delete.isEnabled = parts.isNotEmpty()
     }
 }

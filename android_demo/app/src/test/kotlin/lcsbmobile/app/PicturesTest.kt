@@ -53,7 +53,7 @@ class PicturesTest : AppTest() {
         kept = mapOf(PrivateData.Part.DATA to 212_000L, PrivateData.Part.LEARNED to 21_400_000L, PrivateData.Part.SHARED to 0L),
     )
 
-    private fun nothing(state: AppState) = AppState(vitals = state.vitals)
+    private fun nothing(state: AppState) = AppState(vitals = state.vitals, kept = emptyMap())
 
     private fun draw(name: String, qualifiers: String, fontScale: Float = 1f, change: KFunction1<AppState, AppState> = ::finished) {
         RuntimeEnvironment.setQualifiers(qualifiers)

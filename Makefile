@@ -78,7 +78,7 @@ coreml-bundle: $(VENV)/.installed ## exports the bundle that a Mac's Core ML is 
 # Pictures of the app's screens for the documentation; those of a run are of 300 steps of the tiny model.
 screenshots: app-bundle ## draws the app's screens for the documentation
 	rm -rf docs/screenshots
-	scripts/android/maven.sh -pl core,shim,app package -Dtest='PicturesTest,RunTest#two*' -Dsurefire.failIfNoSpecifiedTests=false \
+	scripts/android/maven.sh -pl core,shim,app package -Dtest='*PicturesTest,RunTest#two*' -Dsurefire.failIfNoSpecifiedTests=false \
 	    -Dtiny.bundle=$(CURDIR)/$(APP_BUNDLE) -Drun.steps=300 -Dscreenshots=$(CURDIR)/docs/screenshots
 
 # A packaging check: without the native libraries of ONNX Runtime's Android archive (LIBS=DIRECTORY) the app in it cannot train.

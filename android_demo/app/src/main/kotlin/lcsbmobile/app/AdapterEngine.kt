@@ -37,7 +37,7 @@ class Prompt(val text: String, val chat: Boolean, val system: String?, val earli
 class Written(val whole: Boolean, val forgotten: Int)
 
 /** What the app asks of the core about adapters. Each call takes long and throws the core's LcsbException. */
-class AdapterEngine(private val engine: Engine) {
+open class AdapterEngine(private val engine: Engine) {
     fun identity(directory: File): String = engine.open(directory).let { it.manifest.identity ?: it.digest }
 
     /** Hands the newest good checkpoint's adapter to [target], with its steps; null where there is none or it has learned nothing. */
@@ -97,7 +97,7 @@ class AdapterEngine(private val engine: Engine) {
     }
 
     /** On the examples of [data] that a run holds out; [before] null: the model as it came. [goOn] may throw to stop. */
-    fun compare(directory: File, data: File, before: File?, after: File, goOn: () -> Unit, progress: (Int, Int) -> Unit): Verdict =
+    open fun compare(directory: File, data: File, before: File?, after: File, goOn: () -> Unit, progress: (Int, Int) -> Unit): Verdict =
         compareAdapters(engine.open(directory), data, before, after, engine.scratch, CompareOptions(threads = Engine.threads()), goOn, progress).verdict
 
     private companion object {

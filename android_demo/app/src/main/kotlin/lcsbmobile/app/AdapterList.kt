@@ -28,13 +28,13 @@ fun sentence(resources: Resources, stored: StoredVerdict): String {
 
 /** When and of what it was made, and what came of it. */
 fun AdapterRecord.details(resources: Resources): String {
-    val losses = listOf(lossBefore, lossAfter).mapNotNull { loss -> loss?.let { formatDecimal(resources, it, 2) } }
+    val losses = listOfNotNull(lossBefore, lossAfter)
     return listOfNotNull(
         formatDay(resources, made),
-        if (run == null) resources.getString(R.string.adapter_imported) else data?.let { resources.getString(R.string.adapter_of_data, it) },
+        if (run == null) resources.getString(R.string.adapter_imported) else data?.let { resources.getString(R.string.quoted, it) },
         further?.let { resources.getString(R.string.adapter_from, it) },
         steps?.let { plural(resources, R.plurals.steps_label, it) },
-        losses.takeIf { it.size == 2 }?.let { (before, after) -> resources.getString(R.string.adapter_loss, before, after) },
+        losses.takeIf { it.size == 2 }?.let { (before, after) -> lossFigure(resources, before, after) },
     ).joinToString(" · ")
 }
 
@@ -69,14 +69,14 @@ class AdapterList(private val activity: MainActivity, view: View) {
             text = record.verdict?.let { sentence(activity.resources, it) }
         }
         row.button(R.id.adapter_use, R.string.adapter_use, record) { app.adapters.use(record) }.shown(!used)
-        row.button(R.id.share_adapter, R.string.adapter_share, record) { app.sharing.adapter(record, activity::send) }
+        row.button(R.id.share_adapter, R.string.share, record) { app.sharing.adapter(record, activity::send) }
         row.button(R.id.adapter_more, R.string.adapter_more, record) { more(it, record) }
         return row
     }
 
     /** TalkBack says which adapter a button is about. */
     private fun View.button(id: Int, label: Int, record: AdapterRecord, action: (View) -> Unit): Button = findViewById<Button>(id).apply {
-        contentDescription = activity.getString(R.string.adapter_action, activity.getString(label), record.name)
+        contentDescription = activity.getString(R.string.labelled, activity.getString(label), record.name)
         setOnClickListener { action(this) }
     }
 

@@ -32,18 +32,22 @@ data class AdapterRecord(
     val further: String? = null,
 )
 
-/** What changes files; a test ends the process between two of its calls. */
+/** What changes files, never on the main thread; a test ends the process between two of its calls. */
 open class Disk {
     /** Whole or not at all, and on the disk when it returns. */
-    open fun replace(file: File, bytes: ByteArray) = replaceAtomically(file) { channel ->
-        val left = ByteBuffer.wrap(bytes)
-        while (left.hasRemaining()) channel.write(left)
+    open fun replace(file: File, bytes: ByteArray) {
+        onDisk("an adapter")
+        replaceAtomically(file) { channel ->
+            val left = ByteBuffer.wrap(bytes)
+            while (left.hasRemaining()) channel.write(left)
+        }
     }
 
     /** Likewise: [write] replaces [file]. */
     open fun write(file: File, write: (File) -> Unit) = write(file)
 
     open fun delete(file: File) {
+        onDisk("an adapter")
         file.deleteRecursively()
     }
 }
@@ -63,8 +67,10 @@ class AdapterStore(private val directory: File, private val disk: Disk = Disk())
 
     /** The newest first. */
     @Synchronized
-    fun list(bundle: String): List<AdapterRecord> =
-        of(bundle).listFiles().orEmpty().filter { it.name.endsWith(".json") }.mapNotNull(::read).sortedByDescending { it.id }
+    fun list(bundle: String): List<AdapterRecord> {
+        onDisk("adapters")
+        return of(bundle).listFiles().orEmpty().filter { it.name.endsWith(".json") }.mapNotNull(::read).sortedByDescending { it.id }
+    }
 
     /** What cannot be read, or has no parameters, is none. */
     private fun read(info: File): AdapterRecord? =

@@ -19,8 +19,11 @@ class Adapters(
         app.store.update { it.copy(importing = false, comparing = null, problem = Problem.of(error)) }
     }
 
-    /** Shows those of the chosen bundle. */
+    private val scratch = File(app.cacheDir, "import")
+
+    /** Shows those of the chosen bundle, and removes what the last process did not get to take over. */
     fun begin() = worker.start(cancelling = false) {
+        scratch.deleteRecursively()
         store.tidy()
         refresh()
     }
@@ -90,7 +93,6 @@ class Adapters(
     fun import(uri: Uri) = worker.start {
         val bundle = app.store.state.bundle ?: return@start
         app.store.update { it.copy(importing = true, problem = null) }
-        val scratch = File(app.cacheDir, "import")
         try {
             val (called, _) = describe(app.contentResolver, uri)
             scratch.deleteRecursively()

@@ -52,10 +52,18 @@ class App : Application() {
         bundles = Bundles(this, engine, library, runs, phone)
         trial = Trial(this, adapterEngine, library, runs)
         sharing = Sharing(this, adapterEngine, library, runs)
-        val directories = PrivateData.Directories(File(filesDir, "data"), File(filesDir, "runs"), cacheDir, ShareProvider.directory(this))
-        privateData = PrivateData(this, runs, directories)
+        privateData = PrivateData(this, runs, directories(engine))
         bundles.begin()
     }
+
+    private fun directories(engine: Engine) = PrivateData.Directories(
+        data = File(filesDir, "data"),
+        adapters = File(filesDir, "adapters"),
+        runs = File(filesDir, "runs"),
+        scratch = cacheDir,
+        shared = ShareProvider.directory(this),
+        models = engine.known,
+    )
 
     /** In debug builds: what reads or writes files on the main thread is named in the log. */
     private fun watchMainThread() {

@@ -72,7 +72,10 @@ enum class Phase { NONE, OPENING, TESTING, EVALUATING, TRAINING, COMPARING, PAUS
 @Serializable
 data class WrittenSample(val step: Int, val prompt: String, val text: String, val cut: Boolean)
 
-/** The run of the chosen bundle. [samples]: what it wrote at its evaluations. [roles]: of the step under way. [secondsAStep]: of the last steps. [begun]: something of it is saved. */
+/**
+ * The run of the chosen bundle. [samples]: what it wrote at its evaluations. [roles]: of the step under way. [secondsAStep]: of the last steps. [begun]:
+ * something of it is saved.
+ */
 data class RunState(
     val phase: Phase = Phase.NONE,
     val step: Int = 0,
@@ -115,8 +118,7 @@ data class Said(val question: String, val answer: String = "", val adapted: Stri
 
 /**
  * What is said on Try it. [on]: with an adapter; [adapter]: which, null: the one in use, or the paused run's. [writing]: the last answer is being
- * written. [forgotten]: the first ones that the model no longer reads. [sideBySide]: before and after are compared instead. [optionsShown]: how it is
- * written can be changed.
+ * written. [forgotten]: the first ones that the model no longer reads. [sideBySide]: before and after are compared instead.
  */
 data class Conversation(
     val said: List<Said> = emptyList(),
@@ -125,7 +127,6 @@ data class Conversation(
     val writing: Boolean = false,
     val forgotten: Int = 0,
     val sideBySide: Boolean = false,
-    val optionsShown: Boolean = false,
 )
 
 /** What another app handed over, to be asked about: a [text] to learn from, or [uri], a file of such. */
@@ -136,7 +137,8 @@ data class Match(val record: AdapterRecord, val against: AdapterRecord?, val don
 
 /**
  * Everything that the screens show. [adapters]: the chosen bundle's. [inUse], [undecided], [further]: numbers of the one that is tried and shared, of the
- * newest while the person is asked whether to use it, and of the one that the next run begins with. [takesChat]: the bundle has a chat format.
+ * newest while the person is asked whether to use it, and of the one that the next run begins with. [takesChat]: the bundle has a chat format. [kept]: bytes
+ * of what is the person's own, null until somebody asks.
  */
 data class AppState(
     val bundles: List<BundleInfo> = emptyList(),
@@ -160,6 +162,7 @@ data class AppState(
     val comparing: Match? = null,
     val importing: Boolean = false,
     val offer: Offer? = null,
+    val kept: Map<PrivateData.Part, Long>? = null,
 ) {
     val adapterInUse: AdapterRecord? get() = adapters.find { it.id == inUse }
 
@@ -173,7 +176,15 @@ data class AppState(
     /** Whether Try it is a conversation, as what was learned was, or texts are continued. */
     val talks: Boolean get() = takesChat && (tried?.chat ?: data?.summary?.chat ?: true)
 
+    /** Another bundle, or none: what is shown of the one before goes. */
+    fun choosing(bundle: String?) = copy(
+        chosen = bundle, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation(), adapters = emptyList(), inUse = null,
+        undecided = null, further = null, comparing = null,
+    )
+
     val bundle: BundleInfo? get() = bundles.find { it.name == chosen }
+
+    fun bundleOf(run: RunRecord): BundleInfo = bundles.first { it.name == run.bundle }
 }
 
 /** Holds the one [AppState]. It is changed from any thread; observers hear of the newest on the main thread, as often as that is free. */

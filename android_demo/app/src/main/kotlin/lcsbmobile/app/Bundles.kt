@@ -133,12 +133,7 @@ class Bundles(
         if (app.store.state.run.active || app.store.state.bundles.none { it.name == name }) return
         app.trial.stop() // of the model that was chosen
         app.settings.chosen = name
-        app.store.update {
-            it.copy(
-                chosen = name, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation(), adapters = emptyList(),
-                inUse = null, undecided = null, further = null, comparing = null,
-            )
-        }
+        app.store.update { it.choosing(name) }
         app.adapters.begin()
         app.training.begin()
         app.data.summarize()
@@ -152,8 +147,9 @@ class Bundles(
             runs.remove(name)
             app.adapters.store.removeAll(name)
             val (left, found) = library.list() to pushed().map { it.name }
-            app.store.update { it.copy(bundles = left, found = found, chosen = it.chosen.takeIf { chosen -> chosen != name } ?: left.firstOrNull()?.name) }
-            app.store.state.chosen?.let(::choose) ?: app.store.update { it.copy(run = RunState(), report = null, adapters = emptyList(), inUse = null) }
+            app.store.update { it.copy(bundles = left, found = found) }
+            if (app.store.state.chosen != name) return@thread
+            left.firstOrNull()?.let { choose(it.name) } ?: app.store.update { it.choosing(null) }
         }
     }
 

@@ -36,7 +36,7 @@ class ConversationView(private val activity: MainActivity, view: View) {
         row.findViewById<TextView>(R.id.said_question).apply {
             shown(said.chat)
             say(said.question)
-            contentDescription = activity.getString(R.string.adapter_action, activity.getString(R.string.you), said.question)
+            contentDescription = activity.getString(R.string.labelled, activity.getString(R.string.you), said.question)
         }
         val answer = continued(activity, said.question, said.answer, said.cut, part = !said.chat)
         row.findViewById<TextView>(R.id.said_answer).say(answer)

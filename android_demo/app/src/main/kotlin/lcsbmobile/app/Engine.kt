@@ -43,7 +43,10 @@ class TrainingJob(
  */
 class Engine(val scratch: File, private val alone: (File) -> Boolean = { true }) {
     private var opened: Bundle? = null
-    private val verified = VerifiedBundles(File(scratch, "verified"))
+
+    /** Of bundles that were verified. */
+    val known = File(scratch, "verified")
+    private val verified = VerifiedBundles(known)
 
     /**
      * Verifying reads every byte, so it is done once, and again where a file was changed since; a bundle is opened once a process. Its weights are

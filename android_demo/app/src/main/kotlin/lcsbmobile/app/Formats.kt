@@ -58,6 +58,10 @@ fun formatRoughly(resources: Resources, seconds: Double): String {
 fun lossChange(resources: Resources, before: Double, after: Double): String =
     resources.getString(R.string.loss_change, formatDecimal(resources, before, 2), formatDecimal(resources, after, 2))
 
+/** Likewise, with its name: "Loss: 3.40 → 1.42". */
+fun lossFigure(resources: Resources, before: Double, after: Double): String =
+    resources.getString(R.string.loss_figure, lossChange(resources, before, after))
+
 /**
  * What that means. exp(-loss) is the probability that the model gives the right next token, in the geometric mean; a gain that the figure
  * does not show is none.

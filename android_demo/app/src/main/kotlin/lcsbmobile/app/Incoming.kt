@@ -65,7 +65,7 @@ class Incoming(private val activity: MainActivity) {
         val other = state.data?.takeIf { it.typed == null }?.name
         val shown = if (text.length > SHOWN) text.take(SHOWN).trimEnd() + "…" else text
         val words = if (other == null) {
-            activity.getString(R.string.offer_text, shown)
+            activity.getString(R.string.quoted, shown)
         } else {
             activity.getString(R.string.offer_text_replaces, shown, other)
         }

@@ -52,7 +52,7 @@ class LossChart(context: Context, attributes: AttributeSet?) : View(context, att
     private fun makeLegend(): Legend {
         fun entry(words: Int, last: LossPoint?, paint: Paint): Legend.Entry {
             val name = context.getString(words)
-            val text = if (last == null) name else context.getString(R.string.legend_value, name, decimal(last.loss, 2))
+            val text = if (last == null) name else context.getString(R.string.labelled, name, decimal(last.loss, 2))
             return Legend.Entry(text) { canvas, box -> drawSample(canvas, box, paint) }
         }
         val curves = listOf(

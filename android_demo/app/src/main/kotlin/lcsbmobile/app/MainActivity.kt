@@ -100,7 +100,7 @@ class MainActivity : Activity() {
 
     fun show(destination: Destination) {
         shown = destination
-        if (destination in Destination.tabs) tab = destination
+        if (destination in Destination.tabs) tab = destination else app.privateData.measure()
         for ((each, screen) in screens) screen.view.visibility = if (each == destination) View.VISIBLE else View.GONE
         navigation.show(tab)
         getSystemService(InputMethodManager::class.java).hideSoftInputFromWindow(navigation.windowToken, 0)

@@ -30,7 +30,7 @@ enum class Wanted(val phase: Phase) {
  * [budget]: bytes, null for what is free. [threads]: the same after every resume, or the last bits would differ. [waitsFor]: what ended its
  * turn, until that is over. [fault], [detail]: why it failed. [id]: of this run and no other. [learningRate] null: the core's choice. [initial]: a
  * file beside the run's state, the copy of the adapter that it begins with, which is called [further]. [chat]: it learns from conversations.
- * [samples]: what it wrote at its evaluations.
+ * [samples]: what it wrote at its evaluations. [kept]: it is over, and its adapter, if it has one, was put into the adapters' store.
  */
 @Serializable
 data class RunRecord(
@@ -51,6 +51,7 @@ data class RunRecord(
     val further: String? = null,
     val chat: Boolean? = null,
     val samples: List<WrittenSample> = emptyList(),
+    val kept: Boolean = false,
 ) {
     /** What is shown while nothing trains it. */
     val phaseAtRest: Phase get() = when {

@@ -2,7 +2,6 @@ package lcsbmobile.app
 
 import android.os.Build
 import lcsbmobile.core.LcsbException
-import lcsbmobile.core.RunResult
 import java.util.UUID
 
 /** Writes down what is to become of runs, keeps what they learned, and shows what was saved of them. */
@@ -13,7 +12,7 @@ class SavedRuns(
     private val phone: Phone,
     private val keeper: Keeper,
 ) {
-    /** Says so when the system had ended the run. */
+    /** Says so when the system had ended the run. What one that is over has learned is kept now, if the process ended before that. */
     fun show(bundle: BundleInfo, record: RunRecord) {
         val phase = record.phaseAtRest
         val shown = history(bundle, record)
@@ -27,7 +26,20 @@ class SavedRuns(
             if (it.run.active || it.chosen != bundle.name) return@update it
             it.copy(run = run, report = record.report, problem = it.problem ?: problem)
         }
-        if (record.wanted in OVER) storing { if (keeper.keep(record) != null) app.adapters.refresh() } // if the process ended before it was
+        if (record.wanted !in OVER) return
+        keep(record)?.let { kept -> app.store.update { if (it.chosen == bundle.name) it.copy(undecided = kept.id) else it } }
+    }
+
+    /** Its adapter, once a run: what the person then deletes does not come back. Null where it has none, or was kept before. */
+    private fun keep(record: RunRecord): AdapterRecord? {
+        if (record.kept) return null
+        var adapter: AdapterRecord? = null
+        storing {
+            adapter = keeper.keep(record)
+            runs.write(record.copy(kept = true))
+        }
+        if (adapter != null) app.adapters.refresh()
+        return adapter
     }
 
     /** What is saved; of what cannot be read nothing is shown, and the person is told. */
@@ -53,7 +65,7 @@ class SavedRuns(
             return true
         }
         val (file, name) = data?.let { it.file to it.name } ?: open?.let { it.data to it.dataName } ?: return false
-        if (before != null && before.wanted in OVER) keeper.keep(before)
+        if (before != null && before.wanted in OVER && !before.kept) keeper.keep(before)
         val further = app.adapters.store.find(bundle.name, app.store.state.further)
         val record = RunRecord(
             bundle.name, file, name, app.settings.steps, app.settings.budget, Engine.threads(),
@@ -72,22 +84,17 @@ class SavedRuns(
     /** The rate that the person asks for now, where it is lower than the run's. */
     private fun lowered(rate: Double): Double? = app.settings.learningRate?.takeIf { it < rate }
 
-    /** What a run, or its turn, came to. [kept]: its adapter, if it is over and has learned something. */
-    class Ended(val record: RunRecord, val kept: AdapterRecord?)
-
-    /** [result]: of a run that is over; null where it can go on, or came to none. [waitsFor]: what ended its turn, of one that is RUNNING still. */
-    fun end(record: RunRecord, wanted: Wanted, result: RunResult?, waitsFor: Reason? = null): Ended {
-        val report = result?.let { RunReport(it, app.store.state.vitals.peakPss, "${Build.MANUFACTURER} ${Build.MODEL}") }
-        val left = record.copy(wanted = wanted, waitsFor = waitsFor, report = report, samples = app.store.state.run.samples)
+    /** Of a run that is over and has learned something, its adapter too. */
+    fun end(record: RunRecord, end: TurnEnd): Pair<RunRecord, AdapterRecord?> {
+        val report = end.result?.let { RunReport(it, app.store.state.vitals.peakPss, "${Build.MANUFACTURER} ${Build.MODEL}") }
+        val left = record.copy(wanted = end.wanted, waitsFor = end.waitsFor, report = report, samples = app.store.state.run.samples)
         storing { runs.write(left) }
-        var kept: AdapterRecord? = null
-        if (wanted in OVER) storing { kept = keeper.keep(left) }
-        if (kept != null) app.adapters.refresh()
-        return Ended(left, kept)
+        return left to if (end.wanted in OVER) keep(left) else null
     }
 
     /** What [end] wrote down, on the screens. */
-    fun showEnd(record: RunRecord, bundle: BundleInfo) {
+    fun showEnd(record: RunRecord) {
+        val bundle = app.store.state.bundleOf(record)
         val seconds = app.store.state.run.secondsAStep
         val history = history(bundle, record)
         val shown = history.copy(phase = record.phaseAtRest, steps = record.steps, secondsAStep = seconds, decision = record.decisionAtRest)

@@ -42,10 +42,6 @@ class Settings(context: Context) {
         get() = values.getString("learning_rate", null)?.toDoubleOrNull()
         set(rate) = values.edit().putString("learning_rate", rate?.toString()).apply()
 
-    var advancedShown: Boolean
-        get() = values.getBoolean("advanced", false)
-        set(shown) = values.edit().putBoolean("advanced", shown).apply()
-
     /** 0: always the likeliest. */
     var temperature: Double
         get() = values.getFloat("temperature", 0.8f).toDouble()

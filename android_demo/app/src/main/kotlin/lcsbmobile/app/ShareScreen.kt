@@ -12,6 +12,7 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
     private val import = view.findViewById<Button>(R.id.import_adapter)
     private val report = view.findViewById<Button>(R.id.share_report)
     private val card = view.findViewById<View>(R.id.report)
+    private val learned = view.findViewById<TextView>(R.id.report_learned)
     private val adapters = AdapterList(activity, view)
     private val match = MatchCard(activity, view)
 
@@ -43,15 +44,18 @@ class ShareScreen(private val activity: MainActivity, override val view: View) :
     private fun show(report: RunReport) {
         val unknown = "–"
         val result = report.result
+        val losses = listOfNotNull(result.evalLossBefore, result.evalLossAfter).takeIf { it.size == 2 }
         val values = listOf(
-            Triple(R.id.report_before, R.string.report_before, result.evalLossBefore?.let { formatDecimal(resources, it, 3) } ?: unknown),
-            Triple(R.id.report_after, R.string.report_after, result.evalLossAfter?.let { formatDecimal(resources, it, 3) } ?: unknown),
+            Triple(R.id.report_loss, R.string.report_loss, losses?.let { (before, after) -> lossChange(resources, before, after) } ?: unknown),
             Triple(R.id.report_steps, R.string.report_steps, formatCount(resources, result.losses.size.toLong())),
             Triple(R.id.report_seconds, R.string.report_seconds, formatDuration(resources, result.stepSeconds.sum())),
             Triple(R.id.report_memory, R.string.report_memory, formatBytes(resources, result.peakAnonymousBytes ?: report.peakPss)),
+            Triple(R.id.report_rate, R.string.learning_rate, formatRate(resources, result.learningRate)),
             Triple(R.id.report_runtime, R.string.report_runtime, "${result.runtime ?: unknown} ${result.runtimeVersion.orEmpty()}".trim()),
         )
         for ((id, label, value) in values) view.findViewById<View>(id).figure(value, activity.getString(label))
+        learned.shown(losses != null)
+        losses?.let { (before, after) -> learned.say(lossChangeInWords(resources, before, after)) }
     }
 }
 

@@ -98,17 +98,13 @@ class SamplesCard(private val activity: MainActivity, override val view: View) :
 class AdvancedOptions(private val activity: MainActivity, override val view: View) : Screen {
     private val app = App.of(activity)
     private val resources = activity.resources
-    private val more = view.findViewById<Button>(R.id.advanced)
-    private val card = view.findViewById<View>(R.id.advanced_card)
+    private val section =
+        Section(view.findViewById(R.id.advanced_header), view.findViewById(R.id.advanced_body), R.string.advanced, NAME, openAtFirst = false)
     private val field = view.findViewById<EditText>(R.id.learning_rate)
     private val fault = view.findViewById<TextView>(R.id.learning_rate_fault)
     private val why = view.findViewById<TextView>(R.id.learning_rate_why)
 
     init {
-        more.setOnClickListener {
-            app.settings.advancedShown = !app.settings.advancedShown
-            render(app.store.state)
-        }
         app.settings.learningRate?.let { field.setText(formatRate(resources, it)) }
         field.addTextChangedListener(object : TextWatcher {
             override fun afterTextChanged(text: Editable) = take("$text".trim())
@@ -136,15 +132,19 @@ class AdvancedOptions(private val activity: MainActivity, override val view: Vie
     }
 
     override fun render(state: AppState) {
-        val shown = app.settings.advancedShown
-        card.shown(shown)
-        more.contentDescription = activity.getString(if (shown) R.string.advanced_shown else R.string.advanced_hidden)
         field.isEnabled = !state.run.active
         val bundle = state.bundle ?: return
-        val rate = formatRate(resources, Engine.learningRate(bundle.schedule))
+        val own = Engine.learningRate(bundle.schedule)
+        val rate = formatRate(resources, own)
+        val used = formatRate(resources, app.settings.learningRate ?: own)
+        section.render(activity.getString(R.string.labelled, activity.getString(R.string.learning_rate), used))
         field.hint = activity.getString(R.string.learning_rate_hint, rate)
         val waits = bundle.schedule.size
         val some = bundle.schedule.any { step -> step.any { it != LayerRole.TRAINED } }
         why.say(if (some) activity.getString(R.string.learning_rate_why, rate, "$waits") else activity.getString(R.string.learning_rate_why_all, rate))
+    }
+
+    companion object {
+        const val NAME = "advanced"
     }
 }

@@ -56,7 +56,7 @@ class TrainNotice(private val context: Context) {
             .setOngoing(run.active)
         if (!run.active) return builder.build()
         atOnce(builder)
-        return builder.setProgress(run.steps, run.step, run.step == 0)
+        return builder.setProgress(run.steps, run.step, run.step == 0 || run.phase == Phase.COMPARING)
             .addAction(action(R.drawable.ic_pause, R.string.pause, TrainService.PAUSE))
             .addAction(action(R.drawable.ic_stop, R.string.stop, TrainService.CANCEL))
             .build()

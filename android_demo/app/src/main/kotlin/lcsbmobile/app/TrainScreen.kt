@@ -112,8 +112,7 @@ class TrainScreen(private val activity: MainActivity, override val view: View) :
     private fun over(run: RunState, at: String): String {
         val losses = run.evaluation.map { it.loss }
         if (losses.size < 2) return if (run.phase == Phase.FINISHED) at + ". " + activity.getString(R.string.finished_text) else at
-        val figure = activity.getString(R.string.loss_figure, lossChange(resources, losses.first(), losses.last()))
-        return "$at. $figure. ${lossChangeInWords(resources, losses.first(), losses.last())}"
+        return "$at. ${lossFigure(resources, losses.first(), losses.last())}. ${lossChangeInWords(resources, losses.first(), losses.last())}"
     }
 
     private fun idle(state: AppState): String = when {

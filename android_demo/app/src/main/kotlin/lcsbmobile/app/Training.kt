@@ -1,30 +1,21 @@
 package lcsbmobile.app
 
-import lcsbmobile.core.Fault
-import lcsbmobile.core.LcsbException
-import lcsbmobile.core.RunControl
-import lcsbmobile.core.RunOutcome
-import lcsbmobile.core.RunResult
-import lcsbmobile.core.io.processAnonymousBytes
 import kotlin.concurrent.thread
 import kotlin.concurrent.withLock
 
-/**
- * The one run that is under way in this process, whoever asked for it: the service, or the job. It is held to the [TrainingPolicy]; what
- * the core does in a step and saves is the core's.
- */
+/** The one run that is under way in this process, whoever asked for it: the service, or the job. What trains it is [Trainer]. */
 class Training(
     private val app: App,
-    private val engine: Engine,
-    private val library: BundleLibrary,
-    private val shelf: DataShelf,
+    engine: Engine,
+    library: BundleLibrary,
+    shelf: DataShelf,
     private val runs: RunStore,
-    private val phone: Phone,
+    phone: Phone,
     keeper: Keeper,
     private val judge: Judge,
 ) {
     private val requests = Requests()
-    private val watch = RunWatch(app.store, phone)
+    private val trainer = Trainer(app, engine, library, shelf, runs, phone, requests)
     private val saved = SavedRuns(app, engine, runs, phone, keeper)
 
     /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. */
@@ -127,7 +118,7 @@ class Training(
 
     /** The person's pause lasts until they resume. */
     fun pause() {
-        if (!ask(Request.PAUSE)) atRest(setOf(Wanted.RUNNING)) { end(it, Wanted.PAUSED, null) }
+        if (!ask(Request.PAUSE)) atRest(setOf(Wanted.RUNNING)) { TurnEnd(Wanted.PAUSED) }
     }
 
     /** The system's interruption: the run goes on by itself. */
@@ -138,27 +129,16 @@ class Training(
      * and ended.
      */
     fun cancel() {
-        if (ask(Request.CANCEL)) return
-        worker.cancel() // what judges a run that was stopped before
-        atRest(SavedRuns.RESUMABLE) { end(it, Wanted.CANCELLED, stopped(it)) }
+        if (!ask(Request.CANCEL)) atRest(SavedRuns.RESUMABLE, trainer::stop)
     }
 
-    /** Of the chosen bundle's run, if it is [wanted] so and nothing trains it, off the main thread. */
-    private fun atRest(wanted: Set<Wanted>, action: (RunRecord) -> Unit) {
+    /** Ends the chosen bundle's run, if it is [wanted] so and nothing trains it, off the main thread. What judges one that was stopped before ends. */
+    private fun atRest(wanted: Set<Wanted>, ending: (RunRecord) -> TurnEnd) {
         app.store.update { if (it.run.resumable) it.copy(run = it.run.copy(phase = Phase.PAUSING), problem = null) else it }
-        worker.start(cancelling = false) {
-            app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in wanted }?.let(action)
+        worker.start {
+            app.store.state.chosen?.let(runs::read)?.takeIf { it.wanted in wanted }?.let { end(it, ending(it)) }
             scheduleNow()
         }
-    }
-
-    /** What the run has come to; null where that cannot be said: it ends all the same, and what it has learned stays. */
-    private fun stopped(record: RunRecord): RunResult? = try {
-        val control = RunControl()
-        engine.train(job(record), control, RunProgress(app.store, info(record), record, whenLoaded = control::stop))
-    } catch (error: Throwable) {
-        tell(error)
-        null
     }
 
     /** Whether there is a turn that can be asked. */
@@ -171,20 +151,17 @@ class Training(
         return true
     }
 
-    /** Saves, and keeps nothing in memory for a while. */
+    /** Saves, and keeps nothing in memory for a while. A run that is over is not judged. */
     fun giveMemoryBack() {
-        watch.leaveMemory()
-        requests.interrupt()
+        if (app.store.state.run.phase == Phase.COMPARING && !leave()) worker.cancel()
+        trainer.giveMemoryBack()
     }
 
     private fun work(record: RunRecord, turn: Turn) {
         try {
             show(record)
             runs.write(record.copy(waitsFor = null))
-            check(record)
-            trainByPolicy(record, turn)
-        } catch (error: Asked) {
-            end(record, requests.asked.wanted, null, turn)
+            end(record, train(record), turn)
         } catch (error: Throwable) {
             // whatever it is, the person is told, and the run can be resumed
             turn.ending = true
@@ -197,11 +174,18 @@ class Training(
         scheduleNow()
     }
 
+    private fun train(record: RunRecord): TurnEnd =
+        try {
+            trainer.train(record)
+        } catch (error: Asked) {
+            TurnEnd(requests.asked.wanted)
+        }
+
     /** The run under way is what is shown, whatever was: it may be the system or the job that has it go on. */
     private fun show(record: RunRecord) {
         if (app.store.state.chosen != record.bundle) {
             app.settings.chosen = record.bundle
-            app.store.update { it.copy(chosen = record.bundle, run = RunState(), report = null, comparison = Comparison(), conversation = Conversation()) }
+            app.store.update { it.choosing(record.bundle) }
             app.adapters.refresh()
         }
         app.store.update {
@@ -210,87 +194,14 @@ class Training(
         }
     }
 
-    /** Once a phone: whether it computes what the golden trace says. */
-    private fun check(record: RunRecord) {
-        val bundle = info(record)
-        if (bundle.checked) return
-        app.store.update { it.copy(run = it.run.copy(phase = Phase.TESTING)) }
-        engine.check(library.directory(record.bundle), record.threads, requests::throwIfAsked)
-        app.bundles.update(bundle.copy(checked = true))
-    }
-
-    private fun info(record: RunRecord) = app.store.state.bundles.first { it.name == record.bundle }
-
-    /**
-     * Trains, waits and trains again, as the phone allows, until the run is at an end or was asked to stop, or what it waits for takes long: then
-     * the turn ends, and a job goes on with the run.
-     */
-    private fun trainByPolicy(record: RunRecord, turn: Turn) {
-        var decision = record.decisionAtRest
-        val patience = Patience()
-        while (true) {
-            decision = TrainingPolicy.decide(watch.vitals(), decision)
-            val asked = requests.asked
-            if (decision.waits && asked == Request.NONE) {
-                if (patience.isOver(decision.reason)) return end(record, Wanted.RUNNING, null, turn, decision.reason)
-                await(decision)
-                continue
-            }
-            if (asked == Request.PAUSE || asked == Request.LEAVE) return end(record, asked.wanted, null, turn)
-            val result = try {
-                trainOnce(record, decision)
-            } catch (error: LcsbException) {
-                if (requests.asked == Request.CANCEL) {
-                    tell(error)
-                    return end(record, Wanted.CANCELLED, null, turn)
-                }
-                if (!comesBack(record, error)) throw error
-                watch.leaveMemory()
-                continue
-            }
-            when (result.outcome) {
-                RunOutcome.FINISHED -> return end(record, Wanted.FINISHED, result, turn)
-                RunOutcome.CANCELLED -> return end(record, Wanted.CANCELLED, result, turn)
-                RunOutcome.PAUSED -> patience.renew()
-            }
-        }
-    }
-
-    /** Whether [error] is that of a run which other apps leave too little memory now, and left enough before: not that of a heap that is full. */
-    private fun comesBack(record: RunRecord, error: LcsbException): Boolean {
-        val tooLittle = error.fault == Fault.MEMORY_EXCEEDED || (error.fault == Fault.MEMORY_TOO_SMALL && error.arguments.size == 2)
-        return tooLittle && record.budget == null && runs.begun(record.bundle)
-    }
-
-    /** Shows why it waits, and waits a while, or until somebody asks for something. */
-    private fun await(decision: Decision) = requests.await(WAIT_MILLIS) {
-        app.store.update { it.copy(run = it.run.copy(phase = Phase.WAITING, layer = -1, decision = decision)) }
-    }
-
-    private fun trainOnce(record: RunRecord, decision: Decision): RunResult {
-        val control = RunControl()
-        return requests.under(control) {
-            watch.during(control, decision) { engine.train(job(record), control, RunProgress(app.store, info(record), record)) }
-        }
-    }
-
-    private fun job(record: RunRecord): TrainingJob {
-        val budget = record.budget ?: (phone.freeMemory() + (processAnonymousBytes() ?: 0))
-        val (bundle, data) = library.directory(record.bundle) to shelf.file(record.data)
-        val (rate, initial) = record.learningRate to runs.initial(record)
-        return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads, rate, initial)
-    }
-
-    /**
-     * Writes down what it came to, and judges what it has learned: pausing or stopping ends that only. [turn]: none where nothing trained the run.
-     */
-    private fun end(record: RunRecord, wanted: Wanted, result: RunResult?, turn: Turn? = null, waitsFor: Reason? = null) {
-        if (wanted !in SavedRuns.OVER) turn?.ending = true
-        val ended = saved.end(record, wanted, result, waitsFor)
+    /** Writes down what it came to, and judges what it has learned: asking for anything ends that only. [turn]: none where nothing trained the run. */
+    private fun end(record: RunRecord, end: TurnEnd, turn: Turn? = null) {
+        if (end.wanted !in SavedRuns.OVER) turn?.ending = true
+        val (ended, kept) = saved.end(record, end)
         requests.forget()
-        ended.kept?.let { judge(it, record, if (turn == null) worker::goOn else requests::throwIfAsked) }
+        kept?.let { judge(it, record, if (turn == null) worker::goOn else requests::throwIfAsked) }
         turn?.ending = true
-        saved.showEnd(ended.record, info(record))
+        saved.showEnd(ended)
     }
 
     private fun judge(kept: AdapterRecord, record: RunRecord, goOn: () -> Unit) {
@@ -311,8 +222,4 @@ class Training(
 
     /** Whether the job of idle hours is to go on. Not on the main thread. */
     val waitsForIdle: Boolean get() = app.settings.trainWhenIdle && unfinished() != null
-
-    private companion object {
-        const val WAIT_MILLIS = 5_000L
-    }
 }

@@ -5,7 +5,6 @@ import android.text.TextWatcher
 import android.view.View
 import android.widget.AdapterView
 import android.widget.ArrayAdapter
-import android.widget.Button
 import android.widget.EditText
 import android.widget.SeekBar
 import android.widget.Spinner
@@ -18,8 +17,8 @@ class TryOptions(private val activity: MainActivity, view: View) {
     private val on = view.findViewById<Switch>(R.id.adapter_on)
     private val choice = view.findViewById<Spinner>(R.id.adapter_choice)
     private val names = ArrayAdapter<String>(activity, R.layout.choice)
-    private val more = view.findViewById<Button>(R.id.try_options)
-    private val card = view.findViewById<View>(R.id.try_options_card)
+    private val section =
+        Section(view.findViewById(R.id.try_options_header), view.findViewById(R.id.try_options_body), R.string.options, NAME, openAtFirst = false)
     private val systemLabel = view.findViewById<View>(R.id.system_label)
     private val system = view.findViewById<EditText>(R.id.system)
     private val cost = view.findViewById<View>(R.id.chat_cost)
@@ -38,7 +37,6 @@ class TryOptions(private val activity: MainActivity, view: View) {
 
             override fun onNothingSelected(parent: AdapterView<*>?) = Unit
         }
-        more.setOnClickListener { app.trial.change { it.copy(optionsShown = !it.optionsShown) } }
         listenToText()
         listenToTemperature()
     }
@@ -99,12 +97,12 @@ class TryOptions(private val activity: MainActivity, view: View) {
         }
         val chosen = choices.indexOfFirst { it.first == state.tried?.id }
         if (chosen >= 0 && choice.selectedItemPosition != chosen) choice.setSelection(chosen)
-        card.shown(conversation.optionsShown)
-        more.contentDescription = activity.getString(if (conversation.optionsShown) R.string.try_options_shown else R.string.try_options_hidden)
+        section.render("${temperatureLabel.text}")
         for (part in listOf(systemLabel, system, cost)) part.shown(state.talks)
     }
 
-    private companion object {
-        const val STEPS = 10 // a unit of temperature
+    companion object {
+        const val NAME = "try_options"
+        private const val STEPS = 10 // a unit of temperature
     }
 }

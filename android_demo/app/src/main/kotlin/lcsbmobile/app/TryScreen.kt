@@ -72,7 +72,7 @@ class TryScreen(private val activity: MainActivity, override val view: View) : S
     }
 
     private fun sentence(state: AppState): String = when {
-        state.bundle == null -> activity.getString(R.string.try_needs_model)
+        state.bundle == null -> activity.getString(R.string.needs_model)
         state.run.active -> activity.getString(R.string.try_training)
         state.comparison.writing || state.conversation.writing -> activity.getString(R.string.try_writing)
         state.conversation.forgotten > 0 && !state.conversation.sideBySide ->

@@ -1,5 +1,6 @@
 package lcsbmobile.app
 
+import android.app.Application
 import lcsbmobile.core.Fault
 import lcsbmobile.core.LcsbException
 import org.junit.Assert.assertArrayEquals
@@ -10,6 +11,9 @@ import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import org.junit.runner.RunWith
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.annotation.Config
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
@@ -17,6 +21,8 @@ import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 
 /** Adapters on the disk, whatever moment the process ends at; and ZIP files that mean no good. */
+@RunWith(RobolectricTestRunner::class)
+@Config(application = Application::class)
 class AdapterStoreTest {
     @get:Rule val temporary = TemporaryFolder()
 
@@ -67,7 +73,8 @@ class AdapterStoreTest {
         val changes = mapOf<String, Pair<(AdapterStore) -> Unit, Pair<Map<String, Int>, String?>>>(
             "add" to ({ store: AdapterStore -> store.add("c", 3); Unit } to (mapOf("a" to 1, "b" to 2, "c" to 3) to "a")),
             "use" to ({ store: AdapterStore -> store.use(store.list("tiny").first()) } to (old.first to "b")),
-            "rename" to ({ store: AdapterStore -> store.change(store.list("tiny").last()) { it.copy(name = "z") }; Unit } to (mapOf("z" to 1, "b" to 2) to "z")),
+            "rename" to
+                ({ store: AdapterStore -> store.change(store.list("tiny").last()) { it.copy(name = "z") }; Unit } to (mapOf("z" to 1, "b" to 2) to "z")),
             "remove" to ({ store: AdapterStore -> store.remove(store.list("tiny").last()) } to (mapOf("b" to 2) to null)),
         )
         for ((name, case) in changes) {
@@ -147,7 +154,8 @@ class AdapterStoreTest {
     @Test fun `the two files are found wherever they lie, and no name becomes a path`() {
         val both = setOf(config.first, model.first)
         assertEquals(both, unpacked(zip(config, model)))
-        assertEquals(both, unpacked(zip("adapter/${config.first}" to config.second, "adapter/${model.first}" to model.second, "adapter/README.md" to ByteArray(9))))
+        val inside = zip("adapter/${config.first}" to config.second, "adapter/${model.first}" to model.second, "adapter/README.md" to ByteArray(9))
+        assertEquals(both, unpacked(inside))
         assertEquals(both, unpacked(zip("../../${config.first}" to config.second, "/etc/${model.first}" to model.second, "../evil" to ByteArray(9))))
         assertEquals(setOf(config.first, "adapter_model.bin"), unpacked(zip(config, "adapter_model.bin" to ByteArray(9))))
     }

@@ -84,14 +84,27 @@ class AdaptersTest : AppTest() {
         assertNotEquals(record.id, state.inUse)
     }
 
-    @Test fun `a process that ended before the adapter was kept keeps it at the next start`() {
+    @Test fun `a process that ended before the adapter was kept keeps it at the next start, and asks whether to use it`() {
         val first = train(2)
         store.remove(first)
-        app.onCreate()
-        firstStart()
-        waitFor("the adapter") { state.adapters.size == 1 }
-        assertEquals(first.run, state.adapters.single().run)
-        assertEquals(2, state.adapters.single().steps)
+        RunStore(File(app.filesDir, "runs")).run { write(read("tiny")!!.copy(kept = false)) }
+        nextProcess()
+        assertEquals(first.run to 2, state.adapters.single().let { it.run to it.steps })
+        assertEquals(state.adapters.single().id, state.undecided)
+    }
+
+    @Test fun `an adapter that was deleted does not come back, and what an import left that the process did not survive goes`() {
+        val first = train(2)
+        app.adapters.remove(first)
+        app.adapters.worker.join()
+        val left = File(app.cacheDir, "import/adapter_model.safetensors").apply { parentFile!!.mkdirs() }
+        left.writeText("half")
+        nextProcess()
+        assertEquals(emptyList<AdapterRecord>(), state.adapters)
+        assertEquals(Phase.FINISHED, state.run.phase)
+        assertFalse(left.exists())
+        train(2)
+        assertEquals("nor when another run takes its place", 1, state.adapters.size)
     }
 
     @Test fun `use, rename and delete on the screen`() {
@@ -250,7 +263,7 @@ class AdaptersTest : AppTest() {
     @Test fun `a learning rate is a number above 0 and up to 1, or the method's own`() {
         val activity = open().get()
         activity.show(Destination.TRAIN)
-        press(activity.view(R.id.advanced))
+        press(activity.view(R.id.advanced_header))
         val (field, fault) = activity.view<EditText>(R.id.learning_rate) to activity.view<View>(R.id.learning_rate_fault)
         assertEquals("Automatic: 0.0008", field.hint.toString())
         for ((text, rate) in listOf("0.001" to 0.001, "2e-4" to 2e-4, "1" to 1.0, "" to null)) {

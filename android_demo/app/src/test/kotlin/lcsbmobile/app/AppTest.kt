@@ -32,6 +32,7 @@ abstract class AppTest {
         plentyOfMemory(app)
         app.bundles.worker.join()
         waitFor("the tiny bundle") { state.bundle != null && state.transfer == null }
+        for (worker in listOf(app.data.worker, app.adapters.worker, app.training.worker)) worker.join()
     }
 
     @After
@@ -39,8 +40,17 @@ abstract class AppTest {
         controllers.forEach { if (!it.get().isDestroyed) it.pause().stop().destroy() }
         app.training.cancel()
         app.training.thread?.join()
+        app.bundles.cancel()
         for (worker in listOf(app.bundles.worker, app.data.worker, app.training.worker, app.trial.worker)) worker.join()
-        for (worker in listOf(app.sharing.worker, app.adapters.worker)) worker.join()
+        for (worker in listOf(app.sharing.worker, app.adapters.worker, app.privateData.worker)) worker.join()
+    }
+
+    /** What a new process finds: nothing but the files. */
+    fun nextProcess() {
+        app.data.worker.join()
+        app.onCreate()
+        firstStart()
+        idle()
     }
 
     fun open(): ActivityController<MainActivity> = Robolectric.buildActivity(MainActivity::class.java).setup().also { controllers += it }

@@ -149,6 +149,22 @@ class BackgroundTest : AppTest() {
         assertEquals(Phase.PAUSED to step, state.run.phase to state.run.step)
     }
 
+    @Test fun `a process that ended after the pause, or after the person resumed, is followed by one that does what they said`() {
+        ask(steps = 40)
+        service().startCommand(0, 1)
+        waitFor("a step") { state.run.step >= 1 }
+        app.training.pause()
+        waitFor("the pause") { state.run.phase == Phase.PAUSED && !app.training.thread!!.isAlive }
+        val step = state.run.step
+        for ((resumed, phase) in listOf(false to Phase.PAUSED, true to Phase.INTERRUPTED)) {
+            if (resumed) app.training.request(state.bundle!!, null)
+            nextProcess()
+            waitFor("what is said of it") { state.run.phase == phase }
+            assertEquals(step, state.run.step)
+            assertEquals(resumed, job != null)
+        }
+    }
+
     @Test fun `the job trains, is stopped by the system, and goes on, until the person pauses`() {
         ask(steps = 100)
         val service = startJob(TrainJob.IDLE)
@@ -250,8 +266,7 @@ class BackgroundTest : AppTest() {
         assertEquals(setOf(TrainJob.IDLE, TrainJob.CHARGES, TrainJob.ENOUGH), jobs.keys)
         assertTrue(jobs.getValue(TrainJob.CHARGES).run { isRequireCharging && !isRequireDeviceIdle && isPersisted })
         assertTrue(jobs.getValue(TrainJob.ENOUGH).run { isRequireBatteryNotLow && !isRequireCharging && minLatencyMillis > 0 })
-        app.onCreate() // a new process
-        firstStart()
+        nextProcess()
         waitFor("what is said of it") { state.run.phase == Phase.SUSPENDED }
         assertNull(state.problem)
         val activity = open().get()

@@ -34,10 +34,10 @@ class CachesTest : AppTest() {
     }
 
     @Test fun `data is tokenised once, and again under another model or where it was changed`() {
-        val engine = Engine(temporary.newFolder())
+        val (engine, report) = Engine(temporary.newFolder()) to File(sample.path + ".report")
         fun read(bundle: String): Pair<DataSummary, Boolean> {
-            var read = false
-            return engine.summarize(File(bundles, bundle), sample) { _, _ -> read = true } to read
+            report.setLastModified(0) // if it is there; what is written is newer
+            return engine.summarize(File(bundles, bundle), sample) { _, _ -> } to (report.lastModified() > 0)
         }
         val (first, again) = read("tiny") to read("tiny")
         assertEquals(true to false, first.second to again.second)
@@ -45,7 +45,7 @@ class CachesTest : AppTest() {
         assertTrue(read("llama").second)
         sample.appendText("{\"text\": \"one more\"}\n")
         assertEquals(first.first.examples + 1, read("tiny").first.examples)
-        File(sample.path + ".report").writeText("{")
+        report.writeText("{")
         assertTrue("damaged", read("tiny").second)
     }
 
@@ -56,8 +56,7 @@ class CachesTest : AppTest() {
         StrictMode.setThreadPolicy(StrictMode.ThreadPolicy.Builder().detectAll().penaltyDeath().build())
         try {
             assertThrows("it tells", RuntimeException::class.java) { RunStore(temporary.root).read("tiny") }
-            app.onCreate()
-            firstStart()
+            nextProcess()
             waitFor("the data") { state.data?.summary != null && state.reading == null }
             val activity = open().get()
             Destination.entries.forEach(activity::show)
@@ -74,6 +73,18 @@ class CachesTest : AppTest() {
             waitFor("its end") { !app.training.running }
             app.training.cancel()
             waitFor("its end") { state.run.phase == Phase.CANCELLED }
+            val made = state.adapters.single()
+            app.adapters.use(made)
+            app.adapters.rename(made, "mine")
+            waitFor("the name and the use") { state.adapters.single().name == "mine" && state.inUse == made.id }
+            app.adapters.compare(made, null)
+            waitFor("the verdict") { state.comparing?.verdict != null }
+            app.adapters.remove(made)
+            waitFor("its removal") { state.adapters.isEmpty() }
+            Incoming(activity).take(Intent(Intent.ACTION_SEND).putExtra(Intent.EXTRA_TEXT, "ok so"))
+            idle()
+            app.privateData.delete(PrivateData.Part.entries.toSet())
+            waitFor("the deletion") { state.data == null }
             app.bundles.remove("tiny")
             waitFor("the removal") { state.bundles.isEmpty() }
             service.destroy()

@@ -26,22 +26,16 @@ class DataTest : AppTest() {
         waitFor("the message") { state.data?.typed?.last() == message && state.reading == null }
     }
 
-    private fun restart() {
-        app.data.worker.join()
-        app.onCreate()
-        waitFor("the data") { !app.data.worker.busy && state.reading == null }
-    }
-
     @Test fun `the person's own messages outlast another language`() {
         type("ok so, x")
         type("right then, x")
         RuntimeEnvironment.setQualifiers("+de")
-        restart()
+        nextProcess()
         assertEquals(listOf("ok so, x", "right then, x"), state.data!!.typed)
         assertEquals("Meine Nachrichten", state.data!!.title(german()))
         assertEquals("My messages", state.data!!.title(english()))
         type("tea, x")
-        restart()
+        nextProcess()
         assertEquals(3, state.data!!.typed!!.size)
     }
 
@@ -51,7 +45,7 @@ class DataTest : AppTest() {
         file.writeText("{\"messages\": [$message]}\n{\"text\": \"a\"}\n")
         app.settings.choose(ChosenData("1.jsonl", "My messages"))
         file.copyTo(File(directory.apply { mkdirs() }, "1.jsonl"))
-        restart()
+        nextProcess()
         assertEquals("My messages", state.data!!.name)
         assertNull(state.data!!.typed)
     }
@@ -136,8 +130,8 @@ class DataTest : AppTest() {
         type("ok so, x")
         File(directory, ".incoming").writeText("half")
         File(directory, "7.jsonl").writeText("{}")
-        restart()
-        assertEquals(listOf(state.data!!.file), directory.list()!!.toList())
+        nextProcess()
+        assertEquals(state.data!!.file.let { setOf(it, "$it.report") }, directory.list()!!.toSet())
     }
 
     @Test fun `of three quick starts the first two are cancelled`() {

@@ -39,7 +39,7 @@ class ImportTest : AppTest() {
         assertEquals(ImportService::class.java.name, asked.component!!.className)
         val service = Robolectric.buildService(ImportService::class.java, asked).create().startCommand(0, 1)
         val notice = shadowOf(service.get()).lastForegroundNotification
-        assertEquals("Copying endless", notice.extras.getString(android.app.Notification.EXTRA_TITLE))
+        assertEquals("Copying endless…", notice.extras.getString(android.app.Notification.EXTRA_TITLE))
         assertEquals(listOf("Cancel"), notice.actions.map { it.title.toString() })
         idle()
         assertFalse(shadowOf(service.get()).isStoppedBySelf)
@@ -110,8 +110,7 @@ class ImportTest : AppTest() {
     @Test fun `a bundle that adb wrote is used where it lies, and stays there`() {
         val place = File(app.getExternalFilesDir("bundles"), "pushed")
         llama.copyRecursively(place)
-        app.onCreate()
-        firstStart()
+        nextProcess()
         assertEquals(listOf("pushed"), state.found)
         app.bundles.addFound("pushed")
         waitFor("it") { state.chosen == "pushed" && state.transfer == null && !app.bundles.adding }
@@ -119,18 +118,15 @@ class ImportTest : AppTest() {
         assertFalse("no second copy", File(stored, "pushed").exists())
         app.data.importSample()
         waitFor("the sample") { state.data?.summary != null && state.reading == null }
-        app.onCreate()
-        firstStart()
+        nextProcess()
         waitFor("it again") { state.bundles.map { it.name } == listOf("pushed", "tiny") }
         val manifest = File(place, "manifest.json")
         manifest.writeText(manifest.readText() + " ")
-        app.onCreate()
-        firstStart()
+        nextProcess()
         assertEquals("another bundle by now", listOf("tiny"), state.bundles.map { it.name })
         assertEquals(listOf("pushed"), state.found)
         llama.copyRecursively(place, overwrite = true)
-        app.onCreate()
-        firstStart()
+        nextProcess()
         app.bundles.remove("pushed")
         waitFor("its removal") { state.bundles.map { it.name } == listOf("tiny") && state.found == listOf("pushed") }
         assertTrue(File(place, "weights.bin").isFile)

@@ -7,6 +7,7 @@ import android.os.Looper
 import android.view.View
 import lcsbmobile.core.RunOutcome
 import lcsbmobile.core.RunResult
+import lcsbmobile.core.Verdict
 import lcsbmobile.core.bundle.Method
 import org.robolectric.Shadows.shadowOf
 import java.io.File
@@ -62,4 +63,38 @@ fun reportOf(steps: Int) = RunResult(
     samples = emptyList(),
     adapter = null,
     checkpoints = "",
+)
+
+// A model with three adapters, and a conversation
+
+private fun verdict(outcome: Verdict.Outcome, improved: Int, against: String?) =
+    StoredVerdict(Verdict(outcome, 24, improved, 3.40, 1.42, 0.002), against)
+
+private val day = 1_764_460_800_000L
+private val first = AdapterRecord(
+    1, "tiny", "Letters to Ada", day, "letters.jsonl", 100, 3.40, 1.42, chat = true, example = "Is the bread done?",
+    verdict = verdict(Verdict.Outcome.BETTER, 19, null), run = "1",
+)
+private val second = first.copy(
+    id = 2, name = "My messages · 30 Nov 2025", steps = 40, lossBefore = 1.42, lossAfter = 1.40, run = "2", further = "Letters to Ada",
+    verdict = verdict(Verdict.Outcome.NO_DIFFERENCE, 13, "Letters to Ada"),
+)
+private val imported = AdapterRecord(3, "tiny", "from-the-desktop", day)
+private val said = listOf(
+    Said("Is the bread done?", "ok so it rose overnight, and went in at seven, x", "Letters to Ada"),
+    Said("And the beans?", "broad beans are up -- eleven of them, and the slugs have had", "Letters to Ada", cut = true),
+    Said("Explain rain to a child.", "Rain is water that falls from clouds.", null),
+)
+val samples = listOf(
+    WrittenSample(0, "right then -- the ", "answer is that bread is a food made of flour and", true),
+    WrittenSample(40, "right then -- the ", "rye came out flat as a slate, x", false),
+)
+
+fun adapters(state: AppState) = state.copy(
+    adapters = listOf(imported, second, first),
+    inUse = 1,
+    takesChat = true,
+    conversation = Conversation(said),
+    comparing = Match(second, first, verdict = verdict(Verdict.Outcome.WORSE, 7, "Letters to Ada")),
+    report = RunReport(reportOf(40), 248_000_000, "Fairphone FP5"),
 )

@@ -48,9 +48,11 @@ class RunTest : AppTest() {
 
     /** Starts the service that the activity asked for. */
     private fun startService(): ServiceController<TrainService> {
-        waitFor("the service") { shadowOf(app).peekNextStartedService() != null }
-        val started = generateSequence { shadowOf(app).nextStartedService }.toList() // another for each bundle that was added
-        val intent = started.single { it.component!!.className == TrainService::class.java.name }
+        var intent: Intent? = null
+        waitFor("the service") { // another for each bundle that was added
+            intent = generateSequence { shadowOf(app).nextStartedService }.find { it.component!!.className == TrainService::class.java.name }
+            intent != null
+        }
         return Robolectric.buildService(TrainService::class.java, intent).create().startCommand(0, 1)
     }
 
@@ -93,6 +95,8 @@ class RunTest : AppTest() {
         assertEquals((1..steps).toList(), state.run.training.map { it.step })
         assertEquals(0, state.run.evaluation.first().step)
         assertEquals(steps, state.run.evaluation.last().step)
+        app.settings.setOpen(TrainOptions.NAME, false) // the curve is what is looked at
+        app.store.update { it }
         picture(activity, "run-train")
         activity.press(R.id.try_result)
         assertTrue("trying is what comes next", activity.view<View>(R.id.prompt).isShown)
@@ -165,8 +169,7 @@ class RunTest : AppTest() {
         activity.pause().stop().destroy()
         restore(killed)
         android.os.SystemClock.setCurrentTimeMillis(0)
-        app.onCreate() // a new process: nothing but the files
-        firstStart()
+        nextProcess()
         waitFor("what was saved") { state.run.phase == Phase.INTERRUPTED }
         val again = open().get()
         assertEquals("The system closed the app while the model was training. Nothing was lost.", again.text(R.id.problem_what))

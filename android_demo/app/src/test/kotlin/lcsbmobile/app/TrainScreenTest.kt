@@ -66,7 +66,7 @@ class TrainScreenTest : AppTest() {
         set(RunState(Phase.FINISHED, 8, 8, evaluation = losses))
         assertTrue(activity.view<View>(R.id.try_result).isShown && activity.view<View>(R.id.start_again).isShown)
         assertFalse(activity.view<View>(R.id.start).isShown || activity.view<View>(R.id.cancel_run).isShown)
-        assertTrue(activity.text(R.id.run_detail).startsWith("Step 8 of 8. Loss: 3.40 → 1.42. On test examples"))
+        assertTrue(activity.text(R.id.run_detail).startsWith("Step 8 of 8. Loss: 3.40\u00A0→\u00A01.42. On test examples"))
         set(RunState(Phase.CANCELLED, 0, 8))
         assertFalse("nothing was learned", activity.view<View>(R.id.try_result).isShown)
     }

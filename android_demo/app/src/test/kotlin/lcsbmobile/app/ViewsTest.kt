@@ -53,8 +53,8 @@ class ViewsTest : AppTest() {
     }
 
     @Test fun `what training did is said as figures and in words`() {
-        assertEquals("3.40 → 1.42", lossChange(english(), 3.4, 1.42))
-        assertEquals("3,40 → 1,42", lossChange(german(), 3.4, 1.42))
+        assertEquals("3.40\u00A0→\u00A01.42", lossChange(english(), 3.4, 1.42))
+        assertEquals("3,40\u00A0→\u00A01,42", lossChange(german(), 3.4, 1.42))
         val better = lossChangeInWords(english(), 3.4, 1.42)
         assertTrue(better, "of 3.3% before training, and of 24% after" in better)
         val none = "On test examples it had not seen, the model did not get better."

@@ -24,8 +24,8 @@ import java.nio.FloatBuffer
  *
  * [keep]: the activations of that many of the top layers are kept in the forward, and their backward does not recompute them; a layer whose
  * activations float16 does not hold recomputes them in that step all the same. Where memory for a buffer is refused, fewer are kept from then on:
- * [kept] says how many. [betweenLayers]
- * is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel; then nothing has changed.
+ * [kept] says how many. [betweenLayers] is called before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel;
+ * then nothing has changed.
  * Meanwhile [layer] and [backward] say what comes next.
  */
 public abstract class BlockRunner internal constructor(
@@ -283,19 +283,3 @@ public abstract class BlockRunner internal constructor(
         const val LABELS = "labels"
     }
 }
-
-/** Whether a kept tensor has the values that it was made of: none of float16 is infinite, NaN or the largest there is, 65504. */
-internal fun holds(x: HostTensor): Boolean {
-    if (x.dtype != "float16") return true
-    val halves = x.bytes.asShortBuffer()
-    val piece = ShortArray(1 shl 12)
-    while (halves.hasRemaining()) {
-        val count = minOf(piece.size, halves.remaining())
-        halves.get(piece, 0, count)
-        for (index in 0 until count) if (piece[index].toInt() and MAGNITUDE >= MOST_KEPT) return false
-    }
-    return true
-}
-
-private const val MAGNITUDE = 0x7FFF
-private const val MOST_KEPT = 0x7BFF // what is beyond is infinite, or this where a runtime saturates

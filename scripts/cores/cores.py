@@ -23,15 +23,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # of the JVM's ONNX Runtime
 @dataclass(frozen=True)
 class Core:
     """`words`: its command line begins with them. `train`: what it calls a run. `starting`: seconds in which a process does nothing that
-    could be broken. `locks`: it takes the lock that others see: Node has no call for it, and what a page has is its own. `compares`: it has
-    `compare`."""
+    could be broken. `locks`: it takes the lock that others see: Node has no call for it, and what a page has is its own."""
 
     name: str
     words: Callable[[], list[str]]
     train: str
     starting: float
     locks: bool = True
-    compares: bool = True
 
     def command(self, *arguments: object) -> list[str]:
         """Exits with what to do when the core was not built."""
@@ -78,7 +76,7 @@ def web() -> Core:
             raise SystemExit(f"{program}: not there; build it: scripts/web/kit.sh build")
         return ["node", str(program)]
 
-    return Core("web", words, "train", 0.2, locks=False, compares=False)
+    return Core("web", words, "train", 0.2, locks=False)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

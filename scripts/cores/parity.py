@@ -180,8 +180,7 @@ class Parity:
             self.relay("all", self.python, self.core, self.kotlin, self.python)
             self.compare("all")
         self.peft()
-        if self.tested.compares:
-            self.verdict()
+        self.verdict()
         if self.tested.locks:
             self.locks()
         self.harm()

@@ -29,7 +29,6 @@ READERS = {
 }
 NOT_YET = {
     "Swift": {"peft_imports.json"},  # the iOS app takes no adapters in
-    "TypeScript": {"verdicts.json"},  # the page's kit compares none
 }
 
 

@@ -1,8 +1,9 @@
 import { openFile } from "./nodeFiles.js";
+import { compareOptions, type CompareOptions } from "../kit/compare.js";
 import { METHODS } from "../kit/bundle/schedule.js";
 import { LcsbError } from "../kit/faults.js";
 import { samplingConfig } from "../kit/generate.js";
-import { IoError, type StoredFile } from "../kit/io/files.js";
+import { reading, type StoredFile } from "../kit/io/files.js";
 import { runOptions, type RunOptions } from "../kit/runOptions.js";
 import { LEARNING_RATE_SCHEDULES } from "../kit/training/learningRate.js";
 
@@ -93,16 +94,34 @@ export function optionsOf(given: Arguments, memory: () => number | null): RunOpt
     },
     chat: given.flag("chat"),
     seed,
+    initialAdapter: options.initialAdapter,
+    sampleHeldOut: options.sampleHeldOut,
     memory,
+  };
+}
+
+/** As those of `lcsb compare`. `--whole`: the data is that of `--eval-data`, all of which is held out. */
+export function compareArguments(words: readonly string[]): Arguments {
+  return new Arguments(words, ["before", "hold-out", "seed", "examples", "threads"], ["whole"]);
+}
+
+/** Throws OPTION. */
+export function compareOptionsOf(given: Arguments): CompareOptions {
+  const options = compareOptions();
+  return {
+    holdOut: given.flag("whole") ? null : (given.number("hold-out") ?? options.holdOut),
+    seed: given.number("seed") ?? options.seed,
+    examples: given.number("examples") ?? options.examples,
+    threads: given.number("threads") ?? options.threads,
   };
 }
 
 /** Throws DATA_UNREADABLE. */
 export function openData(path: string): StoredFile {
-  try {
-    return openFile(path);
-  } catch (error) {
-    if (!(error instanceof IoError)) throw error;
-    throw new LcsbError("DATA_UNREADABLE", `${path}: cannot be read: ${error.message}`, [path], error);
-  }
+  return reading(path, "DATA_UNREADABLE", () => openFile(path));
+}
+
+/** Throws ADAPTER. */
+export function openAdapter(path: string): StoredFile {
+  return reading(path, "ADAPTER", () => openFile(path));
 }

@@ -1,11 +1,13 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as ort from "onnxruntime-web/wasm";
-import { Arguments, bad, openData, optionsOf, trainArguments } from "./arguments.js";
+import * as ort from "onnxruntime-web"; // on Node its build that loads the same WebAssembly, and its threads, from files
+import { Arguments, bad, compareArguments, compareOptionsOf, openAdapter, openData, optionsOf, trainArguments } from "./arguments.js";
 import { guarded, NodeStorage } from "./nodeFiles.js";
 import { readAdapterFile } from "../kit/adapter/adapter.js";
 import { PEFT_CONFIG_FILE, peftFiles } from "../kit/adapter/peft.js";
 import { Bundle } from "../kit/bundle.js";
+import { compareAdapters } from "../kit/compare.js";
 import { LcsbError, type Fault } from "../kit/faults.js";
 import { storing } from "../kit/io/storage.js";
 import { RunControl } from "../kit/runControl.js";
@@ -16,7 +18,8 @@ import { TrainingRun } from "../kit/trainingRun.js";
 
 // The kit on Node, with the command line of the other languages' programs: for comparing it with them, not for people.
 
-const USAGE = "train BUNDLE DATA DIRECTORY --steps N [options of lcsb simulate] | peft BUNDLE ADAPTER OUTPUT | verify BUNDLE";
+const USAGE = "train BUNDLE DATA DIRECTORY --steps N [options of lcsb simulate] | compare BUNDLE DATA AFTER [options of lcsb compare] | " +
+  "peft BUNDLE ADAPTER OUTPUT | verify BUNDLE [--threads N]";
 const FAILURES: readonly Fault[] = [
   "MEMORY_EXCEEDED", "LOSS_NOT_FINITE", "GOLDEN_TRACE", "STORAGE_FULL", "STORAGE_FAILED", "RUNTIME_FAILED",
 ];
@@ -55,11 +58,21 @@ async function train(given: Arguments): Promise<void> {
   line(await run.run(control, observer));
 }
 
+async function compare(given: Arguments): Promise<void> {
+  const [directory, data, after] = given.positional;
+  if (directory === undefined || data === undefined || after === undefined) throw bad(`expected: ${USAGE}`);
+  const options = compareOptionsOf(given);
+  const bundle = await Bundle.open(new NodeStorage(directory));
+  const before = given.all("before").at(-1);
+  const earlier = before === undefined ? null : openAdapter(before);
+  line(await compareAdapters(ort, bundle, openData(data), earlier, openAdapter(after), new NodeStorage(tmpdir()), options));
+}
+
 async function peft([directory, file, output]: readonly string[]): Promise<void> {
   if (directory === undefined || file === undefined || output === undefined) throw bad(`expected: ${USAGE}`);
   const { layout } = await Bundle.open(new NodeStorage(directory));
   const adapter = new Float32Array(layout.size);
-  readAdapterFile(openData(file), layout, adapter);
+  readAdapterFile(openAdapter(file), layout, adapter);
   await storing(output, async () => {
     guarded(() => mkdirSync(output, { recursive: true, mode: 0o700 }));
     const there = readdirSync(output);
@@ -72,10 +85,11 @@ async function peft([directory, file, output]: readonly string[]): Promise<void>
   line({ directory: output });
 }
 
-async function verifyBundle([directory]: readonly string[]): Promise<void> {
+async function verifyBundle(given: Arguments): Promise<void> {
+  const [directory] = given.positional;
   if (directory === undefined) throw bad(`expected: ${USAGE}`);
   const bundle = await Bundle.open(new NodeStorage(directory));
-  const runner = await BlockRunner.open(ort, bundle, { threads: 1 });
+  const runner = await BlockRunner.open(ort, bundle, { threads: given.number("threads") ?? 1 });
   line(await verify(bundle, runner));
 }
 
@@ -89,7 +103,8 @@ function anonymousBytes(): number | null {
 async function command([name, ...rest]: readonly string[]): Promise<void> {
   if (name === "train") return train(trainArguments(rest));
   if (name === "peft") return peft(new Arguments(rest, [], []).positional);
-  if (name === "verify") return verifyBundle(new Arguments(rest, [], []).positional);
+  if (name === "compare") return compare(compareArguments(rest));
+  if (name === "verify") return verifyBundle(new Arguments(rest, ["threads"], []));
   throw bad(`expected: ${USAGE}`);
 }
 

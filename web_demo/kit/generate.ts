@@ -37,10 +37,47 @@ export function checkSampling({ temperature, topP, seed, maxTokens, stop }: Samp
   if (stop.includes("")) throw refused("stop", "a text, found an empty one");
 }
 
-/** The prompt is a user's message, given to the model in the words of the chat format; `system`: an instruction before it. */
-export interface Chat {
-  readonly format: ChatFormat;
-  readonly system?: string;
+/** A question of the user and what the assistant answered. */
+export interface Exchange {
+  readonly question: string;
+  readonly answer: string;
+}
+
+/**
+ * The prompt is a user's message, given to the model in the words of the chat format; `system`: an instruction before it. `earlier`: what
+ * was said before it, the oldest first.
+ */
+export class Chat {
+  constructor(
+    readonly format: ChatFormat,
+    readonly system: string | null = null,
+    readonly earlier: readonly Exchange[] = [],
+  ) {}
+
+  /** Without the first `forgotten` of `earlier`. Throws CHAT_UNSUPPORTED when the format does not take the messages. */
+  promptIds(tokenizer: Tokenizer, message: string, forgotten = 0): number[] {
+    const system: Message[] = this.system === null ? [] : [{ role: "system", content: this.system }];
+    const said = this.earlier.slice(forgotten).flatMap(({ question, answer }): Message[] => [
+      { role: "user", content: question },
+      { role: "assistant", content: answer },
+    ]);
+    return tokenizer.encode(this.format.render([...system, ...said, { role: "user", content: message }], true));
+  }
+
+  /** The prompt's tokens; of `earlier` the oldest are left out, no more than need be for `room` tokens of the sequence to stay free. */
+  fitting(tokenizer: Tokenizer, message: string, seqLen: number, room: number): Prompt {
+    for (let forgotten = 0; forgotten < this.earlier.length; forgotten++) {
+      const ids = this.promptIds(tokenizer, message, forgotten);
+      if (ids.length + room <= seqLen) return { ids, forgotten };
+    }
+    return { ids: this.promptIds(tokenizer, message, this.earlier.length), forgotten: this.earlier.length };
+  }
+}
+
+/** Tokens to go on from. `forgotten`: how many of a conversation's oldest exchanges are not in them. */
+export interface Prompt {
+  readonly ids: readonly number[];
+  readonly forgotten: number;
 }
 
 export type TextEnd = "END_TOKEN" | "STOP_TEXT" | "MAX_TOKENS" | "SEQUENCE_FULL";
@@ -49,7 +86,9 @@ export type TextEnd = "END_TOKEN" | "STOP_TEXT" | "MAX_TOKENS" | "SEQUENCE_FULL"
  * The text after `prompt`, or with `chat` the answer to it, in pieces as it is written.
  *
  * It ends at a token that ends a text or a turn (`Tokenizer.endIds`), before a stop text, after `maxTokens`, or when the sequence is full.
- * Throws OPTION when the prompt leaves no room, or for a stop text that has a special token within it; CHAT_UNSUPPORTED.
+ * Of a conversation that leaves less than `maxTokens`, or a quarter of the sequence, the oldest exchanges are left out
+ * (`Continuation.forgotten`). Every call reads the whole conversation anew: as long as an evaluation of so many tokens takes. Throws OPTION
+ * when the prompt leaves no room, or for a stop text that has a special token within it; CHAT_UNSUPPORTED.
  */
 export function generate(
   runner: StepRunner,
@@ -60,26 +99,38 @@ export function generate(
   config: SamplingConfig,
   chat: Chat | null = null,
 ): Continuation {
+  const { seqLen } = bundle.manifest;
+  const room = Math.min(config.maxTokens, Math.floor(seqLen / 4));
+  const begun = chat?.fitting(tokenizer, prompt, seqLen, room) ?? { ids: tokenizer.encodePrompt(prompt), forgotten: 0 };
+  return generateFrom(runner, bundle, tokenizer, adapter, begun, config);
+}
+
+/** The text after the tokens of `prompt`; throws as `generate` does. */
+export function generateFrom(
+  runner: StepRunner,
+  bundle: Bundle,
+  tokenizer: Tokenizer,
+  adapter: Float32Array,
+  prompt: Prompt,
+  config: SamplingConfig,
+): Continuation {
   checkSampling(config);
   const { seqLen } = bundle.manifest;
-  const ids = chat === null ? tokenizer.encodePrompt(prompt) : chatIds(tokenizer, chat, prompt);
+  const { ids, forgotten } = prompt;
   if (ids.length < 1 || ids.length >= seqLen) {
     throw new LcsbError("OPTION", `prompt: expected 1 to ${seqLen - 1} tokens, found ${ids.length}; give another prompt`, ["prompt"]);
   }
-  return new Continuation(runner.decoder(adapter), tokenizer, ids, seqLen, config);
-}
-
-function chatIds(tokenizer: Tokenizer, { format, system }: Chat, message: string): number[] {
-  const before: Message[] = system === undefined ? [] : [{ role: "system", content: system }];
-  return tokenizer.encode(format.render([...before, { role: "user", content: message }], true));
+  return new Continuation(runner.decoder(adapter), tokenizer, ids, seqLen, config, forgotten);
 }
 
 /**
- * The pieces of a text as it is written; may be iterated once. Together they are what the tokenizer makes of all tokens at once, with U+FFFD
- * for what is no text. A piece ends where no further token changes the text so far, and where it cannot be the beginning of a stop text.
+ * The pieces of a text as it is written; may be iterated once. Together they are what the tokenizer makes of all tokens at once, with
+ * U+FFFD for what is no text. A piece ends where no further token changes the text so far, and where it cannot be the beginning of a stop
+ * text.
  *
- * `tokens`: written so far, without the one that ended the text. `prefillSeconds`: to the first token. `decoded`, `decodeSeconds`: of the tokens
- * after it, an ending one included; what the reader of the pieces does meanwhile is not counted. `ended`: why, once it has.
+ * `tokens`: written so far, without the one that ended the text. `prefillSeconds`: to the first token. `decoded`, `decodeSeconds`: of the
+ * tokens after it, an ending one included; what the reader of the pieces does meanwhile is not counted. `ended`: why, once it has.
+ * `forgotten`: how many of a conversation's oldest exchanges did not fit.
  */
 export class Continuation implements AsyncIterable<string> {
   tokens = 0;
@@ -99,6 +150,7 @@ export class Continuation implements AsyncIterable<string> {
     private readonly prompt: readonly number[],
     seqLen: number,
     private readonly config: SamplingConfig,
+    readonly forgotten: number,
   ) {
     this.before = beginnings(tokenizer, prompt);
     this.most = Math.min(config.maxTokens, seqLen - prompt.length);

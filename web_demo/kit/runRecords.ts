@@ -39,6 +39,11 @@ export interface RunObserver {
   /** The pass through a layer begins. */
   layer?(index: number, backward: boolean): void;
   sampled?(prompt: string, text: string, after: boolean): void;
+  /**
+   * What the model makes of the first held-out example after `step` steps, with `RunOptions.sampleHeldOut`. `prompt`: a conversation's last
+   * question, or the beginning of the text. `whole`: the text came to its end, and was not cut at the most tokens.
+   */
+  wrote?(step: number, prompt: string, text: string, whole: boolean): void;
 }
 
 /**

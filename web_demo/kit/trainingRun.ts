@@ -1,7 +1,9 @@
+import { readAdapter } from "./adapter/adapter.js";
 import type { Bundle } from "./bundle.js";
 import { ADAPTER_FILE } from "./bundle/manifest.js";
 import { checkpointNames, type RunCheckpoint } from "./checkpoint/runCheckpoint.js";
 import { RunDirectory } from "./checkpoint/runDirectory.js";
+import { COMPARED_EXAMPLES, Comparing, readerOf, type CompareWatch, type Comparison } from "./compare.js";
 import type { Dataset } from "./data/dataset.js";
 import { countSequences } from "./data/packing.js";
 import type { StoredFile } from "./io/files.js";
@@ -44,15 +46,35 @@ export class TrainingRun {
   /**
    * Runs until the last step, or until `control` interrupts. Every check that needs no training is made before the first step.
    *
-   * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, MEMORY_TOO_SMALL (it cannot fit; nothing
-   * was run), GOLDEN_TRACE, RUNTIME_FAILED, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or MEMORY_EXCEEDED. From the first step on, whatever
-   * ends the run leaves the last adapter that was seen to give a finite loss, and a checkpoint of it.
+   * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, ADAPTER (of the initial one),
+   * MEMORY_TOO_SMALL (it cannot fit; nothing was run), GOLDEN_TRACE, RUNTIME_FAILED, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or
+   * MEMORY_EXCEEDED. From the first step on, whatever ends the run leaves the last adapter that was seen to give a finite loss, and a
+   * checkpoint of it.
    */
   async run(control: RunControl, observer: RunObserver = {}): Promise<RunResult> {
     const setup = await RunSetup.of(this.options, this.bundle);
     const directory = await RunDirectory.open(this.storage);
     try {
       return await this.inDirectory(setup, directory, control, observer);
+    } finally {
+      directory.close();
+    }
+  }
+
+  /**
+   * Whether the run's adapter gives the examples that the run holds out a lower loss than `before`, an adapter's file or null for the base
+   * model. The run has ended, and is in no other hands. `examples`, `watch` as `compareAdapters` takes them; it throws as that does, and
+   * RUN_BUSY or CHECKPOINT_DAMAGED.
+   */
+  async compare(before: StoredFile | null = null, examples = COMPARED_EXAMPLES, watch: CompareWatch = {}): Promise<Comparison> {
+    const { ort, bundle, storage } = this;
+    const setup = await RunSetup.of(this.options, bundle);
+    const after = (into: Float32Array) => readAdapter(storage, ADAPTER_FILE, bundle.layout, into);
+    const comparing = await Comparing.of(ort, setup, readerOf(bundle, before), after, examples, watch);
+    const directory = await RunDirectory.open(storage);
+    try {
+      setup.date = await directory.beginning(bundle.layout.numLayers, bundle.layout.size);
+      return await comparing.on(this.data, storage);
     } finally {
       directory.close();
     }
@@ -125,7 +147,7 @@ export class TrainingRun {
       budget: options.memoryBudget,
       keep: options.keep ?? checkpoint?.place.keptLayers ?? null,
       accumulation: options.accumulation,
-      samples: options.prompts.length > 0,
+      samples: options.prompts.length > 0 || options.sampleHeldOut,
     });
   }
 

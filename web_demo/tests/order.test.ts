@@ -8,8 +8,8 @@ const KIT = fileURLToPath(new URL("../../kit/", import.meta.url));
 
 // In the order of the data flow, as the other languages' cores: each uses only what stands before it. With .ts, a file beside the folders.
 const ORDER = [
-  "faults.ts", "io", "text", "bundle", "adapter", "bundle.ts", "data", "runtime", "training", "planning", "checkpoint", "sampling.ts", "generate.ts",
-  "runOptions.ts", "runControl.ts", "runRecords.ts", "runs", "trainingRun.ts",
+  "faults.ts", "io", "text", "bundle", "adapter", "bundle.ts", "data", "runtime", "training", "verdict.ts", "planning", "checkpoint",
+  "sampling.ts", "generate.ts", "runOptions.ts", "runControl.ts", "runRecords.ts", "runs", "compare.ts", "trainingRun.ts",
 ];
 
 test("the kit's folders stand in one order", () => {

@@ -32,6 +32,11 @@ export function* epochs(dataset: Dataset, seqLen: number, padId: number, seed: n
   }
 }
 
+/** The example as a sequence of its own, and padding. */
+export function alone(dataset: Dataset, index: number, seqLen: number, padId: number): Batch {
+  return sequenceOf(dataset, [index], seqLen, padId);
+}
+
 /** How many sequences an epoch has; none is built. */
 export function countSequences(dataset: Dataset, seqLen: number, seed: number, epoch = 0): number {
   let count = 0;

@@ -1,10 +1,11 @@
 import { LcsbError } from "../faults.js";
-import { writeAdapter } from "../adapter/adapter.js";
+import { readAdapterFile, writeAdapter } from "../adapter/adapter.js";
 import { ADAPTER_FILE } from "../bundle/manifest.js";
 import { STEP_COLUMNS, type RunCheckpoint, type RunIdentity } from "../checkpoint/runCheckpoint.js";
 import type { RunDirectory } from "../checkpoint/runDirectory.js";
+import { heldOutPrompt } from "../data/heldOutPrompt.js";
 import { epochs } from "../data/packing.js";
-import { generate } from "../generate.js";
+import { generate, generateFrom, type Continuation } from "../generate.js";
 import { RunInterrupted, type RunControl, type RunOutcome } from "../runControl.js";
 import type { Evaluation, RunObserver, Sample } from "../runRecords.js";
 import type { StepRunner } from "../runtime/stepRunner.js";
@@ -89,6 +90,8 @@ export class Session {
     clock.enter("golden trace");
     await checkFirstStep(runner, bundle.golden, state.adapter);
     await checkUpdate(runner, bundle.layout, bundle.manifest.optimizer);
+    const { initialAdapter } = this.options;
+    if (initialAdapter !== null) readAdapterFile(initialAdapter, bundle.layout, state.adapter);
     const before = await this.continuePrompts(false);
     this.restore();
     this.begun = this.resumedFrom !== null;
@@ -177,18 +180,34 @@ export class Session {
     this.evaluations.push({ step, loss });
     this.saved = null;
     observer.evaluated?.(step, loss);
+    if (this.options.sampleHeldOut) await this.writeHeldOut(step);
+  }
+
+  private async writeHeldOut(step: number): Promise<void> {
+    const { runner, setup, data, state, clock, observer } = this.running;
+    clock.enter("text samples");
+    const { ids, shown } = heldOutPrompt(data.heldOut, setup.tokenizer, setup.chatFormat);
+    const pieces = generateFrom(runner, setup.bundle, setup.tokenizer, state.adapter, { ids, forgotten: 0 }, this.options.sampling);
+    const text = await this.writeOut(pieces);
+    observer.wrote?.(step, shown, text, pieces.ended === "END_TOKEN" || pieces.ended === "STOP_TEXT");
+  }
+
+  private async writeOut(pieces: Continuation): Promise<string> {
+    let text = "";
+    for await (const piece of pieces) {
+      this.running.control.check();
+      text += piece;
+    }
+    return text;
   }
 
   private async continuePrompts(after: boolean): Promise<string[]> {
-    const { runner, setup, state, control, clock, observer } = this.running;
+    const { runner, setup, state, clock, observer } = this.running;
     const texts: string[] = [];
     for (const prompt of this.options.prompts) {
       clock.enter("text samples");
-      let text = "";
-      for await (const piece of generate(runner, setup.bundle, setup.tokenizer, state.adapter, prompt, this.options.sampling, setup.chat)) {
-        control.check();
-        text += piece;
-      }
+      const { sampling } = this.options;
+      const text = await this.writeOut(generate(runner, setup.bundle, setup.tokenizer, state.adapter, prompt, sampling, setup.chat));
       texts.push(text);
       observer.sampled?.(prompt, text, after);
     }

@@ -179,6 +179,18 @@ export class ChatFormat {
     return turn.before + inNext + content + turn.after;
   }
 
+  /** The user's last message in `rendered`, a conversation up to where the model is to write; null where it cannot be found. */
+  lastQuestion(rendered: string): string | null {
+    const { before, after } = this.fields.user;
+    const start = before === "" ? -1 : rendered.lastIndexOf(before);
+    if (start < 0) return null;
+    const question = rendered.slice(start + before.length);
+    const end = after === "" ? -1 : question.indexOf(after);
+    const { generationPrompt } = this.fields;
+    if (end >= 0) return question.slice(0, end);
+    return question.endsWith(generationPrompt) ? question.slice(0, question.length - generationPrompt.length) : question;
+  }
+
   private turnOf(role: string): ChatTurn {
     if (role === "system") return this.fields.laterSystem ?? refuse("a system's message that is not the first");
     return role === "user" ? this.fields.user : this.fields.assistant;

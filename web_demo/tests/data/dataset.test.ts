@@ -7,6 +7,7 @@ import { NodeStorage } from "../../cli/nodeFiles.js";
 import type { Fault } from "../../kit/faults.js";
 import type { Dataset } from "../../kit/data/dataset.js";
 import { readDataset } from "../../kit/data/datasetReader.js";
+import { heldOutPrompt } from "../../kit/data/heldOutPrompt.js";
 import { FORMS, LineFault } from "../../kit/data/lineRecord.js";
 import { type LineExample, readLine } from "../../kit/data/records.js";
 import { reportTokens } from "../../kit/data/tokenReport.js";
@@ -46,6 +47,23 @@ test("what each form counts", async () => {
   assert.deepEqual(pieces(data, 2, tokenizer), [[begun, false], ["y<|im_end|>\n", true]]);
   const { lines: count, texts, completions, conversations } = data.report;
   assert.deepEqual([count, texts, completions, conversations], [3, 1, 1, 1]);
+});
+
+test("what the model is given of the first held-out example", async () => {
+  const conversation = (...contents: string[]) =>
+    JSON.stringify({ messages: contents.map((content, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content })) });
+  const given = async (line: string, format: ChatFormat | null = chat) => {
+    const { ids, shown } = heldOutPrompt(await read(lines(line), 256, format), tokenizer, format);
+    return [tokenizer.decode(ids, true), shown];
+  };
+  assert.deepEqual(await given('{"text": "a text of many letters, of which the first are given"}'), ["a text of ma", "a text of ma"]);
+  assert.deepEqual(await given('{"text": "abcdefgh"}'), ["abc", "abc"]); // a third, with the end
+  assert.deepEqual(await given('{"text": "ab"}'), ["a", "a"]);
+  assert.deepEqual(await given('{"prompt": "a?", "completion": " yes"}', null), ["a?", "a?"]);
+  const long = "a longer prompt than a text";
+  assert.deepEqual(await given(`{"prompt": "${long}", "completion": "x"}`), [long, long]);
+  const begun = "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n";
+  assert.deepEqual(await given(conversation("one", "two", "three", "four")), [begun, "one"]); // all of its turns count, from the first
 });
 
 test("labels are those of the chat templates", async () => {

@@ -3,7 +3,9 @@ import { test } from "node:test";
 import * as ort from "onnxruntime-web/wasm";
 import type { Bundle } from "../../kit/bundle.js";
 import { ADAPTER_FILE } from "../../kit/bundle/manifest.js";
+import { readCheckpoint } from "../../kit/checkpoint/runCheckpoint.js";
 import { fileOf, readBounded } from "../../kit/io/files.js";
+import { sha256 } from "../../kit/io/sha256.js";
 import { SlotStorage } from "../../kit/io/slots.js";
 import { withFile, type Storage } from "../../kit/io/storage.js";
 import { utf8 } from "../../kit/io/utf8.js";
@@ -121,6 +123,39 @@ test("a loss that becomes none takes back the update before it", async () => {
   assert.deepEqual(await adapter(storage), await adapter(other));
   assert.ok((await storage.list()).includes("step-00000002.safetensors"));
   assert.equal((await run(storage, rare)).resumedFrom, 2);
+});
+
+test("a run goes on from another one's adapter, with fresh moments", async () => {
+  const first = newStorage();
+  const { evalLossAfter } = await run(first, { steps: 3 });
+  const initialAdapter = fileOf(await adapter(first), "first");
+  const second = newStorage();
+  const onward = { steps: 2, initialAdapter };
+  assert.equal((await run(second, onward)).evalLossBefore, evalLossAfter);
+  const { layout } = await opened;
+  const { place } = await readCheckpoint(second, "step-00000002.safetensors", layout.numLayers, layout.size);
+  assert.equal(place.identity.initialAdapter, sha256(await adapter(first)));
+  const begun = await readCheckpoint(second, "step-00000000.safetensors", layout.numLayers, layout.size);
+  assert.ok([begun.state.firstMoment, begun.state.secondMoment, begun.updates].every((values) => values.every((value) => value === 0)));
+  assert.equal((await run(second, { ...onward, steps: 3 })).resumedFrom, 2);
+  await refused("CHECKPOINT_OTHER_RUN", () => run(second, { steps: 4 }));
+  const third = newStorage();
+  assert.match(await refused("ADAPTER", () => run(third, { ...onward, initialAdapter: data() })), /^data\.jsonl: /);
+  assert.deepEqual(await third.list(), []);
+});
+
+test("the first held-out example is continued at each evaluation, and changes nothing", async () => {
+  const plain = newStorage();
+  const sampled = newStorage();
+  const { losses } = await run(plain);
+  const wrote: (readonly [number, string, boolean])[] = [];
+  const sampling = samplingConfig({ temperature: 0, maxTokens: 5 });
+  const observer: RunObserver = { wrote: (step, prompt, _, whole) => wrote.push([step, prompt, whole]) };
+  assert.deepEqual((await run(sampled, { sampleHeldOut: true, sampling }, observer)).losses, losses);
+  assert.deepEqual(wrote.map(([step]) => step), [0, 3, 5]);
+  const [[, prompt]] = wrote as [readonly [number, string, boolean]];
+  assert.ok(wrote.every((each) => each[1] === prompt && each[2] === false) && prompt.startsWith("mess"), JSON.stringify(wrote));
+  assert.deepEqual(await adapter(sampled), await adapter(plain));
 });
 
 test("what cannot be run is refused before it is begun", async () => {

@@ -36,6 +36,21 @@ test("conversations are written as the template does", async () => {
   }
 });
 
+test("the last question is found in what the model reads", async () => {
+  let found = 0;
+  for (const [name, format] of Object.entries(formats)) {
+    const chat = await open(chatOf(name));
+    for (const { messages, prompt, text } of format.rendered) {
+      if (!prompt || text === null || messages.at(-1)?.role !== "user") continue;
+      const shown = chat.lastQuestion(chat.render(messages, true))!.trim();
+      assert.ok(shown.endsWith(messages.at(-1)!.content.trim()), `${name}: ${shown}`); // some write the system's text into the user's turn
+      found++;
+    }
+  }
+  assert.ok(found > Object.keys(formats).length);
+  assert.equal((await open(chatOf("qwen3"))).lastQuestion("no turn of a user"), null);
+});
+
 test("today's date, unless a run has its own", async () => {
   const { messages, prompt, text } = formats["llama3.2"]!.rendered.find((each) => each.text?.includes("\ue000"))!;
   const today = new Date().toLocaleDateString("en-GB", { day: "2-digit", month: "short", year: "numeric" }).replace("Sept", "Sep");

@@ -1,5 +1,6 @@
 package lcsbmobile.app
 
+import java.util.concurrent.CountDownLatch
 import kotlin.concurrent.thread
 import kotlin.concurrent.withLock
 
@@ -18,9 +19,10 @@ class Training(
     private val trainer = Trainer(app, engine, library, shelf, runs, phone, requests)
     private val saved = SavedRuns(app, engine, runs, phone, keeper)
 
-    /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. */
+    /** From a start to its end. [ending]: what it came to is being written down, and another may begin after it. [written]: it is. */
     private class Turn(first: (Boolean) -> Unit) {
         val whenEnded = mutableListOf(first)
+        val written = CountDownLatch(1)
 
         @Volatile var ending = false
     }
@@ -64,6 +66,7 @@ class Training(
         app.trial.stop()
         app.trial.worker.join()
         app.adapters.endComparison()
+        turn?.takeIf { it.ending }?.written?.await() // or it would write over what is asked for now
         val done = try {
             app.store.update { it.copy(problem = null) }
             saved.write(bundle, data)
@@ -171,6 +174,7 @@ class Training(
             app.store.update { it.copy(run = it.run.copy(phase = Phase.FAILED, layer = -1, begun = begun), problem = problem) }
         }
         turn.ending = true
+        turn.written.countDown()
         scheduleNow()
     }
 
@@ -198,6 +202,7 @@ class Training(
     private fun end(record: RunRecord, end: TurnEnd, turn: Turn? = null) {
         if (end.wanted !in SavedRuns.OVER) turn?.ending = true
         val (ended, kept) = saved.end(record, end)
+        turn?.written?.countDown()
         requests.forget()
         kept?.let { judge(it, record, if (turn == null) worker::goOn else requests::throwIfAsked) }
         turn?.ending = true

@@ -6,10 +6,13 @@ runs recorded step STEP (0) of the bundle's golden trace and prints its loss and
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # looked at by the import: official builds from 1.29 on report to Microsoft
 import onnxruntime as ort
 
 bundle = Path(sys.argv[1])

@@ -105,9 +105,14 @@ def test_refusals_before_anything_is_computed(options: CompareOptions, monkeypat
     monkeypatch.setattr("lcsb_mobile.runs.compare.make_runner", lambda *_: pytest.fail("a runner was made"))
     other = tmp_path / "other.safetensors"
     other.write_bytes(options.after.read_bytes()[:-4])
-    for change in ({"after": other}, {"before": other}, {"after": tmp_path / "absent"}):
-        with pytest.raises(AdapterError, match=str(next(iter(change.values())))):
-            compare(dataclasses.replace(options, **change))  # type: ignore[arg-type]
+    absent = tmp_path / "absent"
+    for path, wrong in (
+        (other, dataclasses.replace(options, after=other)),
+        (other, dataclasses.replace(options, before=other)),
+        (absent, dataclasses.replace(options, after=absent)),
+    ):
+        with pytest.raises(AdapterError, match=str(path)):
+            compare(wrong)
     with pytest.raises(OptionError, match="examples: expected at least 6, found 5"):
         compare(dataclasses.replace(options, examples=5))
     one = write_lines(tmp_path / "one.jsonl", [{"text": "one"}])

@@ -18,8 +18,8 @@ rm -rf "$out" && mkdir -p "$out/classes" "$out/sources"
 out=$(cd "$out" && pwd)
 mkdir -p "$m2"
 
-maven() { # MAVEN_ARGUMENT...; AGP may be on Google's repository alone
-    mvn -B -q -ntp -Dmaven.repo.local="$m2" "$@" >"$out/log" 2>&1 && return
+maven() { # MAVEN_ARGUMENT...; the versions are for pom.xml, which every goal reads; AGP may be on Google's repository alone
+    mvn -B -q -ntp -Dmaven.repo.local="$m2" -Dagp.version="$agp" -Dkotlin.version="$kotlin" "$@" >"$out/log" 2>&1 && return
     sed "s/$(printf '\033')\[[0-9;]*m//g" "$out/log" >"$out/plain" && mv "$out/plain" "$out/log" # escapes for colours
     local reason
     reason=$(../../scripts/testing/not_to_be_had.sh "$out/log" || grep -m 1 -o 'Could not find artifact com.android.tools[^ ]*' "$out/log") || {
@@ -30,8 +30,7 @@ maven() { # MAVEN_ARGUMENT...; AGP may be on Google's repository alone
     echo "gradle-check: $reason" >&2
     exit 3
 }
-maven -f pom.xml "org.apache.maven.plugins:maven-dependency-plugin:$plugin:build-classpath" -Dmdep.outputFile="$out/classpath" -DincludeTypes=jar \
-    -Dagp.version="$agp" -Dkotlin.version="$kotlin"
+maven -f pom.xml "org.apache.maven.plugins:maven-dependency-plugin:$plugin:build-classpath" -Dmdep.outputFile="$out/classpath" -DincludeTypes=jar
 for artifact in kotlin-compiler-embeddable kotlin-sam-with-receiver-compiler-plugin-embeddable; do
     file=$m2/org/jetbrains/kotlin/$artifact/$kotlin/$artifact-$kotlin.jar
     [ -f "$file" ] || maven "org.apache.maven.plugins:maven-dependency-plugin:$plugin:get" -Dartifact="org.jetbrains.kotlin:$artifact:$kotlin"

@@ -3,6 +3,16 @@ import { type RawFiles, SCRATCH } from "./slots.js";
 import type { Scratch, Sink } from "./storage.js";
 import { reasonOf } from "./text.js";
 
+/** A file that is written to its end, and may be read meanwhile. `size`: bytes so far. Its methods throw IoError. */
+export interface GrowingFile extends Sink {
+  readonly size: number;
+  read(into: Uint8Array, at: number): void;
+  /** To nothing. */
+  truncate(): void;
+  /** Asks the system to keep it. */
+  close(): void;
+}
+
 /**
  * A directory of the origin's private file system, by synchronous access handles: in workers only. One handle a file can be open at a time,
  * in all of the origin's pages. Used by way of SlotStorage.
@@ -55,6 +65,42 @@ export class OpfsFiles implements RawFiles {
         handle.close();
       }
     });
+  }
+
+  /** Goes on from what is there; with the directories of its name. */
+  growing(name: string): Promise<GrowingFile> {
+    return guarded(async () => {
+      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      let size = handle.getSize();
+      return {
+        get size() {
+          return size;
+        },
+        write(bytes) {
+          writeFully(handle, bytes, size);
+          size += bytes.length;
+        },
+        read: (into, at) => readFully(handle, into, at),
+        truncate() {
+          handle.truncate(0);
+          size = 0;
+        },
+        close() {
+          handle.flush();
+          handle.close();
+        },
+      };
+    });
+  }
+
+  /** Bytes; 0 where there is no such file. */
+  async size(name: string): Promise<number> {
+    try {
+      return (await (await this.handle(name)).getFile()).size;
+    } catch (error) {
+      if ((error as Error).name === "NotFoundError") return 0;
+      throw new IoError(reasonOf(error), error);
+    }
   }
 
   scratch(): Promise<Scratch> {

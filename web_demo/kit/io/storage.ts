@@ -54,13 +54,13 @@ export async function storing<T>(path: string, write: () => Promise<T>): Promise
 export async function checkFreeSpace(storage: Storage, needed: number): Promise<void> {
   const free = await storage.free();
   if (free === null || free >= needed) return;
-  const found = `the run needs ${megabytes(needed)} of storage, ${megabytes(free)} are free`;
+  const found = `${megabytes(needed)} of storage are needed, ${megabytes(free)} are free`;
   const message = `${storage.path}: ${found}; free some space or choose another place`;
   throw new LcsbError("STORAGE_FULL", message, [String(needed), String(free)]);
 }
 
 /** Opens, uses and closes a file. */
-export async function withFile<T>(storage: Storage, name: string, use: (file: StoredFile) => T | Promise<T>): Promise<T> {
+export async function withFile<T>(storage: Pick<Storage, "open">, name: string, use: (file: StoredFile) => T | Promise<T>): Promise<T> {
   const file = await storage.open(name);
   try {
     return await use(file);

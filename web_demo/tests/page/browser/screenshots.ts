@@ -1,0 +1,73 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { TestBrowser, type PageOptions, type TestPage } from "./driver.js";
+import { SiteServer } from "./server.js";
+import { folderOf } from "../tools.js";
+
+// Pictures of the screens for the documentation, of a run of the tiny model (scripts/web/screenshots).
+
+const STEPS_FROM_LEAST = Number(process.env["LCSB_SCREENSHOT_NOTCHES"] ?? 7); // of the slider: 300 steps
+const PHONE = { width: 360, height: 740 };
+const DESKTOP = { width: 1100, height: 760 };
+const SCREENS = ["model", "data", "train", "try_it", "share"] as const;
+
+const directory = process.argv[2]!;
+mkdirSync(directory, { recursive: true });
+const server = await SiteServer.start({ bundles: { tiny: folderOf("tiny") } });
+const browser = await TestBrowser.start();
+try {
+  await train(await browser.open(server.address, DESKTOP));
+  await pictures("light_en", { ...PHONE });
+  await pictures("dark_de", { ...PHONE, dark: true, language: "de" });
+  await pictures("desktop_light_en", { ...DESKTOP });
+  await pictures("desktop_dark_de", { ...DESKTOP, dark: true, language: "de" });
+} finally {
+  await browser.close();
+  server.close();
+}
+
+async function train(page: TestPage): Promise<void> {
+  await picture(page, "empty_model");
+  await page.addModel("tiny");
+  await page.says("Will be tested");
+  await page.show("data");
+  await page.click("Use sample messages");
+  await page.says("Ready for training.");
+  await page.show("train");
+  await page.leastSteps();
+  for (let i = 0; i < STEPS_FROM_LEAST; i++) await page.page.keyboard.press("ArrowRight");
+  await page.says("Storage needed");
+  await picture(page, "options");
+  await page.click("Start");
+  await page.says("Step 25 of");
+  await page.page.locator("details summary ::-p-text(Layers in this step)").click();
+  await picture(page, "training");
+  await page.page.setViewport(PHONE);
+  await picture(page, "training_phone");
+  await page.page.waitForFunction(() => document.body.innerText.includes("What this run learned"), { timeout: 600_000 });
+  await page.close();
+}
+
+/** Every screen, once the model has learned. */
+async function pictures(name: string, options: PageOptions): Promise<void> {
+  const page = await browser.open(server.address, options);
+  await page.says(page.t.say("add_title"));
+  for (const screen of SCREENS) {
+    await page.show(screen);
+    if (screen === "try_it") await compare(page);
+    await picture(page, `${screen}_${name}`);
+  }
+  await page.close();
+}
+
+async function compare(page: TestPage): Promise<void> {
+  await page.click(page.t.say("mode_compare"));
+  await page.page.locator("#prompt").fill("ok so");
+  await page.page.keyboard.press("Enter");
+  await page.page.waitForFunction((text) => !document.body.innerText.includes(text), { polling: 100 }, page.t.say("try_writing"));
+}
+
+async function picture(page: TestPage, name: string): Promise<void> {
+  await new Promise((settle) => setTimeout(settle, 300)); // what moves has come to rest
+  await page.page.screenshot({ path: join(directory, `web_${name}.png`) });
+}

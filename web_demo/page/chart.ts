@@ -6,9 +6,9 @@ import type { Point } from "./worker/protocol.js";
 // The loss, over the run's steps: each step's, faint; the same smoothed; and on the test examples, with dots. It is said in words too.
 
 const KEPT = 0.9; // of the average, at each step
-const [WIDTH, HEIGHT, TOP, RIGHT] = [360, 190, 8, 352];
-const [BOTTOM, FONT] = [HEIGHT - 20, 11];
-const DIGIT = 6.4; // about the width of one
+const [WIDTH, HEIGHT, TOP, RIGHT] = [330, 190, 8, 322];
+const [BOTTOM, FONT] = [HEIGHT - 22, 12];
+const DIGIT = 7; // about the width of one
 
 /** The exponential moving average, without what it would have of a zero before the first; points that are not finite left out. */
 export function smoothed(points: readonly Point[]): Point[] {

@@ -71,7 +71,7 @@ function set(element: Element, name: string, value: Props[string]): void {
   if (name === "key") return;
   const target = element as unknown as Record<string, unknown>;
   if (name.startsWith("on")) target[name] = value;
-  else if (!PROPERTIES.has(name)) setAttribute(element, name, value);
+  else if (!PROPERTIES.has(name) || element.localName === "option") setAttribute(element, name, value);
   else if (target[name] !== (value ?? "")) target[name] = value ?? "";
 }
 

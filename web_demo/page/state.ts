@@ -202,14 +202,16 @@ function afterLibrary(state: State, { bundles, unfinished, chosen }: Library): S
   const next = { ...state, bundles, unfinished, chosen };
   if (chosen === state.chosen) return next;
   const { said, comparison, samples, training, evaluation, plan } = INITIAL;
-  return { ...next, said, comparison, samples, training, evaluation, plan, forgotten: 0, drafts: { ...state.drafts, adapter: null } };
+  const run = { ...state.run, secondsAStep: null };
+  return { ...next, run, said, comparison, samples, training, evaluation, plan, forgotten: 0, drafts: { ...state.drafts, adapter: null } };
 }
 
 /** Somebody who asked for a pause sees that until it has come. */
 function afterRun(state: State, run: RunInfo): State {
   const stays = state.run.phase === "pausing" && ACTIVE.includes(run.phase);
   const anew = run.phase === "opening" && run.step === 0;
-  const shown = stays ? { ...run, phase: "pausing" as const } : run;
+  const known = { ...run, secondsAStep: run.secondsAStep ?? state.run.secondsAStep };
+  const shown = stays ? { ...known, phase: "pausing" as const } : known;
   return { ...state, run: shown, layer: -1, samples: anew ? [] : state.samples, hidden: ACTIVE.includes(run.phase) && state.hidden };
 }
 

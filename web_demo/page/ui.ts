@@ -82,6 +82,11 @@ export function field(id: string, label: string, control: Tree, ...notes: readon
   return h("div", { class: "field" }, h("label", { for: id }, label), { ...control, props: { ...control.props, id } }, ...notes);
 }
 
+/** What is in the form's text area now: what was typed last may not be in the state that is drawn. */
+export function written(event: Event): string {
+  return (event.target as HTMLElement).closest("form")!.querySelector("textarea")!.value;
+}
+
 export function typed(change: (value: string) => void): (event: Event) => void {
   return (event) => change((event.target as HTMLInputElement).value);
 }

@@ -137,9 +137,31 @@ export class OpfsFiles implements RawFiles {
     });
   }
 
-  async free(): Promise<number | null> {
+  /** Chromium's estimate is a fixed figure, against recognition. So as much is tried, on a file that has no content. */
+  async free(wanted: number): Promise<number | null> {
     const { quota, usage } = await guarded(() => navigator.storage.estimate());
-    return quota === undefined || usage === undefined ? null : quota - usage;
+    const estimated = quota === undefined || usage === undefined ? null : quota - usage;
+    return estimated !== null && estimated < wanted ? estimated : this.room(wanted);
+  }
+
+  private room(wanted: number): Promise<number> {
+    return guarded(async () => {
+      const name = SCRATCH + crypto.randomUUID();
+      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      try {
+        if (fits(handle, wanted)) return wanted;
+        let [least, beyond] = [0, wanted];
+        while (beyond - least > wanted / 1000 + 1) {
+          const middle = Math.floor((least + beyond) / 2);
+          if (fits(handle, middle)) least = middle;
+          else beyond = middle;
+        }
+        return least;
+      } finally {
+        handle.close();
+        await this.directory.removeEntry(name);
+      }
+    });
   }
 
   private async handle(name: string, create = false): Promise<FileSystemFileHandle> {
@@ -148,6 +170,16 @@ export class OpfsFiles implements RawFiles {
     let directory = this.directory;
     for (const part of parts) directory = await directory.getDirectoryHandle(part, { create });
     return directory.getFileHandle(last, { create });
+  }
+}
+
+function fits(handle: FileSystemSyncAccessHandle, size: number): boolean {
+  try {
+    handle.truncate(size);
+    return true;
+  } catch (error) {
+    if ((error as Error).name === "QuotaExceededError") return false;
+    throw error;
   }
 }
 

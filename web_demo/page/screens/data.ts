@@ -3,7 +3,7 @@ import { formatCount } from "../formats.js";
 import { bundleOf, isBusy, suffices, type State } from "../state.js";
 import type { Texts } from "../texts.js";
 import type { DataSummary } from "../worker/protocol.js";
-import { bar, button, buttons, card, field, figures, iconButton, progressBytes, progressTitle, typed, type Context } from "../ui.js";
+import { bar, button, buttons, card, field, figures, iconButton, progressBytes, progressTitle, typed, written, type Context } from "../ui.js";
 
 const MOST_SHOWN = 30; // messages
 
@@ -106,8 +106,9 @@ function typeCard({ state, t, send, update }: Context): Tree {
   const change = typed((value) => update((now) => ({ ...now, drafts: { ...now.drafts, message: value } })));
   const add = (event: Event) => {
     event.preventDefault();
-    if (message.trim() === "" || isBusy(state)) return;
-    send({ type: "typeMessages", messages: [...messages, message.trim()] });
+    const message = written(event).trim();
+    if (message === "" || isBusy(state)) return;
+    send({ type: "typeMessages", messages: [...messages, message] });
     update((now) => ({ ...now, drafts: { ...now.drafts, message: "" } }));
   };
   const rows = messages.map((text, index) =>

@@ -39,7 +39,8 @@ function bundleCard({ state, t, send, update }: Context, bundle: BundleInfo): Tr
     };
     update((now) => ({ ...now, question }));
   };
-  const time = chosen && state.run.secondsAStep !== null ? formatRoughly(t, state.run.secondsAStep * steps) : t.say("unknown");
+  const seconds = chosen ? state.run.secondsAStep : null;
+  const time = seconds === null ? [] : [[t.say("training_time", t.plural("steps_label", steps)), formatRoughly(t, seconds * steps)] as const];
   return h(
     "section",
     { class: chosen ? "card chosen" : "card", key: bundle.name },
@@ -55,7 +56,7 @@ function bundleCard({ state, t, send, update }: Context, bundle: BundleInfo): Tr
       [t.say("size"), formatBytes(t, bundle.bytes)],
       [t.say("layers"), formatCount(t, bundle.layers)],
       [t.say("memory_needed"), t.say("about", formatBytes(t, bundle.predictedMemory))],
-      [t.say("training_time", t.plural("steps_label", steps)), time],
+      ...time,
     ),
     h("p", { class: "note" }, t.say(bundle.checked ? "bundle_checked" : "bundle_unchecked")),
   );

@@ -4,7 +4,7 @@ import { h, type Child, type Tree } from "../dom.js";
 import {
   formatBytes, formatCount, formatDuration, formatRate, formatRoughly, formatSeconds, lossChange, lossChangeInWords, parseRate,
 } from "../formats.js";
-import { BUDGETS, bundleOf, isActive, isBusy, isOver, isResumable, STEPS, suffices, type State } from "../state.js";
+import { BUDGETS, bundleOf, isActive, isBusy, isOver, isResumable, STEPS, suffices, talks, type State } from "../state.js";
 import { layerStrip } from "../strip.js";
 import type { Texts } from "../texts.js";
 import { bar, button, buttons, card, field, figures, muted, section, typed, type Context } from "../ui.js";
@@ -157,12 +157,15 @@ function deviceCard({ run, memory }: State, t: Texts): Tree {
 }
 
 /** What the model makes of the beginning of a held-out example, now and before. */
-function samplesCard({ samples }: State, t: Texts): Child {
+function samplesCard(state: State, t: Texts): Child {
+  const { samples } = state;
+  // an answer begins in a line of its own
+  const gap = (prompt: string, text: string) => (talks(state) && prompt !== "" && !/^\s/.test(text) ? "\n" : "");
   const told = [...new Set([samples.at(-1), samples[0]])].filter((sample): sample is Sample => sample !== undefined);
   if (told.length === 0) return null;
   const rows = told.map(({ step, prompt, text, cut }) => [
     h("h3", {}, step === 0 ? t.say("sample_start") : t.say("sample_step", t.plural("steps_label", step))),
-    h("p", { class: "text", dir: "auto" }, h("em", {}, prompt), ` ${text}${cut ? "…" : ""}`),
+    h("p", { class: "text", dir: "auto" }, h("em", {}, prompt), gap(prompt, text), text, cut && "…"),
   ]);
   return card(t.say("samples_title"), ...rows.flat(), h("p", { class: "note" }, t.say("samples_note")));
 }

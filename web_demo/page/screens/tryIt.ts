@@ -2,7 +2,7 @@ import { h, type Child, type Tree } from "../dom.js";
 import { formatDay, formatDecimal } from "../formats.js";
 import { bundleOf, hasPausedRun, isActive, talks, triedAdapter, type Said, type State } from "../state.js";
 import type { Texts } from "../texts.js";
-import { button, buttons, card, field, muted, section, typed, type Context } from "../ui.js";
+import { button, buttons, card, field, muted, section, typed, written, type Context } from "../ui.js";
 
 const MOST_SHOWN = 50; // of a conversation
 const RUN = 0; // the paused run's adapter, in place of a number
@@ -132,6 +132,7 @@ function promptForm(context: Context): Tree {
   const ready = bundleOf(state) !== null && !isActive(state) && !state.writing && state.transfer === null;
   const write = (event: Event) => {
     event.preventDefault();
+    const prompt = written(event);
     if (ready && prompt.trim() !== "") ask(context, prompt);
   };
   const enter = (event: Event) => {

@@ -21,7 +21,6 @@ export const de: Language = {
   hours_short: "%s h",
   labelled: "%1$s: %2$s",
   roughly: "≈ %s",
-  unknown: "unbekannt",
 
   model_intro: "Wähle das Modell, das trainiert werden soll. Es bleibt auf diesem Gerät, genau wie deine Daten.",
   model_private: "Modelle werden am Computer mit „lcsb export“ vorbereitet. Diese Seite sendet nichts.",

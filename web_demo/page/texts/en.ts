@@ -19,7 +19,6 @@ export const en = {
   hours_short: "%s h",
   labelled: "%1$s: %2$s",
   roughly: "≈ %s",
-  unknown: "unknown",
 
   model_intro: "Choose the model to train. It stays on this device, and so does your data.",
   model_private: "Models are prepared on a computer with “lcsb export”. This page sends nothing anywhere.",

@@ -41,7 +41,9 @@ async function bring(source: BundleSource, manifest: Manifest, files: OpfsFiles,
   const total = entries.reduce((sum, [, entry]) => sum + entry.size, 0);
   const here = await Promise.all(entries.map(([name]) => files.size(name)));
   const missing = entries.reduce((sum, [, entry], i) => sum + Math.max(0, entry.size - here[i]!), 0);
-  await checkFreeSpace(new SlotStorage(files), missing);
+  const storage = new SlotStorage(files);
+  await storage.clean();
+  await checkFreeSpace(storage, missing);
   let done = 0;
   for (const [name, entry] of entries) {
     const file = await files.growing(name);

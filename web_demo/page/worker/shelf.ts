@@ -46,7 +46,9 @@ export class Shelf {
   }
 
   async begin(): Promise<void> {
-    this.chosen = await readRecord(await storageAt(DATA), RECORD_FILE, dataRecord);
+    const storage = await storageAt(DATA);
+    await storage.clean();
+    this.chosen = await readRecord(storage, RECORD_FILE, dataRecord);
   }
 
   /** The file; whoever asks for it closes it. Throws DATA_EMPTY where there is none, DATA_UNREADABLE. */

@@ -123,9 +123,9 @@ export class TestPage {
   }
 
   /** Until the run has done so many steps. */
-  async reaches(step: number): Promise<void> {
+  async reaches(step: number, patience = WAIT): Promise<void> {
     const sought = (least: number) => Number(/Step (\d+) of/.exec(document.getElementById("page")!.innerText)?.[1] ?? -1) >= least;
-    await this.page.waitForFunction(sought, { polling: 30 }, step);
+    await this.page.waitForFunction(sought, { polling: 30, timeout: patience }, step);
   }
 
   text(): Promise<string> {

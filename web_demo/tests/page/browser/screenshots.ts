@@ -2,18 +2,18 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { TestBrowser, type PageOptions, type TestPage } from "./driver.js";
 import { SiteServer } from "./server.js";
-import { folderOf } from "../tools.js";
 
 // Pictures of the screens for the documentation, of a run of the tiny model (scripts/web/screenshots).
 
-const STEPS_FROM_LEAST = Number(process.env["LCSB_SCREENSHOT_NOTCHES"] ?? 7); // of the slider: 300 steps
+const NOTCHES = 4; // of the slider from its least: 100 steps
+const PATIENCE = 900_000; // milliseconds, for a run on a busy machine
 const PHONE = { width: 360, height: 740 };
 const DESKTOP = { width: 1100, height: 760 };
 const SCREENS = ["model", "data", "train", "try_it", "share"] as const;
 
-const directory = process.argv[2]!;
+const [TINY, directory] = process.argv.slice(2) as [string, string];
 mkdirSync(directory, { recursive: true });
-const server = await SiteServer.start({ bundles: { tiny: folderOf("tiny") } });
+const server = await SiteServer.start({ bundles: { tiny: TINY } });
 const browser = await TestBrowser.start();
 try {
   await train(await browser.open(server.address, DESKTOP));
@@ -35,16 +35,16 @@ async function train(page: TestPage): Promise<void> {
   await page.says("Ready for training.");
   await page.show("train");
   await page.leastSteps();
-  for (let i = 0; i < STEPS_FROM_LEAST; i++) await page.page.keyboard.press("ArrowRight");
+  for (let i = 0; i < NOTCHES; i++) await page.page.keyboard.press("ArrowRight");
   await page.says("Storage needed");
   await picture(page, "options");
   await page.click("Start");
-  await page.says("Step 25 of");
+  await page.reaches(25, PATIENCE);
   await page.page.locator("details summary ::-p-text(Layers in this step)").click();
   await picture(page, "training");
   await page.page.setViewport(PHONE);
   await picture(page, "training_phone");
-  await page.page.waitForFunction(() => document.body.innerText.includes("What this run learned"), { timeout: 600_000 });
+  await page.page.waitForFunction(() => document.body.innerText.includes("What this run learned"), { timeout: PATIENCE });
   await page.close();
 }
 

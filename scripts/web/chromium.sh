@@ -49,7 +49,7 @@ if ! "$directory/chromium" --version >/dev/null 2>&1; then
     cat >"$work/chromium" <<'WRAPPER'
 #!/usr/bin/env bash
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export LD_LIBRARY_PATH="$here/al2023/lib:$here/swiftshader" FONTCONFIG_PATH="$here/fonts/fonts"
+export LD_LIBRARY_PATH="$here/al2023/lib:$here/swiftshader" FONTCONFIG_PATH="$here/fonts"
 exec "$here/headless" "$@"
 WRAPPER
     chmod +x "$work/chromium"

@@ -39,7 +39,7 @@ export interface Question {
   readonly action: () => void;
 }
 
-/** `further`: sections that are open. `rate`, `message`, `prompt`, `system`: as typed so far. `adapter`: on Try it, null: the one in use. */
+/** `rate`, `message`, `prompt`, `system`: as typed so far. On Try it `plain`: without an adapter; `adapter`: with which, null: the one in use. */
 export interface Drafts {
   readonly options: TrainOptions;
   readonly rate: string;

@@ -6,7 +6,8 @@ declare const SITE: { readonly version: string; readonly files: Readonly<Record<
 
 (() => {
   const scope = self as unknown as ServiceWorkerGlobalScope;
-  const cacheName = `lcsb ${SITE.version}`;
+  const own = `lcsb ${scope.registration.scope} `; // another folder of the server may have a page of its own
+  const cacheName = own + SITE.version;
 
   /** Holds each file to its digest: a page of two versions' files would not work. */
   async function install(): Promise<void> {
@@ -27,7 +28,7 @@ declare const SITE: { readonly version: string; readonly files: Readonly<Record<
   }
 
   async function activate(): Promise<void> {
-    for (const name of await caches.keys()) if (name.startsWith("lcsb ") && name !== cacheName) await caches.delete(name);
+    for (const name of await caches.keys()) if (name.startsWith(own) && name !== cacheName) await caches.delete(name);
     await scope.clients.claim();
   }
 

@@ -140,7 +140,7 @@ function promptForm(context: Context): Tree {
     if (key === "Enter" && !shiftKey && !isComposing) write(event);
   };
   const hint = t.say(chat ? "chat_hint" : "prompt_hint");
-  const attributes = { rows: 2, value: prompt, dir: "auto", onkeydown: enter, oninput: typed((value) => drafting(context, { prompt: value })) };
+  const attributes = { rows: 1, value: prompt, dir: "auto", onkeydown: enter, oninput: typed((value) => drafting(context, { prompt: value })) };
   return h(
     "form",
     { class: "prompt", onsubmit: write },

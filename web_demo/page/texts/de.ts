@@ -65,7 +65,7 @@ export const de: Language = {
     other: "%1$s Beispiele sind länger als die %2$s Token des Modells; der Rest davon wird jeweils nicht gelernt.",
   },
   data_fits: "Jedes Beispiel passt in die %s Token des Modells.",
-  data_epoch: { one: "Ein Durchgang durch die Daten = %s Schritt.", other: "Ein Durchgang durch die Daten = %s Schritte." },
+  data_epoch: { one: "Ein Durchgang durch die Daten =\u00a0%s Schritt.", other: "Ein Durchgang durch die Daten =\u00a0%s Schritte." },
   preview_title: "Was das Modell lernt",
   preview_count: "Beispiel %1$s von %2$s",
   preview_count_first: "Beispiel %1$s · die ersten %2$s von %3$s",

@@ -63,7 +63,7 @@ export const en = {
     other: "%1$s examples are longer than the model’s %2$s tokens; the rest of each is not learned.",
   },
   data_fits: "Every example fits into the model’s %s tokens.",
-  data_epoch: { one: "One pass through the data = %s step.", other: "One pass through the data = %s steps." },
+  data_epoch: { one: "One pass through the data =\u00a0%s step.", other: "One pass through the data =\u00a0%s steps." },
   preview_title: "What the model learns",
   preview_count: "Example %1$s of %2$s",
   preview_count_first: "Example %1$s · first %2$s of %3$s",

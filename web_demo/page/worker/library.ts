@@ -164,7 +164,6 @@ function infoOf(name: string, manifest: Manifest, checked: boolean): BundleInfo 
     layers: model.numHiddenLayers,
     seqLen,
     method: scheduleConfig.method,
-    subsets: schedule.length,
     learningRate: defaultLearningRate(schedule, model.numHiddenLayers),
     predictedMemory: predicted(manifest),
     takesChat: files.has(CHAT_FILE),

@@ -9,7 +9,7 @@ export type Role = ShapeOf<typeof role>;
 
 /** A model in the browser's storage. `schedule`: one cycle, by step. `learningRate`: of that schedule, if none is asked for. */
 const bundleInfo = object({
-  name: text, source: text, bytes: count, layers: count, seqLen: count, method: choice(...METHODS), subsets: count,
+  name: text, source: text, bytes: count, layers: count, seqLen: count, method: choice(...METHODS),
   learningRate: number, predictedMemory: count, takesChat: flag, checked: flag,
 });
 export type BundleInfo = ShapeOf<typeof bundleInfo>;

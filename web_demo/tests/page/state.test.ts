@@ -61,7 +61,7 @@ test("what is tried is what was chosen, else the adapter in use, else a paused r
 
 test("Try it is a conversation where that was learned, and the model can", () => {
   const bundle = {
-    name: "x", source: "", bytes: 1, layers: 2, seqLen: 8, method: "full", subsets: 1, learningRate: 1, predictedMemory: 1, takesChat: true, checked: true,
+    name: "x", source: "", bytes: 1, layers: 2, seqLen: 8, method: "full", learningRate: 1, predictedMemory: 1, takesChat: true, checked: true,
   } as const;
   const library: DeviceEvent = { type: "library", bundles: [bundle], unfinished: [], chosen: "x" };
   const learned = (chat: boolean): DeviceEvent => ({ type: "adapters", adapters: [adapter(1, chat)], inUse: 1, undecided: null });

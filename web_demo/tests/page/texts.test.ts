@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import type { Fault } from "../../kit/faults.js";
 import { formatBytes, formatDuration, formatLayers, formatRate, lossChangeInWords, parseRate } from "../../page/formats.js";
 import { whatHappened, whatToDo } from "../../page/problems.js";
@@ -15,6 +17,23 @@ const FAULTS: Readonly<Record<Fault, true>> = {
 };
 const [en, de] = ["en", "de"].map((language) => Texts.of([language])) as [Texts, Texts];
 
+// What means something else in a page than in an app on a phone, in its texts' names.
+const OWN =
+  /^(model_(intro|private|takes)|bundle_(un)?checked|remove_text|phase_testing|interrupted_text|phone_title|chat_ready|delete_(data_none|chosen|data_text)|privacy_.*|fault_.*)$/;
+const RESOURCES = fileURLToPath(new URL("../../../../android_demo/app/src/main/res/", import.meta.url));
+
+/** The texts of the Android app, by name. */
+function appTexts(folder: string): Map<string, string | Plural> {
+  const xml = ["strings", "strings_adapters"].map((name) => readFileSync(`${RESOURCES}${folder}/${name}.xml`, "utf8")).join("");
+  const plain = (text: string) => text.replace(/\\u([0-9A-F]{4})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 16))).replaceAll("&amp;", "&");
+  const texts = [...xml.matchAll(/<string name="(\w+)">([^<]*)</g)].map(([, name, text]): [string, string] => [name!, plain(text!)]);
+  const plurals = [...xml.matchAll(/<plurals name="(\w+)">(.*?)<\/plurals>/gs)].map(([, name, items]): [string, Plural] => {
+    const forms = [...items!.matchAll(/quantity="(\w+)">([^<]*)</g)].map(([, form, text]) => [form!, plain(text!)]);
+    return [name!, Object.fromEntries(forms) as Plural];
+  });
+  return new Map<string, string | Plural>([...texts, ...plurals]);
+}
+
 /** What is to be filled in, in any order. */
 const places = (text: string) => (text.match(/%(?:\d\$)?s/g) ?? []).sort();
 
@@ -25,6 +44,15 @@ test("both languages have the same texts, with the same to fill in", () => {
     const other = german![key]!;
     if (typeof text === "string") assert.deepEqual(places(other as string), places(text), key);
     else for (const form of ["one", "other"] as const) assert.deepEqual(places((other as Plural)[form]), places(text[form]), key);
+  }
+});
+
+test("what means the same in the Android app is said in the same words", () => {
+  for (const [language, folder] of [["en", "values"], ["de", "values-de"]] as const) {
+    const app = appTexts(folder);
+    const shared = Object.entries(LANGUAGES[language]!).filter(([name]) => app.has(name) && !OWN.test(name));
+    assert.ok(shared.length > 100, String(shared.length));
+    for (const [name, text] of shared) assert.deepEqual(text, app.get(name), name);
   }
 });
 

@@ -1,39 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TestBrowser } from "./driver.js";
-import { SiteServer } from "./server.js";
-import { folderOf, trainedOnNode } from "../tools.js";
+import { KILLED_BUNDLE, KILLED_STEPS, trainedWithKills, type Moment } from "./killing.js";
+import { trainedOnNode } from "../tools.js";
 
-// The browser is killed in mid-run, as a system does that wants the memory; the run goes on, and ends with the bits of an unbroken one.
-
-test("killed at three moments, a run goes on from its newest checkpoint and learns the same", async () => {
-  const server = await SiteServer.start({ bundles: { tiny: folderOf("tiny") } });
-  const browser = await TestBrowser.start();
-  try {
-    const expected = trainedOnNode("tiny", 20);
-    let page = await browser.open(server.address);
-    await page.addModel("tiny");
-    await page.says("Will be tested in this browser");
-    await page.show("data");
-    await page.click("Use sample messages");
-    await page.says("Ready for training.");
-    await page.show("train");
-    await page.leastSteps();
-    await page.page.keyboard.press("ArrowRight");
-    await page.says("20 steps on");
-    await page.click("Start");
-    for (const step of [0, 4, 12]) {
-      await (step === 0 ? page.says("Testing the model") : page.reaches(step));
-      await browser.kill();
-      page = await browser.open(`${server.address}#train`);
-      await page.says("The page was closed; nothing was lost.");
-      await page.click("Resume");
-    }
-    await page.says("What this run learned");
-    await page.show("share");
-    assert.deepEqual(await browser.download(page, "Save file: Sample messages"), (await expected).adapter);
-  } finally {
-    await browser.close();
-    server.close();
-  }
+test("killed before its first step and in the midst of it, a run goes on from its newest checkpoint and learns the same", async () => {
+  const expected = trainedOnNode(KILLED_BUNDLE, KILLED_STEPS);
+  const moments: Moment[] = [(page) => page.says("Testing the model"), (page) => page.reaches(4), (page) => page.reaches(12)];
+  const shown: string[] = [];
+  const adapter = await trainedWithKills(moments, (line) => shown.push(line));
+  assert.deepEqual(shown.map((line) => /^Step (0|5|10|15) of 20\. The page was closed; nothing was lost\./.test(line)), [true, true, true], shown.join("\n"));
+  assert.deepEqual(adapter, (await expected).adapter);
 });

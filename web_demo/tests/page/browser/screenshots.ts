@@ -3,15 +3,17 @@ import { join } from "node:path";
 import { TestBrowser, type PageOptions, type TestPage } from "./driver.js";
 import { SiteServer } from "./server.js";
 
-// Pictures of the screens for the documentation, of a run of the tiny model (scripts/web/screenshots).
+// Pictures of the screens, of a run of the tiny model (scripts/web/screenshots): those of the documentation, or all.
 
 const NOTCHES = 4; // of the slider from its least: 100 steps
 const PATIENCE = 900_000; // milliseconds, for a run on a busy machine
-const PHONE = { width: 360, height: 740 };
+const PHONE = { width: 360, height: 780 };
 const DESKTOP = { width: 1100, height: 760 };
 const SCREENS = ["model", "data", "train", "try_it", "share"] as const;
 
-const [TINY, directory] = process.argv.slice(2) as [string, string];
+const DOCUMENTED = ["data_light_en", "train_light_en", "try_it_dark_de", "share_dark_de", "model_desktop_dark_de", "train_desktop_light_en"];
+
+const [TINY, directory, which] = process.argv.slice(2) as [string, string, string];
 mkdirSync(directory, { recursive: true });
 const server = await SiteServer.start({ bundles: { tiny: TINY } });
 const browser = await TestBrowser.start();
@@ -27,6 +29,7 @@ try {
 }
 
 async function train(page: TestPage): Promise<void> {
+  await page.says("Add tiny");
   await picture(page, "empty_model");
   await page.addModel("tiny");
   await page.says("Will be tested");
@@ -68,6 +71,7 @@ async function compare(page: TestPage): Promise<void> {
 }
 
 async function picture(page: TestPage, name: string): Promise<void> {
+  if (which === "documented" && !DOCUMENTED.includes(name)) return;
   await new Promise((settle) => setTimeout(settle, 300)); // what moves has come to rest
   await page.page.screenshot({ path: join(directory, `web_${name}.png`) });
 }

@@ -26,7 +26,7 @@ ENVIRONMENT := scripts/testing/environment.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check test-python test-model test-training test-coreai models clean device-bundles test-device test-ios-runtime test-pythons \
-    test-lowest test-arm64 test-android test-ios test-web app-bundle coreml-bundle screenshots apk fuzz environment
+    test-lowest test-arm64 test-android test-ios test-web web app-bundle coreml-bundle screenshots apk fuzz environment
 help: ## shows these lines
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12  TARGET=onnxruntime-training (of demo)  TORCH_INDEX=URL  LCSB_MAY_SKIP=PART,PART (of test)"
@@ -60,13 +60,16 @@ test-android: ## the Android core and app, on the JVM
 	$(RUN_PARTS) android-core android-app parity kills minified gradle-names
 test-ios: ## the iOS core and app's logic, on this machine's Swift or, on Linux, on one that is fetched
 	$(RUN_PARTS) ios-core ios-parity ios-kills
-test-web: ## the kit of the web page, on Node.js
-	$(RUN_PARTS) web-kit
+test-web: ## the web page: its kit on Node.js, and the page in a headless Chromium
+	$(RUN_PARTS) web-kit web-page
 device-bundles: ## exports what the device's tests read
 	$(RUN_PARTS) device-bundles
 
 test-ios-runtime: device-bundles $(DEVICE_VENV)-$(IOS_RUNTIME)/.installed ## the device half on the ONNX Runtime of Microsoft's Swift package
 	LCSB_TEST_BUNDLES=$(DEVICE_BUNDLES) $(DEVICE_VENV)-$(IOS_RUNTIME)/bin/python -m pytest $(PARALLEL) tests_device
+
+web: ## builds the web page, a folder of static files: web_demo/build/site
+	scripts/web/kit.sh build
 
 # The bundle that rides in the app, with room for whole messages.
 app-bundle: $(VENV)/.installed ## exports the bundle that rides in the app
@@ -121,6 +124,6 @@ $(FUZZ_VENV)/.installed: environment
 clean: ## removes all that make made
 	rm -rf $(VENV) $(VENV)-* build dist demo runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	rm -rf $(MODEL) models/fortunes.*.jsonl android_demo/.gradle android_demo/build android_demo/*/build android_demo/target android_demo/*/target
-	rm -rf ios_demo/.build ios_demo/ExecuTorchRunner/.build
+	rm -rf ios_demo/.build ios_demo/ExecuTorchRunner/.build web_demo/build web_demo/node_modules
 	[ ! -d models ] || find models -type d -empty -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,9 +17,9 @@ TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
 # What may be missing on a Mac: an emulator of Linux', Debian's aapt2 (unless the Android SDK's is on the PATH) and what needs it,
-# mounts of small disks; Core AI's packages, before macOS 26.
+# mounts of small disks; Core AI's packages, before macOS 26; a Chrome.
 ANDROID = ("android-core", "android-app", "parity", "kills", "minified", "ios-parity")
-MAC_MAY_SKIP = ("arm64", "coreai-packages", "coreai", *ANDROID, "skipped-tests")
+MAC_MAY_SKIP = ("arm64", "coreai-packages", "coreai", *ANDROID, "web-page", "skipped-tests")
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
 OF_NO_OTHER_PART = "not model and not training_api and not coreai"
 # Of each package that has a lower bound, the tests in which it does the most.
@@ -234,11 +234,18 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
-    # The kit of the page, on Node.
+    # The kit of the page, on Node, and the page's own parts that need no browser; then the page in one.
     Part(
         "web-kit",
         (Command(("scripts/web/kit.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
         needs=("device-bundles",),
+        counted="closing line",
+        beside=True,
+    ),
+    Part(
+        "web-page",
+        (Command(("scripts/web/kit.sh", "test-page"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
+        needs=("device-bundles", "web-kit"),
         counted="closing line",
         beside=True,
     ),

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# web_demo's kit:
-#   scripts/web/kit.sh build  fetches its packages, if they are not here, and compiles it to web_demo/build
-#   scripts/web/kit.sh test  likewise, and runs its tests; the last line counts them
+# web_demo's kit and page:
+#   scripts/web/kit.sh build      fetches the packages, if they are not here, compiles to web_demo/build, and puts the site together there
+#   scripts/web/kit.sh test       likewise, and runs the tests on Node; the last line counts them
+#   scripts/web/kit.sh test-page  runs the tests of the page in a headless Chromium, once it is built; the last line counts them
 #
-# Exit code 3, and one line that says why: Node.js 20 or npm's registry is not to be had here. Any other exit code but 0: something is broken.
+# Exit code 3, and one line that says why: Node.js 20, npm's registry or a Chromium is not to be had here. Any other exit code but 0: something is
+# broken.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 HERE=$(pwd)
@@ -35,11 +37,11 @@ build() {
     npm run --silent build
 }
 
-# The last line from the counts that Node's reporter ends with.
+# run_tests NAME FILES: the last line from the counts that Node's reporter ends with.
 run_tests() {
-    local tap=build/tests.tap status=0
-    node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination="$tap" \
-        build/tests/*.test.js build/tests/*/*.test.js || status=$?
+    local tap=build/$1.tap status=0
+    shift
+    node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination="$tap" "$@" || status=$?
     awk '/^# (pass|fail|cancelled|skipped|todo) / {n[$2] = $3}
         END {printf "%d passed, %d failed, %d skipped\n", n["pass"], n["fail"] + n["cancelled"], n["skipped"] + n["todo"]}' "$tap"
     return "$status"
@@ -49,10 +51,16 @@ case ${1:-} in
 build) build ;;
 test)
     build
-    run_tests
+    run_tests tests build/tests/*.test.js build/tests/*/*.test.js
+    ;;
+test-page)
+    LCSB_CHROMIUM=$(scripts/web/chromium.sh)
+    export LCSB_CHROMIUM
+    cd web_demo
+    run_tests page build/tests/page/browser/*.test.js
     ;;
 *)
-    sed -n "2,4p" scripts/web/kit.sh >&2
+    sed -n "2,5p" scripts/web/kit.sh >&2
     exit 2
     ;;
 esac

@@ -9,6 +9,7 @@ import { PEFT_CONFIG_FILE, peftFiles } from "../kit/adapter/peft.js";
 import { Bundle } from "../kit/bundle.js";
 import { compareAdapters } from "../kit/compare.js";
 import { LcsbError, type Fault } from "../kit/faults.js";
+import { encode } from "../kit/io/records.js";
 import { storing } from "../kit/io/storage.js";
 import { RunControl } from "../kit/runControl.js";
 import type { RunObserver } from "../kit/runRecords.js";
@@ -26,15 +27,8 @@ const FAILURES: readonly Fault[] = [
 
 /** A line of JSON, with snake_case names. */
 function line(fields: unknown): void {
-  process.stdout.write(`${JSON.stringify(named(fields))}\n`);
-}
-
-function named(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(named);
-  if (value instanceof Map) return Object.fromEntries([...value].map(([key, inner]) => [key, named(inner)]));
-  if (typeof value !== "object" || value === null) return value;
-  const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snake(name), named(inner)]));
+  process.stdout.write(encode(fields));
+  process.stdout.write("\n");
 }
 
 const observer: RunObserver = {

@@ -106,7 +106,11 @@ const version: Decoder<{ formatVersion: number; target: string }> = (reader: Jso
   return found.formatVersion >= 0 ? found : reader.fail("the field 'format_version' is missing");
 };
 
-function decodeManifest(path: string, raw: Uint8Array): Manifest {
+/**
+ * Of manifest.json's bytes, not checked yet but for their form; `path`: for messages. Throws BUNDLE_UNREADABLE, BUNDLE_OTHER_TARGET,
+ * BUNDLE_NEWER_VERSION or BUNDLE_OLDER_VERSION.
+ */
+export function decodeManifest(path: string, raw: Uint8Array): Manifest {
   try {
     const { formatVersion, target } = decode(raw, version);
     if (formatVersion > FORMAT_VERSION) {

@@ -1,6 +1,7 @@
 import { readAdapter } from "./adapter/adapter.js";
 import type { Bundle } from "./bundle.js";
 import { ADAPTER_FILE } from "./bundle/manifest.js";
+import type { Subset } from "./bundle/schedule.js";
 import { checkpointNames, type RunCheckpoint } from "./checkpoint/runCheckpoint.js";
 import { RunDirectory } from "./checkpoint/runDirectory.js";
 import { COMPARED_EXAMPLES, Comparing, readerOf, type CompareWatch, type Comparison } from "./compare.js";
@@ -28,6 +29,14 @@ interface Begun {
   readonly memory: MemoryWatch;
 }
 
+/** `storage`: bytes of it at once. `schedule`: the steps of one cycle. */
+export interface Prediction {
+  readonly plan: Plan;
+  readonly storage: number;
+  readonly learningRate: number;
+  readonly schedule: readonly Subset[];
+}
+
 /**
  * The fine-tune, from a bundle and a data file to an adapter: begun, or gone on with from the newest checkpoint in `storage`, bit for bit.
  *
@@ -42,6 +51,13 @@ export class TrainingRun {
     private readonly storage: Storage,
     private readonly options: RunOptions,
   ) {}
+
+  /** What the run would take if it began now. Throws OPTION, CHAT_UNSUPPORTED, TOKENIZER_…, MEMORY_TOO_SMALL. */
+  async predict(): Promise<Prediction> {
+    const setup = await RunSetup.of(this.options, this.bundle);
+    const { schedule, storage, train } = setup;
+    return { plan: this.plan(setup, null), storage, learningRate: train.learningRate, schedule };
+  }
 
   /**
    * Runs until the last step, or until `control` interrupts. Every check that needs no training is made before the first step.

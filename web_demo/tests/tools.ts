@@ -49,7 +49,7 @@ export function changed(storage: Storage, files: Readonly<Record<string, Uint8Ar
     scratch: () => storage.scratch(),
     lock: () => storage.lock(),
     clean: () => storage.clean(),
-    free: () => storage.free(),
+    free: (wanted) => storage.free(wanted),
   };
 }
 

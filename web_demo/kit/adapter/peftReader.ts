@@ -28,7 +28,7 @@ export interface ImportedPeft {
  *
  * Nothing of the directory is believed before it was checked. Throws ADAPTER, naming what does not fit; then `into` may be half written.
  */
-export async function readPeft(storage: Storage, layout: AdapterLayout, into: Float32Array): Promise<ImportedPeft> {
+export async function readPeft(storage: Pick<Storage, "path" | "open" | "list">, layout: AdapterLayout, into: Float32Array): Promise<ImportedPeft> {
   const path = (name: string) => `${storage.path}/${name}`;
   try {
     const text = await withFile(storage, PEFT_CONFIG_FILE, (file) => readBounded(file, MOST_CONFIG_BYTES));

@@ -47,6 +47,12 @@ export async function checkFiles(storage: Storage, manifest: Manifest, raw: Uint
   throw new LcsbError("BUNDLE_DAMAGED", message, changes.map((change) => change.split(":")[0]!));
 }
 
+/** That all files are within the bundle, and none is missing from the list. Throws BUNDLE_UNREADABLE. */
+export function checkNames(path: string, manifest: Manifest): void {
+  const faults = [...nameFaults(manifest), ...sizeFaults(manifest)];
+  if (faults.length > 0) throw unreadable(`${path}: ${some(faults)}`);
+}
+
 function nameFaults(manifest: Manifest): string[] {
   const names = [...manifest.files.keys()];
   const faults = names

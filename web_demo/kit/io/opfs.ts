@@ -3,6 +3,16 @@ import { type RawFiles, SCRATCH } from "./slots.js";
 import type { Scratch, Sink } from "./storage.js";
 import { reasonOf } from "./text.js";
 
+/** A file that is written to its end, and may be read meanwhile. `size`: bytes so far. Its methods throw IoError. */
+export interface GrowingFile extends Sink {
+  readonly size: number;
+  read(into: Uint8Array, at: number): void;
+  /** To nothing. */
+  truncate(): void;
+  /** Asks the system to keep it. */
+  close(): void;
+}
+
 /**
  * A directory of the origin's private file system, by synchronous access handles: in workers only. One handle a file can be open at a time,
  * in all of the origin's pages. Used by way of SlotStorage.
@@ -57,6 +67,42 @@ export class OpfsFiles implements RawFiles {
     });
   }
 
+  /** Goes on from what is there; with the directories of its name. */
+  growing(name: string): Promise<GrowingFile> {
+    return guarded(async () => {
+      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      let size = handle.getSize();
+      return {
+        get size() {
+          return size;
+        },
+        write(bytes) {
+          writeFully(handle, bytes, size);
+          size += bytes.length;
+        },
+        read: (into, at) => readFully(handle, into, at),
+        truncate() {
+          handle.truncate(0);
+          size = 0;
+        },
+        close() {
+          handle.flush();
+          handle.close();
+        },
+      };
+    });
+  }
+
+  /** Bytes; 0 where there is no such file. */
+  async size(name: string): Promise<number> {
+    try {
+      return (await (await this.handle(name)).getFile()).size;
+    } catch (error) {
+      if ((error as Error).name === "NotFoundError") return 0;
+      throw new IoError(reasonOf(error), error);
+    }
+  }
+
   scratch(): Promise<Scratch> {
     return guarded(async () => {
       const name = SCRATCH + crypto.randomUUID();
@@ -91,9 +137,31 @@ export class OpfsFiles implements RawFiles {
     });
   }
 
-  async free(): Promise<number | null> {
+  /** Chromium's estimate is a fixed figure, against recognition. So as much is tried, on a file that has no content. */
+  async free(wanted: number): Promise<number | null> {
     const { quota, usage } = await guarded(() => navigator.storage.estimate());
-    return quota === undefined || usage === undefined ? null : quota - usage;
+    const estimated = quota === undefined || usage === undefined ? null : quota - usage;
+    return estimated !== null && estimated < wanted ? estimated : this.room(wanted);
+  }
+
+  private room(wanted: number): Promise<number> {
+    return guarded(async () => {
+      const name = SCRATCH + crypto.randomUUID();
+      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      try {
+        if (fits(handle, wanted)) return wanted;
+        let [least, beyond] = [0, wanted];
+        while (beyond - least > wanted / 1000 + 1) {
+          const middle = Math.floor((least + beyond) / 2);
+          if (fits(handle, middle)) least = middle;
+          else beyond = middle;
+        }
+        return least;
+      } finally {
+        handle.close();
+        await this.directory.removeEntry(name);
+      }
+    });
   }
 
   private async handle(name: string, create = false): Promise<FileSystemFileHandle> {
@@ -102,6 +170,16 @@ export class OpfsFiles implements RawFiles {
     let directory = this.directory;
     for (const part of parts) directory = await directory.getDirectoryHandle(part, { create });
     return directory.getFileHandle(last, { create });
+  }
+}
+
+function fits(handle: FileSystemSyncAccessHandle, size: number): boolean {
+  try {
+    handle.truncate(size);
+    return true;
+  } catch (error) {
+    if ((error as Error).name === "QuotaExceededError") return false;
+    throw error;
   }
 }
 

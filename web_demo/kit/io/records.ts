@@ -1,5 +1,6 @@
 import { JsonReader } from "./jsonReader.js";
 import { quoted } from "./text.js";
+import { utf8 } from "./utf8.js";
 
 // Our own files' JSON: every field is known and of its kind, and an object has a key once. A decoder takes a value from a reader, so nothing
 // is held but what it returns. Fields are snake_case in the file and camelCase here.
@@ -27,6 +28,18 @@ export function decode<T>(text: Uint8Array, decoder: Decoder<T>): T {
   const value = decoder(reader);
   reader.finish();
   return value;
+}
+
+/** What `decode` reads again: JSON with snake_case names. */
+export function encode(value: unknown): Uint8Array {
+  return utf8(JSON.stringify(named(value)));
+}
+
+function named(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(named);
+  if (value instanceof Map) return Object.fromEntries([...value].map(([key, inner]) => [key, named(inner)]));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snake(name), named(inner)]));
 }
 
 export function record<F extends Record<string, Field>>(fields: F): Decoder<RecordOf<F>> {

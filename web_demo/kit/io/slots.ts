@@ -25,7 +25,7 @@ export interface RawFiles {
   /** Under a name of its own that begins with SCRATCH, where it has one. */
   scratch(): Promise<Scratch>;
   lock(): Promise<(() => void) | null>;
-  free(): Promise<number | null>;
+  free(wanted: number): Promise<number | null>;
 }
 
 interface Slot {
@@ -101,8 +101,8 @@ export class SlotStorage implements Storage {
     return this.raw.lock();
   }
 
-  free(): Promise<number | null> {
-    return this.raw.free();
+  free(wanted: number): Promise<number | null> {
+    return this.raw.free(wanted);
   }
 
   async clean(): Promise<void> {

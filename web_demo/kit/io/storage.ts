@@ -34,8 +34,8 @@ export interface Storage {
   lock(): Promise<(() => void) | null>;
   /** Removes what a process left that was killed while it wrote. */
   clean(): Promise<void>;
-  /** Bytes; null where the system does not say. */
-  free(): Promise<number | null>;
+  /** Bytes that can be written now, or at least `wanted`; null where the system does not say. */
+  free(wanted: number): Promise<number | null>;
 }
 
 /** Turns an IoError while writing into STORAGE_FULL or STORAGE_FAILED that names where. */
@@ -52,15 +52,15 @@ export async function storing<T>(path: string, write: () => Promise<T>): Promise
 
 /** Refuses what cannot be stored before it is begun: STORAGE_FULL, whose arguments are the bytes needed and free. */
 export async function checkFreeSpace(storage: Storage, needed: number): Promise<void> {
-  const free = await storage.free();
+  const free = await storage.free(needed);
   if (free === null || free >= needed) return;
-  const found = `the run needs ${megabytes(needed)} of storage, ${megabytes(free)} are free`;
+  const found = `${megabytes(needed)} of storage are needed, ${megabytes(free)} are free`;
   const message = `${storage.path}: ${found}; free some space or choose another place`;
   throw new LcsbError("STORAGE_FULL", message, [String(needed), String(free)]);
 }
 
 /** Opens, uses and closes a file. */
-export async function withFile<T>(storage: Storage, name: string, use: (file: StoredFile) => T | Promise<T>): Promise<T> {
+export async function withFile<T>(storage: Pick<Storage, "open">, name: string, use: (file: StoredFile) => T | Promise<T>): Promise<T> {
   const file = await storage.open(name);
   try {
     return await use(file);

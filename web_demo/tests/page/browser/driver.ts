@@ -1,0 +1,150 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { launch, type Browser, type Page } from "puppeteer-core";
+import { Texts } from "../../../page/texts.js";
+
+const FINDER = fileURLToPath(new URL("../../../../../scripts/web/chromium.sh", import.meta.url));
+const WAIT = 30_000; // milliseconds until something that does not come is a failure
+
+let found: string | null = null;
+
+function executable(): string {
+  return (found ??= process.env["LCSB_CHROMIUM"] ?? execFileSync(FINDER, { encoding: "utf8" }).trim());
+}
+
+/** How a page is opened. */
+export interface PageOptions {
+  readonly language?: string;
+  readonly width?: number;
+  readonly height?: number;
+  readonly dark?: boolean;
+}
+
+/** A browser with a profile of its own, which outlives a kill. */
+export class TestBrowser {
+  readonly downloads: string;
+
+  private constructor(
+    readonly profile: string,
+    private browser: Browser,
+  ) {
+    this.downloads = join(profile, "downloads");
+  }
+
+  static async start(): Promise<TestBrowser> {
+    const profile = mkdtempSync(join(tmpdir(), "lcsb-page-"));
+    mkdirSync(join(profile, "downloads"));
+    return new TestBrowser(profile, await started(profile));
+  }
+
+  async open(address: string, options: PageOptions = {}): Promise<TestPage> {
+    const page = await this.browser.newPage();
+    const client = await page.createCDPSession();
+    await client.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: this.downloads });
+    return TestPage.open(page, address, options);
+  }
+
+  /** As the system ends a process: nothing is told, nothing is written. */
+  async kill(): Promise<void> {
+    const process = this.browser.process()!;
+    const ended = new Promise((settle) => process.once("exit", settle));
+    process.kill("SIGKILL");
+    await ended;
+    this.browser = await started(this.profile);
+  }
+
+  async close(): Promise<void> {
+    await this.browser.close();
+    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** The content of the one file that a click on a button saves. */
+  async download(page: TestPage, button: string): Promise<Buffer> {
+    for (const name of readdirSync(this.downloads)) rmSync(join(this.downloads, name));
+    await page.click(button);
+    for (let wait = 0; wait < WAIT; wait += 50) {
+      const [name] = readdirSync(this.downloads).filter((each) => !each.endsWith(".crdownload") && !each.startsWith("."));
+      if (name !== undefined) return readFileSync(join(this.downloads, name));
+      await new Promise((settle) => setTimeout(settle, 50));
+    }
+    throw new Error(`${button}: nothing was saved`);
+  }
+}
+
+/** No sandbox: it needs rights that a container lacks, and this browser opens the test's own page alone. */
+function started(profile: string): Promise<Browser> {
+  return launch({ executablePath: executable(), headless: "shell", userDataDir: profile, args: ["--no-sandbox", "--disable-dev-shm-usage"], timeout: WAIT });
+}
+
+/** The page in a tab, used as a person does: by what is written on it. `errors`: of the console, violations of the policy among them. */
+export class TestPage {
+  readonly errors: string[] = [];
+  readonly t: Texts;
+
+  private constructor(
+    readonly page: Page,
+    language: string,
+  ) {
+    this.t = Texts.of([language]);
+    page.on("console", (message) => void (message.type() === "error" && this.errors.push(message.text())));
+    page.on("pageerror", (error) => void this.errors.push(String(error)));
+  }
+
+  static async open(page: Page, address: string, { language = "en", width = 1000, height = 800, dark = false }: PageOptions): Promise<TestPage> {
+    const opened = new TestPage(page, language);
+    page.setDefaultTimeout(WAIT);
+    await page.evaluateOnNewDocument((tag) => Object.defineProperty(navigator, "languages", { get: () => [tag] }), language);
+    await page.setViewport({ width, height });
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
+    await page.goto(address);
+    return opened;
+  }
+
+  /** By its accessible name, as a screen reader finds it. */
+  async click(name: string, role = "button"): Promise<void> {
+    await this.page.locator(`::-p-aria([name="${name}"][role="${role}"])`).click();
+  }
+
+  async show(screen: "model" | "data" | "train" | "try_it" | "share"): Promise<void> {
+    await this.click(this.t.say(screen), "link");
+    await this.page.waitForFunction((title) => document.querySelector("h1")?.textContent === title, { polling: 30 }, this.t.say(screen));
+  }
+
+  /** Until the screen says so. */
+  async says(text: string): Promise<void> {
+    try {
+      await this.page.waitForFunction((sought) => document.getElementById("page")!.innerText.includes(sought), { polling: 30 }, text);
+    } catch {
+      throw new Error(`expected to read '${text}', found: ${await this.text()}`);
+    }
+  }
+
+  /** Until the run has done so many steps. */
+  async reaches(step: number, patience = WAIT): Promise<void> {
+    const sought = (least: number) => Number(/Step (\d+) of/.exec(document.getElementById("page")!.innerText)?.[1] ?? -1) >= least;
+    await this.page.waitForFunction(sought, { polling: 30, timeout: patience }, step);
+  }
+
+  text(): Promise<string> {
+    return this.page.evaluate(() => document.getElementById("page")!.innerText);
+  }
+
+  /** Adds a model that the server has. */
+  async addModel(name: string): Promise<void> {
+    await this.page.locator(`::-p-text(${this.t.say("add_found", name)})`).click();
+  }
+
+  /** The least number of steps there is. */
+  async leastSteps(): Promise<void> {
+    await this.page.locator("details summary ::-p-text(Options)").click();
+    await this.page.focus("#steps");
+    await this.page.keyboard.press("Home");
+  }
+
+  async close(): Promise<void> {
+    await this.page.close();
+  }
+}

@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import { TestBrowser, type TestPage } from "./driver.js";
+import { SiteServer } from "./server.js";
+import { folderOf } from "../tools.js";
+
+// What goes wrong is said in a sentence, and nothing is lost by it.
+
+const folder = mkdtempSync(join(tmpdir(), "lcsb-hostile-"));
+const copy = (name: string, change: (content: Buffer) => Buffer, file: string) => {
+  const target = join(folder, name);
+  cpSync(folderOf("llama"), target, { recursive: true });
+  writeFileSync(join(target, file), change(readFileSync(join(target, file))));
+  return target;
+};
+const flipped = (content: Buffer) => {
+  content[content.length >> 1]! ^= 1;
+  return content;
+};
+const restated = (field: RegExp, value: string) => (content: Buffer) => Buffer.from(content.toString().replace(field, value));
+
+let server: SiteServer;
+let browser: TestBrowser;
+let page: TestPage;
+
+before(async () => {
+  const damaged = copy("damaged", flipped, "weights.bin");
+  const other = copy("other", restated(/"target": *"onnxruntime"/, '"target": "coreml"'), "manifest.json");
+  const newer = copy("newer", restated(/"format_version": *\d+/, '"format_version": 99'), "manifest.json");
+  server = await SiteServer.start({ bundles: { llama: folderOf("llama"), damaged, other, newer }, isolated: false });
+  browser = await TestBrowser.start();
+});
+after(async () => {
+  await browser.close();
+  server.close();
+  rmSync(folder, { recursive: true });
+});
+beforeEach(async () => {
+  await page?.close();
+  page = await browser.open(server.address);
+  await page.says("Add a model");
+});
+
+test("a damaged file, another target and a newer version are refused by name", async () => {
+  for (const [name, sentence] of [
+    ["damaged", "A file of the model is damaged."],
+    ["other", "This model was not exported for this page."],
+    ["newer", "This model needs a newer version of the page."],
+  ] as const) {
+    await page.addModel(name);
+    await page.says(sentence);
+    await page.click("Close");
+  }
+});
+
+test("too small a quota is refused with the figures, before anything is fetched", async () => {
+  const client = await page.page.createCDPSession();
+  const { origin } = new URL(server.address);
+  const { usage } = await client.send("Storage.getUsageAndQuota", { origin });
+  await client.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: usage + 100_000 });
+  await page.addModel("llama");
+  await page.says("of storage, but only");
+  await page.says("kB are free for this page.");
+  await client.send("Storage.overrideQuotaForOrigin", { origin });
+});
+
+test("a connection that breaks off leaves what came, and a reloaded page goes on from there", async () => {
+  server.cut = { name: "weights.bin", after: 100_000 };
+  await page.addModel("llama");
+  await page.says("The connection broke off.");
+  await page.page.reload();
+  await page.says("Only a part of this model is here");
+  await page.click("Add llama");
+  await page.says("Will be tested in this browser");
+  assert.deepEqual(server.ranges.filter((range) => range.startsWith("weights.bin")).map((range) => Number(range.split(" ")[1]) > 0), [true]);
+});
+
+test("without isolation the page says that one core works; a second tab says that it waits, and takes over", async () => {
+  await page.show("train");
+  await page.says("one processor core does all the work");
+  const second = await browser.open(server.address);
+  await second.says("This page is open in another tab.");
+  await page.close();
+  page = second;
+  await second.says("Choose the model to train.");
+});
+
+test("a line that is no example is named, and the data before stays", async () => {
+  await page.show("data");
+  await page.click("Use sample messages");
+  await page.says("Ready for training.");
+  const file = join(folder, "bad.jsonl");
+  writeFileSync(file, '{"text": "one"}\n{"texts": 2}\n');
+  await (await page.page.$("input#import-data"))!.uploadFile(file);
+  await page.says("Line 2 of the file is not a usable example.");
+  await page.says("Sample messages");
+});
+
+test("storage that is taken away in mid-run ends the run with a sentence, and it goes on when there is some", async () => {
+  const client = await page.page.createCDPSession();
+  const { origin } = new URL(server.address);
+  await page.show("train");
+  await page.click("Start");
+  await page.reaches(2);
+  await client.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
+  await page.says("There is not enough free storage.");
+  await client.send("Storage.overrideQuotaForOrigin", { origin });
+  await page.click("Resume");
+  await page.says("What this run learned");
+});

@@ -129,6 +129,9 @@ RunnerName = Literal["onnxruntime", "executorch", "onnxruntime-training", "corea
 REFERENCE: RunnerName = "eager"
 RUNNERS = {name: row.runner for name, row in TARGETS.items()} | {REFERENCE: "lcsb_mobile.export.reference.eager"}
 
+Provider = Literal["cpu", "webgpu"]  # what runs the programs of the layers, of a bundle with programs for a GPU
+PROVIDERS = {"webgpu": "lcsb_mobile.runners.webgpu"}  # beside a target's own runner
+
 
 def target_row(name: str) -> TargetRow:
     """Raises OptionError for a target that is none."""

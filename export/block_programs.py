@@ -141,8 +141,10 @@ class BlockProgramWriter(ABC):
         return reads + [GraphTensor(name, "float32", shapes[name], "what an earlier layer gave") for name in kind.takes]
 
     def _kept(self, name: str, shape: Sequence[int]) -> GraphTensor:
-        """float16 but for the residual stream, whose values grow with depth beyond what float16 resolves or holds."""
-        dtype = "float32" if tuple(shape) == self.hidden else "float16"
+        """float16 but for the residual stream, whose values grow with depth beyond what float16 resolves or holds, and for GPUs, of which
+        not all have float16."""
+        wide = tuple(shape) == self.hidden or self.request.programs == "gpu"
+        dtype = "float32" if wide else "float16"
         return GraphTensor(name, dtype, tuple(shape), "kept by the forward for the backward")
 
     def _heads(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -23,8 +24,8 @@ from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
 from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
-from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
-from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, QuantizationConfig
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, ScaleType, WeightTensor, tile_rows
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, Programs, QuantizationConfig
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
@@ -130,6 +131,7 @@ def _check_options(options: ExportOptions) -> None:
         }
     )
     target_row(options.target)
+    _check_programs(options)
     exporter(options.target).import_tools()
     _check_accuracy_level(options)
     check_quantizer(options)
@@ -144,6 +146,16 @@ def _check_accuracy_level(options: ExportOptions) -> None:
     if level and (options.target not in able[level] or (level == INT8_ACTIVATIONS and bits != 4)):
         needed = f"target {' or '.join(able[level])}" + (" and 4 bits" if level == INT8_ACTIVATIONS else "")
         raise OptionError(f"accuracy-level: {level} needs {needed}, found target {options.target} and {bits} bits")
+
+
+def _check_programs(options: ExportOptions) -> None:
+    if options.programs not in get_args(Programs):
+        raise OptionError(f"programs: expected one of {', '.join(get_args(Programs))}, found {options.programs!r}")
+    able = [name for name, row in TARGETS.items() if row.gpu_programs]
+    bits, level = options.quantization.bits, options.accuracy_level
+    if options.programs == "gpu" and (options.target not in able or bits != 4 or level):
+        needed = f"target {' or '.join(able)}, 4 bits and accuracy level 0"
+        raise OptionError(f"programs: gpu needs {needed}, found target {options.target}, {bits} bits and accuracy level {level}")
 
 
 def _fill(
@@ -171,8 +183,9 @@ def _fill(
     with clock("loss"):
         rounding = plan_rounding(checkpoint, tokenizer, options) if content.model else Rounding(options.quantization)
     write_content = content.write_weights
-    if rounding.calibration is not None:
-        write_content = partial(write_weights, calibration=rounding.calibration)
+    if rounding.calibration is not None or options.programs == "gpu":
+        scales: ScaleType = "float32" if options.programs == "gpu" else "float16"
+        write_content = partial(write_weights, calibration=rounding.calibration, scales=scales)
     with clock("weights"):
         table, errors = write_content(
             directory / WEIGHTS_FILE, checkpoint, rounding.quantization, options.seq_len, partial(progress, "weights")
@@ -237,7 +250,8 @@ def _write_graphs(
 ) -> tuple[dict[str, Graph], tuple[Kind, ...], RuntimeSettings]:
     """A function of its own, so that the captured graphs are gone when the trace is recorded."""
     config, quantization = model.config, options.quantization
-    tile = tile_rows(config.hidden_size, config.intermediate_size, quantization.group_size)
+    tiles = options.programs == "cpu"  # a GPU has no kernel that cuts them out of packed weights, nor a cache that they would fit
+    tile = tile_rows(config.hidden_size, config.intermediate_size, quantization.group_size) if tiles else None
     setting = Setting(model, options.lora, quantization, options.seq_len, tile)
     with clock("capture"):
         blocks = capture_blocks(setting)
@@ -254,6 +268,7 @@ def _write_graphs(
             options.optimizer,
             partial(capture_decoding, setting),
             options.accuracy_level == HALF_PRODUCTS,
+            options.programs,
             partial(progress, "graphs"),
         )
         graphs = target.export_programs(request)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.manifest import Arena, Graph, RuntimeSettings
-from lcsb_mobile.config import AccuracyLevel, AdamWConfig
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig, Programs
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs
 from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.models import Model
@@ -20,8 +20,8 @@ from lcsb_mobile.targets import target_row
 @dataclass(frozen=True)
 class ExportRequest:
     """What programs are written from. `directory`: the bundle's, with its `weights.bin`. `adapter`: the initial one, float32 [N].
-    `decoding`: captures the programs of generation, for a target that has them. `half_products`: in float16. `progress` of what
-    takes long: (done, total)."""
+    `decoding`: captures the programs of generation, for a target that has them. `half_products`: in float16. `programs`: what they are
+    for. `progress` of what takes long: (done, total)."""
 
     directory: Path
     parts: StepParts
@@ -29,6 +29,7 @@ class ExportRequest:
     optimizer: AdamWConfig
     decoding: Callable[[], DecodeGraphs]
     half_products: bool = False
+    programs: Programs = "cpu"
     progress: Callable[[int, int], None] = lambda done, total: None
 
 

@@ -62,7 +62,7 @@ class _Writer(BlockProgramWriter):
 
         def build(b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> list[ir.Value]:
             wide = {name: b.op("Cast", x, to=DTYPES["float32"].value) if name in halves else x for name, x in feeds.items()}
-            results = lower(b, captured, {**wide, **const_feeds(b, captured, kind.consts)})
+            results = lower(b, captured, {**wide, **const_feeds(b, captured, kind.consts)}, programs=self.request.programs)
             return [b.op("Cast", r, to=DTYPES["float16"].value) if o.dtype == "float16" else r for r, o in zip(results, outputs)]
 
         self.save(program_name(kind.name, role), inputs, outputs, build)

@@ -22,6 +22,7 @@ Quantizer = Literal["search", "gptq"]
 AccuracyLevel = Literal[0, 2, 4]
 HALF_PRODUCTS: AccuracyLevel = 2
 INT8_ACTIVATIONS: AccuracyLevel = 4
+Programs = Literal["cpu", "gpu"]  # what a target's programs are written for
 
 
 class RopeScaling(Record, frozen=True):

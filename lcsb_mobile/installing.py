@@ -95,6 +95,11 @@ def apple_tools_exist(
     return tuple(version) >= (3, 11) and (system, machine) in (("linux", "x86_64"), ("darwin", "arm64"))
 
 
+def clone_folder() -> Path | None:
+    """The clone that the package runs from, if it does."""
+    return SOURCE if _is_clone() else None
+
+
 def _is_clone() -> bool:
     return (SOURCE / "pyproject.toml").is_file()
 

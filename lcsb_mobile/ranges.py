@@ -76,6 +76,8 @@ RANGES: dict[str, Range] = {
     # of what is shown and measured
     "preview": Range(0, 2**20),
     "rounds": Range(1, 10**6),
+    # of a server
+    "port": Range(0, 2**16 - 1),
 }
 
 

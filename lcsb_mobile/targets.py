@@ -30,7 +30,8 @@ class TargetRow:
     its form. `shared_file`: the one file of all programs, where each has none of its own. `measures_products`: it has the programs `gemm`
     and `gemm_backward`. `imports_torch`: the runtime does so by itself, which a report of its memory says. `profiles_operators`: the runner
     takes `profile`, a directory for the runtime's own profiles. `int8_activations`: a forward may round its activations
-    (`accuracy_level`). `half_products`: products may be computed in float16 (`compute`).
+    (`accuracy_level`). `half_products`: products may be computed in float16 (`compute`). `gpu_programs`: they may be written for a GPU
+    (`programs`).
 
     `static_shapes`: every dimension is known, none is missing and integers are int32, as accelerators want it: AdamW is a program of each
     kind, scalars are [1], and the head is straight-line programs that the host calls chunk by chunk. `holds_weights`: they are constants
@@ -50,6 +51,7 @@ class TargetRow:
     profiles_operators: bool = False
     int8_activations: bool = False
     half_products: bool = False
+    gpu_programs: bool = False
     static_shapes: bool = False
     holds_weights: bool = False
     stands_in: str = ""
@@ -73,6 +75,7 @@ TARGETS: dict[str, TargetRow] = {  # a test holds it to Target
             form="block programs",
             profiles_operators=True,
             int8_activations=True,
+            gpu_programs=True,
         ),
         TargetRow(
             "executorch",
@@ -125,6 +128,9 @@ TARGETS: dict[str, TargetRow] = {  # a test holds it to Target
 RunnerName = Literal["onnxruntime", "executorch", "onnxruntime-training", "coreai", "coreml", "eager"]
 REFERENCE: RunnerName = "eager"
 RUNNERS = {name: row.runner for name, row in TARGETS.items()} | {REFERENCE: "lcsb_mobile.export.reference.eager"}
+
+Provider = Literal["cpu", "webgpu"]  # what runs the programs of the layers, of a bundle with programs for a GPU
+PROVIDERS = {"webgpu": "lcsb_mobile.runners.webgpu"}  # beside a target's own runner
 
 
 def target_row(name: str) -> TargetRow:

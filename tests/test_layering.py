@@ -11,7 +11,8 @@ import pytest
 from draw_modules import FLOW, MAIN, folder, folder_imports, imported_modules, imports, modules
 
 FORBIDDEN = {"torch", "transformers", "onnx", "onnx_ir", "networkx", "peft", "gguf"}  # the export half's
-RUNTIMES = {"onnxruntime", "executorch", "coreai", "coremltools"}  # extras, imported inside a runner or an exporter
+# Extras, imported inside a runner or an exporter.
+RUNTIMES = {"onnxruntime", "onnxruntime_ep_webgpu", "executorch", "coreai", "coremltools"}
 WITH_TORCH = {"lcsb_mobile.runners.executorch"}  # its runtime imports torch by itself and takes torch's tensors, within a function
 DEVICE_HALF = sorted(name for name in modules() if not folder(name).startswith("export"))
 

@@ -9,19 +9,23 @@ import numpy as np
 import onnx_ir as ir
 from torch.fx import Node
 
+from lcsb_mobile.config import Programs
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name, sliced
-from lcsb_mobile.export.onnx.dequantize import dequantize, matmul_nbits
+from lcsb_mobile.export.onnx.dequantize import dequantize, dequantize_on_gpu, matmul_nbits
 from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder
 from lcsb_mobile.export.onnx.tile_order import run_tiles_in_turn
 
 
-def lower(b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value], accuracy_level: int = 0) -> tuple[ir.Value, ...]:
+def lower(
+    b: GraphBuilder, captured: CapturedGraph, feeds: Mapping[str, ir.Value], accuracy_level: int = 0, programs: Programs = "cpu"
+) -> tuple[ir.Value, ...]:
     """Appends the graph's nodes to `b`, its inputs taken from `feeds` by name; returns its outputs in order.
 
     With an `accuracy_level`, products `x Wᵀ` with whole int4 matrices become `MatMulNBits` of that level (4: activations rounded to int8).
+    For a gpu `programs` use operators that it has kernels for; the graph has int4 matrices, with scales fed as float32, and no tiles.
     """
-    lowering = _Lowering(b, accuracy_level)
+    lowering = _Lowering(b, accuracy_level, programs)
     names = iter(captured.inputs)
     for node in captured.graph.nodes:
         if node.op == "placeholder":
@@ -51,9 +55,9 @@ def _strip_transposes(node: Any) -> tuple[Any, int]:
 
 
 class _Lowering:
-    def __init__(self, b: GraphBuilder, accuracy_level: int) -> None:
+    def __init__(self, b: GraphBuilder, accuracy_level: int, programs: Programs) -> None:
         self.b = b
-        self.accuracy_level = accuracy_level
+        self.accuracy_level, self.programs = accuracy_level, programs
         self.values: dict[Any, Any] = {}
 
     def lower(self, node: Node) -> Any:
@@ -128,6 +132,8 @@ class _Lowering:
         return self.b.op("Expand", self.b.scalar(fill), self.b.ints(*shape))
 
     def dequantize(self, node: Node, packed: Node, scale: Node) -> ir.Value:
+        if self.programs == "gpu":
+            return dequantize_on_gpu(self.b, self.values[packed], self.values[scale], columns=_shape(node)[1])
         bits = 4 if op_name(node) == "dequantize_int4" else 8
         group_size = _shape(packed)[-1] * (2 if bits == 4 else 1)
         return dequantize(self.b, self.values[packed], self.values[scale], bits, group_size, columns=_shape(node)[1])

@@ -19,7 +19,7 @@ from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
-from lcsb_mobile.bundle.weights import MappedWeights
+from lcsb_mobile.bundle.weights import MappedWeights, scale_type
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.export.graphs.blocks import Projections
 from lcsb_mobile.export.graphs.head import chunk_bounds, cross_entropy, soft_capped
@@ -39,7 +39,8 @@ def import_runtime() -> Any:
 def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> EagerRunner:
     manifest = bundle.manifest
     model, layout = model_of(manifest.model), manifest.adapter
-    if manifest.weights != weight_table(manifest.model, manifest.quantization, manifest.seq_len) or not _same_layers(model, manifest):
+    table = weight_table(manifest.model, manifest.quantization, manifest.seq_len, scale_type(manifest.weights))
+    if manifest.weights != table or not _same_layers(model, manifest):
         raise BundleError(f"{bundle.path}: its layers are not those of a {manifest.model.model_type}; export the bundle again")
     return EagerRunner(model, layout, bundle.weights, threads)
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lcsb_mobile.bundle.weights import TAIL, DType, WeightTensor, lay_out, layer_tensor
+from lcsb_mobile.bundle.weights import TAIL, DType, ScaleType, WeightTensor, lay_out, layer_tensor
 from lcsb_mobile.config import ModelConfig, QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
 from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors, model_of
@@ -20,18 +20,24 @@ from lcsb_mobile.export.weights.layer_tensors import check_groups, kind_tensors,
 from lcsb_mobile.export.weights.quantization import QuantizedMatrix, quantize
 
 
-def weight_table(config: ModelConfig, quantization: QuantizationConfig, seq_len: int) -> tuple[WeightTensor, ...]:
-    """What `weights.bin` holds, in file order. Raises UnsupportedModelError when the group size divides not all matrices."""
+def weight_table(
+    config: ModelConfig, quantization: QuantizationConfig, seq_len: int, scales: ScaleType = "float16"
+) -> tuple[WeightTensor, ...]:
+    """What `weights.bin` holds, in file order. `scales`: the type that they are stored as.
+
+    Raises UnsupportedModelError when the group size divides not all matrices.
+    """
     head = {} if config.tie_word_embeddings else {"lm_head.weight": None}
     tensors: dict[str, tuple[DType, tuple[int, ...]]] = {}
     for name in ("embed_tokens.weight", *head):
-        tensors |= packed_tensors(name, (config.vocab_size, config.hidden_size), quantization.embedding_bits, quantization.group_size)
+        rows = (config.vocab_size, config.hidden_size)
+        tensors |= packed_tensors(name, rows, quantization.embedding_bits, quantization.group_size, scales)
     tensors["norm.weight"] = ("float32", (config.hidden_size,))
     model = model_of(config)
     check_groups(model.kinds.values(), quantization)
     tensors |= {name: ("float32", tuple(table.shape)) for name, table in table_weights(config, seq_len).items()}
     for kind in model.kinds.values():
-        for name, (dtype, shape) in kind_tensors(kind, quantization).items():
+        for name, (dtype, shape) in kind_tensors(kind, quantization, scales).items():
             tensors[layer_tensor(kind.name, name)] = (dtype, (model.count(kind.name), *shape))
     return lay_out(tensors)
 
@@ -43,6 +49,7 @@ def write_weights(
     seq_len: int,
     progress: Callable[[int, int], None],
     calibration: Tensor | None = None,
+    scales: ScaleType = "float16",
 ) -> tuple[tuple[WeightTensor, ...], dict[str, float]]:
     """Quantises and writes everything; holds one matrix, or a part of the embedding, in float at a time.
 
@@ -52,7 +59,7 @@ def write_weights(
     """
     config = checkpoint.config
     model = model_of(config)
-    table = weight_table(config, quantization, seq_len)
+    table = weight_table(config, quantization, seq_len, scales)
     writer = _Writer(table, progress, model)
     with path.open("wb") as file:
         writer.file = file
@@ -89,7 +96,7 @@ def _large_matrices(config: ModelConfig) -> dict[str, str]:
 
 
 class _Writer:
-    """Puts tensors where the table says. `errors`: matrix -> relative error of each layer."""
+    """Puts tensors where the table says, as the type that it says. `errors`: matrix -> relative error of each layer."""
 
     file: BinaryIO
 
@@ -99,11 +106,13 @@ class _Writer:
         self.progress = progress
         self.total = len(_large_matrices(model.config)) + sum(len(kind.matrices) for _, kind in model.walk())
 
-    def tensor(self, name: str, tensor: Tensor, layer: int = 0, byte_offset: int = 0) -> None:
+    def tensor(self, name: str, tensor: Tensor, layer: int = 0, byte_offset: int = 0) -> int:
+        """Returns the bytes written. Scales are rounded to float16 whatever they are stored as."""
         entry = self.table[name]
         stride = entry.nbytes // entry.shape[0] if entry.per_layer else 0
         self.file.seek(entry.offset + layer * stride + byte_offset)
-        self.file.write(tensor.contiguous().numpy().data)
+        stored = tensor.float() if entry.dtype == "float32" else tensor
+        return self.file.write(stored.contiguous().numpy().data)
 
     def matrix(self, name: str, matrix: QuantizedMatrix, layer: int) -> None:
         self.tensor(f"{name}.packed", matrix.packed, layer)
@@ -115,8 +124,7 @@ class _Writer:
         for rows in _row_parts(checkpoint, full_name):
             matrix = quantize(rows, quantization.embedding_bits, quantization.group_size)
             for index, (part, tensor) in enumerate((("packed", matrix.packed), ("scale", matrix.scale))):
-                self.tensor(f"{name}.{part}", tensor, byte_offset=offsets[index])
-                offsets[index] += tensor.numel() * tensor.element_size()
+                offsets[index] += self.tensor(f"{name}.{part}", tensor, byte_offset=offsets[index])
             norm = float(torch.linalg.vector_norm(rows))
             squares, weights = squares + (matrix.error * norm) ** 2, weights + norm**2
         self._done(name, (squares / weights) ** 0.5 if weights else 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices
 from lcsb_mobile.bundle.layers import AdapterMatrix
-from lcsb_mobile.bundle.weights import DType
+from lcsb_mobile.bundle.weights import DType, ScaleType
 from lcsb_mobile.config import LoraConfig, QuantizationConfig
 from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
@@ -22,20 +22,24 @@ def lora_layout(model: Model, lora: LoraConfig) -> AdapterLayout:
     return AdapterLayout(lora, matrices, tuple(place.kind for place in model.places), model.config.tensor_prefix)
 
 
-def packed_tensors(name: str, shape: tuple[int, ...], bits: int, group_size: int) -> dict[str, tuple[DType, tuple[int, ...]]]:
+def packed_tensors(
+    name: str, shape: tuple[int, ...], bits: int, group_size: int, scales: ScaleType = "float16"
+) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """The two tensors that a quantised matrix [N, K] is stored as."""
     rows, groups = shape[0], shape[1] // group_size
     packed: tuple[DType, tuple[int, ...]] = (
         ("uint8", (rows, groups, group_size // 2)) if bits == 4 else ("int8", (rows, groups, group_size))
     )
-    return {f"{name}.packed": packed, f"{name}.scale": ("float16", (rows, groups))}
+    return {f"{name}.packed": packed, f"{name}.scale": (scales, (rows, groups))}
 
 
-def kind_tensors(kind: BlockKind, quantization: QuantizationConfig) -> dict[str, tuple[DType, tuple[int, ...]]]:
+def kind_tensors(
+    kind: BlockKind, quantization: QuantizationConfig, scales: ScaleType = "float16"
+) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """A layer's frozen tensors as they are stored: name within the layer -> (dtype, shape)."""
     tensors: dict[str, tuple[DType, tuple[int, ...]]] = {}
     for name, shape in kind.matrices.items():
-        tensors |= packed_tensors(f"{name}.weight", shape, quantization.bits, quantization.group_size)
+        tensors |= packed_tensors(f"{name}.weight", shape, quantization.bits, quantization.group_size, scales)
     for name, vector in kind.vectors.items():
         tensors[name] = ("float32", vector.shape)
     return tensors

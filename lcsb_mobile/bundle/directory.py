@@ -15,6 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import load_adapter
@@ -22,7 +23,7 @@ from lcsb_mobile.bundle.checks import check_keys, check_manifest
 from lcsb_mobile.bundle.files import MANIFEST_BYTES, check_files, is_inside, manifest_digest
 from lcsb_mobile.bundle.golden import check_fits, read_trace
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, MANIFEST_FILE, FileEntry, Manifest
-from lcsb_mobile.bundle.weights import ROPE, WEIGHTS_FILE, MappedWeights
+from lcsb_mobile.bundle.weights import ROPE, SCALE, WEIGHTS_FILE, MappedWeights
 from lcsb_mobile.errors import BundleError, BundleVersionError, OutputExistsError
 from lcsb_mobile.io.bounded import one_line, read_bounded
 from lcsb_mobile.io.files import replace_directory, sha256
@@ -141,15 +142,18 @@ def training_identity(manifest: Manifest, files: Mapping[str, FileEntry]) -> str
 
 def base_digest(manifest: Manifest, weights: Path) -> str:
     """SHA-256, hex, of the frozen model: its configuration, then each tensor's name, dtype, shape and bytes, in the order of the names.
-    The rotary tables follow from the configuration, and from the length of a sequence, which is no part of the model."""
+    The rotary tables follow from the configuration, and from the length of a sequence, which is no part of the model. Scales count as
+    float16, whatever they are stored as."""
     digest = hashlib.sha256(msgspec.json.encode(manifest.model, order="sorted"))
     with weights.open("rb") as file:
         for tensor in sorted(manifest.weights, key=attrgetter("name")):
             if not tensor.name.startswith(ROPE):
-                digest.update(msgspec.json.encode((tensor.name, tensor.dtype, tensor.shape)))
+                widened = tensor.name.endswith(SCALE) and tensor.dtype == "float32"
+                digest.update(msgspec.json.encode((tensor.name, "float16" if widened else tensor.dtype, tensor.shape)))
                 file.seek(tensor.offset)
                 for start in range(0, tensor.nbytes, CHUNK):
-                    digest.update(file.read(min(CHUNK, tensor.nbytes - start)))
+                    part = file.read(min(CHUNK, tensor.nbytes - start))
+                    digest.update(np.frombuffer(part, np.float32).astype(np.float16).tobytes() if widened else part)
     return digest.hexdigest()
 
 

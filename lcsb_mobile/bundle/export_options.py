@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcsb_mobile.bundle.schedule import ScheduleConfig
-from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, QuantizationConfig, Quantizer, Record
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, Programs, QuantizationConfig, Quantizer, Record
 from lcsb_mobile.targets import Target
 
 TINY = "tiny"  # the embedded model
@@ -16,7 +16,8 @@ TINY = "tiny"  # the embedded model
 @dataclass(frozen=True)
 class ExportOptions:
     """`model`: a Hugging Face directory, a .gguf file, or "tiny". `quantizer`: how the blocks are rounded (None: as `quantization` says,
-    and where that has its default, as suits the model: `export.rounding`). `calibration`: the text of gptq (None: the toolkit's own)."""
+    and where that has its default, as suits the model: `export.rounding`). `calibration`: the text of gptq (None: the toolkit's own).
+    `programs`: for a gpu, those of the blocks hold to what its provider has kernels for (docs/onnxruntime.md)."""
 
     model: str
     output: Path
@@ -29,6 +30,7 @@ class ExportOptions:
     optimizer: AdamWConfig = AdamWConfig()
     seq_len: int = 256
     accuracy_level: AccuracyLevel = 0
+    programs: Programs = "cpu"
     seed: int = 0
     force: bool = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +21,14 @@ PAGE = 4096
 WEIGHTS_FILE = "weights.bin"
 TAIL = 64  # bytes after the last tensor: vector kernels may read beyond the end of an input (XNNPACK's XNN_EXTRA_BYTES is 16)
 LAYERS = "layers."
+SCALE = ".scale"  # what the names of the scales end with
 ROPE = "rope."  # what the names of the rotary tables begin with
 HEAD_CHUNK_BYTES = 8 * 2**20  # of float rows of the head that are decompressed at once
 TILE_BYTES = 4_500_000  # of one float tile of an MLP's matrix, about what a core's second-level cache holds,
 MOST_TILES = 8  # but no more tiles than that: each adds some sixty nodes to a block's backward
 
 DType = Literal["uint8", "int8", "float16", "float32"]
+ScaleType = Literal["float16", "float32"]
 
 
 class WeightTensor(Record, frozen=True):
@@ -49,6 +52,11 @@ class WeightTensor(Record, frozen=True):
 def layer_tensor(kind: str, name: str) -> str:
     """The stack of a tensor of a kind's layers."""
     return f"{LAYERS}{kind}.{name}"
+
+
+def scale_type(table: Iterable[WeightTensor]) -> ScaleType:
+    """Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16."""
+    return "float32" if {tensor.dtype for tensor in table if tensor.name.endswith(SCALE)} == {"float32"} else "float16"
 
 
 def head_rows(hidden_size: int) -> int:

@@ -35,6 +35,7 @@ VERBS = {
     "adapter": "Adapters to and from PEFT's layout, and merged into a checkpoint.",
     "android": "A bundle onto an Android phone.",
     "ios": "A bundle onto an iPhone or iPad, from a Mac.",
+    "web": "Serve the web page and bundles for it on this machine, and to a phone in the same network if asked to.",
     "bench": (
         "Measure steps of several methods in turn, each in a fresh process: time by phase, decompression, memory, and the GEMM's speed."
     ),

@@ -11,7 +11,7 @@ from typer import Option
 from lcsb_mobile.bundle.export_options import ExportOptions, TextLosses
 from lcsb_mobile.bundle.schedule import Method, Order, Partition, ScheduleConfig
 from lcsb_mobile.cli.console import Force, Json, StageBars, note, print_json, progress_bars, say, verb
-from lcsb_mobile.config import AdamWConfig, ImplicitUpdates, LoraConfig, QuantizationConfig, Quantizer, Record
+from lcsb_mobile.config import AdamWConfig, ImplicitUpdates, LoraConfig, Programs, QuantizationConfig, Quantizer, Record
 from lcsb_mobile.errors import MissingDependencyError
 from lcsb_mobile.formatting import megabytes
 from lcsb_mobile.installing import how_to_install
@@ -78,6 +78,9 @@ def export(
             "2: products are computed in float16 (targets coreai and coreml)."
         ),
     ] = DEFAULTS.accuracy_level,
+    programs: Annotated[
+        Programs, Option(help="gpu: the blocks' programs keep to kernels of ONNX Runtime's WebGPU provider (target onnxruntime, 4 bits).")
+    ] = DEFAULTS.programs,
     weight_decay: Annotated[float, Option(help="AdamW's decoupled weight decay.")] = OPTIMIZER.weight_decay,
     clip_norm: Annotated[float, Option(help="A step's gradient is scaled down to this norm; 0: not at all.")] = OPTIMIZER.clip_norm,
     implicit_updates: Annotated[
@@ -100,6 +103,7 @@ def export(
         optimizer=AdamWConfig(weight_decay=weight_decay, clip_norm=clip_norm, implicit_updates=implicit_updates),
         seq_len=seq_len,
         accuracy_level=accuracy_level,  # type: ignore[arg-type] # checked by export_bundle
+        programs=programs,
         seed=seed,
         force=force,
     )

@@ -11,7 +11,7 @@ from typer import Option
 
 from lcsb_mobile.bundle.schedule import Method
 from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, as_text, note, print_json, progress_bars, say, verb
-from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
+from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Provider, Runner, Stop, Temperature, TopP
 from lcsb_mobile.data.dataset import DataReport, doubled_ends_line, further_keys_line
 from lcsb_mobile.errors import NonFiniteLossError
 from lcsb_mobile.formatting import megabytes
@@ -74,6 +74,7 @@ def simulate(
     resume: Annotated[bool, Option("--resume", help="Go on from the newest state in --checkpoint-dir, if any.")] = DEFAULTS.resume,
     threads: Threads = DEFAULTS.threads,
     runner: Runner = DEFAULTS.runner,
+    provider: Provider = DEFAULTS.provider,
     report: Annotated[Path | None, Option(help="Write a report, one HTML file that stands alone.", show_default=False)] = DEFAULTS.report,
     seed: Annotated[int, Option(help="Of the data's order and of the sampling.")] = DEFAULTS.seed,
     force: Force = DEFAULTS.force,
@@ -101,6 +102,7 @@ def simulate(
         resume=resume,
         threads=threads,
         runner=runner,
+        provider=provider,
         report=report,
         prompts=tuple(map(as_text, prompt or DEFAULTS.prompts)),
         sampling=SamplingConfig(max_tokens, temperature, top_p, seed, tuple(map(as_text, stop or SAMPLING.stop))),

@@ -10,6 +10,7 @@ from rich.table import Table
 from typer import Option
 
 from lcsb_mobile.cli.console import Json, StageBars, Threads, print_json, progress_bars, say, show_result, verb
+from lcsb_mobile.cli.generate import Provider
 from lcsb_mobile.runs.verify import VerifyResult
 from lcsb_mobile.runs.verify import verify as verify_bundle
 
@@ -23,12 +24,13 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="A TrainingBundle.", show_default=False)],
     eager: Annotated[bool, Option("--eager", help="Also compute one step of every subset with torch, and compare.")] = False,
     threads: Threads = None,
+    provider: Provider = "cpu",
     json: Json = False,
 ) -> None:
     """Check every file's SHA-256, then hold the bundle's runtime to the golden trace that was recorded at export."""
     with progress_bars() as progress:
         bars = StageBars(progress)
-        result = verify_bundle(bundle, eager, threads, lambda done, total: bars("golden trace", done, total))
+        result = verify_bundle(bundle, eager, threads, lambda done, total: bars("golden trace", done, total), provider)
     if json:
         print_json(result)
     else:

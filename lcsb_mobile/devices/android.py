@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
-from lcsb_mobile.devices.pushed import PushedBundle, files_to_push
+from lcsb_mobile.devices.pushed import PushedBundle, files_for_device
 from lcsb_mobile.errors import MissingDependencyError, OptionError, PhoneError
 from lcsb_mobile.formatting import megabytes
 
@@ -79,7 +79,7 @@ def push(
     Raises BundleError or IntegrityError for the bundle, OptionError for one that is no phone's or a bad name, and as `Adb.connect` does.
     """
     name = name or directory.resolve().name
-    files = files_to_push(directory, TARGETS, name=name, package=application)
+    files = files_for_device(directory, TARGETS, name=name, package=application)
     adb = Adb.connect(serial)
     if not adb.shell("look for the app", f"pm path {application} || true").strip():
         raise PhoneError(f"{adb.serial}: the app {application} is not installed; build and install it first (android_demo/README.md)")

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from lcsb_mobile.bundle.manifest import MANIFEST_FILE
-from lcsb_mobile.devices.pushed import PushedBundle, files_to_push
+from lcsb_mobile.devices.pushed import PushedBundle, files_for_device
 from lcsb_mobile.errors import MissingDependencyError, OptionError, PhoneError
 
 APPLICATION = "lcsbmobile.app"
@@ -96,7 +96,7 @@ def push(directory: Path, name: str | None = None, device: str | None = None, ap
     does.
     """
     name = name or directory.resolve().name
-    files = files_to_push(directory, TARGETS, name=name, app=application)
+    files = files_for_device(directory, TARGETS, name=name, app=application)
     phone = DeviceCtl.connect(device)
     if not phone.has(application):
         raise PhoneError(f"{phone.name}: the app {application} is not installed; build and install it first (ios_demo/README.md)")

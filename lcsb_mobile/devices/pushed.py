@@ -1,4 +1,4 @@
-"""What is asked of a bundle before it goes to any phone, and what is said of it afterwards."""
+"""What is asked of a bundle before it goes to a phone or a browser, and what is said of it afterwards."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class PushedBundle(Record, frozen=True):
     size: int
 
 
-def files_to_push(directory: Path, targets: Sequence[str], **names: str) -> dict[str, int]:
-    """The size of each file of the bundle, which is verified. `targets`: those that the app runs. `names`: options that stand in paths and
-    commands on the phone.
+def files_for_device(directory: Path, targets: Sequence[str], runner: str = "app", **names: str) -> dict[str, int]:
+    """The size of each file of the bundle, which is verified. `targets`: those that `runner`, what opens it there, runs. `names`: what
+    stands in paths and commands there, by what it is called here.
 
-    Raises BundleError or IntegrityError for the bundle, OptionError for one that is no phone's or a bad name.
+    Raises BundleError or IntegrityError for the bundle, OptionError for one that is no device's or a bad name.
     """
     bundle = Bundle.open(directory)
     if bundle.manifest.target not in targets:
-        runs = f"{directory}: the app runs bundles of target {' or '.join(targets)}"
+        runs = f"{directory}: the {runner} runs bundles of target {' or '.join(targets)}"
         raise OptionError(f"{runs}, found {bundle.manifest.target}; export it with --target {targets[0]}")
     for what, value in names.items():
         if not NAME.fullmatch(value):

@@ -11,7 +11,7 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.installing import how_to_install
 from lcsb_mobile.ranges import check_ranges
-from lcsb_mobile.targets import REFERENCE, RUNNERS, TARGETS, RunnerName
+from lcsb_mobile.targets import PROVIDERS, REFERENCE, RUNNERS, TARGETS, Provider, RunnerName
 from lcsb_mobile.training.optimizer import UpdateLayer, update_layer
 
 
@@ -46,18 +46,25 @@ def make_runner(
     threads: int | None = None,
     keep: int = 0,
     between_layers: Callable[[], None] | None = None,
+    provider: Provider = "cpu",
 ) -> StepRunner:
     """The runner called `name`, or the bundle's target's own. `keep` and `between_layers` are for those with a loop of their own over
-    the layers (targets in the form of block programs).
+    the layers (targets in the form of block programs). `provider`: of target `onnxruntime`, for bundles with programs for a GPU.
 
     Raises MissingDependencyError when its runtime is not installed, OptionError for a name that is none, BundleError for a bundle
-    of another target.
+    of another target, or without programs for the provider.
     """
     chosen: str = name or bundle.manifest.target
     check_ranges({"threads": threads})
     if keep and not (chosen in TARGETS and TARGETS[chosen].keeps_activations):
         raise OptionError(f"keep: expected none with runner {chosen}, which cannot keep activations, found {keep} layers")
-    return runner_module(chosen).make_runner(bundle, threads, keep, between_layers or (lambda: None))
+    module = runner_module(chosen)
+    if provider != "cpu":
+        if provider not in PROVIDERS or name not in (None, bundle.manifest.target):
+            expected = f"expected one of cpu, {', '.join(PROVIDERS)}, beside no other runner than the target's own"
+            raise OptionError(f"provider: {expected}, found {provider!r} with runner {chosen}")
+        module = cast(RunnerModule, importlib.import_module(PROVIDERS[provider]))
+    return module.make_runner(bundle, threads, keep, between_layers or (lambda: None))
 
 
 def import_runtime(name: str) -> None:

@@ -43,20 +43,22 @@ def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: 
 
 
 class OnnxRuntime:
-    """A Runtime. `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which `end_profiling` completes."""
+    """A Runtime. `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which `end_profiling` completes. `gpu`: an EP device
+    of ONNX Runtime's that runs the programs of the layers, every node of them."""
 
     name = TARGET
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, profile: Path | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, profile: Path | None = None, gpu: Any = None) -> None:
         check_target(bundle, TARGET)
         self.ort = import_runtime()
-        self.version = str(self.ort.__version__)
-        self._bundle, self._threads, self._profile = bundle, threads, profile
+        self.version = str(self.ort.__version__) if gpu is None else f"{self.ort.__version__} ({gpu.ep_name})"
+        self._bundle, self._threads, self._profile, self._gpu = bundle, threads, profile, gpu
         self._programs: dict[str, Program] = {}
 
     def run(self, program: str, feeds: Values, outputs: Values, layer: int | None) -> None:
         if program not in self._programs:
-            self._programs[program] = Program(self.ort, self._bundle, program, self._threads, self._profile)
+            gpu = None if layer is None else self._gpu
+            self._programs[program] = Program(self.ort, self._bundle, program, self._threads, self._profile, gpu)
         self._programs[program].run(feeds, outputs, layer)
 
     def end_profiling(self) -> None:
@@ -68,8 +70,8 @@ class OnnxRuntime:
 class Program:
     """One program: its weights by layer, and its session, or a session a layer where the weights are its constants."""
 
-    def __init__(self, ort: Any, bundle: Bundle, name: str, threads: int | None, profile: Path | None = None) -> None:
-        self._ort, self._bundle, self._name, self._threads, self._profile = ort, bundle, name, threads, profile
+    def __init__(self, ort: Any, bundle: Bundle, name: str, threads: int | None, profile: Path | None = None, gpu: Any = None) -> None:
+        self._ort, self._bundle, self._name, self._threads, self._profile, self._gpu = ort, bundle, name, threads, profile, gpu
         self._graph = bundle.manifest.graphs[name]
         self._feeds, self._constants = (
             {layer: ort_values(ort, weights) for layer, weights in layer_weights(bundle, tensors).items()}
@@ -103,12 +105,20 @@ class Program:
             path = program_path(self._bundle, self._name, [x.name for x in self._graph.initializers])
             try:
                 with in_letters(path) as readable:
-                    session = self._ort.InferenceSession(readable, options, providers=["CPUExecutionProvider"])
+                    session = self._ort.InferenceSession(readable, options, providers=self._providers(options))
             except Exception as error:  # the runtime's exceptions share no class of their own
                 raise _load_error(self._ort, path, error) from error
             check_signature(session, self._graph, path)
             self._sessions[number] = session
         return self._sessions[number]
+
+    def _providers(self, options: Any) -> list[str] | None:
+        """What is on a GPU is so as a whole: a node that fell back would send the layer's weights there and back, and say nothing."""
+        if self._gpu is None:
+            return ["CPUExecutionProvider"]
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_provider_for_devices([self._gpu], {})
+        return None
 
 
 def ort_values(ort: Any, arrays: Values) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lcsb_mobile.ranges import check_ranges
 from lcsb_mobile.runners import import_runtime, make_runner
 from lcsb_mobile.runs.checkpoint import RunIdentity, checkpoint_files, newest_good
 from lcsb_mobile.runs.numbers import RunNumbers, run_numbers
-from lcsb_mobile.targets import TARGETS, RunnerName
+from lcsb_mobile.targets import TARGETS, Provider, RunnerName
 from lcsb_mobile.text.tokenizer import local_time
 from lcsb_mobile.training.optimizer import LearningRateSchedule
 from lcsb_mobile.training.trainer import StepOutcome, TrainConfig
@@ -45,11 +45,11 @@ class SimulateOptions:
     """`method` None: the bundle's schedule. `learning_rate` None: `default_learning_rate`. `memory_budget`: bytes of anonymous memory.
     Where the system does not say what is anonymous, a run is planned by it, or refused, and none is stopped.
     `keep`: that many of the top layers keep their activations; None: as many as the budget allows, none without a budget.
-    `initial_adapter` None: the bundle's. `hold_out`: the share of the examples that is evaluated instead of trained on, without
-    `evaluation_data`. `evaluate_every` 0: only before and after. `prompts` are continued before and after;
-    with `chat` they are a user's messages that are answered. `checkpoint_directory` gets
-    the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where there is none. It may go on
-    at a lower `learning_rate`, if one is given."""
+    `initial_adapter` None: the bundle's. `provider`: as for `make_runner`; what a GPU's takes is not predicted, so no budget plans by it.
+    `hold_out`: the share of the examples that is evaluated instead of trained on, without `evaluation_data`. `evaluate_every` 0: only
+    before and after. `prompts` are continued before and after; with `chat` they are a user's messages that are answered.
+    `checkpoint_directory` gets the run's state every `checkpoint_every` steps; `resume` goes on from the newest one there, or begins where
+    there is none. It may go on at a lower `learning_rate`, if one is given."""
 
     bundle: Path
     data: Path
@@ -68,6 +68,7 @@ class SimulateOptions:
     keep: int | None = None
     threads: int | None = None
     runner: RunnerName | None = None
+    provider: Provider = "cpu"
     checkpoint_directory: Path | None = None
     checkpoint_every: int = 10
     resume: bool = False
@@ -245,17 +246,18 @@ def load_runner(run: Run, sampler: MemorySampler, keep: int | None, observer: Ob
     import_runtime(name)
     if name in TARGETS and TARGETS[name].stands_in:
         observer.warned(f"target {name} is run by {TARGETS[name].stands_in}: the losses are the programs', the times are no phone's")
+    predicted = name == manifest.target and options.provider == "cpu"  # a GPU's driver takes what it takes
     measured, resident = process_memory()
     base = estimated_anonymous(resident) if measured is None else measured
     if measured is None and options.memory_budget is not None:
-        observer.warned(unwatched(base if name == manifest.target else None))
+        observer.warned(unwatched(base if predicted else None))
     plan = None
-    if name == manifest.target:
+    if predicted:
         steps = (*run.schedule, *(step.subset for step in read_trace(run.bundle.golden_path).run[:1]))  # that one is checked first
         beside = measured is None, bool(options.prompts)
         plan = plan_run(manifest, steps, base, options.memory_budget, keep, options.accumulation, *beside)
     kept = keep or 0 if plan is None else plan.keep
-    return plan, make_runner(run.bundle, options.runner, options.threads, kept, BudgetWatch(run, sampler))
+    return plan, make_runner(run.bundle, options.runner, options.threads, kept, BudgetWatch(run, sampler), options.provider)
 
 
 def unwatched(base: int | None) -> str:

@@ -9,6 +9,7 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.golden import read_trace
 from lcsb_mobile.config import Record
 from lcsb_mobile.runners import layer_update, make_runner
+from lcsb_mobile.targets import Provider
 from lcsb_mobile.training.golden import check_trace, check_update, compare_run_losses, compare_runners
 
 
@@ -34,15 +35,19 @@ class VerifyResult(Record, frozen=True):
 
 
 def verify(
-    path: Path, eager: bool = False, threads: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    path: Path,
+    eager: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    provider: Provider = "cpu",
 ) -> VerifyResult:
     """Opens the bundle, which checks every file's SHA-256, then runs the golden trace on the target's runtime.
 
-    Raises BundleError, IntegrityError, MissingDependencyError or GoldenTraceError.
+    Raises BundleError, IntegrityError, MissingDependencyError or GoldenTraceError, and as `make_runner` does.
     """
     bundle = Bundle.open(path)
     manifest, trace, adapter = bundle.manifest, read_trace(bundle.golden_path), bundle.initial_adapter()
-    runner = make_runner(bundle, threads=threads)
+    runner = make_runner(bundle, threads=threads, provider=provider)
     difference = check_trace(runner, trace, adapter, manifest.adapter.slices, manifest.optimizer, progress)
     check_update(runner.name, layer_update(runner), manifest.adapter.sizes, manifest.optimizer)
     official = None

@@ -24,7 +24,7 @@ from helpers.tiny_models import HYBRID_SEQ_LEN, HYBRIDS, MODELS
 
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions
 from lcsb_mobile.bundle.schedule import ScheduleConfig
-from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, QuantizationConfig
+from lcsb_mobile.config import AccuracyLevel, AdamWConfig, LoraConfig, Programs, QuantizationConfig
 from lcsb_mobile.export.bundle import export_bundle
 
 TARGET = "onnxruntime"
@@ -44,13 +44,15 @@ class Case:
     optimizer: AdamWConfig = AdamWConfig()
     seq_len: int = SEQ_LEN
     accuracy_level: AccuracyLevel = 0
+    programs: Programs = "cpu"
 
 
 CASES = {
     "llama": Case("llama"),
     "llama-untied-int8": Case("llama-untied", quantization=QuantizationConfig(bits=8, group_size=GROUP)),
     # The trace's run takes two cycles: here 20 optimizer steps, in most of which momentum alone moves a layer.
-    "llama-20-steps": Case("llama-untied", layers=10, schedule=ScheduleConfig(subsets=10)),
+    # The one with programs for a GPU, which every core runs on its CPU.
+    "llama-20-steps": Case("llama-untied", layers=10, schedule=ScheduleConfig(subsets=10), programs="gpu"),
     "qwen2": Case("qwen2", schedule=ScheduleConfig(method="lcsb-identity", subsets=3), optimizer=AdamWConfig(implicit_updates="none")),
     "qwen2-untied-int4-head": Case("qwen2-untied", quantization=QuantizationConfig(embedding_bits=4, group_size=GROUP)),
     "qwen3": Case("qwen3"),
@@ -93,6 +95,7 @@ def export(case: Case, output: Path) -> Path:
             optimizer=case.optimizer,
             seq_len=case.seq_len,
             accuracy_level=case.accuracy_level,
+            programs=case.programs,
             force=True,
         )
         export_bundle(options)

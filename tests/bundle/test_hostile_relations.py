@@ -135,6 +135,7 @@ SHARED = [
     (repeat("weights"), "weights: 'embed_tokens.weight.packed' stands twice"),
     (put("weights.0.offset", 1 << 40), "weights: the tensors end at byte 1099511634064 of weights.bin, which has 107136"),
     (put("files/weights.bin/size", 107071), "weights: the tensors end at byte 107072 of weights.bin, which has 107071"),
+    (put("weights.1.dtype", "float32"), "'embed_tokens.weight.scale': expected float16 [131, 6], found float32 [131, 6]"),  # all or none
     (put("weights.1.offset", 0), "weights: 'embed_tokens.weight.packed' and 'embed_tokens.weight.scale' overlap"),
     (put("weights.0.shape.0", 130), "weights: 'embed_tokens.weight.packed': expected int8 [131, 6, 8], found int8 [130, 6, 8]"),
     (put("weights.1.dtype", "float32"), "weights: 'embed_tokens.weight.scale': expected float16 [131, 6], found float32 [131, 6]"),

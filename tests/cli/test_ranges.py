@@ -34,6 +34,7 @@ ABSENT = {
     "simulate": ("/absent/bundle", "--data", "/absent/data", "--steps", "1"),
     "compare": ("/absent/bundle", "--after", "/absent/adapter", "--data", "/absent/data"),
     "generate": ("/absent/bundle", "--prompt", "x"),
+    "web": ("/absent/bundle", "--site", "/absent/site"),
     "bench": ("/absent/bundle",),
 }
 # Options that others must go with, which is said before a path is read.

@@ -17,7 +17,7 @@ from helpers.hostile import edit, put
 
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.devices.ios import APPLICATION, TARGETS, DeviceCtl, find_devicectl, push
-from lcsb_mobile.devices.pushed import files_to_push
+from lcsb_mobile.devices.pushed import files_for_device
 from lcsb_mobile.errors import IntegrityError, MissingDependencyError, OptionError, PhoneError
 from lcsb_mobile.targets import Target
 
@@ -119,11 +119,11 @@ def test_targets_that_the_app_runs(exported: Path, monkeypatch: pytest.MonkeyPat
         changed = msgspec.structs.replace(manifest, target=target)
         monkeypatch.setattr(Bundle, "open", lambda _, found=changed: SimpleNamespace(manifest=found))
         if target in ("onnxruntime", "coreml", "coreai"):
-            assert "manifest.json" in files_to_push(exported, TARGETS, name="mine")
+            assert "manifest.json" in files_for_device(exported, TARGETS, name="mine")
         else:
             said = f"runs bundles of target onnxruntime or coreml or coreai, found {target}; export it with --target onnxruntime"
             with pytest.raises(OptionError, match=said):
-                files_to_push(exported, TARGETS, name="mine")
+                files_for_device(exported, TARGETS, name="mine")
 
 
 def test_half_a_copy_has_no_manifest(exported: Path, phone: Path) -> None:

@@ -1,7 +1,7 @@
 import { LcsbError } from "../faults.js";
 import { quoted } from "../io/text.js";
 import { bindingFaults, layerFaults, projections, repeated } from "./layerRelations.js";
-import { isPerLayer, LAYERS, tensorBytes, WEIGHTS_FILE, type Graph, type GraphTensor, type Manifest } from "./manifest.js";
+import { isPerLayer, LAYERS, tensorBytes, WEIGHTS_FILE, type Graph, type GraphTensor, type Manifest, type WeightTensor } from "./manifest.js";
 import { described, differences, filtered, KEPT, program, ROLES, signatures, type Signature, type Tensors, type TensorType } from "./programs.js";
 import { subsetFault } from "./schedule.js";
 
@@ -87,9 +87,10 @@ function table(manifest: Manifest): Map<string, TensorType> {
 /** Those that are known without knowing the architecture. Throws OPTION where the group size does not divide a row. */
 function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   const { model, quantization, seqLen } = manifest;
+  const scales = scaleType(manifest.weights);
   const tensors = new Map<string, TensorType>([["norm.weight", { dtype: "float32", shape: [model.hiddenSize] }]]);
   const add = (name: string, stack: number[], rows: number, columns: number, bits: number) => {
-    for (const [tensor, type] of matrix(name, stack, rows, columns, bits, quantization.groupSize)) tensors.set(tensor, type);
+    for (const [tensor, type] of matrix(name, stack, rows, columns, bits, quantization.groupSize, scales)) tensors.set(tensor, type);
   };
   for (const type of model.attentionKinds.keys()) {
     for (const angle of ["cos", "sin"]) tensors.set(`rope.${type}.${angle}`, { dtype: "float32", shape: [seqLen, model.rotaryDim] });
@@ -106,14 +107,20 @@ function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   return tensors;
 }
 
-function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number): [string, TensorType][] {
+function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, scales: string): [string, TensorType][] {
   if (columns % group !== 0 || group % 2 !== 0) {
     const expected = `expected an even divisor of the ${columns} columns of ${quoted(name)}, found ${group}`;
     throw new LcsbError("OPTION", `quantization.group_size: ${expected}`);
   }
   const shape = [...stack, rows, columns / group];
   const packed = bits === 4 ? { dtype: "uint8", shape: [...shape, group / 2] } : { dtype: "int8", shape: [...shape, group] };
-  return [[`${name}.packed`, packed], [`${name}.scale`, { dtype: "float16", shape }]];
+  return [[`${name}.packed`, packed], [`${name}.scale`, { dtype: scales, shape }]];
+}
+
+/** Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16. */
+function scaleType(weights: readonly WeightTensor[]): string {
+  const scales = weights.filter((tensor) => tensor.name.endsWith(".scale"));
+  return scales.length > 0 && scales.every((tensor) => tensor.dtype === "float32") ? "float32" : "float16";
 }
 
 function* programFaults(manifest: Manifest, known: ReadonlyMap<string, Signature>): Generator<string> {

@@ -76,6 +76,7 @@ test("a manifest's tables that do not agree are refused by name", async () => {
     ["model/layer_types", ["full_attention"], "model.layer_types: expected one for each of 3 layers, found 1"],
     ["model/rotary_dim", 14, "model.rotary_dim: expected an even number up to 12, found 14"],
     ["schedule", [], "schedule: expected at least one step, found none"],
+    ["weights/1/dtype", "float32", "'embed_tokens.weight.scale': expected float16 [131, 6], found float32 [131, 6]"], // all or none
     ["schedule/0/train", [2, 1], "schedule: step 1: train: expected ascending layers from 0 to 2"],
     ["layers/1/number", 0, "layers.1: number: expected 1, found 0"],
     ["layers/0/kind", "other", "layers.0: expected one of the kinds block, found 'other'"],

@@ -160,6 +160,7 @@ final class ManifestCheckTest: XCTestCase {
             ("layers.1.reads.cos", "", "layers.1: reads: expected ['cos', 'sin', 'mask'], found ['sin', 'mask']"),
             ("weights.\(known.weights.count)", at("weights.0"), "'embed_tokens.weight.packed' stands twice"),
             ("weights.0.offset", "\(1 << 40)", "weights: the tensors end at byte 10995116"),
+            ("weights.1.dtype", "\"float32\"", "'embed_tokens.weight.scale': expected float16 [131, 6], found float32 [131, 6]"),  // all or none
             ("weights.1.offset", "0", "weights: 'embed_tokens.weight.packed' and 'embed_tokens.weight.scale' overlap"),
             ("weights.0.shape.0", "130", "weights: 'embed_tokens.weight.packed': expected int8 [131, 6, 8], found int8 [130, 6, 8]"),
             ("weights.0.shape", "[9007199254740992, 9007199254740992]", "weights: 'embed_tokens.weight.packed': expected int8"),

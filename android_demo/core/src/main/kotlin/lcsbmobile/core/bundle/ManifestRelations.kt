@@ -72,28 +72,33 @@ private fun expectedWeights(manifest: Manifest): Tensors {
     }
     val vocabulary = if (model.tieWordEmbeddings) listOf("embed_tokens.weight") else listOf("embed_tokens.weight", "lm_head.weight")
     val quantization = manifest.quantization
+    val scales = scaleType(manifest.weights)
     for (name in vocabulary) {
-        tensors += matrix(name, emptyList(), model.vocabSize, model.hiddenSize, quantization.embeddingBits, quantization.groupSize)
+        tensors += matrix(name, emptyList(), model.vocabSize, model.hiddenSize, quantization.embeddingBits, quantization.groupSize, scales)
     }
     for (kind in manifest.kinds) {
         val stack = listOf(manifest.layers.count { it.kind == kind.name }.toLong())
         for ((a, b) in projections(kind)) {
             val name = "$LAYERS${kind.name}.${a.name.removeSuffix(".lora_A")}.weight"
-            tensors += matrix(name, stack, b.shape[0], a.shape[1], quantization.bits, quantization.groupSize)
+            tensors += matrix(name, stack, b.shape[0], a.shape[1], quantization.bits, quantization.groupSize, scales)
         }
     }
     return tensors
 }
 
-private fun matrix(name: String, stack: List<Long>, rows: Int, columns: Int, bits: Int, group: Int): Tensors {
+private fun matrix(name: String, stack: List<Long>, rows: Int, columns: Int, bits: Int, group: Int, scales: String): Tensors {
     if (columns % group != 0 || group % 2 != 0) {
         val expected = "expected an even divisor of the $columns columns of ${quoted(name)}, found $group"
         throw LcsbException(Fault.OPTION, "quantization.group_size: $expected")
     }
     val shape = stack + listOf(rows.toLong(), (columns / group).toLong())
     val packed = if (bits == 4) TensorType("uint8", shape + (group / 2).toLong()) else TensorType("int8", shape + group.toLong())
-    return mapOf("$name.packed" to packed, "$name.scale" to TensorType("float16", shape))
+    return mapOf("$name.packed" to packed, "$name.scale" to TensorType(scales, shape))
 }
+
+/** Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16. */
+private fun scaleType(weights: List<WeightTensor>): String =
+    if (weights.filter { it.name.endsWith(".scale") }.map { it.dtype }.toSet() == setOf("float32")) "float32" else "float16"
 
 private fun programFaults(manifest: Manifest, known: Map<String, Signature>): Sequence<String> = sequence {
     val graphs = manifest.graphs

@@ -157,6 +157,7 @@ class ManifestCheckTest {
                 Triple("layers.1.reads.cos", "", "layers.1: reads: expected ['cos', 'sin', 'mask'], found ['sin', 'mask']"),
                 Triple("weights.${openBundle("llama").manifest.weights.size}", at("weights.0"), "'embed_tokens.weight.packed' stands twice"),
                 Triple("weights.0.offset", "${1L shl 40}", "weights: the tensors end at byte 10995116"),
+                Triple("weights.1.dtype", "\"float32\"", "'embed_tokens.weight.scale': expected float16 [131, 6], found float32 [131, 6]"), // all or none
                 Triple("weights.1.offset", "0", "weights: 'embed_tokens.weight.packed' and 'embed_tokens.weight.scale' overlap"),
                 Triple("weights.0.shape.0", "130", "weights: 'embed_tokens.weight.packed': expected int8 [131, 6, 8], found int8 [130, 6, 8]"),
                 Triple("weights.0.shape", "[9007199254740992, 9007199254740992]", "weights: 'embed_tokens.weight.packed': expected int8"),

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.bundles import MESSAGES, RandomBundle, export_random, write_lines
+from helpers.bundles import MESSAGES, RandomBundle, export_random, made_once, write_lines
 from helpers.captured import MakeDecoding, MakeGraphs, MakeModelGraphs, setting
 from helpers.crossing_bundle import export_crossing
+from helpers.kinds_of_layers import KindsBundle, export_kinds
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_programs, export_tiny, small_head_chunks
 from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
@@ -22,6 +23,7 @@ from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs, capture_blocks, capture_decoding
 from lcsb_mobile.installing import GGUF_PYTHON
 from lcsb_mobile.runners.onnxruntime import NO_TELEMETRY
+from lcsb_mobile.targets import Target
 
 # What reads GGUF files is not installed there, as pyproject.toml says.
 collect_ignore = (
@@ -36,8 +38,9 @@ torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits 
 
 # Minutes each, with what they export: begun first, so that no process is left alone with them at the end.
 LONGEST = (
-    *("test_executorch_kinds.py", "test_executorch.py", "test_executorch_bundle.py", "test_hybrid_models.py", "test_coreml.py"),
-    *("test_coreai.py", "test_faults.py", "test_coreml_bundle.py", "test_to_onnxruntime.py", "test_built.py"),
+    *("test_executorch_kinds.py", "test_executorch.py", "test_coreml.py", "test_hybrid_models.py", "test_executorch_bundle.py"),
+    *("test_coreai.py", "test_coreai_kinds.py", "test_to_onnxruntime.py", "test_onnxruntime.py"),
+    *("test_built.py", "test_cli.py", "test_coreml_bundle.py", "test_blocks.py", "test_onnxruntime_training.py", "test_calibrate.py"),
 )
 
 
@@ -125,19 +128,30 @@ def small_chunks() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
-    return export_random(tmp_path_factory.mktemp("random-bundle"))
+    return RandomBundle.within(made_once(tmp_path_factory, "random-bundle", export_random))
 
 
 @pytest.fixture(scope="session")
 def random_training_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
     """As `random_bundle`, for the training API: as with `training_programs`, tests with it are marked `training_api`."""
-    return export_random(tmp_path_factory.mktemp("random-training-bundle"), target="onnxruntime-training")
+    export = functools.partial(export_random, target="onnxruntime-training")
+    return RandomBundle.within(made_once(tmp_path_factory, "random-training-bundle", export))
 
 
 @pytest.fixture(scope="session")
 def random_crossing_bundle(tmp_path_factory: pytest.TempPathFactory) -> RandomBundle:
     """As `random_bundle`, of the made-up architecture with two kinds of layers, of which one gives what the other takes."""
-    return export_crossing(tmp_path_factory.mktemp("random-crossing-bundle"))
+    return RandomBundle.within(made_once(tmp_path_factory, "random-crossing-bundle", export_crossing))
+
+
+@pytest.fixture(scope="session")
+def kinds_bundle(tmp_path_factory: pytest.TempPathFactory) -> KindsBundle:
+    """`kinds_bundle(name, target)`: as `random_bundle`, of a family of `helpers.kinds_of_layers`."""
+
+    def bundle(name: str, target: Target = "onnxruntime") -> RandomBundle:
+        return RandomBundle.within(made_once(tmp_path_factory, f"{name}-{target}", lambda path: export_kinds(path, name, target)))
+
+    return bundle
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from lcsb_mobile.export.executorch.planning import planning_pass
-from lcsb_mobile.export.executorch.tracing import no_idle_passes, quick_tracing
+from lcsb_mobile.export.executorch.tracing import passes_in_place, quick_tracing, values_are_known
 from lcsb_mobile.export.executorch.xnnpack import partitioner
 
 
@@ -30,8 +30,10 @@ def write_program(path: Path, methods: Mapping[str, ExportedProgram], entered: C
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 
     once = patch.object(ExportedProgram, "run_decompositions", lambda self, *_, **__: self)  # of which each is decomposed already
-    with warnings.catch_warnings(), quick_tracing(), no_idle_passes(), once:
+    with warnings.catch_warnings(), quick_tracing(), passes_in_place(), once:
         warnings.simplefilter("ignore")
+        for method in methods.values():
+            values_are_known(method.graph_module)
         edge = to_edge_transform_and_lower(
             dict(methods),
             partitioner={name: [partitioner(entered)] for name in methods},

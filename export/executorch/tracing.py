@@ -11,9 +11,9 @@ from unittest.mock import patch
 import torch
 from torch._export import utils as export_utils
 from torch._ops import OpOverload, OpOverloadPacket
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import _PyTreeCodeGen
-from torch.fx.node import map_arg
+from torch.fx.node import map_aggregate, map_arg
 from torch.fx.traceback import NodeSource
 
 
@@ -48,72 +48,132 @@ def _compile_when_called(module: GraphModule) -> None:
 
 
 @contextmanager
-def no_idle_passes() -> Iterator[None]:
-    """ExecuTorch's passes rewrite operators while they trace a program anew, and most find none to rewrite; that was a fifth of the time
-    of lowering. Each is asked first, operator by operator; of one that finds nothing in a graph that is as the last trace left it the trace
-    would be the same."""
+def passes_in_place() -> Iterator[None]:
+    """ExecuTorch's passes rewrite operators while they trace a program anew. Most rewrite none, and others an operator here and there into
+    another of the same result; the trace was half of the time of lowering. Each is asked first, operator by operator. Where it puts one
+    operator in the place of one, of a graph whose values are known, the graph is given that operator, and no trace is needed."""
     from executorch.exir.pass_base import PassResult, _ExportPassBase
 
     trace = _ExportPassBase.call
 
     def call(self: Any, module: GraphModule) -> Any:
-        if getattr(module.graph, TRACED, None) == _form(module) and _rewrites_nothing(self, module):
+        changes = _changes(self, module) if getattr(module.graph, KNOWN, None) == _form(module) else None
+        if changes is None:
+            result = trace(self, module)
+            values_are_known(result.graph_module)
+            return result
+        if not changes:
             return PassResult(module, False)
-        result = trace(self, module)
-        setattr(result.graph_module.graph, TRACED, _form(result.graph_module))
-        return result
+        for node, target, args, kwargs, meta in changes:
+            node.target, node.args, node.kwargs = target, args, kwargs
+            node.meta.update(meta)
+        changed = GraphModule(module, module.graph)  # as from a trace, so that a caller may take it apart
+        changed.meta = module.meta.copy()
+        values_are_known(changed)
+        return PassResult(changed, True)
 
     with patch.object(_ExportPassBase, "call", call):
         yield
 
 
-TRACED = "_lcsb_traced"  # of a graph: its form when it was traced last
+KNOWN = "_lcsb_known"  # of a graph: its form when `val` in its nodes' meta was what they give
 PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.layout, torch.device, torch.memory_format)
 # What a pass may do at; of one that does it anywhere but at operators nothing is known before its trace.
 ELSEWHERE = (
     *("placeholder", "output", "call_getitem", "call_cond", "call_while", "call_map", "call_scan", "call_sym", "call_delegate"),
     *("call_submodule", "inputs", "on_attr", "_fx"),
 )
+Change = tuple[Node, Any, tuple[Any, ...], dict[str, Any], dict[str, Any]]  # node, target, args, kwargs, meta
 
 
-class _Rewritten(Exception):
-    """An operator would be another, or have other operands."""
+def values_are_known(module: GraphModule) -> None:
+    """Says of a graph that `val` in its nodes' meta is what they give, until one of them is changed."""
+    setattr(module.graph, KNOWN, _form(module))
+
+
+def _graphs(module: GraphModule) -> list[Graph]:
+    """With those of its loops."""
+    return [each.graph for each in module.modules() if isinstance(each, GraphModule)]
 
 
 def _form(module: GraphModule) -> list[Any]:
-    """Equal as long as no node of the module or its loops is another or has another operator or operands."""
-    graphs = [each.graph for each in module.modules() if isinstance(each, GraphModule)]
-    return [(node, node.target, node.args, node.kwargs) for graph in graphs for node in graph.nodes]
+    """Equal as long as no node of the module or its loops but the last is another or has another operator or operands."""
+    nodes = (node for graph in _graphs(module) for node in graph.nodes if node.op != "output")
+    return [(node, node.target, node.args, node.kwargs) for node in nodes]
 
 
-def _rewrites_nothing(export_pass: Any, module: GraphModule) -> bool:
+class _NotInPlace(Exception):
+    """Something else than an operator of the same result in the place of one."""
+
+
+def _changes(export_pass: Any, module: GraphModule) -> list[Change] | None:
+    """What a pass puts in the place of which node; None where it does more than that."""
     from executorch.exir.dialects.edge._ops import EdgeOpOverload
     from executorch.exir.pass_base import ExportPass, NodeMetadata, ProxyValue
 
     if any(getattr(type(export_pass), name) is not getattr(ExportPass, name) for name in ELSEWHERE):
-        return False
-    expected: Any = None
+        return None
+    calls: list[Any] = []
 
-    def compare(kind: str, target: Any, args: Any, kwargs: Any, meta: Any) -> Any:
-        if not _same(expected, (target, args, kwargs)):
-            raise _Rewritten
+    def record(kind: str, target: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+        calls.append((target, args, kwargs, meta.data))
         return values[node]
 
+    changes: list[Change] = []
     values: dict[Node, Any] = {}
-    export_pass._fx = compare
+    export_pass._fx = record
     try:
-        for graph in (each.graph for each in module.modules() if isinstance(each, GraphModule)):
-            for node in graph.nodes:
-                values[node] = ProxyValue(node.meta.get("val"), node)
-                if node.op == "call_function" and isinstance(node.target, (OpOverload, OpOverloadPacket, EdgeOpOverload)):
-                    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-                    expected = node.target, args, kwargs
-                    export_pass.call_operator(node.target, args, kwargs, NodeMetadata(node.meta))
-    except _Rewritten:
-        return False
+        for node in (each for graph in _graphs(module) for each in graph.nodes):
+            values[node] = ProxyValue(node.meta.get("val"), node)
+            if node.op == "call_function" and isinstance(node.target, (OpOverload, OpOverloadPacket, EdgeOpOverload)):
+                calls.clear()
+                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+                returned = export_pass.call_operator(node.target, args, kwargs, NodeMetadata(node.meta))
+                if len(calls) != 1 or returned is not values[node]:
+                    return None
+                ((target, new_args, new_kwargs, meta),) = calls
+                if not _same((target, new_args, new_kwargs), (node.target, args, kwargs)):
+                    changes.append((node, target, _operands(new_args), _operands(new_kwargs), meta))
+                    if getattr(target, "_op", target) is not node.target or not _same((new_args, new_kwargs), (args, kwargs)):
+                        _check_result(node.meta["val"], target, new_args, new_kwargs)
+    except _NotInPlace:
+        return None
     finally:
         del export_pass._fx
-    return True
+    return changes
+
+
+def _check_result(known: Any, target: Any, args: Any, kwargs: Any) -> None:
+    """Of another function than the operator's own, or of other operands: `known` is the shape, strides and dtype that they give."""
+    from executorch.exir.pass_base import ProxyValue
+
+    args, kwargs = map_aggregate((args, kwargs), lambda x: x.data if isinstance(x, ProxyValue) else x)
+    given = target(*args, **kwargs)
+    before, after = ([(x.shape, x.stride(), x.dtype) for x in _tensors(value)] for value in (known, given))
+    if before != after:
+        raise _NotInPlace
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    parts = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(x, torch.Tensor) for x in parts):
+        raise _NotInPlace
+    return parts
+
+
+def _operands(x: Any) -> Any:
+    """With nodes in place of their values."""
+    from executorch.exir.pass_base import ProxyValue
+
+    if isinstance(x, ProxyValue):
+        return x.node
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_operands, x))
+    if isinstance(x, dict):
+        return {name: _operands(value) for name, value in x.items()}
+    if isinstance(x, PLAIN):
+        return x
+    raise _NotInPlace
 
 
 def _same(x: Any, y: Any) -> bool:

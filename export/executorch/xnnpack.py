@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from lcsb_mobile.export.executorch.tracing import values_are_known
+
 BYTES = (torch.uint8, torch.int8)
 HALF = (torch.float16, torch.float32)
 
@@ -114,6 +116,7 @@ def _teach_backend() -> None:
 
     def select_passes(self: Any, exported_program: Any, passes: Any = None) -> None:
         all_passes(self, exported_program, passes)
+        values_are_known(exported_program.graph_module)
         self.passes = [each for each in self.passes if each.__name__ in PASSES]
 
     all_passes = XNNPACKPassManager.__init__

@@ -7,9 +7,9 @@ it. `--check` writes nothing and ends with 1 where the page is not current.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +42,7 @@ HALVES = (("lcsb_mobile/ (the device half, and what both halves share)", False),
 BASE = ("errors", "config", "arrays", "formatting", "installing", "targets", "ranges")  # drawn as one box
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module of the package by its full name; those of `export/` are `lcsb_mobile.export.…`."""
     found = {}
@@ -52,19 +53,22 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, lazy: bool = True) -> Iterator[str]:
+@functools.cache
+def imports(path: Path, lazy: bool = True) -> tuple[str, ...]:
     """Full names of what a file imports, with `lazy` within functions too; `from a import b` gives `a.b`. Imports for type
     checkers alone are left out."""
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    found: list[str] = []
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
         elif (lazy or not isinstance(node, ast.FunctionDef)) and not is_type_checking(node):
             pending.extend(ast.iter_child_nodes(node))
+    return tuple(found)
 
 
 def is_type_checking(node: ast.AST) -> bool:

@@ -22,7 +22,9 @@ ANDROID = ("android-core", "android-app", "parity", "kills", "minified", "ios-pa
 MAC_MAY_SKIP = ("arm64", "coreai-packages", "coreai", *ANDROID, "web-page", "skipped-tests")
 MODELS = os.environ.get("LCSB_MODELS", "models")  # as the tests read it
 OF_NO_OTHER_PART = "not model and not training_api and not coreai"
-# Of each package that has a lower bound, the tests in which it does the most.
+# Of each package that has a lower bound, the tests in which it does the most; of the device's, whole runs on some of the bundles and every
+# verb, its pictures and pages with it.
+LOWEST_DEVICE_TESTS = ("tests_device", "-k", "tiny or gemma3 or qwen3_5 or test_as_on_a_mac")
 LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx/test_lowering.py", "tests/report")
 # A process a core; a file's tests share what they export; the files in the order that tests/conftest.py gives them.
 PARALLEL = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
@@ -140,7 +142,7 @@ PARTS = (
     pytest(
         "lowest-device",
         ".venv-lowest-device/bin/python",
-        "tests_device",
+        *LOWEST_DEVICE_TESTS,
         needs=("packages", "device-bundles"),
         suite="tests_device",
         first=(

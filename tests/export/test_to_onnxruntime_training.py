@@ -10,7 +10,7 @@ import pytest
 from helpers.onnx_files import all_nodes, all_tensors, load, matrix_sizes
 from helpers.onnxruntime_bundles import MakeExported
 from helpers.runners import TOLERANCE
-from helpers.tiny_models import ARCHITECTURES, WITH_BITS, assert_steps_equal, packed_batch, subset
+from helpers.tiny_models import ARCHITECTURES, WITH_STEP_GRAPHS, assert_steps_equal, packed_batch, subset
 
 from lcsb_mobile.bundle.weights import TAIL
 from lcsb_mobile.runners.onnxruntime_training import OnnxRuntimeTrainingRunner
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.training_api, pytest.mark.usefixtures("small_chunks")]
 GRAPHS = ("training_model.onnx", "eval_model.onnx", "logits_model.onnx", "optimizer_model.onnx")
 
 
-@pytest.mark.parametrize(("name", "bits"), WITH_BITS, ids=str)
+@pytest.mark.parametrize(("name", "bits"), WITH_STEP_GRAPHS, ids=str)
 def test_no_float_copy_of_a_matrix(training_programs: MakeExported, name: str, bits: tuple[int, int]) -> None:
     """Law 6: what is as large as a matrix lies in weights.bin, as integers, once."""
     case = training_programs(name, *bits)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +47,32 @@ class RandomBundle:
     checkpoint: Path
     bundle: Path
 
+    @classmethod
+    def within(cls, directory: Path) -> RandomBundle:
+        return cls(directory / "checkpoint", directory / "bundle")
+
+
+def made_once(directories: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A directory of this session, filled by the first of its processes that asks. Tests read what is in it and do not change it."""
+    root = directories.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    directory, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(directory, ignore_errors=True)  # of one that failed
+            directory.mkdir()
+            make(directory)
+            done.touch()
+    return directory
+
 
 def export_random(
     directory: Path, model_type: str = "llama", target: Target = "onnxruntime", accuracy_level: AccuracyLevel = 0, **overrides: Any
 ) -> RandomBundle:
     checkpoint = write_checkpoint(directory / "checkpoint", model_type, tied=True, **overrides)
     export_bundle(small_export(model=str(checkpoint), output=directory / "bundle", target=target, accuracy_level=accuracy_level))
-    return RandomBundle(checkpoint, directory / "bundle")
+    return RandomBundle.within(directory)
 
 
 def small_export(**options: Any) -> ExportOptions:

@@ -29,7 +29,7 @@ def export_crossing(directory: Path, target: Target = "onnxruntime", **sizes: in
         save_file({name: read(name) for name in shapes}, checkpoint / "model.safetensors")
         write_tokenizer(checkpoint)
         export_bundle(small_export(model=str(checkpoint), output=directory / "bundle", target=target))
-    return RandomBundle(checkpoint, directory / "bundle")
+    return RandomBundle.within(directory)
 
 
 @contextmanager

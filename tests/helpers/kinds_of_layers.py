@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from lcsb_mobile.targets import Target
 FAMILIES = {"lfm2": "lfm2", "qwen3_5": "qwen3_5_text"}
 SEQ_LEN = 64  # two chunks of the delta rule
 
+KindsBundle = Callable[..., RandomBundle]  # as the fixture `kinds_bundle` is
+
 
 def export_kinds(directory: Path, name: str, target: Target, seq_len: int = SEQ_LEN) -> RandomBundle:
     """`name`: of FAMILIES, or "crossing"."""
@@ -32,7 +35,7 @@ def export_kinds(directory: Path, name: str, target: Target, seq_len: int = SEQ_
     checkpoint = write_checkpoint(directory / "checkpoint", FAMILIES[name], tied=True)
     options = small_export(model=str(checkpoint), output=directory / "bundle", target=target)
     export_bundle(dataclasses.replace(options, seq_len=seq_len))
-    return RandomBundle(checkpoint, directory / "bundle")
+    return RandomBundle.within(directory)
 
 
 def check_steps_and_text(path: Path, weights: Path, tolerance: float = 3e-5) -> None:

@@ -1,8 +1,9 @@
-"""Bundles of other targets than `onnxruntime`. An export for executorch takes most of a minute, so tests share them."""
+"""Bundles of any target, which tests share."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, manifest_of, request
@@ -16,11 +17,12 @@ from lcsb_mobile.targets import Target
 
 SEQ_LEN = 64
 
+TinyBundle = Callable[[Target], Path]  # as the fixture `tiny_bundle` is
 
-def export_executorch(directory: Path) -> Path:
+
+def export_embedded(path: Path, target: Target) -> None:
     """The embedded model `tiny`, with a golden trace."""
-    export_bundle(ExportOptions(model="tiny", quantizer="search", output=directory / "bundle", target="executorch", seq_len=SEQ_LEN))
-    return directory / "bundle"
+    export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target=target, seq_len=SEQ_LEN))
 
 
 def export_target(target: Target, directory: Path, model: TinyModel, blocks: ModelGraphs, decoding: DecodeGraphs) -> Exported:

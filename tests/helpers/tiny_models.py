@@ -48,10 +48,11 @@ HYBRIDS: dict[str, tuple[str, bool, dict[str, Any]]] = {"lfm2": ("lfm2", True, {
 HYBRID_SEQ_LEN = 64
 HYBRID_EXAMPLES = (25, 1, 30)  # one of them across the edge of a chunk of 32
 ARCHITECTURES = ("llama", "phi3", "qwen2", "qwen3", "gemma3")  # one model each
-# Every model, and both kinds of blocks and of heads: how weights are decompressed does not depend on the architecture.
-# (model, (bits, embedding_bits)); the second table has the first bits alone.
-WITH_BITS = [(name, (8, 4) if name.endswith("-untied") else (4, 8)) for name in MODELS] + [("llama", (8, 4)), ("llama-untied", (4, 8))]
-WITH_BLOCK_BITS = [(name, bits) for name, (bits, _) in WITH_BITS]
+# Every model, and both kinds of blocks: how weights are decompressed does not depend on the architecture.
+WITH_BLOCK_BITS = [*((name, 8 if name.endswith("-untied") else 4) for name in MODELS), ("llama", 8), ("llama-untied", 4)]
+# (model, (bits, embedding_bits)), of what the training API's whole step adds to the blocks: heads of their own and tied ones, capped or
+# not, weights of either kind, and in its loop layers that differ in their tables.
+WITH_STEP_GRAPHS = [*((name, (4, 8)) for name in (*ARCHITECTURES, "gemma2")), ("llama-untied", (8, 4))]
 
 
 @dataclass(frozen=True)

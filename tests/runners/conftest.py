@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import os
 from pathlib import Path
 
 import pytest
+from helpers.bundles import made_once
 from helpers.captured import MakeDecoding, MakeModelGraphs
 from helpers.onnxruntime_bundles import Exported, MakeExported, small_head_chunks
-from helpers.target_bundles import export_executorch, export_target
+from helpers.target_bundles import TinyBundle, export_embedded, export_target
 from helpers.tiny_models import MakeTiny
 
 from lcsb_mobile.targets import Target
 
 
 @pytest.fixture(scope="session")
-def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny` for target executorch, made by the first process that asks. Tests read it and do not change it."""
-    root = tmp_path_factory.getbasetemp()
-    directory = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "executorch-bundle"
-    directory.mkdir(exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return directory / "bundle" if (directory / "bundle").exists() else export_executorch(directory)
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    """`tiny_bundle(target)`: the embedded model, made once. Tests read it and do not change it."""
+
+    def bundle(target: Target) -> Path:
+        return made_once(tmp_path_factory, f"tiny-{target}", lambda directory: export_embedded(directory / "bundle", target)) / "bundle"
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def executorch_bundle(tiny_bundle: TinyBundle) -> Path:
+    return tiny_bundle("executorch")
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_bundle(tiny_bundle: TinyBundle) -> Path:
+    """To go on with a run of one of the others."""
+    return tiny_bundle("onnxruntime")
 
 
 def of_target(

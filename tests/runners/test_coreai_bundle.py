@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from helpers.bundles import export_random, lcsb, lcsb_error, lcsb_json
 from helpers.relays import relay
+from helpers.target_bundles import TinyBundle, export_embedded
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.errors import BundleError, LcsbError
-from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.export.graphs.blocks import Setting, capture_blocks
 from lcsb_mobile.export.graphs.captured import CapturedGraph, op_name
 from lcsb_mobile.export.models import model_of
@@ -32,17 +32,13 @@ from lcsb_mobile.targets import AIMODEL, target_row
 pytestmark = pytest.mark.coreai
 
 PROGRAMS = target_row("coreai").program_file("")
-SEQ_LEN = 64
 # ATen and lcsb operators by what a program must compute as often as the captured graph does.
 COUNTED = {"_softmax": "softmax", "dequantize_int4": "blockwise_shift_scale", "mm": "batch_matmul"}
 
 
 @pytest.fixture(scope="session")
-def coreai_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model. Tests read it and do not change it."""
-    path = tmp_path_factory.mktemp("coreai") / "bundle"
-    export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target="coreai", seq_len=SEQ_LEN))
-    return path
+def coreai_bundle(tiny_bundle: TinyBundle) -> Path:
+    return tiny_bundle("coreai")
 
 
 # What was written
@@ -99,7 +95,7 @@ def test_every_type_is_as_described(coreai_bundle: Path) -> None:
 
 
 def test_the_same_bytes_again(coreai_bundle: Path, tmp_path: Path) -> None:
-    export_bundle(ExportOptions(model="tiny", quantizer="search", output=tmp_path / "again", target="coreai", seq_len=SEQ_LEN))
+    export_embedded(tmp_path / "again", "coreai")
     ours, theirs = (Bundle.open(path).manifest for path in (coreai_bundle, tmp_path / "again"))
     assert ours.files == theirs.files and ours.identity == theirs.identity
 
@@ -157,12 +153,11 @@ def test_memory_stays_flat(coreai_bundle: Path) -> None:
 # A run on two runtimes
 
 
-def test_a_run_goes_on_with_the_bundle_of_another_target(coreai_bundle: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_bundle_of_another_target(coreai_bundle: Path, onnxruntime_bundle: Path, tmp_path: Path) -> None:
     """From ONNX Runtime to Core AI and back: the losses are those of a run on one (law 4); the run's checkpoints are one format."""
-    other = tmp_path / "onnxruntime"
-    export_bundle(ExportOptions(model="tiny", quantizer="search", output=other, seq_len=SEQ_LEN))
-    assert Bundle.open(other).manifest.identity == Bundle.open(coreai_bundle).manifest.identity
-    whole, parts = relay({"onnxruntime": other, "coreai": coreai_bundle}, ("onnxruntime", "coreai", "onnxruntime"), tmp_path)
+    assert Bundle.open(onnxruntime_bundle).manifest.identity == Bundle.open(coreai_bundle).manifest.identity
+    bundles = {"onnxruntime": onnxruntime_bundle, "coreai": coreai_bundle}
+    whole, parts = relay(bundles, ("onnxruntime", "coreai", "onnxruntime"), tmp_path)
     assert parts == pytest.approx(whole, rel=1e-5)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers.bundles import lcsb, lcsb_error, lcsb_json
 from helpers.relays import TINY_DATA, relay
+from helpers.target_bundles import TinyBundle
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle
@@ -25,7 +26,6 @@ from lcsb_mobile.bundle.programs import layer_function, plain_name
 from lcsb_mobile.bundle.weights import TAIL
 from lcsb_mobile.errors import BundleError, LcsbError, MissingDependencyError, RuntimeVersionError, UnsupportedModelError
 from lcsb_mobile.export import to_coreml
-from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.export.coreml import lowering
 from lcsb_mobile.export.coreml import package as writing
 from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks
@@ -37,29 +37,16 @@ from lcsb_mobile.mil.evaluator import Evaluator
 from lcsb_mobile.mil.package import Operation, Package
 from lcsb_mobile.mil.protobuf import NAME
 from lcsb_mobile.runners import make_runner
-from lcsb_mobile.targets import MIL_DATA, MLPACKAGE, Target
+from lcsb_mobile.targets import MIL_DATA, MLPACKAGE
 
-SEQ_LEN = 64
 LAYERS = 8
 ROLES = ("forward", "backward", "forward_keep", "backward_kept")
 MODEL, WEIGHTS = f"{MLPACKAGE}/{MIL_DATA}/model.mlmodel", f"{MLPACKAGE}/{MIL_DATA}/weights/weight.bin"
 
 
-def export(path: Path, target: Target) -> Path:
-    export_bundle(ExportOptions(model="tiny", quantizer="search", output=path, target=target, seq_len=SEQ_LEN))
-    return path
-
-
-@pytest.fixture(scope="module")
-def coreml_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model. Tests read it and do not change it."""
-    return export(tmp_path_factory.mktemp("coreml") / "bundle", "coreml")
-
-
-@pytest.fixture(scope="module")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for target onnxruntime, which has the weights in a file of their own."""
-    return export(tmp_path_factory.mktemp("onnxruntime") / "bundle", "onnxruntime")
+@pytest.fixture(scope="session")
+def coreml_bundle(tiny_bundle: TinyBundle) -> Path:
+    return tiny_bundle("coreml")
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +73,11 @@ def test_commands(coreml_bundle: Path) -> None:
     assert "coreml is evaluated in NumPy here" in lcsb_error(2, "bench", coreml_bundle)
 
 
-def test_a_run_goes_on_with_the_bundle_of_another_target(coreml_bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_bundle_of_another_target(coreml_bundle: Path, onnxruntime_bundle: Path, tmp_path: Path) -> None:
     """From ONNX Runtime to the package and back: the losses are those of a run on one (law 4)."""
-    ours, theirs = Bundle.open(coreml_bundle).manifest, Bundle.open(other_bundle).manifest
+    ours, theirs = Bundle.open(coreml_bundle).manifest, Bundle.open(onnxruntime_bundle).manifest
     assert ours.identity == theirs.identity and "weights.bin" not in ours.files
-    whole, parts = relay({"onnxruntime": other_bundle, "coreml": coreml_bundle}, ("onnxruntime", "coreml", "onnxruntime"), tmp_path)
+    whole, parts = relay({"onnxruntime": onnxruntime_bundle, "coreml": coreml_bundle}, ("onnxruntime", "coreml", "onnxruntime"), tmp_path)
     assert parts == pytest.approx(whole, rel=1e-5)
     data = TINY_DATA
     assert "an evaluator in NumPy, which is slow" in simulate_notes(coreml_bundle, data, tmp_path / "again.safetensors")
@@ -215,9 +202,9 @@ def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
     return sorted(x.tobytes() for x in found) == sorted(x.tobytes() for x in expected)
 
 
-def test_every_4_bit_constant_is_the_tables(coreml_bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+def test_every_4_bit_constant_is_the_tables(coreml_bundle: Path, onnxruntime_bundle: Path, tmp_path: Path) -> None:
     """Bit for bit, of every layer and program; and a single nibble is noticed."""
-    package, table = Package(coreml_bundle / MLPACKAGE), Bundle.open(other_bundle)
+    package, table = Package(coreml_bundle / MLPACKAGE), Bundle.open(onnxruntime_bundle)
     for layer in range(LAYERS):
         expected = from_the_table(table, layer)
         assert len(expected) == 7
@@ -244,7 +231,7 @@ def metadata_of(package: Package, operation: Operation) -> tuple[int, ...]:
     return struct.unpack("<IIQQQ", raw)
 
 
-def test_weights_are_there_once(coreml_bundle: Path, other_bundle: Path) -> None:
+def test_weights_are_there_once(coreml_bundle: Path, onnxruntime_bundle: Path) -> None:
     """Law 6: the tied table, read by six programs, and the matrices, of six programs a layer."""
     bundle, weights = Bundle.open(coreml_bundle), (coreml_bundle / WEIGHTS).stat().st_size
     stored = sum(tensor.nbytes for tensor in bundle.manifest.weights)
@@ -253,7 +240,7 @@ def test_weights_are_there_once(coreml_bundle: Path, other_bundle: Path) -> None
     matrices = [x for x in bundle.manifest.weights if x.per_layer and x.name.endswith((".packed", ".scale"))]
     parameters = sum(2 * np.prod(x.shape) for x in matrices if x.name.endswith(".packed"))
     assert sum(x.nbytes for x in matrices) <= 0.60 * parameters
-    assert weights < (other_bundle / "weights.bin").stat().st_size + TAIL + 128 * count + 20_000
+    assert weights < (onnxruntime_bundle / "weights.bin").stat().st_size + TAIL + 128 * count + 20_000
 
 
 def test_coremltools_reads_the_same(coreml_bundle: Path) -> None:

@@ -10,18 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 from helpers.bundles import lcsb, lcsb_json
+from helpers.relays import relay
 
 from lcsb_mobile.bundle.batch import Batch
 from lcsb_mobile.bundle.directory import Bundle, training_identity
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE
 from lcsb_mobile.errors import BundleError, LcsbError, RuntimeVersionError
-from lcsb_mobile.export.bundle import ExportOptions, export_bundle
 from lcsb_mobile.runners import make_runner
 from lcsb_mobile.runners.executorch import import_runtime
-from lcsb_mobile.runs.setup import SimulateOptions
-from lcsb_mobile.runs.simulate import simulate
 from lcsb_mobile.targets import PTE_FILE
-from lcsb_mobile.tiny import tiny_checkpoint
 
 # What the file is
 
@@ -57,37 +54,18 @@ def test_commands(executorch_bundle: Path) -> None:
 # A run on two runtimes
 
 
-def test_a_run_goes_on_with_the_bundle_of_another_target(executorch_bundle: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_bundle_of_another_target(executorch_bundle: Path, onnxruntime_bundle: Path, tmp_path: Path) -> None:
     """From ONNX Runtime to ExecuTorch and back: the losses are those of a run on one (law 4); the run's checkpoints are one format."""
-    other = tmp_path / "onnxruntime"
-    export_bundle(ExportOptions(model="tiny", quantizer="search", output=other, seq_len=Bundle.open(executorch_bundle).manifest.seq_len))
-    bundles = {"onnxruntime": Bundle.open(other), "executorch": Bundle.open(executorch_bundle)}
-    manifest = bundles["onnxruntime"].manifest
-    assert manifest.identity == bundles["executorch"].manifest.identity
+    manifest = Bundle.open(onnxruntime_bundle).manifest
+    assert manifest.identity == Bundle.open(executorch_bundle).manifest.identity
     other_seed = msgspec.structs.replace(manifest, seed=manifest.seed + 1)
     assert training_identity(manifest, manifest.files) == manifest.identity != training_identity(other_seed, manifest.files)
     changed = manifest.files | {WEIGHTS_FILE: msgspec.structs.replace(manifest.files[WEIGHTS_FILE], sha256="0" * 64)}
     assert training_identity(manifest, changed) != manifest.identity
 
-    def run(name: str, target: str, steps: int, resume: bool) -> tuple[float, ...]:
-        options = SimulateOptions(
-            bundles[target].path,
-            tiny_checkpoint() / "messages_eval.jsonl",
-            steps=steps,
-            adapter=tmp_path / f"{name}.safetensors",
-            learning_rate=2e-3,
-            lr_schedule="constant",
-            threads=1,
-            checkpoint_directory=tmp_path / name,
-            checkpoint_every=1,
-            resume=resume,
-        )
-        return simulate(options).result.losses
-
-    whole = run("whole", "onnxruntime", 12, resume=False)
-    for number, target in enumerate(("onnxruntime", "executorch", "onnxruntime")):
-        relay = run("relay", target, 4 * (number + 1), resume=number > 0)
-    assert relay == pytest.approx(whole, rel=1e-5)
+    bundles = {"onnxruntime": onnxruntime_bundle, "executorch": executorch_bundle}
+    whole, parts = relay(bundles, ("onnxruntime", "executorch", "onnxruntime"), tmp_path)
+    assert parts == pytest.approx(whole, rel=1e-5)
 
 
 # Refusals

@@ -11,7 +11,7 @@ import pytest
 from helpers.captured import MakeModelGraphs
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_tiny
 from helpers.runners import TOLERANCE, some_subsets
-from helpers.tiny_models import WITH_BITS, assert_steps_equal, make_tiny, packed_batch, subset
+from helpers.tiny_models import WITH_STEP_GRAPHS, assert_steps_equal, make_tiny, packed_batch, subset
 
 from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.export.onnx import step_graph
@@ -28,7 +28,7 @@ def open_runner(case: Exported) -> OnnxRuntimeTrainingRunner:
 # Steps
 
 
-@pytest.mark.parametrize(("name", "bits"), WITH_BITS, ids=str)
+@pytest.mark.parametrize(("name", "bits"), WITH_STEP_GRAPHS, ids=str)
 def test_steps_equal_the_eager_runner(training_programs: MakeExported, name: str, bits: tuple[int, int]) -> None:
     case = training_programs(name, *bits)
     runner, eager, tolerance = open_runner(case), case.model.runner(), TOLERANCE[case.model.config.model_type]
@@ -39,7 +39,7 @@ def test_steps_equal_the_eager_runner(training_programs: MakeExported, name: str
         assert_steps_equal(found, eager.step(step, batch, adapter), tolerance)
 
 
-@pytest.mark.parametrize(("name", "bits"), WITH_BITS, ids=str)
+@pytest.mark.parametrize(("name", "bits"), WITH_STEP_GRAPHS, ids=str)
 def test_evaluate_and_logits_equal_the_eager_runner(training_programs: MakeExported, name: str, bits: tuple[int, int]) -> None:
     case = training_programs(name, *bits)
     runner, eager = open_runner(case), case.model.runner()

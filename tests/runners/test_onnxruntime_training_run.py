@@ -27,8 +27,11 @@ def eager_losses(case: Exported, steps: Sequence[Subset], batches: Sequence[Batc
     return run_losses(case.model.runner(), case.model.layout, case.adapter, steps, batches, RATE, config)[0]
 
 
-LAW_4 = [(name, method, DEFAULTS) for name in ARCHITECTURES for method in ("lcsb-exact", "lcsb-identity")]
-LAW_4 += [(name, "lcsb-identity", OTHERS) for name in ARCHITECTURES]
+LAW_4 = [
+    *((name, "lcsb-identity", DEFAULTS) for name in ARCHITECTURES),
+    ("gemma3", "lcsb-exact", DEFAULTS),
+    ("llama", "lcsb-identity", OTHERS),
+]
 
 
 @pytest.mark.parametrize(("name", "method", "config"), LAW_4, ids=lambda v: v if isinstance(v, str) else f"eps {v.eps}")

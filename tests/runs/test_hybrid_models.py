@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import peft
 import pytest
 import torch
 import transformers
-from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json, small_export
+from helpers.bundles import RandomBundle, lcsb, lcsb_error, lcsb_json
 from helpers.checkpoints import write_checkpoint, write_multimodal
 from helpers.crossing_bundle import known_architecture
+from helpers.kinds_of_layers import FAMILIES, SEQ_LEN, KindsBundle
 from helpers.transformers_reference import TransformersReference
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +29,6 @@ from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.data.dataset import read_dataset
 from lcsb_mobile.data.packing import epochs
-from lcsb_mobile.export.bundle import export_bundle
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.autograd import reference_step
@@ -43,29 +42,8 @@ from lcsb_mobile.tiny import tiny_checkpoint
 from lcsb_mobile.training.optimizer import AdamW
 from lcsb_mobile.training.trainer import TrainConfig, Trainer
 
-FAMILIES = {"lfm2": "lfm2", "qwen3_5": "qwen3_5_text"}
-SEQ_LEN = 64  # two chunks of the delta rule
 STEPS = 30
 TEXT = tiny_checkpoint() / "messages_eval.jsonl"
-
-Exported = Callable[[str], RandomBundle]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A family's bundle of SEQ_LEN tokens, made once."""
-    made: dict[str, RandomBundle] = {}
-
-    def export(name: str) -> RandomBundle:
-        if name not in made:
-            directory = tmp_path_factory.mktemp(name)
-            checkpoint = write_checkpoint(directory / "checkpoint", FAMILIES[name], tied=True)
-            options = small_export(model=str(checkpoint), output=directory / "bundle")
-            export_bundle(dataclasses.replace(options, seq_len=SEQ_LEN))
-            made[name] = RandomBundle(checkpoint, directory / "bundle")
-        return made[name]
-
-    return export
 
 
 def adapted(bundle: Bundle, seed: int = 0) -> Float32Array:
@@ -98,10 +76,10 @@ def differences(found: StepResult, expected: StepResult) -> float:
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "crossing"])
-def test_steps_equal_autograd_of_the_whole_model(name: str, exported: Exported, crossing_bundle: Path, messages: Path) -> None:
+def test_steps_equal_autograd_of_the_whole_model(name: str, kinds_bundle: KindsBundle, crossing_bundle: Path, messages: Path) -> None:
     """Laws 1 and 2, of the eager reference and of ONNX Runtime, with nothing, some and all layers kept."""
     with known_architecture():
-        bundle = Bundle.open(crossing_bundle if name == "crossing" else exported(name).bundle)
+        bundle = Bundle.open(crossing_bundle if name == "crossing" else kinds_bundle(name).bundle)
         layout, model = bundle.manifest.adapter, model_of(bundle.manifest.model)
         adapter, layers = adapted(bundle), len(bundle.manifest.layers)
         runners = [make_runner(bundle, "eager"), *(make_runner(bundle, threads=1, keep=keep) for keep in (0, 2, layers))]
@@ -117,9 +95,9 @@ def test_steps_equal_autograd_of_the_whole_model(name: str, exported: Exported, 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_commands(name: str, exported: Exported, tmp_path: Path) -> None:
+def test_commands(name: str, kinds_bundle: KindsBundle, tmp_path: Path) -> None:
     """Verified against its trace and, element by element, the eager reference; described by kind; timed."""
-    bundle = exported(name).bundle
+    bundle = kinds_bundle(name).bundle
     lcsb("verify", bundle, "--eager")
     found = lcsb_json("inspect", bundle)
     kinds = {kind["name"]: kind for kind in found["kinds"]}
@@ -157,10 +135,10 @@ def initial_file(bundle: RandomBundle, path: Path, adapter: Float32Array | None 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_thirty_steps_equal_peft(name: str, exported: Exported, tmp_path: Path) -> None:
+def test_thirty_steps_equal_peft(name: str, kinds_bundle: KindsBundle, tmp_path: Path) -> None:
     """Law 4 on real text, through ten cycles of the schedule, momentum included; B = 0 at the start, so merging changes nothing."""
-    bundle = Bundle.open(exported(name).bundle)
-    base = merged(exported(name), initial_file(exported(name), tmp_path / "initial.safetensors"), tmp_path / "merged")
+    bundle = Bundle.open(kinds_bundle(name).bundle)
+    base = merged(kinds_bundle(name), initial_file(kinds_bundle(name), tmp_path / "initial.safetensors"), tmp_path / "merged")
     data = batches(bundle, STEPS)
 
     def losses(runner: Any) -> list[float]:
@@ -176,12 +154,12 @@ def test_thirty_steps_equal_peft(name: str, exported: Exported, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_resumed_run_is_the_unbroken_one(name: str, exported: Exported, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_unbroken_one(name: str, kinds_bundle: KindsBundle, tmp_path: Path) -> None:
     """Law 7, of an adapter whose layers have vectors of different sizes."""
 
     def run(directory: str, steps: int, resume: bool = False) -> bytes:
         options = SimulateOptions(
-            exported(name).bundle,
+            kinds_bundle(name).bundle,
             TEXT,
             steps=steps,
             adapter=tmp_path / f"{directory}.safetensors",
@@ -198,11 +176,11 @@ def test_a_resumed_run_is_the_unbroken_one(name: str, exported: Exported, tmp_pa
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_text_equals_transformers_with_its_cache(name: str, exported: Exported, tmp_path: Path) -> None:
+def test_text_equals_transformers_with_its_cache(name: str, kinds_bundle: KindsBundle, tmp_path: Path) -> None:
     """Greedy, after prompts of one token, of less than a convolution sees, of less than a chunk and beyond one."""
-    bundle = Bundle.open(exported(name).bundle)
+    bundle = Bundle.open(kinds_bundle(name).bundle)
     adapter = adapted(bundle, 3)
-    model = merged(exported(name), initial_file(exported(name), tmp_path / "adapter.safetensors", adapter), tmp_path / "merged")
+    model = merged(kinds_bundle(name), initial_file(kinds_bundle(name), tmp_path / "adapter.safetensors", adapter), tmp_path / "merged")
     runner = make_runner(bundle, threads=1)
     words = [int(token) for token in np.random.default_rng(2).integers(4, 131, SEQ_LEN)]
     for length in (1, 2, 5, 31, 40):
@@ -221,27 +199,27 @@ def test_text_equals_transformers_with_its_cache(name: str, exported: Exported, 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_adapters_in_peft_and_back(name: str, exported: Exported, tmp_path: Path) -> None:
+def test_adapters_in_peft_and_back(name: str, kinds_bundle: KindsBundle, tmp_path: Path) -> None:
     """Law 8: peft on the decompressed base gives what our runner does. What is imported is what was exported."""
-    bundle = Bundle.open(exported(name).bundle)
+    bundle = Bundle.open(kinds_bundle(name).bundle)
     adapter = adapted(bundle, 7)
-    own = initial_file(exported(name), tmp_path / "own.safetensors", adapter)
-    base = merged(exported(name), initial_file(exported(name), tmp_path / "initial.safetensors"), tmp_path / "merged")
-    lcsb("adapter", "export", own, "--bundle", exported(name).bundle, "--output", tmp_path / "peft")
+    own = initial_file(kinds_bundle(name), tmp_path / "own.safetensors", adapter)
+    base = merged(kinds_bundle(name), initial_file(kinds_bundle(name), tmp_path / "initial.safetensors"), tmp_path / "merged")
+    lcsb("adapter", "export", own, "--bundle", kinds_bundle(name).bundle, "--output", tmp_path / "peft")
     loaded = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft")).eval()
     assert_logits_alike(bundle, adapter, loaded)
-    lcsb("adapter", "import", tmp_path / "peft", "--bundle", exported(name).bundle, "--output", tmp_path / "back.safetensors")
+    lcsb("adapter", "import", tmp_path / "peft", "--bundle", kinds_bundle(name).bundle, "--output", tmp_path / "back.safetensors")
     np.testing.assert_array_equal(load_adapter(tmp_path / "back.safetensors", bundle.manifest.adapter), adapter)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_matrices_rounded_against_a_text(name: str, exported: Exported, tmp_path: Path) -> None:
+def test_matrices_rounded_against_a_text(name: str, kinds_bundle: KindsBundle, tmp_path: Path) -> None:
     """gptq walks the kinds, one sequence at a time where tokens mix: logits are nearer to the float model's than after plain rounding."""
     arguments = ("--seq-len", SEQ_LEN, "--group-size", 8, "--rank", 4, "--subsets", 3, "--quantizer", "gptq", "--calibration", TEXT)
-    lcsb("export", exported(name).checkpoint, "--output", tmp_path / "gptq", *arguments)
+    lcsb("export", kinds_bundle(name).checkpoint, "--output", tmp_path / "gptq", *arguments)
     errors = {}
-    with open_checkpoint(exported(name).checkpoint) as checkpoint:
-        for quantizer, path in (("search", exported(name).bundle), ("gptq", tmp_path / "gptq")):
+    with open_checkpoint(kinds_bundle(name).checkpoint) as checkpoint:
+        for quantizer, path in (("search", kinds_bundle(name).bundle), ("gptq", tmp_path / "gptq")):
             bundle = Bundle.open(path)
             runner, (batch,) = make_runner(bundle, "eager"), batches(bundle, 1)
             ids = (torch.from_numpy(x) for x in (batch.input_ids, batch.position_ids, batch.segment_ids))
@@ -298,15 +276,16 @@ def assert_logits_alike(bundle: Bundle, adapter: Float32Array, loaded: Any) -> N
 
 
 @pytest.mark.training_api
-def test_the_training_api_takes_layers_of_one_kind(exported: Exported, tmp_path: Path) -> None:
+def test_the_training_api_takes_layers_of_one_kind(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "lfm2", tied=True)
     arguments = ("--target", "onnxruntime-training", "--group-size", 8, "--seq-len", SEQ_LEN)
-    error = lcsb_error(2, "export", exported("lfm2").checkpoint, "--output", tmp_path / "b", *arguments)
+    error = lcsb_error(2, "export", checkpoint, "--output", tmp_path / "b", *arguments)
     assert "lfm2 has layers of kinds conv, full; use --target onnxruntime" in error
     assert not (tmp_path / "b").exists()
 
 
-def test_what_is_refused(exported: Exported, tmp_path: Path) -> None:
-    checkpoint = exported("qwen3_5").checkpoint
+def test_what_is_refused(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "qwen3_5_text", tied=True)
     error = lcsb_error(2, "export", checkpoint, "--output", tmp_path / "b", "--group-size", 8, "--seq-len", 48)
     assert "seq-len: qwen3_5_text needs a multiple of 32, found 48" in error
     assert not (tmp_path / "b").exists()

@@ -92,7 +92,7 @@ def test_programs(programs: MakeExported, expect: Expect, name: str, batch: str)
 
 
 @pytest.mark.training_api
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["phi3", "qwen2", "gemma3"])  # its loop has the windows: alone, above full layers, between them
 def test_training_api(training_programs: MakeExported, expect: Expect, name: str) -> None:
     case = training_programs(name)
     runner = OnnxRuntimeTrainingRunner(case.bundle, threads=1)

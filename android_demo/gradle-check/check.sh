@@ -17,6 +17,7 @@ out=${1:-../target/gradle-check}
 rm -rf "$out" && mkdir -p "$out/classes" "$out/sources"
 out=$(cd "$out" && pwd)
 mkdir -p "$m2"
+short="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" # these end before the optimizing compiler earns what it costs
 
 maven() { # MAVEN_ARGUMENT...; the versions are for pom.xml, which every goal reads; AGP may be on Google's repository alone
     mvn -B -q -ntp -Dmaven.repo.local="$m2" -Dagp.version="$agp" -Dkotlin.version="$kotlin" "$@" >"$out/log" 2>&1 && return
@@ -52,7 +53,7 @@ wrap coreScript ../core/build.gradle.kts Project >"$out/sources/Core.kt"
 wrap coreAndroidScript ../core-android/build.gradle.kts Project | sed 's/^android {/androidLibrary {/' >"$out/sources/CoreAndroid.kt"
 wrap appScript ../app/build.gradle.kts Project >"$out/sources/App.kt"
 wrap settingsScript ../settings.gradle.kts org.gradle.api.initialization.Settings >"$out/sources/Settings.kt"
-java -Xmx1g -cp "$loaded" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -nowarn -jvm-target 17 \
+java $short -Xmx1g -cp "$loaded" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -nowarn -jvm-target 17 \
     -Xplugin="$(jar kotlin-sam-with-receiver-compiler-plugin-embeddable)" \
     -P plugin:org.jetbrains.kotlin.samWithReceiver:annotation=org.gradle.api.HasImplicitReceiver -d "$out/classes" -cp "$classpath" \
     KotlinDsl.kt Sync.kt "$out"/sources/*.kt || exit 1
@@ -70,7 +71,7 @@ printf 'versionNumber=%s\nbaseVersion=%s\nbuildTimestamp=20260101000000+0000\nbu
     "$gradle" "$gradle" >"$out/version/org/gradle/build-receipt.properties"
 cp ../../lcsb_mobile/tiny/messages.jsonl "$out/tree/lcsb_mobile/tiny/"
 (cd .. && tar -cf - --exclude=target --exclude=build --exclude=.gradle --exclude=local.properties --exclude="*.gradle.kts" .) | tar -xf - -C "$out/tree/android_demo"
-ANDROID_HOME=$out/sdk ANDROID_USER_HOME=$out/android java -Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED \
+ANDROID_HOME=$out/sdk ANDROID_USER_HOME=$out/android java $short -Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED \
     -cp "$out/version:$out/classes$modules:$classpath" SyncKt "$out/tree" "$out/gradle" ../README.md ../../.github/workflows/android.yml >"$out/sync.log" 2>&1 || {
     grep -E '^(FAILED|Exception|Caused)|passed' "$out/sync.log" || tail -n 30 "$out/sync.log"
     exit 1

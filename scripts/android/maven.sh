@@ -10,6 +10,8 @@ scripts/android/toolchain.sh
 aapt2=$(scripts/android/aapt2.sh build/aapt2)
 export PATH="$(dirname "$aapt2"):$PATH"
 export ORT_DISABLE_TELEMETRY=1 # the tests' ONNX Runtime would report them, and a JVM cannot set it for itself
+# A build ends before the optimizing compiler earns what it costs.
+export MAVEN_OPTS=${MAVEN_OPTS:--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # Maven writes escapes for colours into files too.

@@ -6,11 +6,16 @@ import argparse
 import functools
 import json
 import os
+import platform
 import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lcsb_mobile.io.files import replace_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 JAR = ROOT / "android_demo" / "cli" / "target"
@@ -41,14 +46,32 @@ class Core:
         return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
 
 
+def native_libraries(directory: Path) -> Path:
+    """ONNX Runtime's, out of its archive in `directory`: a JVM would unpack them at each start, 28 MB, and leave them when it is killed."""
+    libraries = directory / "native"
+    libraries.mkdir(exist_ok=True)
+    system = "osx" if sys.platform == "darwin" else "linux"
+    place = f"/native/{system}-{'x64' if platform.machine() == 'x86_64' else 'aarch64'}/"
+    (archive,) = (directory / "lib").glob("onnxruntime-*.jar")
+    with zipfile.ZipFile(archive) as jar:
+        for name in (name for name in jar.namelist() if place in name and name.endswith((".so", ".dylib"))):
+            library = libraries / Path(name).name
+            if not library.exists():
+                with replace_atomically(library) as new:  # another process may do the same
+                    new.write_bytes(jar.read(name))
+    return libraries
+
+
 def kotlin(directory: Path = JAR) -> Core:
     """android_demo/cli on the JVM, as Maven left it in `directory`."""
 
+    @functools.cache
     def words() -> list[str]:
         jar = next(iter(sorted(directory.glob("cli-*.jar"))), None)
         if jar is None:
             raise SystemExit(f"{directory}: holds no cli-….jar; build it: mvn -f android_demo/pom.xml -pl cli -am -DskipTests package")
-        return ["java", *JVM_FLAGS, "-cp", os.pathsep.join((str(jar), str(directory / "lib" / "*"))), "lcsbmobile.cli.MainKt"]
+        native = f"-Donnxruntime.native.path={native_libraries(directory)}"
+        return ["java", *JVM_FLAGS, native, "-cp", os.pathsep.join((str(jar), str(directory / "lib" / "*"))), "lcsbmobile.cli.MainKt"]
 
     return Core("kotlin", words, "train", 0.25)
 

@@ -13,8 +13,12 @@ PYTHON, TRAINING_PYTHON, DEVICE_PYTHON = (f".venv{runtime}/bin/python" for runti
 ENVIRONMENT = "scripts/testing/environment.sh"
 BUNDLES = "build/device-bundles"
 PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3", "lfm2", "qwen3_5")]
+# Together they have every operator that any bundle has. The later processors differ in products of matrices, of int8 too, and in functions.
+ARM64_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "gemma2", "lfm2", "qwen3_5", "tiny-int8-activations")]
+ARM64_CPUS = ("--cpu", "cortex-a76", "--cpu", "cortex-a710:llama,gemma2,tiny-int8-activations", "--cpu", "max:llama")
 TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"
+ARTIFACTS = "Maven's directory of artifacts, which has no locks"
 DATA = "lcsb_mobile/tiny/messages_eval.jsonl"
 # What may be missing on a Mac: an emulator of Linux', Debian's aapt2 (unless the Android SDK's is on the PATH) and what needs it,
 # mounts of small disks; Core AI's packages, before macOS 26; a Chrome.
@@ -45,7 +49,8 @@ class Part:
     """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
     command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
     the same tests, each in another environment, so that one may skip what another runs. `only_by_name`: not of a run of all parts.
-    `beside`: it leaves a core idle at times, or waits for the network, so that it may run beside another such part."""
+    `beside`: it leaves a core idle at times, so that it may run beside another such part. `waits`: it mostly waits for the network, so that
+    it may run beside any other that does not. `writes`: what no two parts may write to at a time."""
 
     name: str
     commands: tuple[Command, ...] = ()
@@ -56,6 +61,8 @@ class Part:
     suite: str = ""
     only_by_name: bool = False
     beside: bool = False
+    waits: bool = False
+    writes: str = ""
 
 
 def command(*arguments: str, can_be_unavailable: bool = False) -> Command:
@@ -121,19 +128,19 @@ PARTS = (
         ),
         needs=("packages",),
     ),
-    Part("device-packages", (command(ENVIRONMENT, ".venv-onnxruntime", "device-test", can_be_unavailable=True),), beside=True),
+    Part("device-packages", (command(ENVIRONMENT, ".venv-onnxruntime", "device-test", can_be_unavailable=True),), waits=True),
     Part(
         "training-packages",
         (command(ENVIRONMENT, "--over", ".venv", ".venv-onnxruntime-training", "onnxruntime-training", can_be_unavailable=True),),
         needs=("packages",),
-        beside=True,
+        waits=True,
     ),
     pytest("training-api", TRAINING_PYTHON, *marked("training_api"), needs=("training-packages",)),
     Part(
         "coreai-packages",
         (command(ENVIRONMENT, "--over", ".venv", ".venv-coreai", "coreai", can_be_unavailable=True),),
         needs=("packages",),
-        beside=True,
+        waits=True,
     ),
     pytest("coreai", ".venv-coreai/bin/python", *marked("coreai"), needs=("coreai-packages",)),
     # The device half on the newest ONNX Runtime, without torch.
@@ -167,21 +174,13 @@ PARTS = (
         (command(PYTHON, "scripts/testing/resolve.py", can_be_unavailable=True),),
         needs=("packages",),
         counted="closing line",
-        beside=True,
+        waits=True,
     ),
-    # First of those that take minutes, as Swift's compiler and then its tests leave a core idle.
+    # The longest of those that run two at a time stand first.
     Part(
         "ios-core",
         (Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
         needs=("device-bundles",),
-        counted="closing line",
-        beside=True,
-    ),
-    # The golden traces on a phone's instruction set, emulated.
-    Part(
-        "arm64",
-        (Command(("bash", "-c", f"exec {DEVICE_PYTHON} scripts/testing/verify_arm64.py {BUNDLES}/*/"), can_be_unavailable=True),),
-        needs=("device-packages", "device-bundles"),
         counted="closing line",
         beside=True,
     ),
@@ -193,6 +192,7 @@ PARTS = (
         counted="reports",
         reports="android_demo/core/target/surefire-reports/TEST-*.xml",
         beside=True,
+        writes=ARTIFACTS,
     ),
     Part(
         "android-app",
@@ -200,6 +200,14 @@ PARTS = (
         counted="reports",
         reports="android_demo/app/target/surefire-reports/TEST-*.xml",
         along_with="android-core",
+    ),
+    # The golden traces on a phone's instruction set, emulated.
+    Part(
+        "arm64",
+        (command(DEVICE_PYTHON, "scripts/testing/verify_arm64.py", *ARM64_BUNDLES, *ARM64_CPUS, can_be_unavailable=True),),
+        needs=("device-packages", "device-bundles"),
+        counted="closing line",
+        beside=True,
     ),
     Part(
         "parity",
@@ -221,6 +229,7 @@ PARTS = (
         needs=("packages", "device-bundles", "android-core"),
         counted="closing line",
         beside=True,
+        writes=ARTIFACTS,
     ),
     Part(
         "ios-parity",
@@ -251,6 +260,11 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
-    # Alone: Maven's directory of artifacts has no locks, and this fetches into it as android-core and minified do.
-    Part("gradle-names", (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),), counted="closing line"),
+    Part(
+        "gradle-names",
+        (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),),
+        counted="closing line",
+        beside=True,
+        writes=ARTIFACTS,
+    ),
 )

@@ -3,7 +3,8 @@
 A part ran, FAILED, or did NOT RUN, for want of something that is not to be had here or of a part that it needs. A part that did not run
 fails the run like one that failed, unless the environment variable LCSB_MAY_SKIP, a comma list, names it; on a Mac that has a default. A
 test that is skipped in every environment is a part that did not run, by the name of skipped-tests. The last line has the totals.
-Parts that leave cores idle run two at a time; what they print comes when they end. docs/testing.md tells more.
+Parts that leave cores idle run two at a time, and one that waits for the network runs beside any; what they print comes when they end.
+docs/testing.md tells more.
 
 Exit codes: 1, something failed or did not run; 2, a name is not one of a part. It needs no package: it is what sets them up.
 """
@@ -179,24 +180,40 @@ def run_group(group: Group, show: Show) -> list[Result]:
     return judge_together(group, ended, started) if len(group) > 1 else [judge(group[0], ended, time.monotonic() - clock)]
 
 
-def run_beside(group: Group) -> list[Result]:
-    """All that it prints is shown at its end, in one piece."""
-    texts = [heading(group)]
-    found = run_group(group, texts.append)
-    show_now("".join(texts))
-    return found
-
-
 def heading(group: Group) -> str:
     return f"\n== {' and '.join(member.name for member in group)}\n"
 
 
+def has_company(part: Part) -> bool:
+    """Whether it may run beside others; what it prints is then shown at its end, in one piece."""
+    return part.beside or part.waits
+
+
+def run_in_lane(group: Group) -> tuple[list[Result], str]:
+    """The results, and what is still to be shown."""
+    texts = [heading(group)]
+    if has_company(group[0]):
+        return run_group(group, texts.append), "".join(texts)
+    show_now(texts.pop())
+    return run_group(group, show_now), ""
+
+
+def may_run(part: Part, running: Sequence[Part]) -> bool:
+    """Beside those that do: of parts that use all cores, one alone."""
+    working = [other for other in running if not other.waits]
+    if part.writes and part.writes in {other.writes for other in running}:
+        return False
+    if part.waits:
+        return working == running
+    return not working or (part.beside and len(working) < LANES and all(other.beside for other in working))
+
+
 def next_group(waiting: Sequence[Group], running: Sequence[Group], results: Mapping[str, Result]) -> Group | None:
-    """The first whose needs are decided, and which may run beside those that do: of parts that use all cores, one alone."""
+    """The first whose needs are decided, and which may run now or never."""
     for group in waiting:
         part = group[0]
-        room = not running or (part.beside and len(running) < LANES and all(other[0].beside for other in running))
-        if all(name in results for name in part.needs) and (room or lacking(part, results)):
+        decided = all(name in results for name in part.needs)
+        if decided and (lacking(part, results) or may_run(part, [other[0] for other in running])):
             return group
     return None
 
@@ -205,23 +222,26 @@ def run_parts(parts: Sequence[Part]) -> list[Result]:
     """In their order where they can. A part that fails does not keep others from running that do not need it."""
     results: dict[str, Result] = {}
     waiting = [[part, *(other for other in parts if other.along_with == part.name)] for part in parts if not part.along_with]
-    running: dict[Future[list[Result]], Group] = {}
-    with ThreadPoolExecutor(LANES) as pool:
+    running: dict[Future[tuple[list[Result], str]], Group] = {}
+    texts: list[str] = []
+    with ThreadPoolExecutor(LANES + 1) as pool:
         while waiting or running:
             while group := next_group(waiting, list(running.values()), results):
                 waiting.remove(group)
                 if reason := lacking(group[0], results):
-                    show_now(f"{heading(group)}{reason}\n")
+                    texts.append(f"{heading(group)}{reason}\n")
                     results |= {member.name: Result(member.name, NOT_RUN, note=reason) for member in group}
-                elif group[0].beside:
-                    running[pool.submit(run_beside, group)] = group
                 else:
-                    show_now(heading(group))
-                    results |= {result.name: result for result in run_group(group, show_now)}
+                    running[pool.submit(run_in_lane, group)] = group
             assert running or not waiting, "a part needs one that is not there"
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                results |= {result.name: result for result in done.result()}
+                found, text = done.result()
+                results |= {result.name: result for result in found}
+                texts.append(text)
                 del running[done]
+            if all(has_company(group[0]) for group in running.values()):  # else it would stand in the middle of what another prints
+                show_now("".join(texts))
+                texts.clear()
     return [results[part.name] for part in parts]
 
 

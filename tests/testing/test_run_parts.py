@@ -163,13 +163,33 @@ def test_what_needs_a_broken_one_that_ran_beside(capsys: pytest.CaptureFixture[s
     assert run.rows["four"].startswith("ran")
 
 
+def test_one_that_waits_for_the_network_runs_beside_any(capsys: pytest.CaptureFixture[str]) -> None:
+    """One such at a time; what it prints does not stand in the middle of what the other does."""
+    first = Part("first", (shell(f"echo is here; {meet('first', 'alone')}"),), (), "commands", waits=True)
+    second = Part(
+        "second", (shell(f"test -e here-first -a ! -e busy-first || exit 1; {meet('second', 'alone')}"),), (), "commands", waits=True
+    )
+    run = Run([first, part("alone", f"echo begins; {meet('alone', 'second')}; echo ends"), second, beside("last", WELL, "second")], capsys)
+    assert run.code == 0 and run.lines[-1] == "4 passed, 0 failed, 0 skipped"
+    start = run.lines.index("== alone")
+    assert run.lines[start + 2 : start + 4] == ["begins", "ends"]
+    assert start < run.lines.index("is here") < run.lines.index("== last")
+
+
+def test_what_writes_to_one_place_does_so_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = 'touch here-{0}; test -z "$(ls busy-* 2>/dev/null)" || exit 1; touch busy-{0}; sleep 0.2; rm busy-{0}'
+    one, two = (Part(name, (shell(busy.format(name)),), (), "commands", beside=True, writes="a place") for name in ("one", "two"))
+    other = beside("other", "for i in $(seq 100); do test -e here-one && exit; sleep 0.05; done; exit 1")
+    assert Run([two, one, other], capsys).code == 0
+
+
 def test_maven_runs_once_at_a_time() -> None:
     """Its directory of artifacts has no locks."""
     table = {each.name: each for each in PARTS}
     users = [name for name, each in table.items() if any("maven" in " ".join(one.arguments) or "gradle" in " ".join(one.arguments)
              or "minified" in " ".join(one.arguments) for one in each.commands)]  # fmt: skip
     assert users == ["android-core", "minified", "gradle-names"]
-    assert not table["gradle-names"].beside and "android-core" in table["minified"].needs
+    assert {table[name].writes for name in users} == {parts.ARTIFACTS}
 
 
 # Names

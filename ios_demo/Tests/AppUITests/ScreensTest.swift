@@ -77,14 +77,15 @@ final class ScreensTest: XCTestCase, @unchecked Sendable {
 
     @MainActor func testTrain() async throws {
         var states: [Case] = [Case("nothing") { _ in }, Case("ready", { Self.ready($0) })]
+        let saying: Set<RunPhase> = [.training, .waiting, .interrupted]  // the reason; of the others none is said
         for phase in RunPhase.allCases {
-            for reason in [nil] + WaitReason.allCases.map(Optional.some) {
+            for reason in [nil] + (saying.contains(phase) ? WaitReason.allCases : []).map(Optional.some) {
                 states.append(Case("\(phase) \(reason.map { "\($0)" } ?? "")") { window in
                     Self.ready(window)
                     window.state.run = runState(
                         phase, training: (1...40).map { LossPoint($0, 4 - Double($0) / 20) },
                         evaluation: [LossPoint(0, 4.1), LossPoint(40, 2.2)], roles: [.trained, .passed, .skipped, .trained], layer: 3,
-                        decision: Decision(waits: phase == .waiting, reason: reason))
+                        decision: Decision(waits: reason != nil && phase != .training, reason: reason))
                     (window.state.vitals.memory, window.state.vitals.peakMemory) = (150_000_000, 160_000_000)
                     window.state.adapters = [adapter("a", "Messages"), adapter("b", "Messages 2")]
                 })

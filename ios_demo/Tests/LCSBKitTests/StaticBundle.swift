@@ -103,8 +103,8 @@ final class StaticPrograms {
         case "head_end", "eval_end": end(inputs, outputs)
         case "logits_start": for (at, y) in normed(inputs).enumerated() { outputs["x"]!.floats[at] = Float(y) }
         case "logits_chunk":
-            let x = inputs["x"]!.floats
-            for row in 0..<outputs["logits"]!.shape[0] { outputs["logits"]!.floats[row] = Float(dot(x, 0, chunkRow(inputs, row))) }
+            let x = tokens(inputs, "x")[0]
+            for row in 0..<outputs["logits"]!.shape[0] { outputs["logits"]!.floats[row] = Float(dot(x, chunkRow(inputs, row))) }
         default: try onnx(program, inputs, outputs)
         }
     }
@@ -189,8 +189,16 @@ final class StaticPrograms {
         row(inputs, number + (inputs["start"].map { Int(integers($0)[0]) } ?? 0))
     }
 
-    private func dot(_ x: Floats, _ token: Int, _ row: [Double]) -> Double {
-        row.enumerated().reduce(0) { $0 + Double(x[token * width + $1.offset]) * $1.element }
+    /// An input's values, token by token.
+    private func tokens(_ inputs: Values, _ name: String) -> [[Double]] {
+        let values = inputs[name]!.floats.array.map(Double.init)
+        return stride(from: 0, to: values.count, by: width).map { Array(values[$0..<$0 + width]) }
+    }
+
+    private func dot(_ x: [Double], _ row: [Double]) -> Double {
+        var sum = 0.0
+        for at in 0..<row.count { sum += x[at] * row[at] }
+        return sum
     }
 
     private func start(_ inputs: Values, _ outputs: Values) {
@@ -208,18 +216,18 @@ final class StaticPrograms {
     private func chunk(_ inputs: Values, _ outputs: Values) {
         let bias = inputs["bias"]!.floats
         let table = (0..<bias.count).map { chunkRow(inputs, $0) }
+        let (x, before) = (tokens(inputs, "x"), outputs["weighted_next"] == nil ? [] : tokens(inputs, "weighted"))
         for token in 0..<bundle.manifest.seqLen {
-            let logits = table.enumerated().map { dot(inputs["x"]!.floats, token, $1) + Double(bias[$0]) }
+            let logits = table.indices.map { dot(x[token], table[$0]) + Double(bias[$0]) }
             let peak = Double(inputs["peak"]!.floats[token])
             let higher = max(peak, logits.max()!)
             let (shrink, powers) = (exp(peak - higher), logits.map { exp($0 - higher) })
             outputs["peak_next"]!.floats[token] = Float(higher)
             outputs["total_next"]!.floats[token] = Float(Double(inputs["total"]!.floats[token]) * shrink + powers.reduce(0, +))
             guard let weighted = outputs["weighted_next"]?.floats else { continue }
-            for at in 0..<width {
-                let sum = zip(powers, table).reduce(0.0) { $0 + $1.0 * $1.1[at] }
-                weighted[token * width + at] = Float(Double(inputs["weighted"]!.floats[token * width + at]) * shrink + sum)
-            }
+            var sums = [Double](repeating: 0, count: width)
+            for (power, row) in zip(powers, table) { for at in 0..<width { sums[at] += power * row[at] } }
+            for at in 0..<width { weighted[token * width + at] = Float(before[token][at] * shrink + sums[at]) }
         }
     }
 

@@ -49,10 +49,9 @@ final class OnnxRuntimeRunnerTest: XCTestCase {
     }
 
     func testKeptLayersGiveTheSameTrace() throws {
-        for name in ["llama", "gemma3", "qwen2", "tiny-int8-activations", "lfm2", "qwen3_5"] {
-            for keep in [1, 3, 100] {
-                try withRunner(name, keep) { bundle, runner, _ in _ = try inScratch { try verify(bundle, runner, scratch: $0) } }
-            }
+        let some = ["llama", "gemma3", "qwen2", "lfm2", "qwen3_5"].flatMap { [($0, 1), ($0, 100)] }  // all that they have
+        for (name, keep) in some + [("tiny-int8-activations", 3)] {
+            try withRunner(name, keep) { bundle, runner, _ in _ = try inScratch { try verify(bundle, runner, scratch: $0) } }
         }
     }
 

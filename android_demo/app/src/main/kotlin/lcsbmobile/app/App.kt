@@ -29,6 +29,9 @@ class App : Application() {
     lateinit var privateData: PrivateData
         private set
 
+    /** Of the run. Tests have a quicker one. */
+    @Volatile var pace = Pace()
+
     /** A share sheet that no window has opened yet. */
     @Volatile var toSend: Intent? = null
 

@@ -4,8 +4,16 @@ import android.os.SystemClock
 import lcsbmobile.core.RunControl
 import kotlin.concurrent.thread
 
+/**
+ * Milliseconds. [look]: from one look at the phone to the next while it trains; [wait]: likewise while it waits. [rest]: between two layers, on
+ * a phone that is warm; a layer's forward or backward takes 20 to 100 there, so that this is about half the load.
+ */
+class Pace(val look: Long = 2_000, val wait: Long = 5_000, val rest: Long = 60) {
+    fun between(decision: Decision): Long = if (decision.slower) rest else 0
+}
+
 /** Looks after the phone while a run trains or waits, and holds the run to the [TrainingPolicy]. */
-class RunWatch(private val store: Store, private val phone: Phone) {
+class RunWatch(private val store: Store, private val phone: Phone, private val pace: () -> Pace) {
     @Volatile private var memoryWantedUntil = 0L
 
     /** For a while memory counts as low, whatever the system says. */
@@ -21,7 +29,7 @@ class RunWatch(private val store: Store, private val phone: Phone) {
 
     /** [train]s under [control], which is slowed down and paused as the phone wants it. */
     fun <T> during(control: RunControl, decision: Decision, train: () -> T): T {
-        control.delayMillisBetweenLayers = decision.delayMillisBetweenLayers
+        control.delayMillisBetweenLayers = pace().between(decision)
         val watch = thread(name = "watch", isDaemon = true) { watch(control, decision) }
         try {
             return train()
@@ -36,10 +44,10 @@ class RunWatch(private val store: Store, private val phone: Phone) {
             while (true) {
                 decision = TrainingPolicy.decide(vitals(), decision)
                 val now = decision
-                control.delayMillisBetweenLayers = now.delayMillisBetweenLayers
+                control.delayMillisBetweenLayers = pace().between(now)
                 store.update { it.copy(run = it.run.copy(decision = now)) }
                 if (now.waits) control.pause()
-                Thread.sleep(WATCH_MILLIS)
+                Thread.sleep(pace().look)
             }
         } catch (error: InterruptedException) {
             return
@@ -47,7 +55,6 @@ class RunWatch(private val store: Store, private val phone: Phone) {
     }
 
     private companion object {
-        const val WATCH_MILLIS = 2_000L
         const val MEMORY_REST_MILLIS = 60_000L
     }
 }

@@ -20,7 +20,7 @@ class Trainer(
     private val phone: Phone,
     private val requests: Requests,
 ) {
-    private val watch = RunWatch(app.store, phone)
+    private val watch = RunWatch(app.store, phone) { app.pace }
 
     /** Saves, and keeps nothing in memory for a while. */
     fun giveMemoryBack() {
@@ -91,7 +91,7 @@ class Trainer(
     }
 
     /** Shows why it waits, and waits a while, or until somebody asks for something. */
-    private fun await(decision: Decision) = requests.await(WAIT_MILLIS) {
+    private fun await(decision: Decision) = requests.await(app.pace.wait) {
         app.store.update { it.copy(run = it.run.copy(phase = Phase.WAITING, layer = -1, decision = decision)) }
     }
 
@@ -105,9 +105,5 @@ class Trainer(
         val (bundle, data) = library.directory(record.bundle) to shelf.file(record.data)
         val (rate, initial) = record.learningRate to runs.initial(record)
         return TrainingJob(bundle, data, runs.state(record.bundle), record.steps, budget, record.threads, rate, initial)
-    }
-
-    private companion object {
-        const val WAIT_MILLIS = 5_000L
     }
 }

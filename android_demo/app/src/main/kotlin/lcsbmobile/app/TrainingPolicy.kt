@@ -25,11 +25,7 @@ enum class Reason { WARM, HOT, BATTERY, MEMORY }
 
 /** [waits]: save, give all memory back and wait; otherwise, with a [reason], rest between layers. */
 data class Decision(val waits: Boolean = false, val reason: Reason? = null) {
-    val delayMillisBetweenLayers: Long get() = if (reason != null && !waits) REST_MILLIS else 0
-
-    private companion object {
-        const val REST_MILLIS = 60L // a layer's forward or backward takes 20 to 100 ms on a phone: about half the load
-    }
+    val slower: Boolean get() = reason != null && !waits
 }
 
 /**

@@ -30,6 +30,7 @@ abstract class AppTest {
     @Before
     fun firstStart() {
         plentyOfMemory(app)
+        app.pace = Pace(look = 100, wait = 20, rest = 1)
         app.bundles.worker.join()
         waitFor("the tiny bundle") { state.bundle != null && state.transfer == null }
         for (worker in listOf(app.data.worker, app.adapters.worker, app.training.worker)) worker.join()

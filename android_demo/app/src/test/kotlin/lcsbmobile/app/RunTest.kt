@@ -156,7 +156,7 @@ class RunTest : AppTest() {
     @Test fun `a run that the system ended, with the clock set back, goes on bit for bit`() {
         val activity = open()
         useSample(activity.get())
-        begin(activity.get(), steps = 100)
+        begin(activity.get(), steps = 50)
         waitFor("the end") { state.run.phase == Phase.FINISHED && !app.training.running }
         val unbroken = adapter()
         activity.get().press(R.id.start_again)

@@ -11,15 +11,15 @@ class TrainingPolicyTest {
 
     private fun decide(vitals: Vitals, before: Decision = free) = TrainingPolicy.decide(vitals, before)
 
-    @Test fun `a phone that is well trains at full speed`() = assertEquals(0, decide(well).delayMillisBetweenLayers)
+    @Test fun `a phone that is well trains at full speed`() = assertEquals(0, Pace().between(decide(well)))
 
     @Test fun `MODERATE slows down, SEVERE and worse wait`() {
         assertEquals(free, decide(well.copy(thermal = Thermal.LIGHT)))
         assertEquals(Decision(false, Reason.WARM), decide(well.copy(thermal = Thermal.MODERATE)))
-        assertEquals(60, decide(well.copy(thermal = Thermal.MODERATE)).delayMillisBetweenLayers)
+        assertEquals(60, Pace().between(decide(well.copy(thermal = Thermal.MODERATE))))
         assertEquals(hot, decide(well.copy(thermal = Thermal.SEVERE)))
         assertEquals(hot, decide(well.copy(thermal = Thermal.CRITICAL)))
-        assertEquals(0, hot.delayMillisBetweenLayers)
+        assertEquals(0, Pace().between(hot))
     }
 
     @Test fun `after SEVERE it waits until below MODERATE`() {

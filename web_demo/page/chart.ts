@@ -13,11 +13,13 @@ const DIGIT = 7; // about the width of one
 /** The exponential moving average, without what it would have of a zero before the first; points that are not finite left out. */
 export function smoothed(points: readonly Point[]): Point[] {
   let [sum, weight] = [0, 0];
-  return points.filter(({ loss }) => Number.isFinite(loss)).map(({ step, loss }) => {
-    sum = KEPT * sum + (1 - KEPT) * loss;
-    weight = KEPT * weight + (1 - KEPT);
-    return { step, loss: sum / weight };
-  });
+  return points
+    .filter(({ loss }) => Number.isFinite(loss))
+    .map(({ step, loss }) => {
+      sum = KEPT * sum + (1 - KEPT) * loss;
+      weight = KEPT * weight + (1 - KEPT);
+      return { step, loss: sum / weight };
+    });
 }
 
 /** Three to six round numbers that enclose `low` and `high`, in equal steps. */
@@ -69,7 +71,9 @@ function drawing(t: Texts, { training, smooth, evaluation }: Lines, marks: reado
   const x = (step: number) => left + ((RIGHT - left) * step) / steps;
   const y = (loss: number) => BOTTOM - ((BOTTOM - TOP) * (loss - low)) / (high - low);
   const curve = (points: readonly Point[], line: string) => {
-    const places = points.filter(({ loss }) => Number.isFinite(loss)).map(({ step, loss }) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`);
+    const places = points
+      .filter(({ loss }) => Number.isFinite(loss))
+      .map(({ step, loss }) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`);
     return h("polyline", { points: places.join(" "), class: line });
   };
   const grid = marks.flatMap((mark, i) => [
@@ -80,14 +84,17 @@ function drawing(t: Texts, { training, smooth, evaluation }: Lines, marks: reado
     const anchor = step === steps ? "end" : step === 0 ? "start" : "middle";
     return h("text", { x: x(step), y: HEIGHT - 4, "text-anchor": anchor }, formatCount(t, step));
   });
-  const dots = evaluation.filter(({ loss }) => Number.isFinite(loss)).map(({ step, loss }) => h("circle", { cx: x(step), cy: y(loss), r: 3.5, class: "dot" }));
+  const dots = evaluation
+    .filter(({ loss }) => Number.isFinite(loss))
+    .map(({ step, loss }) => h("circle", { cx: x(step), cy: y(loss), r: 3.5, class: "dot" }));
   return [...grid, ...below, curve(training, "each"), curve(smooth, "trained"), curve(evaluation, "evaluated"), ...dots];
 }
 
 function inWords(t: Texts, smooth: readonly Point[], evaluation: readonly Point[]): string {
   const [first, last] = [smooth[0], smooth.at(-1)];
   const three = (value: number) => formatDecimal(t, value, 3);
-  const training = first && last ? t.say("chart_training", formatCount(t, last.step), three(first.loss), three(last.loss)) : t.say("chart_empty");
+  const training =
+    first && last ? t.say("chart_training", formatCount(t, last.step), three(first.loss), three(last.loss)) : t.say("chart_empty");
   const [before, after] = [evaluation[0], evaluation.at(-1)];
   return before && after ? `${training} ${t.say("chart_evaluation", three(before.loss), three(after.loss))}` : training;
 }

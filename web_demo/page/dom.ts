@@ -1,5 +1,5 @@
-// A view is made of plain descriptions, and `patch` changes the document to what they say. What has the focus, is being typed or is scrolled
-// stays, as elements are kept where the description of the same place has the same tag and key.
+// A view is made of plain descriptions, and `patch` changes the document to what they say. What has the focus, is being typed or is
+// scrolled stays, as elements are kept where the description of the same place has the same tag and key.
 
 type Handler = (event: Event) => void;
 /** Attributes by name; `on…` are handlers; `value`, `checked`, `disabled` and the like are set as properties. Null and false: not there. */
@@ -23,7 +23,9 @@ export function h(tag: string, props: Props = {}, ...children: readonly (Child |
 
 /** Makes the children of `parent` what `children` describe. */
 export function patch(parent: Element, children: readonly Child[]): void {
-  const wanted = children.filter((child): child is Tree | string => child !== null && child !== undefined && child !== false && child !== "");
+  const wanted = children.filter(
+    (child): child is Tree | string => child !== null && child !== undefined && child !== false && child !== "",
+  );
   let place: ChildNode | null = parent.firstChild;
   for (const child of wanted) {
     const found = matching(place, child);

@@ -28,7 +28,10 @@ export function formatSeconds(t: Texts, seconds: number): string {
 export function formatRoughly(t: Texts, seconds: number): string {
   const minutes = Math.round(seconds / 60);
   if (minutes < 1) return t.say("roughly", t.say("seconds", formatCount(t, Math.ceil(seconds))));
-  return t.say("roughly", minutes < 90 ? t.say("minutes_short", formatCount(t, minutes)) : t.say("hours_short", formatCount(t, minutes / 60)));
+  return t.say(
+    "roughly",
+    minutes < 90 ? t.say("minutes_short", formatCount(t, minutes)) : t.say("hours_short", formatCount(t, minutes / 60)),
+  );
 }
 
 /** A time to wait, rounded to what a person plans with. */
@@ -58,7 +61,10 @@ export function lossChange(t: Texts, before: number, after: number): string {
   return t.say("loss_change", formatDecimal(t, before, 2), formatDecimal(t, after, 2));
 }
 
-/** What that means. exp(-loss) is the probability of the right next token, in the geometric mean; a gain that the figure does not show is none. */
+/**
+ * What that means. exp(-loss) is the probability of the right next token, in the geometric mean; a gain that the figure does not show is
+ * none.
+ */
 export function lossChangeInWords(t: Texts, before: number, after: number): string {
   if (!(after < before) || formatDecimal(t, before, 2) === formatDecimal(t, after, 2)) return t.say("loss_no_better");
   return t.say("loss_better", formatChance(t, Math.exp(-before)), formatChance(t, Math.exp(-after)));

@@ -91,7 +91,10 @@ document.documentElement.lang = t.language;
 worker.addEventListener("message", heard);
 worker.addEventListener("error", (event) => failed(event.message || "the worker could not be started"));
 addEventListener("hashchange", () => turnTo(screenOf(location.hash)));
-worker.postMessage({ type: "begin", threads: crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1 } satisfies Request);
+worker.postMessage({
+  type: "begin",
+  threads: crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1,
+} satisfies Request);
 void offeredBy(document.baseURI).then((offered) => update((now) => ({ ...now, offered })));
 void navigator.serviceWorker?.register("sw.js").catch(() => {}); // without one the page works online
 draw();

@@ -10,7 +10,11 @@ export async function offeredBy(base: string): Promise<Offered[]> {
     const response = await fetch(new URL(LIST, base), { cache: "no-store" });
     if (!response.ok) return [];
     const { bundles } = offers(await response.json(), LIST);
-    return bundles.map(({ name, path, files }) => ({ name, path: new URL(path, base).href, bytes: files.reduce((sum, { size }) => sum + size, 0) }));
+    return bundles.map(({ name, path, files }) => ({
+      name,
+      path: new URL(path, base).href,
+      bytes: files.reduce((sum, { size }) => sum + size, 0),
+    }));
   } catch {
     return [];
   }

@@ -1,5 +1,16 @@
 import type {
-  AdapterInfo, BundleInfo, DataInfo, DeviceEvent, Part, Plan, Point, Progress, RunInfo, Sample, ToldProblem, TrainOptions,
+  AdapterInfo,
+  BundleInfo,
+  DataInfo,
+  DeviceEvent,
+  Part,
+  Plan,
+  Point,
+  Progress,
+  RunInfo,
+  Sample,
+  ToldProblem,
+  TrainOptions,
 } from "./worker/protocol.js";
 
 // All that the screens show, and how it changes by what the worker tells.
@@ -39,7 +50,10 @@ export interface Question {
   readonly action: () => void;
 }
 
-/** `rate`, `message`, `prompt`, `system`: as typed so far. On Try it `plain`: without an adapter; `adapter`: with which, null: the one in use. */
+/**
+ * `rate`, `message`, `prompt`, `system`: as typed so far. On Try it `plain`: without an adapter; `adapter`: with which, null: the one in
+ * use.
+ */
 export interface Drafts {
   readonly options: TrainOptions;
   readonly rate: string;
@@ -55,8 +69,8 @@ export interface Drafts {
 }
 
 /**
- * `worker`: whether it has the storage. `offered` null: no server was asked yet, or it has none. `memory`: bytes that the browser counts, where
- * it does. `hidden`: the run was in the background meanwhile. `file`: one that is ready to be saved.
+ * `worker`: whether it has the storage. `memory`: bytes that the browser counts, where it does. `hidden`: the page was in the background
+ * while the run was under way. `kept` null: nobody has asked yet.
  */
 export interface State {
   readonly screen: Screen;
@@ -97,12 +111,46 @@ const ACTIVE = ["opening", "testing", "evaluating", "training", "comparing", "pa
 const NO_RUN: RunInfo = { phase: "none", step: 0, steps: 0, roles: [], secondsAStep: null, begun: false };
 
 export const INITIAL: State = {
-  screen: "model", worker: "starting", isolated: true, offered: [], bundles: [], unfinished: [], chosen: null, transfer: null, reading: null,
-  data: null, plan: null, run: NO_RUN, layer: -1, training: [], evaluation: [], samples: [], memory: null, hidden: false, adapters: [],
-  inUse: null, undecided: null, said: [], comparison: null, writing: false, forgotten: 0, kept: null, problem: null, question: null,
+  screen: "model",
+  worker: "starting",
+  isolated: true,
+  offered: [],
+  bundles: [],
+  unfinished: [],
+  chosen: null,
+  transfer: null,
+  reading: null,
+  data: null,
+  plan: null,
+  run: NO_RUN,
+  layer: -1,
+  training: [],
+  evaluation: [],
+  samples: [],
+  memory: null,
+  hidden: false,
+  adapters: [],
+  inUse: null,
+  undecided: null,
+  said: [],
+  comparison: null,
+  writing: false,
+  forgotten: 0,
+  kept: null,
+  problem: null,
+  question: null,
   drafts: {
-    options: { steps: 100, learningRate: null, method: null, memoryBudget: null }, rate: "", message: "", prompt: "", system: "",
-    temperature: 0.8, sideBySide: false, plain: false, adapter: null, preview: 0, parts: [],
+    options: { steps: 100, learningRate: null, method: null, memoryBudget: null },
+    rate: "",
+    message: "",
+    prompt: "",
+    system: "",
+    temperature: 0.8,
+    sideBySide: false,
+    plain: false,
+    adapter: null,
+    preview: 0,
+    parts: [],
   },
 };
 
@@ -171,7 +219,12 @@ export function told(state: State, event: DeviceEvent): State {
     case "run":
       return afterRun(state, event.run);
     case "history":
-      return { ...state, training: event.training, evaluation: event.evaluation, samples: event.samples.length > 0 ? event.samples : state.samples };
+      return {
+        ...state,
+        training: event.training,
+        evaluation: event.evaluation,
+        samples: event.samples.length > 0 ? event.samples : state.samples,
+      };
     case "stepped":
       return afterStep(state, event.point, event.secondsAStep, event.roles);
     case "evaluated":

@@ -11,9 +11,19 @@ export function layerStrip(t: Texts, roles: readonly Role[], running: number): T
   const of = (role: Role) => roles.flatMap((each, layer) => (each === role ? [layer] : []));
   const trained = of("trained");
   const words = t.say("layers_words", formatCount(t, roles.length), formatLayers(trained), formatLayers(of("passed")) || "–");
-  const boxes = roles.map((role, layer) => h("rect", { x: layer * PITCH + 1, y: 1, width: PITCH - 2, height: HEIGHT - 10, rx: 2, class: `layer ${role}` }));
-  const mark = running >= 0 && running < roles.length && h("rect", { x: running * PITCH + 1, y: HEIGHT - 6, width: PITCH - 2, height: 4, rx: 2, class: "running" });
-  const attributes = { viewBox: `0 0 ${Math.max(roles.length, 16) * PITCH} ${HEIGHT}`, role: "img", "aria-label": words, preserveAspectRatio: "xMinYMid" };
+  const boxes = roles.map((role, layer) =>
+    h("rect", { x: layer * PITCH + 1, y: 1, width: PITCH - 2, height: HEIGHT - 10, rx: 2, class: `layer ${role}` }),
+  );
+  const mark =
+    running >= 0 &&
+    running < roles.length &&
+    h("rect", { x: running * PITCH + 1, y: HEIGHT - 6, width: PITCH - 2, height: 4, rx: 2, class: "running" });
+  const attributes = {
+    viewBox: `0 0 ${Math.max(roles.length, 16) * PITCH} ${HEIGHT}`,
+    role: "img",
+    "aria-label": words,
+    preserveAspectRatio: "xMinYMid",
+  };
   const legend = (["trained", "passed", "skipped"] as const).map((role) => entry(`layer ${role}`, t.say(`layer_${role}`)));
   return h(
     "div",

@@ -16,7 +16,8 @@ export interface Context {
 type Click = () => void;
 
 export const ICONS = {
-  model: "M12 3 2.5 7.6 12 12.2l9.5-4.6zM4.7 10.9 2.5 12 12 16.6 21.5 12l-2.2-1.1-7.3 3.5zM4.7 15.3l-2.2 1.1L12 21l9.5-4.6-2.2-1.1-7.3 3.5z",
+  model:
+    "M12 3 2.5 7.6 12 12.2l9.5-4.6zM4.7 10.9 2.5 12 12 16.6 21.5 12l-2.2-1.1-7.3 3.5zM4.7 15.3l-2.2 1.1L12 21l9.5-4.6-2.2-1.1-7.3 3.5z",
   data: "M4 4h16v3H4zM4 9h10v3H4zM4 14h16v3H4zM4 19h7v2H4z",
   train: "M3 4h2v15h16v2H3zM7 6.5l1.6-1.2 3.6 5.1 3.2 2.5 4.6.6-.3 2-5.2-.7-3.8-4.1z",
   try: "M3 4h8v11H7l-4 4zM5 6v8.2L6.2 13H9V6zM13 4h8v15l-4-4h-4z",
@@ -66,7 +67,10 @@ export function section(title: string, summary: string, ...children: readonly Ch
 
 /** `done` of `total`; of an unknown total it only moves. */
 export function bar(label: string, done: number, total: number): Tree {
-  return h("progress", total > 0 ? { max: total, "aria-label": label, value: Math.min(done, total) } : { key: "moving", "aria-label": label });
+  return h(
+    "progress",
+    total > 0 ? { max: total, "aria-label": label, value: Math.min(done, total) } : { key: "moving", "aria-label": label },
+  );
 }
 
 export function progressTitle(t: Texts, { kind, name }: Progress): string {

@@ -3,7 +3,10 @@ import type { PluralKey, Texts } from "./texts.js";
 import type { StoredVerdict } from "./worker/protocol.js";
 
 const SENTENCES: Readonly<Record<StoredVerdict["outcome"], PluralKey>> = {
-  better: "verdict_better", "no-difference": "verdict_same", worse: "verdict_worse", "too-few": "verdict_few",
+  better: "verdict_better",
+  "no-difference": "verdict_same",
+  worse: "verdict_worse",
+  "too-few": "verdict_few",
 };
 
 /** What a verdict says. */

@@ -12,7 +12,11 @@ import { button, buttons, card, icon, muted, type Context } from "./ui.js";
 // The page as it is to be, from the state alone.
 
 const VIEWS: Readonly<Record<Screen, (context: Context) => Child[]>> = {
-  model: modelScreen, data: dataScreen, train: trainScreen, try: tryScreen, share: shareScreen,
+  model: modelScreen,
+  data: dataScreen,
+  train: trainScreen,
+  try: tryScreen,
+  share: shareScreen,
 };
 const TITLES = { model: "model", data: "data", train: "train", try: "try_it", share: "share" } as const;
 
@@ -24,7 +28,13 @@ export function view(context: Context): Child[] {
   const { state, t } = context;
   const content = state.worker === "ready" ? VIEWS[state.screen](context) : [waitingCard(context)];
   return [
-    h("main", { key: "main", class: `screen ${state.screen}` }, h("h1", { tabindex: -1 }, screenTitle(t, state.screen)), problemCard(context), ...content),
+    h(
+      "main",
+      { key: "main", class: `screen ${state.screen}` },
+      h("h1", { tabindex: -1 }, screenTitle(t, state.screen)),
+      problemCard(context),
+      ...content,
+    ),
     navigation(context),
     questionDialog(context),
   ];
@@ -51,7 +61,12 @@ function problemCard({ state, t, update }: Context): Child {
 
 function navigation({ state, t }: Context): Child {
   const links = SCREENS.map((screen) =>
-    h("a", { href: `#${screen}`, "aria-current": screen === state.screen ? "page" : null }, h("span", { class: "pill" }, icon(screen)), h("span", {}, screenTitle(t, screen))),
+    h(
+      "a",
+      { href: `#${screen}`, "aria-current": screen === state.screen ? "page" : null },
+      h("span", { class: "pill" }, icon(screen)),
+      h("span", {}, screenTitle(t, screen)),
+    ),
   );
   return h("nav", { key: "navigation", "aria-label": t.say("app_name") }, ...links);
 }

@@ -3,7 +3,20 @@ import { formatCount } from "../formats.js";
 import { bundleOf, isBusy, suffices, type State } from "../state.js";
 import type { Texts } from "../texts.js";
 import type { DataSummary } from "../worker/protocol.js";
-import { bar, button, buttons, card, field, figures, iconButton, progressBytes, progressTitle, typed, written, type Context } from "../ui.js";
+import {
+  bar,
+  button,
+  buttons,
+  card,
+  field,
+  figures,
+  iconButton,
+  progressBytes,
+  progressTitle,
+  typed,
+  written,
+  type Context,
+} from "../ui.js";
 
 const MOST_SHOWN = 30; // messages
 
@@ -11,7 +24,15 @@ const MOST_SHOWN = 30; // messages
 export function dataScreen(context: Context): Child[] {
   const { data } = context.state;
   const summary = data?.summary ?? null;
-  return [h("div", { class: "columns" }, dataCard(context), summary !== null && summary.previews.length > 0 && previewCard(context, summary), typeCard(context))];
+  return [
+    h(
+      "div",
+      { class: "columns" },
+      dataCard(context),
+      summary !== null && summary.previews.length > 0 && previewCard(context, summary),
+      typeCard(context),
+    ),
+  ];
 }
 
 /** In the screen's language, which may have changed since. */
@@ -28,7 +49,14 @@ function dataCard(context: Context): Tree {
     input.value = "";
     if (file) replacing(context, () => send({ type: "importData", name: file.name, file }));
   };
-  const picker = { type: "file", class: "picker", id: "import-data", accept: ".jsonl,.json,.txt,text/*", onchange: pick, disabled: isBusy(state) };
+  const picker = {
+    type: "file",
+    class: "picker",
+    id: "import-data",
+    accept: ".jsonl,.json,.txt,text/*",
+    onchange: pick,
+    disabled: isBusy(state),
+  };
   return h(
     "section",
     { class: "card" },
@@ -116,7 +144,12 @@ function typeCard({ state, t, send, update }: Context): Tree {
       "li",
       { class: "row" },
       h("span", { class: "grow", dir: "auto" }, text),
-      iconButton("remove", t.say("remove_message", text), () => send({ type: "typeMessages", messages: messages.filter((_, i) => i !== index) }), isBusy(state)),
+      iconButton(
+        "remove",
+        t.say("remove_message", text),
+        () => send({ type: "typeMessages", messages: messages.filter((_, i) => i !== index) }),
+        isBusy(state),
+      ),
     ),
   );
   const hidden = messages.length - MOST_SHOWN;
@@ -126,7 +159,9 @@ function typeCard({ state, t, send, update }: Context): Tree {
       "form",
       { onsubmit: add },
       field("message", t.say("type_hint"), h("textarea", { value: message, oninput: change, rows: 2, dir: "auto" })),
-      buttons(h("button", { type: "submit", class: "button tonal", disabled: isBusy(state) || message.trim() === "" }, t.say("add_message"))),
+      buttons(
+        h("button", { type: "submit", class: "button tonal", disabled: isBusy(state) || message.trim() === "" }, t.say("add_message")),
+      ),
     ),
     rows.length > 0 && h("ul", { class: "list" }, ...rows.toReversed().slice(0, MOST_SHOWN)),
     hidden > 0 && h("p", { class: "note" }, t.plural("messages_more", hidden)),

@@ -10,7 +10,13 @@ export function modelScreen(context: Context): Child[] {
   return [
     h("p", { class: "lead" }, t.say("model_intro")),
     transferCard(context),
-    h("div", { class: "columns" }, ...state.bundles.map((bundle) => bundleCard(context, bundle)), ...unfinishedCards(context), addCard(context)),
+    h(
+      "div",
+      { class: "columns" },
+      ...state.bundles.map((bundle) => bundleCard(context, bundle)),
+      ...unfinishedCards(context),
+      addCard(context),
+    ),
   ];
 }
 
@@ -34,13 +40,16 @@ function bundleCard({ state, t, send, update }: Context, bundle: BundleInfo): Tr
   const choose = () => !chosen && send({ type: "choose", bundle: bundle.name });
   const ask = () => {
     const question = {
-      title: t.say("remove_title", bundle.name), text: t.say("remove_text"), yes: t.say("remove"),
+      title: t.say("remove_title", bundle.name),
+      text: t.say("remove_text"),
+      yes: t.say("remove"),
       action: () => send({ type: "removeBundle", bundle: bundle.name }),
     };
     update((now) => ({ ...now, question }));
   };
   const seconds = chosen ? state.run.secondsAStep : null;
-  const time = seconds === null ? [] : [[t.say("training_time", t.plural("steps_label", steps)), formatRoughly(t, seconds * steps)] as const];
+  const time =
+    seconds === null ? [] : [[t.say("training_time", t.plural("steps_label", steps)), formatRoughly(t, seconds * steps)] as const];
   return h(
     "section",
     { class: chosen ? "card chosen" : "card", key: bundle.name },
@@ -64,19 +73,27 @@ function bundleCard({ state, t, send, update }: Context, bundle: BundleInfo): Tr
 
 /** What an earlier attempt left: it goes on from there, or goes. */
 function unfinishedCards({ state, t, send }: Context): Child[] {
-  return state.unfinished.filter(({ name }) => state.transfer?.name !== name).map(({ name, bytes }) => {
-    const offer = state.offered.find((each) => each.name === name);
-    return h(
-      "section",
-      { class: "card", key: `unfinished-${name}` },
-      h("h2", {}, name),
-      muted(t.say("unfinished_text", formatBytes(t, bytes))),
-      buttons(
-        offer && button(t.say("resume"), "filled", () => addOffered(send, offer), isBusy(state), t.say("add_found", name)),
-        button(t.say("remove"), "outlined", () => send({ type: "removeBundle", bundle: name }), isBusy(state), t.say("remove_bundle", name)),
-      ),
-    );
-  });
+  return state.unfinished
+    .filter(({ name }) => state.transfer?.name !== name)
+    .map(({ name, bytes }) => {
+      const offer = state.offered.find((each) => each.name === name);
+      return h(
+        "section",
+        { class: "card", key: `unfinished-${name}` },
+        h("h2", {}, name),
+        muted(t.say("unfinished_text", formatBytes(t, bytes))),
+        buttons(
+          offer && button(t.say("resume"), "filled", () => addOffered(send, offer), isBusy(state), t.say("add_found", name)),
+          button(
+            t.say("remove"),
+            "outlined",
+            () => send({ type: "removeBundle", bundle: name }),
+            isBusy(state),
+            t.say("remove_bundle", name),
+          ),
+        ),
+      );
+    });
 }
 
 function addOffered(send: Context["send"], { name, path }: State["offered"][number]): void {
@@ -87,10 +104,12 @@ function addOffered(send: Context["send"], { name, path }: State["offered"][numb
 function addCard(context: Context): Tree {
   const { state, t, send } = context;
   const here = new Set([...state.bundles, ...state.unfinished].map(({ name }) => name));
-  const offers = state.offered.filter(({ name }) => !here.has(name)).map((offer) => {
-    const label = `${t.say("add_found", offer.name)} (${formatBytes(t, offer.bytes)})`;
-    return button(label, "filled", () => addOffered(send, offer), isBusy(state));
-  });
+  const offers = state.offered
+    .filter(({ name }) => !here.has(name))
+    .map((offer) => {
+      const label = `${t.say("add_found", offer.name)} (${formatBytes(t, offer.bytes)})`;
+      return button(label, "filled", () => addOffered(send, offer), isBusy(state));
+    });
   const pick = (event: Event) => {
     const input = event.target as HTMLInputElement;
     const files = [...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
@@ -99,7 +118,15 @@ function addCard(context: Context): Tree {
     void navigator.storage.persist?.();
     send({ type: "addFiles", name: folderName(files[0]!.path), files });
   };
-  const folder = { type: "file", webkitdirectory: true, multiple: true, class: "picker", id: "add-folder", onchange: pick, disabled: isBusy(state) };
+  const folder = {
+    type: "file",
+    webkitdirectory: true,
+    multiple: true,
+    class: "picker",
+    id: "add-folder",
+    onchange: pick,
+    disabled: isBusy(state),
+  };
   return card(
     t.say("add_title"),
     muted(t.say("model_takes")),
@@ -111,5 +138,10 @@ function addCard(context: Context): Tree {
 /** As a directory may be called. */
 function folderName(path: string): string {
   const name = path.includes("/") ? path.slice(0, path.indexOf("/")) : "model";
-  return name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 60) || "model";
+  return (
+    name
+      .replace(/[^A-Za-z0-9._-]+/g, "-")
+      .replace(/^[^A-Za-z0-9]+/, "")
+      .slice(0, 60) || "model"
+  );
 }

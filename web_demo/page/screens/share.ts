@@ -27,13 +27,26 @@ function adaptersCard({ state, t, send }: Context): Tree {
     if (files.length > 0) send({ type: "importAdapter", name: t.say("adapter_imported"), files });
   };
   const disabled = isBusy(state) || state.chosen === null;
-  const text = state.chosen === null ? t.say("needs_model") : adapters.length === 0 ? t.say("adapters_none") : t.say("adapters_text", formatBytes(t, adapters[0]!.bytes));
+  const text =
+    state.chosen === null
+      ? t.say("needs_model")
+      : adapters.length === 0
+        ? t.say("adapters_none")
+        : t.say("adapters_text", formatBytes(t, adapters[0]!.bytes));
   return card(
     t.say("adapters"),
     muted(text),
     buttons(
       h("label", { class: disabled ? "button outlined disabled" : "button outlined", for: "import-adapter" }, t.say("adapter_import")),
-      h("input", { type: "file", multiple: true, accept: ".safetensors,.json", class: "picker", id: "import-adapter", onchange: pick, disabled }),
+      h("input", {
+        type: "file",
+        multiple: true,
+        accept: ".safetensors,.json",
+        class: "picker",
+        id: "import-adapter",
+        onchange: pick,
+        disabled,
+      }),
     ),
     h("p", { class: "note" }, t.say("adapter_import_note")),
   );
@@ -45,10 +58,16 @@ function adapterCard({ state, t, send, update }: Context, adapter: AdapterInfo):
   const disabled = isBusy(state);
   const about = (label: string) => t.say("labelled", label, name);
   const remove = () => {
-    const question = { title: t.say("delete_title", name), text: t.say("delete_text"), yes: t.say("adapter_delete"), action: () => send({ type: "deleteAdapter", id }) };
+    const question = {
+      title: t.say("delete_title", name),
+      text: t.say("delete_text"),
+      yes: t.say("adapter_delete"),
+      action: () => send({ type: "deleteAdapter", id }),
+    };
     update((now) => ({ ...now, question }));
   };
-  const save = (label: string, form: "safetensors" | "peft") => button(label, "tonal", () => send({ type: "exportAdapter", id, form }), disabled, about(label));
+  const save = (label: string, form: "safetensors" | "peft") =>
+    button(label, "tonal", () => send({ type: "exportAdapter", id, form }), disabled, about(label));
   return h(
     "section",
     { class: used ? "card chosen" : "card", key: `adapter-${id}` },
@@ -90,7 +109,13 @@ function storedCard({ state, t, send, update }: Context): Tree {
     h(
       "li",
       {},
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: parts.includes(part), onchange: toggle(part), disabled: isBusy(state) }), h("span", { class: "grow" }, t.say(NAMES[part])), formatBytes(t, bytes)),
+      h(
+        "label",
+        { class: "check" },
+        h("input", { type: "checkbox", checked: parts.includes(part), onchange: toggle(part), disabled: isBusy(state) }),
+        h("span", { class: "grow" }, t.say(NAMES[part])),
+        formatBytes(t, bytes),
+      ),
     ),
   );
   const chosen = parts.filter((part) => kept.some((each) => each.part === part));
@@ -100,12 +125,16 @@ function storedCard({ state, t, send, update }: Context): Tree {
       send({ type: "deleteParts", parts: chosen });
       update((now) => ({ ...now, drafts: { ...now.drafts, parts: [] } }));
     };
-    update((now) => ({ ...now, question: { title: t.say("delete_data_sure"), text: t.say("delete_data_text", named), yes: t.say("adapter_delete"), action } }));
+    update((now) => ({
+      ...now,
+      question: { title: t.say("delete_data_sure"), text: t.say("delete_data_text", named), yes: t.say("adapter_delete"), action },
+    }));
   };
   return card(
     t.say("stored_title"),
     kept.length === 0 ? muted(t.say("delete_data_none")) : h("ul", { class: "list" }, ...rows),
-    kept.length > 0 && buttons(button(t.say("adapter_delete"), "outlined", remove, chosen.length === 0 || isBusy(state), t.say("delete_chosen"))),
+    kept.length > 0 &&
+      buttons(button(t.say("adapter_delete"), "outlined", remove, chosen.length === 0 || isBusy(state), t.say("delete_chosen"))),
   );
 }
 

@@ -1,16 +1,14 @@
-import { METHODS, type Method } from "../../kit/bundle/schedule.js";
 import { lossChart } from "../chart.js";
 import { h, type Child, type Tree } from "../dom.js";
-import {
-  formatBytes, formatCount, formatDuration, formatRate, formatRoughly, formatSeconds, lossChange, lossChangeInWords, parseRate,
-} from "../formats.js";
-import { BUDGETS, bundleOf, isActive, isBusy, isOver, isResumable, STEPS, suffices, talks, type State } from "../state.js";
+import { formatBytes, formatCount, formatDuration, formatSeconds, lossChange, lossChangeInWords } from "../formats.js";
+import { bundleOf, isActive, isOver, isResumable, suffices, talks, type State } from "../state.js";
 import { layerStrip } from "../strip.js";
 import type { Texts } from "../texts.js";
-import { bar, button, buttons, card, field, figures, muted, section, typed, type Context } from "../ui.js";
+import { bar, button, buttons, card, figures, muted, section, type Context } from "../ui.js";
 import { verdictSentence } from "../verdicts.js";
-import type { Sample, TrainOptions } from "../worker/protocol.js";
+import type { Sample } from "../worker/protocol.js";
 import { dataTitle } from "./data.js";
+import { badRate, optionsCard } from "./trainOptions.js";
 
 const WORKING = ["opening", "testing", "evaluating", "comparing", "pausing"];
 
@@ -28,7 +26,8 @@ export function trainScreen(context: Context): Child[] {
         card(t.say("loss"), lossChart(t, state.training, state.evaluation, state.run.steps)),
         isActive(state) && deviceCard(state, t),
         samplesCard(state, t),
-        state.run.roles.length > 0 && section(t.say("layers_title"), "", layerStrip(t, state.run.roles, state.run.phase === "training" ? state.layer : -1)),
+        state.run.roles.length > 0 &&
+          section(t.say("layers_title"), "", layerStrip(t, state.run.roles, state.run.phase === "training" ? state.layer : -1)),
       ),
     ),
   ];
@@ -67,7 +66,9 @@ function runButtons({ state, t, send, update, show }: Context): Tree {
   };
   const finish = () => {
     const question = {
-      title: t.say("stop_title"), text: t.say("stop_text"), yes: t.say("stop"),
+      title: t.say("stop_title"),
+      text: t.say("stop_text"),
+      yes: t.say("stop"),
       action: () => {
         update((now) => ({ ...now, run: { ...now.run, phase: "pausing" } }));
         send({ type: "finish" });
@@ -134,7 +135,11 @@ function resultCard({ state, t, send }: Context): Child {
   if (!isOver(state) || state.run.step === 0 || newest === undefined || newest.data === null) return null;
   const asked = state.undecided === newest.id;
   const judged = newest.verdict === null ? t.say("verdict_none") : verdictSentence(t, newest.verdict);
-  const then = asked ? t.say(newest.verdict === null ? "result_ask_unknown" : "result_ask") : state.inUse === newest.id ? t.say("result_used") : "";
+  const then = asked
+    ? t.say(newest.verdict === null ? "result_ask_unknown" : "result_ask")
+    : state.inUse === newest.id
+      ? t.say("result_used")
+      : "";
   return card(
     t.say("result_title"),
     h("p", { "aria-live": "polite" }, `${judged} ${then}`.trim()),
@@ -169,70 +174,3 @@ function samplesCard(state: State, t: Texts): Child {
   ]);
   return card(t.say("samples_title"), ...rows.flat(), h("p", { class: "note" }, t.say("samples_note")));
 }
-
-function badRate({ drafts }: State): boolean {
-  return drafts.rate.trim() !== "" && parseRate(drafts.rate) === null;
-}
-
-function optionsCard(context: Context): Tree {
-  const { state, t, send, update } = context;
-  const { options } = state.drafts;
-  const open = !isResumable(state);
-  const change = (changed: Partial<TrainOptions>, more: Partial<State["drafts"]> = {}) => {
-    const next = { ...options, ...changed };
-    update((now) => ({ ...now, drafts: { ...now.drafts, ...more, options: next } }));
-    if (state.chosen !== null && !isBusy(state)) send({ type: "plan", options: next });
-  };
-  const budgets = BUDGETS.map((bytes) => h("option", { value: String(bytes ?? "") }, bytes === null ? t.say("budget_none") : formatBytes(t, bytes)));
-  const methods = [null, ...METHODS].map((method) => h("option", { value: method ?? "" }, method ?? t.say("method_own", bundleOf(state)?.method ?? "–")));
-  const place = STEPS.findIndex((steps) => steps === options.steps);
-  const slide = typed((value) => change({ steps: STEPS[Number(value)]! }));
-  const steps = stepsInTime(state, t);
-  return section(
-    t.say("options"),
-    `${steps} · ${options.memoryBudget === null ? t.say("budget_none") : formatBytes(t, options.memoryBudget)}`,
-    field("steps", steps, h("input", { type: "range", min: 0, max: STEPS.length - 1, step: 1, value: String(place), oninput: slide, disabled: !open, "aria-valuetext": steps })),
-    field(
-      "budget",
-      t.say("budget"),
-      h("select", { value: String(options.memoryBudget ?? ""), disabled: !open, onchange: typed((value) => change({ memoryBudget: value === "" ? null : Number(value) })) }, ...budgets),
-    ),
-    field(
-      "method",
-      t.say("method"),
-      h("select", { value: options.method ?? "", disabled: !open, onchange: typed((value) => change({ method: value === "" ? null : (value as Method) })) }, ...methods),
-    ),
-    rateField(context, change, open),
-    planFigures(state, t),
-  );
-}
-
-function stepsInTime({ drafts, run }: State, t: Texts): string {
-  const words = t.plural("steps_label", drafts.options.steps);
-  return run.secondsAStep === null ? words : `${words} ${formatRoughly(t, run.secondsAStep * drafts.options.steps)}`;
-}
-
-function rateField({ state, t }: Context, change: (changed: Partial<TrainOptions>, more: Partial<State["drafts"]>) => void, open: boolean): Tree {
-  const { rate } = state.drafts;
-  const automatic = formatRate(t, state.plan?.learningRate ?? bundleOf(state)?.learningRate ?? 0);
-  const input = typed((value) => change({ learningRate: parseRate(value) }, { rate: value }));
-  const bad = badRate(state);
-  const attributes = { type: "text", inputmode: "decimal", value: rate, oninput: input, disabled: !open, placeholder: t.say("learning_rate_hint", automatic) };
-  return field(
-    "rate",
-    t.say("learning_rate"),
-    h("input", { ...attributes, autocomplete: "off", "aria-invalid": bad ? "true" : null, "aria-describedby": "rate-note" }),
-    h("p", { class: bad ? "note error" : "note", id: "rate-note" }, bad ? t.say("learning_rate_bad") : t.say("learning_rate_why_all", automatic)),
-  );
-}
-
-/** What the run would take, before it is begun. */
-function planFigures({ plan }: State, t: Texts): Child {
-  if (plan === null) return null;
-  return figures(
-    [t.say("memory_needed"), t.say("about", formatBytes(t, plan.memory))],
-    [t.say("storage_needed"), formatBytes(t, plan.storage)],
-    [t.say("kept_layers"), formatCount(t, plan.keep)],
-  );
-}
-

@@ -30,12 +30,20 @@ function modes(context: Context): Tree {
     h(
       "button",
       {
-        type: "button", class: `button ${state.drafts.sideBySide === sideBySide ? "tonal" : "outlined"}`, disabled: state.writing,
-        "aria-pressed": state.drafts.sideBySide === sideBySide ? "true" : "false", onclick: () => drafting(context, { sideBySide }),
+        type: "button",
+        class: `button ${state.drafts.sideBySide === sideBySide ? "tonal" : "outlined"}`,
+        disabled: state.writing,
+        "aria-pressed": state.drafts.sideBySide === sideBySide ? "true" : "false",
+        onclick: () => drafting(context, { sideBySide }),
       },
       label,
     );
-  return h("div", { class: "buttons", role: "group", "aria-label": t.say("try_it") }, choice(t.say(talks(state) ? "mode_chat" : "mode_text"), false), choice(t.say("mode_compare"), true));
+  return h(
+    "div",
+    { class: "buttons", role: "group", "aria-label": t.say("try_it") },
+    choice(t.say(talks(state) ? "mode_chat" : "mode_text"), false),
+    choice(t.say("mode_compare"), true),
+  );
 }
 
 /** What is tried, and how. */
@@ -55,14 +63,33 @@ function optionsCard(context: Context): Tree {
   return section(
     t.say("options"),
     named.length === 0 || chosen === "" ? t.say("without_adapter") : (named.find(([value]) => value === chosen)?.[1] ?? ""),
-    named.length > 0 && field("which", t.say("which_adapter"), h("select", { value: chosen, disabled: state.writing, onchange: typed(pick) }, ...options)),
-    field("temperature", heat, h("input", {
-      type: "range", min: 0, max: 15, step: 1, value: String(Math.round(10 * temperature)), "aria-valuetext": heat,
-      oninput: typed((value) => drafting(context, { temperature: Number(value) / 10 })),
-    })),
-    talks(state) && field("system", t.say("system_prompt"), h("input", {
-      type: "text", value: system, placeholder: t.say("system_hint"), dir: "auto", oninput: typed((value) => drafting(context, { system: value })),
-    })),
+    named.length > 0 &&
+      field("which", t.say("which_adapter"), h("select", { value: chosen, disabled: state.writing, onchange: typed(pick) }, ...options)),
+    field(
+      "temperature",
+      heat,
+      h("input", {
+        type: "range",
+        min: 0,
+        max: 15,
+        step: 1,
+        value: String(Math.round(10 * temperature)),
+        "aria-valuetext": heat,
+        oninput: typed((value) => drafting(context, { temperature: Number(value) / 10 })),
+      }),
+    ),
+    talks(state) &&
+      field(
+        "system",
+        t.say("system_prompt"),
+        h("input", {
+          type: "text",
+          value: system,
+          placeholder: t.say("system_hint"),
+          dir: "auto",
+          oninput: typed((value) => drafting(context, { system: value })),
+        }),
+      ),
     talks(state) && h("p", { class: "note" }, t.say("chat_cost")),
   );
 }
@@ -71,7 +98,12 @@ function comparisonView(state: State, t: Texts): Tree {
   const { comparison } = state;
   const learned = triedAdapter(state) !== null || hasPausedRun(state);
   const side = (title: string, hint: string, text: string, cut: boolean) =>
-    card(title, comparison === null ? muted(hint) : h("p", { class: "text", dir: "auto" }, !talks(state) && h("em", {}, comparison.prompt), text, cut && "…"));
+    card(
+      title,
+      comparison === null
+        ? muted(hint)
+        : h("p", { class: "text", dir: "auto" }, !talks(state) && h("em", {}, comparison.prompt), text, cut && "…"),
+    );
   return h(
     "div",
     { class: "columns pair", "aria-busy": state.writing ? "true" : null },
@@ -82,10 +114,12 @@ function comparisonView(state: State, t: Texts): Tree {
 
 function conversationView({ state, t, update }: Context): Child {
   if (state.said.length === 0) return null;
-  const rows = state.said.slice(-MOST_SHOWN).map((said) => [
-    said.chat && h("p", { class: "question", dir: "auto" }, h("span", { class: "hidden" }, `${t.say("you")}: `), said.question),
-    answer(said, t),
-  ]);
+  const rows = state.said
+    .slice(-MOST_SHOWN)
+    .map((said) => [
+      said.chat && h("p", { class: "question", dir: "auto" }, h("span", { class: "hidden" }, `${t.say("you")}: `), said.question),
+      answer(said, t),
+    ]);
   const anew = () => update((now) => ({ ...now, said: [], forgotten: 0 }));
   return h(
     "section",
@@ -140,7 +174,13 @@ function promptForm(context: Context): Tree {
     if (key === "Enter" && !shiftKey && !isComposing) write(event);
   };
   const hint = t.say(chat ? "chat_hint" : "prompt_hint");
-  const attributes = { rows: 1, value: prompt, dir: "auto", onkeydown: enter, oninput: typed((value) => drafting(context, { prompt: value })) };
+  const attributes = {
+    rows: 1,
+    value: prompt,
+    dir: "auto",
+    onkeydown: enter,
+    oninput: typed((value) => drafting(context, { prompt: value })),
+  };
   return h(
     "form",
     { class: "prompt", onsubmit: write },
@@ -160,13 +200,17 @@ function ask({ state, t, send, update }: Context, prompt: string): void {
   const paused = hasPausedRun(state) && tried === null;
   const adapter = plain && !sideBySide ? null : paused ? RUN : (tried?.id ?? null);
   const adapted = adapter === null ? null : paused ? t.say("paused_run") : tried!.name;
-  const earlier = sideBySide ? [] : state.said.filter((said) => chat && said.chat && said.answer.trim() !== "").map(({ question, answer }) => ({ question, answer }));
+  const earlier = sideBySide
+    ? []
+    : state.said.filter((said) => chat && said.chat && said.answer.trim() !== "").map(({ question, answer }) => ({ question, answer }));
   const said = { question: prompt, answer: "", adapted, chat, cut: false };
   update((now) => ({
     ...now,
     writing: true,
     problem: null,
-    ...(sideBySide ? { comparison: { prompt, before: "", after: "", cut: [] } } : { said: [...now.said, said], drafts: { ...now.drafts, prompt: "" } }),
+    ...(sideBySide
+      ? { comparison: { prompt, before: "", after: "", cut: [] } }
+      : { said: [...now.said, said], drafts: { ...now.drafts, prompt: "" } }),
   }));
   send({ type: "write", prompt, chat, system, earlier, temperature, adapter, compare: sideBySide });
 }

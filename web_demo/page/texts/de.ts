@@ -37,7 +37,8 @@ export const de: Language = {
   bundle_unchecked: "Wird vor dem ersten Training in diesem Browser getestet",
   remove_bundle: "Modell %s entfernen",
   remove_title: "%s entfernen?",
-  remove_text: "Das Modell und alles, was es hier gelernt hat, wird gelöscht. Im Ordner oder auf dem Server, woher es kam, bleibt es erhalten.",
+  remove_text:
+    "Das Modell und alles, was es hier gelernt hat, wird gelöscht. Im Ordner oder auf dem Server, woher es kam, bleibt es erhalten.",
   remove: "Entfernen",
   cancel: "Abbrechen",
   copying: "%s wird kopiert …",
@@ -286,11 +287,13 @@ export const de: Language = {
   fault_memory_too_small: "Das Training braucht mehr Arbeitsspeicher, als es nutzen darf.",
   fault_memory_too_small_sizes: "Das Training braucht etwa %1$s Arbeitsspeicher, darf aber nur %2$s nutzen.",
   fault_memory_too_small_todo: "Schließe andere Tabs, erhöhe unter Optionen das Speicherlimit, oder nimm ein kleineres Modell.",
-  fault_memory_exceeded: "Das Training hat mehr Arbeitsspeicher genutzt als erlaubt und wurde gestoppt. Die bisherigen Schritte sind gespeichert.",
+  fault_memory_exceeded:
+    "Das Training hat mehr Arbeitsspeicher genutzt als erlaubt und wurde gestoppt. Die bisherigen Schritte sind gespeichert.",
   fault_memory_exceeded_todo: "Erhöhe unter Optionen das Speicherlimit oder schließe andere Tabs, und setze das Training dann fort.",
   fault_storage_full: "Es ist nicht genug Speicherplatz frei.",
   fault_storage_full_sizes: "Dafür werden %1$s Speicherplatz gebraucht, aber für diese Seite sind nur %2$s frei.",
-  fault_storage_full_todo: "Schaffe Platz, oder lösche unter „Teilen“, was du nicht brauchst, und versuche es noch einmal. Es ging nichts verloren.",
+  fault_storage_full_todo:
+    "Schaffe Platz, oder lösche unter „Teilen“, was du nicht brauchst, und versuche es noch einmal. Es ging nichts verloren.",
   fault_storage_failed: "Das Speichern ist fehlgeschlagen.",
   fault_storage_failed_todo:
     "Lade die Seite neu und versuche es noch einmal. Was vorher gespeichert war, ist noch da, sofern die Browserdaten nicht gelöscht wurden.",
@@ -309,7 +312,8 @@ export const de: Language = {
   fault_no_simd: "Dieser Browser kann nicht rechnen, was hier nötig ist: Seinem WebAssembly fehlt SIMD.",
   fault_no_simd_todo: "Aktualisiere den Browser. Chrome und Edge haben es ab 91, Firefox ab 89, Safari ab 16.4.",
   fault_no_storage: "Dieser Browser gibt der Seite keinen Speicher für Dateien.",
-  fault_no_storage_todo: "Verlasse das private Fenster, oder aktualisiere den Browser. Die Seite muss über https oder von diesem Gerät kommen.",
+  fault_no_storage_todo:
+    "Verlasse das private Fenster, oder aktualisiere den Browser. Die Seite muss über https oder von diesem Gerät kommen.",
   fault_name_taken: "Ein Modell namens %s ist schon hier.",
   fault_name_taken_todo: "Entferne es zuerst, oder benenne den Ordner um.",
   fault_unexpected: "Etwas Unerwartetes ist schiefgegangen.",

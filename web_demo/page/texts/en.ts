@@ -238,8 +238,10 @@ export const en = {
   delete_data_text:
     "%s. This cannot be undone. What was learned includes adapters, runs and their checkpoints; it goes with the models. Copies that you saved elsewhere stay.",
   privacy: "Privacy",
-  privacy_text: "The models, your data and what they learn stay on this device, in storage that only this page can read. The page sends nothing anywhere.",
-  privacy_shared: "Nothing leaves the device except what you save yourself from Share. The browser may empty this storage when space runs short.",
+  privacy_text:
+    "The models, your data and what they learn stay on this device, in storage that only this page can read. The page sends nothing anywhere.",
+  privacy_shared:
+    "Nothing leaves the device except what you save yourself from Share. The browser may empty this storage when space runs short.",
 
   details: "Details",
   dismiss: "Close",

@@ -16,11 +16,21 @@ const INDEX_FILE = "index.json";
 const MOST_BYTES = 1 << 30;
 
 const verdict = record({
-  outcome: choice("better", "no-difference", "worse", "too-few"), examples: int32, improved: int32, against: nullable(text),
+  outcome: choice("better", "no-difference", "worse", "too-few"),
+  examples: int32,
+  improved: int32,
+  against: nullable(text),
 });
 const adapterRecord = record({
-  id: int32, name: text, made: integer, data: nullable(text), steps: nullable(int32), losses: nullable(list(number)), verdict: nullable(verdict),
-  chat: flag, bytes: integer,
+  id: int32,
+  name: text,
+  made: integer,
+  data: nullable(text),
+  steps: nullable(int32),
+  losses: nullable(list(number)),
+  verdict: nullable(verdict),
+  chat: flag,
+  bytes: integer,
 });
 const index = record({ next: int32, inUse: nullable(int32), undecided: nullable(int32), adapters: list(adapterRecord) });
 
@@ -89,7 +99,12 @@ export class Adapters {
   async remove(id: number): Promise<void> {
     const without = (chosen: number | null) => (chosen === id ? null : chosen);
     const { inUse, undecided, adapters } = this.index;
-    await this.change({ ...this.index, inUse: without(inUse), undecided: without(undecided), adapters: adapters.filter((each) => each.id !== id) });
+    await this.change({
+      ...this.index,
+      inUse: without(inUse),
+      undecided: without(undecided),
+      adapters: adapters.filter((each) => each.id !== id),
+    });
     await (await this.storage()).remove(nameOf(id));
   }
 

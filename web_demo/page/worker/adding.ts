@@ -18,9 +18,9 @@ export type Progress = (done: number, total: number) => void;
 /**
  * Brings a bundle's files into `files`, each held to its SHA-256 in the manifest; the manifest comes last, so that a bundle with one is whole.
  *
- * What an earlier attempt left is not fetched again: a file goes on from the length that is there. What the whole comes to decides, so nothing
- * need be known of where the first part came from; a file that comes out wrong is fetched once more from its beginning. Throws BUNDLE_…,
- * STORAGE_FULL (before anything is fetched, with the bytes needed and free), STORAGE_FAILED, NETWORK; what came stays.
+ * What an earlier attempt left is not fetched again: a file goes on from the length that is there. What the whole comes to decides, so
+ * nothing need be known of where the first part came from; a file that comes out wrong is fetched once more from its beginning. Throws
+ * BUNDLE_…, STORAGE_FULL (before anything is fetched, with the bytes needed and free), STORAGE_FAILED, NETWORK; what came stays.
  */
 export async function addBundle(source: BundleSource, files: OpfsFiles, watch: Watch, progress: Progress): Promise<void> {
   try {

@@ -82,8 +82,10 @@ export class Library {
 
   /** Adds a model, goes on with one that is not whole, and chooses it. Throws NAME_TAKEN, and what addBundle throws. */
   async add(name: string, source: BundleSource, watch: Watch): Promise<void> {
-    if (!NAME.test(name)) throw new LcsbError("BUNDLE_UNREADABLE", `a bundle's name: expected letters, digits, dots and dashes, found '${name}'`);
-    if ((await this.info(name)) !== null) throw new PageError("NAME_TAKEN", `${name}: a model of that name is here; remove it first`, [name]);
+    if (!NAME.test(name))
+      throw new LcsbError("BUNDLE_UNREADABLE", `a bundle's name: expected letters, digits, dots and dashes, found '${name}'`);
+    if ((await this.info(name)) !== null)
+      throw new PageError("NAME_TAKEN", `${name}: a model of that name is here; remove it first`, [name]);
     try {
       await addBundle(source, await OpfsFiles.open(`${MODELS}/${name}`), watch, this.reporter("copying", name, watch));
       await this.openNamed(name, watch);
@@ -181,4 +183,3 @@ function predicted(manifest: Manifest): number {
     throw error;
   }
 }
-

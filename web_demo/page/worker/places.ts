@@ -50,7 +50,10 @@ export async function bytesAt(...parts: readonly string[]): Promise<number> {
 async function bytesOf(directory: FileSystemDirectoryHandle): Promise<number> {
   let sum = 0;
   for await (const handle of directory.values()) {
-    sum += handle.kind === "directory" ? await bytesOf(handle as FileSystemDirectoryHandle) : (await (handle as FileSystemFileHandle).getFile()).size;
+    sum +=
+      handle.kind === "directory"
+        ? await bytesOf(handle as FileSystemDirectoryHandle)
+        : (await (handle as FileSystemFileHandle).getFile()).size;
   }
   return sum;
 }

@@ -9,8 +9,16 @@ export type Role = ShapeOf<typeof role>;
 
 /** A model in the browser's storage. `schedule`: one cycle, by step. `learningRate`: of that schedule, if none is asked for. */
 const bundleInfo = object({
-  name: text, source: text, bytes: count, layers: count, seqLen: count, method: choice(...METHODS),
-  learningRate: number, predictedMemory: count, takesChat: flag, checked: flag,
+  name: text,
+  source: text,
+  bytes: count,
+  layers: count,
+  seqLen: count,
+  method: choice(...METHODS),
+  learningRate: number,
+  predictedMemory: count,
+  takesChat: flag,
+  checked: flag,
 });
 export type BundleInfo = ShapeOf<typeof bundleInfo>;
 
@@ -26,7 +34,13 @@ export type Piece = ShapeOf<typeof piece>;
 
 /** What the data comes to with the chosen model; `previews`: its first examples, as the loss sees them. */
 const dataSummary = object({
-  examples: count, tokens: count, counted: count, cut: count, sequences: count, conversations: count, previews: list(list(piece)),
+  examples: count,
+  tokens: count,
+  counted: count,
+  cut: count,
+  sequences: count,
+  conversations: count,
+  previews: list(list(piece)),
 });
 export type DataSummary = ShapeOf<typeof dataSummary>;
 
@@ -35,14 +49,30 @@ const dataInfo = object({ name: text, sample: flag, typed: nullable(list(text)),
 export type DataInfo = ShapeOf<typeof dataInfo>;
 
 export const PHASES = [
-  "none", "opening", "testing", "evaluating", "training", "comparing", "pausing", "paused", "interrupted", "finished", "cancelled", "failed",
+  "none",
+  "opening",
+  "testing",
+  "evaluating",
+  "training",
+  "comparing",
+  "pausing",
+  "paused",
+  "interrupted",
+  "finished",
+  "cancelled",
+  "failed",
 ] as const;
 const phase = choice(...PHASES);
 export type Phase = ShapeOf<typeof phase>;
 
 /** The chosen model's run. `roles`: of the step under way. `begun`: something of it is saved. `secondsAStep`: of the last steps. */
 const runInfo = object({
-  phase, step: count, steps: count, roles: list(role), secondsAStep: nullable(number), begun: flag,
+  phase,
+  step: count,
+  steps: count,
+  roles: list(role),
+  secondsAStep: nullable(number),
+  begun: flag,
 });
 export type RunInfo = ShapeOf<typeof runInfo>;
 
@@ -55,20 +85,33 @@ export type Sample = ShapeOf<typeof sample>;
 
 /** As kit/verdict.ts has it. `against`: the other adapter's name, null for the model as it came. */
 const verdict = object({
-  outcome: choice("better", "no-difference", "worse", "too-few"), examples: count, improved: count, against: nullable(text),
+  outcome: choice("better", "no-difference", "worse", "too-few"),
+  examples: count,
+  improved: count,
+  against: nullable(text),
 });
 export type StoredVerdict = ShapeOf<typeof verdict>;
 
 /** `made`: milliseconds since 1970. `data`: what it learned from; null: it was imported. `losses`: on the test examples, before and after. */
 const adapterInfo = object({
-  id: count, name: text, made: number, data: nullable(text), steps: nullable(count), losses: nullable(list(number)),
-  verdict: nullable(verdict), chat: flag, bytes: count,
+  id: count,
+  name: text,
+  made: number,
+  data: nullable(text),
+  steps: nullable(count),
+  losses: nullable(list(number)),
+  verdict: nullable(verdict),
+  chat: flag,
+  bytes: count,
 });
 export type AdapterInfo = ShapeOf<typeof adapterInfo>;
 
-/** What a run is asked for. `learningRate` null: the kit's; `method` null: the bundle's; `memoryBudget` null: no limit, in bytes. */
+/** What a run is asked for. `learningRate` null: the kit's; `method` null: the bundle's; `memoryBudget`: bytes, null: no limit. */
 export const trainOptions = object({
-  steps: count, learningRate: nullable(number), method: nullable(choice(...METHODS)), memoryBudget: nullable(number),
+  steps: count,
+  learningRate: nullable(number),
+  method: nullable(choice(...METHODS)),
+  memoryBudget: nullable(number),
 });
 export type TrainOptions = ShapeOf<typeof trainOptions>;
 
@@ -106,7 +149,13 @@ export const REQUESTS = {
   finish: {},
   /** `adapter`: null for the model as it came, 0 for a paused run's. `compare`: both, side by side. */
   write: {
-    prompt: text, chat: flag, system: text, earlier: list(exchange), temperature: number, adapter: nullable(count), compare: flag,
+    prompt: text,
+    chat: flag,
+    system: text,
+    earlier: list(exchange),
+    temperature: number,
+    adapter: nullable(count),
+    compare: flag,
   },
   stopWriting: {},
   useAdapter: { id: nullable(count) },

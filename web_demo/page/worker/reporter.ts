@@ -6,7 +6,11 @@ import type { Phase, Role, Tell } from "./protocol.js";
 const INTERVAL = 50; // milliseconds between two layers that are told
 
 const PHASES: Readonly<Partial<Record<KitPhase, Phase>>> = {
-  data: "opening", loading: "opening", "golden trace": "opening", evaluation: "evaluating", gradients: "training",
+  data: "opening",
+  loading: "opening",
+  "golden trace": "opening",
+  evaluation: "evaluating",
+  gradients: "training",
 };
 
 /** Tells the page what a run does. */
@@ -29,7 +33,10 @@ export class Reporter implements RunObserver {
     if (phase === null || phase === this.shown) return;
     this.shown = phase;
     const roles = phase === "training" ? this.roles() : [];
-    this.tell({ type: "run", run: { phase, step: this.step, steps: this.steps, roles, secondsAStep: this.seconds(), begun: this.step > 0 } });
+    this.tell({
+      type: "run",
+      run: { phase, step: this.step, steps: this.steps, roles, secondsAStep: this.seconds(), begun: this.step > 0 },
+    });
   }
 
   resumed(step: number, { outcomes, evaluations }: RunHistory): void {

@@ -34,7 +34,12 @@ const CHECKPOINT_EVERY = 5; // steps: what is lost at most when the tab is close
 const WANTED = ["running", "paused", "finished", "cancelled", "failed"] as const;
 /** A run as it was asked for, and what is to become of it: one that is `running` and is not was interrupted. */
 const runRecord = record({
-  steps: int32, learningRate: nullable(number), method: nullable(choice(...METHODS)), memoryBudget: nullable(number), data: text, chat: flag,
+  steps: int32,
+  learningRate: nullable(number),
+  method: nullable(choice(...METHODS)),
+  memoryBudget: nullable(number),
+  data: text,
+  chat: flag,
   wanted: choice(...WANTED),
 });
 interface RunRecord extends TrainOptions {
@@ -46,7 +51,11 @@ interface RunRecord extends TrainOptions {
 const NO_RUN: RunInfo = { phase: "none", step: 0, steps: 0, roles: [], secondsAStep: null, begun: false };
 const WANTED_AFTER = { FINISHED: "finished", CANCELLED: "cancelled", PAUSED: "paused" } as const;
 const SHOWN: Readonly<Record<RunRecord["wanted"], Phase>> = {
-  running: "interrupted", paused: "paused", finished: "finished", cancelled: "cancelled", failed: "failed",
+  running: "interrupted",
+  paused: "paused",
+  finished: "finished",
+  cancelled: "cancelled",
+  failed: "failed",
 };
 
 /** The chosen model's run: one at a time, with the data that it was begun with. */
@@ -83,7 +92,10 @@ export class Runs {
       if (names.length === 0) return null;
       const { place, steps, evaluations } = (await newestGood(state, names, layers, size)).checkpoint;
       const training = Array.from({ length: place.step }, (_, i) => ({ step: i + 1, loss: steps[i * STEP_COLUMNS]! }));
-      const points = Array.from({ length: evaluations.length / 2 }, (_, i) => ({ step: evaluations[2 * i]!, loss: evaluations[2 * i + 1]! }));
+      const points = Array.from({ length: evaluations.length / 2 }, (_, i) => ({
+        step: evaluations[2 * i]!,
+        loss: evaluations[2 * i + 1]!,
+      }));
       this.tell({ type: "history", training, evaluation: points, samples: [] });
       return place.step;
     } catch (error) {
@@ -96,7 +108,13 @@ export class Runs {
   async plan(options: TrainOptions, watch: Watch): Promise<Plan> {
     const bundle = await this.library.open(watch);
     const data = NO_DATA;
-    const run = new TrainingRun(await this.runtime(), bundle, data, await storageAt(RUNS, this.library.chosen!, STATE), this.options(options));
+    const run = new TrainingRun(
+      await this.runtime(),
+      bundle,
+      data,
+      await storageAt(RUNS, this.library.chosen!, STATE),
+      this.options(options),
+    );
     const { plan, storage, learningRate } = await run.predict();
     return { memory: Math.ceil(plan.predictedPeakBytes), storage, keep: plan.keep, learningRate };
   }

@@ -91,7 +91,8 @@ export class Shelf {
     const storage = await storageAt(DATA);
     const number = await this.freeNumber(storage);
     const lines = utf8(messages.map((message) => `${JSON.stringify({ text: message })}\n`).join(""));
-    if (lines.length > MOST_TYPED_BYTES) throw new LcsbError("DATA_LINE", `the messages have more than ${MOST_TYPED_BYTES} bytes; give them as a file`);
+    if (lines.length > MOST_TYPED_BYTES)
+      throw new LcsbError("DATA_LINE", `the messages have more than ${MOST_TYPED_BYTES} bytes; give them as a file`);
     await this.adopt({ file: number, name: "", sample: false, typed: true }, bundle, watch, () =>
       storing(storage.path, () => storage.replace(nameOf(number), (sink) => sink.write(lines))),
     );
@@ -140,14 +141,23 @@ export class Shelf {
 
   private async tellOf(): Promise<void> {
     const { chosen } = this;
-    const data: DataInfo | null = chosen && { name: chosen.name, sample: chosen.sample, typed: await this.typed(chosen), summary: this.summary };
+    const data: DataInfo | null = chosen && {
+      name: chosen.name,
+      sample: chosen.sample,
+      typed: await this.typed(chosen),
+      summary: this.summary,
+    };
     this.tell({ type: "data", data });
   }
 
   private async typed(chosen: Chosen): Promise<string[] | null> {
     if (!chosen.typed) return null;
     const lines = await withFile(await storageAt(DATA), nameOf(chosen.file), (file) => readBounded(file, MOST_TYPED_BYTES));
-    return new TextDecoder().decode(lines).trimEnd().split("\n").map((line) => (JSON.parse(line) as { text: string }).text);
+    return new TextDecoder()
+      .decode(lines)
+      .trimEnd()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as { text: string }).text);
   }
 
   private async openNumber(number: number, name = this.name): Promise<StoredFile> {

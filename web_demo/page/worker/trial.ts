@@ -30,7 +30,10 @@ export class Trial {
     let texts: readonly Continuation[] = [];
     try {
       const bundle = await this.library.open(watch);
-      const runner = await BlockRunner.open(await this.runtime(), bundle, { threads: this.threads, betweenLayers: () => watch.control.rest() });
+      const runner = await BlockRunner.open(await this.runtime(), bundle, {
+        threads: this.threads,
+        betweenLayers: () => watch.control.rest(),
+      });
       try {
         texts = await this.begin(asked, bundle, runner);
         await this.writeOut(texts, asked, watch);
@@ -45,7 +48,11 @@ export class Trial {
   }
 
   /** One text with what was asked for; to compare, first one with the model as it came. */
-  private async begin({ prompt, chat, system, earlier, temperature, adapter, compare }: RequestOf<"write">, bundle: Bundle, runner: BlockRunner) {
+  private async begin(
+    { prompt, chat, system, earlier, temperature, adapter, compare }: RequestOf<"write">,
+    bundle: Bundle,
+    runner: BlockRunner,
+  ) {
     const { storage, manifest } = bundle;
     const tokenizer = await Tokenizer.open(storage, manifest.model.vocabSize);
     const format = chat && manifest.files.has(CHAT_FILE) ? await ChatFormat.open(storage) : null;

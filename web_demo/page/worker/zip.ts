@@ -1,6 +1,6 @@
 import { utf8 } from "../../kit/io/utf8.js";
 
-// A ZIP file without compression (PKWARE's APPNOTE 6.3.9, sections 4.3.7, 4.3.12 and 4.3.16): an adapter's numbers do not get smaller by it.
+// A ZIP file without compression (PKWARE's APPNOTE 6.3.9, sections 4.3.7, 4.3.12, 4.3.16): an adapter's numbers do not get smaller by it.
 
 const VERSION = 20; // that a reader needs
 const UTF8_NAMES = 0x800;

@@ -8,7 +8,15 @@ import { readMessage, ShapeError } from "../../page/worker/shapes.js";
 const RUN: RunInfo = { phase: "training", step: 2, steps: 8, roles: [], secondsAStep: null, begun: true };
 const after = (events: readonly DeviceEvent[], state: State = INITIAL) => events.reduce(told, state);
 const adapter = (id: number, chat = false): AdapterInfo => ({
-  id, name: `a${id}`, made: 0, data: "x", steps: 8, losses: null, verdict: null, chat, bytes: 1,
+  id,
+  name: `a${id}`,
+  made: 0,
+  data: "x",
+  steps: 8,
+  losses: null,
+  verdict: null,
+  chat,
+  bytes: 1,
 });
 
 test("a message of another form is refused by name", () => {
@@ -36,7 +44,10 @@ test("a message of another form is refused by name", () => {
 test("a run's points come one by one, and steps that were taken back go", () => {
   const stepped = (step: number): DeviceEvent => ({ type: "stepped", point: { step, loss: step }, secondsAStep: 1, roles: [] });
   const state = after([{ type: "run", run: RUN }, stepped(1), stepped(2), stepped(3), stepped(2)]);
-  assert.deepEqual(state.training.map(({ step }) => step), [1, 2]);
+  assert.deepEqual(
+    state.training.map(({ step }) => step),
+    [1, 2],
+  );
   assert.equal(state.run.step, 2);
 });
 
@@ -61,7 +72,16 @@ test("what is tried is what was chosen, else the adapter in use, else a paused r
 
 test("Try it is a conversation where that was learned, and the model can", () => {
   const bundle = {
-    name: "x", source: "", bytes: 1, layers: 2, seqLen: 8, method: "full", learningRate: 1, predictedMemory: 1, takesChat: true, checked: true,
+    name: "x",
+    source: "",
+    bytes: 1,
+    layers: 2,
+    seqLen: 8,
+    method: "full",
+    learningRate: 1,
+    predictedMemory: 1,
+    takesChat: true,
+    checked: true,
   } as const;
   const library: DeviceEvent = { type: "library", bundles: [bundle], unfinished: [], chosen: "x" };
   const learned = (chat: boolean): DeviceEvent => ({ type: "adapters", adapters: [adapter(1, chat)], inUse: 1, undecided: null });
@@ -71,26 +91,58 @@ test("Try it is a conversation where that was learned, and the model can", () =>
 
 test("pieces are appended to what was asked last, and to the side that wrote them", () => {
   const said = { question: "q", answer: "", adapted: null, chat: true, cut: false };
-  const talking = after([{ type: "wrote", piece: "a", adapted: true }, { type: "wrote", piece: "b", adapted: true }, { type: "writingEnded", cut: [false], forgotten: 0 }], { ...INITIAL, said: [said, said], writing: true });
-  assert.deepEqual(talking.said.map(({ answer }) => answer), ["", "ab"]);
+  const talking = after(
+    [
+      { type: "wrote", piece: "a", adapted: true },
+      { type: "wrote", piece: "b", adapted: true },
+      { type: "writingEnded", cut: [false], forgotten: 0 },
+    ],
+    { ...INITIAL, said: [said, said], writing: true },
+  );
+  assert.deepEqual(
+    talking.said.map(({ answer }) => answer),
+    ["", "ab"],
+  );
   assert.equal(talking.writing, false);
-  const sides: State = { ...INITIAL, drafts: { ...INITIAL.drafts, sideBySide: true }, comparison: { prompt: "p", before: "", after: "", cut: [] } };
-  const { comparison } = after([{ type: "wrote", piece: "x", adapted: false }, { type: "wrote", piece: "y", adapted: true }], sides);
+  const sides: State = {
+    ...INITIAL,
+    drafts: { ...INITIAL.drafts, sideBySide: true },
+    comparison: { prompt: "p", before: "", after: "", cut: [] },
+  };
+  const { comparison } = after(
+    [
+      { type: "wrote", piece: "x", adapted: false },
+      { type: "wrote", piece: "y", adapted: true },
+    ],
+    sides,
+  );
   assert.deepEqual([comparison!.before, comparison!.after], ["x", "y"]);
 });
 
 test("the smoothed curve begins at the first loss, and leaves out what is not finite", () => {
   const points = [2, NaN, 1, 1].map((loss, i) => ({ step: i + 1, loss }));
   const smooth = smoothed(points);
-  assert.deepEqual(smooth.map(({ step }) => step), [1, 3, 4]);
+  assert.deepEqual(
+    smooth.map(({ step }) => step),
+    [1, 3, 4],
+  );
   assert.equal(smooth[0]!.loss, 2);
   assert.ok(Math.abs(smooth[1]!.loss - (0.9 * 0.2 + 0.1) / (0.9 * 0.1 + 0.1)) < 1e-12);
 });
 
 test("the chart's marks are round numbers that enclose the losses", () => {
-  for (const [low, high] of [[1.07, 2.57], [3, 3], [0, 0], [4.123, 4.124], [0.2, 900]] as const) {
+  for (const [low, high] of [
+    [1.07, 2.57],
+    [3, 3],
+    [0, 0],
+    [4.123, 4.124],
+    [0.2, 900],
+  ] as const) {
     const marks = ticks(low, high);
     assert.ok(marks[0]! <= low && marks.at(-1)! >= high - 1e-9 && marks.length >= 3 && marks.length <= 6, `${low} ${high}: ${marks}`);
   }
-  assert.deepEqual(ticks(1.07, 2.57).map((mark) => mark.toFixed(1)), ["1.0", "1.5", "2.0", "2.5", "3.0"]);
+  assert.deepEqual(
+    ticks(1.07, 2.57).map((mark) => mark.toFixed(1)),
+    ["1.0", "1.5", "2.0", "2.5", "3.0"],
+  );
 });

@@ -35,11 +35,15 @@ export async function trainedOnNode(name: string, steps: number): Promise<{ adap
 /** The files of a ZIP, as Python's own module reads them: name -> content. */
 export function unzipped(content: Uint8Array): Map<string, Buffer> {
   const directory = mkdtempSync(join(tmpdir(), "lcsb-zip-"));
-  const program = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; z.extractall(sys.argv[2]); print('\\n'.join(z.namelist()))";
+  const program =
+    "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; " +
+    "z.extractall(sys.argv[2]); print('\\n'.join(z.namelist()))";
   try {
     const file = join(directory, "file.zip");
     writeFileSync(file, content);
-    const names = execFileSync(process.env["PYTHON"] ?? "python3", ["-c", program, file, join(directory, "out")], { encoding: "utf8" }).trim().split("\n");
+    const names = execFileSync(process.env["PYTHON"] ?? "python3", ["-c", program, file, join(directory, "out")], { encoding: "utf8" })
+      .trim()
+      .split("\n");
     return new Map(names.map((name) => [name, readFileSync(join(directory, "out", name))]));
   } finally {
     rmSync(directory, { recursive: true });

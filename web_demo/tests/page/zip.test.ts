@@ -4,7 +4,11 @@ import { zipOf } from "../../page/worker/zip.js";
 import { unzipped } from "./tools.js";
 
 test("Python reads the ZIP file, names in UTF-8 and empty files too", () => {
-  const files = new Map([["größe/a.json", Buffer.from("{}")], ["größe/b.bin", Buffer.from(Uint8Array.from({ length: 70_000 }, (_, i) => (i * i) & 255))], ["empty", Buffer.alloc(0)]]);
+  const files = new Map([
+    ["größe/a.json", Buffer.from("{}")],
+    ["größe/b.bin", Buffer.from(Uint8Array.from({ length: 70_000 }, (_, i) => (i * i) & 255))],
+    ["empty", Buffer.alloc(0)],
+  ]);
   assert.deepEqual(unzipped(zipOf(files)), files);
 });
 

@@ -7,7 +7,7 @@ import { launch, type Browser, type Page } from "puppeteer-core";
 import { Texts } from "../../../page/texts.js";
 
 const FINDER = fileURLToPath(new URL("../../../../../scripts/web/chromium.sh", import.meta.url));
-const WAIT = 30_000; // milliseconds until something that does not come is a failure
+const WAIT = 60_000; // milliseconds until something that does not come is a failure
 
 let found: string | null = null;
 
@@ -15,8 +15,9 @@ function executable(): string {
   return (found ??= process.env["LCSB_CHROMIUM"] ?? execFileSync(FINDER, { encoding: "utf8" }).trim());
 }
 
-/** How a page is opened. */
+/** How a page is opened. `cores`: that it is told of; threads that wait for each other are slow on a busy machine. */
 export interface PageOptions {
+  readonly cores?: number;
   readonly language?: string;
   readonly width?: number;
   readonly height?: number;
@@ -76,7 +77,13 @@ export class TestBrowser {
 
 /** No sandbox: it needs rights that a container lacks, and this browser opens the test's own page alone. */
 function started(profile: string): Promise<Browser> {
-  return launch({ executablePath: executable(), headless: "shell", userDataDir: profile, args: ["--no-sandbox", "--disable-dev-shm-usage"], timeout: WAIT });
+  return launch({
+    executablePath: executable(),
+    headless: "shell",
+    userDataDir: profile,
+    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+    timeout: WAIT,
+  });
 }
 
 /** The page in a tab, used as a person does: by what is written on it. `errors`: of the console, violations of the policy among them. */
@@ -93,10 +100,21 @@ export class TestPage {
     page.on("pageerror", (error) => void this.errors.push(String(error)));
   }
 
-  static async open(page: Page, address: string, { language = "en", width = 1000, height = 800, dark = false }: PageOptions): Promise<TestPage> {
+  static async open(
+    page: Page,
+    address: string,
+    { cores = 1, language = "en", width = 1000, height = 800, dark = false }: PageOptions,
+  ): Promise<TestPage> {
     const opened = new TestPage(page, language);
     page.setDefaultTimeout(WAIT);
-    await page.evaluateOnNewDocument((tag) => Object.defineProperty(navigator, "languages", { get: () => [tag] }), language);
+    await page.evaluateOnNewDocument(
+      (tag, count) => {
+        Object.defineProperty(navigator, "languages", { get: () => [tag] });
+        Object.defineProperty(navigator, "hardwareConcurrency", { get: () => count });
+      },
+      language,
+      cores,
+    );
     await page.setViewport({ width, height });
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
     await page.goto(address);

@@ -75,7 +75,10 @@ test("a connection that breaks off leaves what came, and a reloaded page goes on
   await page.says("Only a part of this model is here");
   await page.click("Add llama");
   await page.says("Will be tested in this browser");
-  assert.deepEqual(server.ranges.filter((range) => range.startsWith("weights.bin")).map((range) => Number(range.split(" ")[1]) > 0), [true]);
+  assert.deepEqual(
+    server.ranges.filter((range) => range.startsWith("weights.bin")).map((range) => Number(range.split(" ")[1]) > 0),
+    [true],
+  );
 });
 
 test("without isolation the page says that one core works; a second tab says that it waits, and takes over", async () => {
@@ -99,7 +102,7 @@ test("a line that is no example is named, and the data before stays", async () =
   await page.says("Sample messages");
 });
 
-test("storage that is taken away in mid-run ends the run with a sentence, and it goes on when there is some", async () => {
+test("storage that is taken away in mid-run ends the run with a sentence; it goes on when there is some", async () => {
   const client = await page.page.createCDPSession();
   const { origin } = new URL(server.address);
   await page.show("train");
@@ -109,5 +112,10 @@ test("storage that is taken away in mid-run ends the run with a sentence, and it
   await page.says("There is not enough free storage.");
   await client.send("Storage.overrideQuotaForOrigin", { origin });
   await page.click("Resume");
+  await page.reaches(6);
+  await page.click("Finish early");
+  await page.says("The model keeps what it has learned so far.");
+  await page.page.locator("dialog .filled").click();
+  await page.says("Finished early");
   await page.says("What this run learned");
 });

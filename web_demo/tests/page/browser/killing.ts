@@ -9,10 +9,14 @@ export const KILLED_STEPS = 20;
 export type Moment = (page: TestPage) => Promise<void>;
 
 /**
- * A run of the tiny model in a browser that is killed at each of the moments, as a system does that wants the memory, and started again: its
- * adapter's file. `told`: what the page showed when it came back.
+ * A run of the tiny model in a browser that is killed at each of the moments, as a system does that wants the memory, and started again:
+ * its adapter's file. `told`: what the page showed when it came back. `atLast` is done once it goes on after the last kill.
  */
-export async function trainedWithKills(moments: readonly Moment[], told: (shown: string) => void = () => {}): Promise<Buffer> {
+export async function trainedWithKills(
+  moments: readonly Moment[],
+  told: (shown: string) => void,
+  atLast: Moment = async () => {},
+): Promise<Buffer> {
   const server = await SiteServer.start({ bundles: { [KILLED_BUNDLE]: folderOf(KILLED_BUNDLE) }, isolated: false });
   const browser = await TestBrowser.start();
   try {
@@ -26,6 +30,7 @@ export async function trainedWithKills(moments: readonly Moment[], told: (shown:
       told(shown);
       if (!shown.includes("The page was closed; nothing was lost.")) break; // it had ended
       await page.click("Resume");
+      if (moment === moments.at(-1)) await atLast(page);
     }
     await page.says("What this run learned");
     await page.show("share");

@@ -9,7 +9,10 @@ const longest = Number(process.argv[3]); // milliseconds from the start, or from
 const { adapter } = await trainedOnNode(KILLED_BUNDLE, KILLED_STEPS);
 let [done, runs, others] = [0, 0, 0];
 while (done < kills) {
-  const moments = Array.from({ length: kills - done }, (): Moment => () => new Promise((settle) => setTimeout(settle, Math.random() * longest)));
+  const moments = Array.from(
+    { length: kills - done },
+    (): Moment => () => new Promise((settle) => setTimeout(settle, Math.random() * longest)),
+  );
   const found = await trainedWithKills(moments, (shown) => console.log(`kill ${++done}: ${shown}`));
   runs++;
   if (!found.equals(adapter)) others++;

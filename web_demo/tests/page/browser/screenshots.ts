@@ -11,7 +11,14 @@ const PHONE = { width: 360, height: 780 };
 const DESKTOP = { width: 1100, height: 760 };
 const SCREENS = ["model", "data", "train", "try_it", "share"] as const;
 
-const DOCUMENTED = ["data_light_en", "train_light_en", "try_it_dark_de", "share_dark_de", "model_desktop_dark_de", "train_desktop_light_en"];
+const DOCUMENTED = [
+  "data_light_en",
+  "train_light_en",
+  "try_it_dark_de",
+  "share_dark_de",
+  "model_desktop_dark_de",
+  "train_desktop_light_en",
+];
 
 const [TINY, directory, which] = process.argv.slice(2) as [string, string, string];
 mkdirSync(directory, { recursive: true });
@@ -67,7 +74,11 @@ async function compare(page: TestPage): Promise<void> {
   await page.click(page.t.say("mode_compare"));
   await page.page.locator("#prompt").fill("ok so");
   await page.page.keyboard.press("Enter");
-  await page.page.waitForFunction((text) => !document.body.innerText.includes(text), { polling: 100 }, page.t.say("try_writing"));
+  await page.page.waitForFunction(
+    (text) => !document.body.innerText.includes(text),
+    { polling: 100, timeout: PATIENCE },
+    page.t.say("try_writing"),
+  );
 }
 
 async function picture(page: TestPage, name: string): Promise<void> {

@@ -6,8 +6,15 @@ import { fileURLToPath } from "node:url";
 
 const SITE = fileURLToPath(new URL("../../../site/", import.meta.url));
 const TYPES: Readonly<Record<string, string>> = {
-  ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json", ".svg": "image/svg+xml",
-  ".wasm": "application/wasm", ".webmanifest": "application/manifest+json", ".png": "image/png",
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".css": "text/css",
+  ".json": "application/json",
+  ".svg": "image/svg+xml",
+  ".wasm": "application/wasm",
+  ".webmanifest": "application/manifest+json",
+  ".png": "image/png",
 };
 const ISOLATION = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 
@@ -48,7 +55,8 @@ export class SiteServer {
   private answer(request: IncomingMessage, response: ServerResponse): void {
     const path = normalize(decodeURIComponent(new URL(request.url!, this.address).pathname)).slice(1);
     if (this.offline) return void response.destroy();
-    if (path === "bundles.json") return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.list()));
+    if (path === "bundles.json")
+      return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.list()));
     const file = this.fileOf(path === "" ? "index.html" : path);
     if (file === null) return void response.writeHead(404).end();
     this.send(file, request, response);
@@ -83,6 +91,8 @@ export class SiteServer {
     const { cut } = this;
     if (cut === null || !file.endsWith(cut.name)) return void createReadStream(file, { start }).pipe(response);
     this.cut = null;
-    createReadStream(file, { start, end: cut.after - 1 }).on("data", (piece) => response.write(piece)).on("end", () => setImmediate(() => response.destroy()));
+    createReadStream(file, { start, end: cut.after - 1 })
+      .on("data", (piece) => response.write(piece))
+      .on("end", () => setImmediate(() => response.destroy()));
   }
 }

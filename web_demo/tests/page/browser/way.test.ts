@@ -41,6 +41,9 @@ async function look(screen: string): Promise<void> {
   await page.page.setViewport(viewport);
 }
 
+/** Until nothing is being written: there is no button that stops it. */
+const written = () => page.page.waitForFunction(() => document.querySelectorAll("form.prompt button").length === 1, { polling: 30 });
+
 test("every screen opens, with nothing in it yet", async () => {
   for (const screen of SCREENS) {
     await page.show(screen);
@@ -79,7 +82,10 @@ test("a run of 8 steps ends with the adapter that the kit makes on Node, to the 
   const { adapter, peft } = await expected;
   assert.deepEqual(await browser.download(page, "Save file: Sample messages"), adapter);
   const zip = unzipped(await browser.download(page, "Save for PEFT: Sample messages"));
-  assert.deepEqual(new Map([...zip].map(([name, content]) => [name.split("/")[1], content])), new Map([...peft].map(([name, content]) => [name, Buffer.from(content)])));
+  assert.deepEqual(
+    new Map([...zip].map(([name, content]) => [name.split("/")[1], content])),
+    new Map([...peft].map(([name, content]) => [name, Buffer.from(content)])),
+  );
 });
 
 test("what it learned is tried, and compared with the model as it came", async () => {
@@ -87,13 +93,15 @@ test("what it learned is tried, and compared with the model as it came", async (
   await page.page.locator("#prompt").fill("Today I ");
   await page.page.keyboard.press("Enter");
   await page.says("Writing…");
-  await page.page.waitForSelector(".answer .text", { timeout: 10_000 });
-  await page.page.waitForFunction(() => document.querySelector("form button[type=submit]")!.previousElementSibling === null, { polling: 30 });
+  await page.page.waitForSelector(".answer .text");
+  await written();
   await look("try it");
   await page.click("Compare");
   await page.page.locator("#prompt").fill("Thank you for ");
   await page.page.keyboard.press("Enter");
-  await page.page.waitForFunction(() => [...document.querySelectorAll(".pair .text")].filter((text) => text.textContent!.length > 20).length === 2, { polling: 30 });
+  await page.says("Writing…");
+  await written();
+  assert.ok((await page.page.$$eval(".pair .text", (texts) => texts.map((text) => text.textContent!).join(""))).length > 2 * "Thank you for ".length);
   await look("compare");
 });
 
@@ -109,13 +117,29 @@ test("an adapter that was saved is read again, and one that is none is refused",
         (input as HTMLInputElement).files = files.files;
         input.dispatchEvent(new Event("change"));
       },
-      picker, name, [...content],
+      picker,
+      name,
+      [...content],
     );
   await pick("mine.safetensors", saved);
   await page.says("Imported");
   assert.deepEqual(await browser.download(page, "Save file: Imported"), saved);
   await pick("mine.safetensors", saved.subarray(0, 500));
   await page.says("The adapter is damaged or does not fit this model.");
+});
+
+test("with two threads it learns the same", async () => {
+  await page.close();
+  page = await browser.open(`${server.address}#train`, { cores: 2 });
+  await page.says("Finished");
+  await page.leastSteps();
+  await page.click("Train again");
+  await page.says("Step 0 of 8");
+  await page.says("Finished");
+  await page.show("share");
+  const buttons = await page.page.$$eval("button", (all) => all.map((each) => each.getAttribute("aria-label")).filter((name) => name?.startsWith("Save file")));
+  assert.equal(buttons[0], "Save file: Sample messages"); // the newest is the first
+  assert.deepEqual(await browser.download(page, "Save file: Sample messages"), (await trainedOnNode("llama", STEPS)).adapter);
 });
 
 test("without a network the page opens and has what was there", async () => {
@@ -127,8 +151,10 @@ test("without a network the page opens and has what was there", async () => {
     await page.says("Imported");
     await page.show("train");
     await page.says("Finished");
+    await page.leastSteps();
     await page.click("Train again");
-    await page.says("Training");
+    await page.says("Step 0 of 8");
+    await page.says("Finished");
     await page.says("What this run learned");
   } finally {
     server.offline = false;
@@ -147,5 +173,8 @@ test("in German", async () => {
 
 test("the policy was kept, and nothing was complained of", () => {
   // what failed because the test took the network away
-  assert.deepEqual(page.errors.filter((error) => !/ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED|ERR_CONNECTION/.test(error)), []);
+  assert.deepEqual(
+    page.errors.filter((error) => !/ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED|ERR_CONNECTION/.test(error)),
+    [],
+  );
 });

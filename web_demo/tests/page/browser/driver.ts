@@ -7,7 +7,7 @@ import { launch, type Browser, type Page } from "puppeteer-core";
 import { Texts } from "../../../page/texts.js";
 
 const FINDER = fileURLToPath(new URL("../../../../../scripts/web/chromium.sh", import.meta.url));
-const WAIT = 60_000; // milliseconds until something that does not come is a failure
+const WAIT = 120_000; // milliseconds until something that does not come is a failure
 
 let found: string | null = null;
 

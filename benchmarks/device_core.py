@@ -75,7 +75,7 @@ def main(core: str) -> None:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS[core]}
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "bundle"
-        lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--quantizer", "search", "--output", bundle)
+        lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--output", bundle)
         for number in range(ROUNDS):
             for index, (name, measure) in enumerate(VARIANTS[core].items()):
                 directory = Path(temporary) / f"{number}-{index}"

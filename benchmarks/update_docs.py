@@ -49,8 +49,8 @@ def summary() -> str:
 
 
 def after_training(data: dict[str, Any], row: str) -> list[str]:
-    """The loss that a run ends with, and the mean time of a step over that of `full` with nothing kept, since the two models are not measured
-    on one machine; a dash for what was not measured."""
+    """The loss that a run ends with, and the mean time of a step over that of `full` with nothing kept, since the two models need not be
+    measured on one machine; a dash for what was not measured."""
     run, steps, first = data["runs"].get(row), bench_row(data, row), bench_row(data, "full@–@none")
     loss = "–" if run is None else f"{final_loss(run):.3f}"
     return [loss, "–" if steps is None or first is None else f"{steps['step_seconds_mean'] / first['step_seconds_mean']:.2f}x"]

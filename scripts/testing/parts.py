@@ -14,7 +14,7 @@ ENVIRONMENT = "scripts/testing/environment.sh"
 BUNDLES = "build/device-bundles"
 PARITY_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "qwen2", "qwen3", "gemma3", "lfm2", "qwen3_5")]
 # Together they have every operator that any bundle has. The later processors differ in products of matrices, of int8 too, and in functions.
-ARM64_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "gemma2", "lfm2", "qwen3_5", "tiny-int8-activations")]
+ARM64_BUNDLES = [f"{BUNDLES}/{name}" for name in ("llama", "llama-20-steps", "gemma2", "lfm2", "qwen3_5", "tiny-int8-activations")]
 ARM64_CPUS = ("--cpu", "cortex-a76", "--cpu", "cortex-a710:llama,gemma2,tiny-int8-activations", "--cpu", "max:llama")
 TEST_BUNDLES = f"-Dtest.bundles={ROOT / BUNDLES}"
 REPORTS = "build/test-reports"

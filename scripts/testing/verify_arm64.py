@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +25,8 @@ from lcsb_mobile.errors import LcsbError
 from lcsb_mobile.runs.verify import verify
 
 ARM64_PYTHON = Path(__file__).with_name("arm64_python.sh")
-TIME_LIMIT = 600  # seconds a bundle and processor; a fiftieth is usual
+LIMIT = 600  # seconds of the processor a bundle, whatever else runs; a fiftieth is usual
+LONGEST = 7200  # seconds, for a process that hangs and computes nothing
 # cortex-a76 is of 2018: NEON with dot products, as nearly every phone has. cortex-a710 is of 2021: products of int8 matrices, and SVE2.
 # max has all that the emulator knows, SME too, for which ONNX Runtime has kernels of its own; with int8 activations it takes 15 times as
 # long as the first.
@@ -32,6 +37,7 @@ FIGURES = ("step_loss", "step_gradient_norm", "run_loss")
 def measure(bundles: Sequence[Path]) -> None:
     """What runs on each processor: prints one JSON object a bundle."""
     for bundle in bundles:
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + LIMIT, resource.RLIM_INFINITY))
         try:
             result = verify(bundle, threads=1)
         except LcsbError as error:
@@ -45,12 +51,12 @@ def run(processor: str, command: Sequence[object], bundles: Sequence[Path], cpu:
     """`measure` on a processor. One that crashes or hangs at a bundle has that as its error."""
     arguments = [*command, Path(__file__).resolve(), "--measure", *(bundle.resolve() for bundle in bundles)]
     environment = os.environ | {"LCSB_ARM64_CPU": cpu}
-    limit = TIME_LIMIT * len(bundles)
     try:
-        done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, check=False, timeout=limit, env=environment)
-        printed, end = done.stdout, f"the process ended with {done.returncode}"
+        done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, check=False, timeout=LONGEST, env=environment)
+        computed = done.returncode == -signal.SIGXCPU
+        printed, end = done.stdout, f"computed for {LIMIT} seconds" if computed else f"the process ended with {done.returncode}"
     except subprocess.TimeoutExpired as expired:
-        printed, end = expired.stdout or b"", f"the process had not ended after {limit} seconds"
+        printed, end = expired.stdout or b"", f"the process had not ended after {LONGEST} seconds"
     rows = [json.loads(line) for line in printed.splitlines()]
     if len(rows) < len(bundles):
         rows.append({"bundle": bundles[len(rows)].name, "error": end})

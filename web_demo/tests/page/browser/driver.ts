@@ -140,6 +140,20 @@ export class TestPage {
     }
   }
 
+  /** Until the page's storage has something of a file. */
+  async keeps(...path: readonly string[]): Promise<void> {
+    const sought = async (parts: readonly string[]) => {
+      try {
+        let directory = await navigator.storage.getDirectory();
+        for (const part of parts.slice(0, -1)) directory = await directory.getDirectoryHandle(part);
+        return (await (await directory.getFileHandle(parts.at(-1)!)).getFile()).size > 0;
+      } catch {
+        return false; // not there yet
+      }
+    };
+    await this.page.waitForFunction(sought, { polling: 30 }, path);
+  }
+
   /** Until the run has done so many steps. */
   async reaches(step: number, patience = WAIT): Promise<void> {
     const sought = (least: number) => Number(/Step (\d+) of/.exec(document.getElementById("page")!.innerText)?.[1] ?? -1) >= least;
@@ -155,11 +169,11 @@ export class TestPage {
     await this.page.locator(`::-p-text(${this.t.say("add_found", name)})`).click();
   }
 
-  /** The least number of steps there is. */
-  async leastSteps(): Promise<void> {
+  /** The least number of steps there is, or the most. */
+  async chooseSteps(which: "least" | "most"): Promise<void> {
     await this.page.locator("details summary ::-p-text(Options)").click();
     await this.page.focus("#steps");
-    await this.page.keyboard.press("Home");
+    await this.page.keyboard.press(which === "least" ? "Home" : "End");
   }
 
   async close(): Promise<void> {

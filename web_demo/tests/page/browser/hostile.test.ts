@@ -70,6 +70,8 @@ test("too small a quota is refused with the figures, before anything is fetched"
 test("a connection that breaks off leaves what came, and a reloaded page goes on from there", async () => {
   server.cut = { name: "weights.bin", after: 100_000 };
   await page.addModel("llama");
+  await page.keeps("models", "llama", "weights.bin"); // what a browser has not handed on is lost with the connection
+  server.breakOff();
   await page.says("The connection broke off.");
   await page.page.reload();
   await page.says("Only a part of this model is here");
@@ -106,6 +108,7 @@ test("storage that is taken away in mid-run ends the run with a sentence; it goe
   const client = await page.page.createCDPSession();
   const { origin } = new URL(server.address);
   await page.show("train");
+  await page.chooseSteps("most"); // not so few that it ends before the clicks
   await page.click("Start");
   await page.reaches(2);
   await client.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });

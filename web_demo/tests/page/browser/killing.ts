@@ -49,7 +49,7 @@ async function begun(browser: TestBrowser, server: SiteServer): Promise<TestPage
   await page.click("Use sample messages");
   await page.says("Ready for training.");
   await page.show("train");
-  await page.leastSteps();
+  await page.chooseSteps("least");
   await page.page.keyboard.press("ArrowRight");
   await page.says(`${KILLED_STEPS} steps on`);
   await page.click("Start");

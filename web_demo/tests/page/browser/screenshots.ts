@@ -44,7 +44,7 @@ async function train(page: TestPage): Promise<void> {
   await page.click("Use sample messages");
   await page.says("Ready for training.");
   await page.show("train");
-  await page.leastSteps();
+  await page.chooseSteps("least");
   for (let i = 0; i < NOTCHES; i++) await page.page.keyboard.press("ArrowRight");
   await page.says("Storage needed");
   await picture(page, "options");

@@ -18,17 +18,18 @@ const TYPES: Readonly<Record<string, string>> = {
 };
 const ISOLATION = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 
-/** What a server may do to a test's page. `cut`: the connection of a request for that file breaks off after so many bytes, once. */
 export interface ServerOptions {
   readonly bundles: Readonly<Record<string, string>>;
   readonly isolated?: boolean;
 }
 
-/** The site and some bundles, as a host of static files serves them. `ranges`: the ranges that were asked for. */
+/** The site and some bundles, as a host of static files serves them. `ranges`: the ranges that were asked for. `cut`: of that file only so
+ * many bytes are sent, once, until `breakOff` ends the connection. */
 export class SiteServer {
   readonly ranges: string[] = [];
   cut: { readonly name: string; readonly after: number } | null = null;
   offline = false;
+  private held: ServerResponse | null = null;
 
   private constructor(
     private readonly server: Server,
@@ -50,6 +51,10 @@ export class SiteServer {
   close(): void {
     this.server.close();
     this.server.closeAllConnections();
+  }
+
+  breakOff(): void {
+    this.held!.destroy();
   }
 
   private answer(request: IncomingMessage, response: ServerResponse): void {
@@ -91,8 +96,7 @@ export class SiteServer {
     const { cut } = this;
     if (cut === null || !file.endsWith(cut.name)) return void createReadStream(file, { start }).pipe(response);
     this.cut = null;
-    createReadStream(file, { start, end: cut.after - 1 })
-      .on("data", (piece) => response.write(piece))
-      .on("end", () => setImmediate(() => response.destroy()));
+    this.held = response;
+    createReadStream(file, { start, end: cut.after - 1 }).pipe(response, { end: false });
   }
 }

@@ -68,7 +68,7 @@ test("a model comes from the server, and data from the sample", async () => {
 test("a run of 8 steps ends with the adapter that the kit makes on Node, to the bit, for PEFT too", async () => {
   const expected = trainedOnNode("llama", STEPS);
   await page.show("train");
-  await page.leastSteps();
+  await page.chooseSteps("least");
   await page.says("8 steps on “Sample messages”");
   await page.says("Storage needed");
   await look("train");
@@ -134,7 +134,7 @@ test("with two threads it learns the same", async () => {
   await page.close();
   page = await browser.open(`${server.address}#train`, { cores: 2 });
   await page.says("Finished");
-  await page.leastSteps();
+  await page.chooseSteps("least");
   await page.click("Train again");
   await page.says("Step 0 of 8");
   await page.says("Finished");
@@ -152,7 +152,7 @@ test("without a network the page opens and has what was there", async () => {
     await page.says("Imported");
     await page.show("train");
     await page.says("Finished");
-    await page.leastSteps();
+    await page.chooseSteps("least");
     await page.click("Train again");
     await page.says("Step 0 of 8");
     await page.says("Finished");

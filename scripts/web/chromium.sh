@@ -46,10 +46,14 @@ if ! "$directory/chromium" --version >/dev/null 2>&1; then
         [ ! -e "$bin/$part.tar.br" ] || { mkdir -p "$work/$part" && unpack <"$bin/$part.tar.br" | tar -x -C "$work/$part"; }
     done
     chmod +x "$work/headless"
+    # The package's own table of fonts has the folders of one host; without any font a page's first letter ends the browser.
+    mkdir -p "$work/fontconfig"
+    final=$(cd "$(dirname "$directory")" && pwd)/$(basename "$directory")
+    printf '<fontconfig><dir>%s</dir><cachedir>%s</cachedir></fontconfig>\n' "$final/fonts" "$final/fontconfig" >"$work/fontconfig/fonts.conf"
     cat >"$work/chromium" <<'WRAPPER'
 #!/usr/bin/env bash
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export LD_LIBRARY_PATH="$here/al2023/lib:$here/swiftshader" FONTCONFIG_PATH="$here/fonts"
+export LD_LIBRARY_PATH="$here/al2023/lib:$here/swiftshader" FONTCONFIG_PATH="$here/fontconfig"
 exec "$here/headless" "$@"
 WRAPPER
     chmod +x "$work/chromium"

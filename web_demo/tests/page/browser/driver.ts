@@ -81,7 +81,7 @@ function started(profile: string): Promise<Browser> {
     executablePath: executable(),
     headless: "shell",
     userDataDir: profile,
-    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+    args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"], // a browser whose GPU process does not start ends itself
     timeout: WAIT,
   });
 }

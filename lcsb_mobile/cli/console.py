@@ -27,6 +27,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lcsb_mobile import targets
 from lcsb_mobile.errors import LcsbError, PrintingError
 from lcsb_mobile.io.bounded import printable
 from lcsb_mobile.ranges import check_ranges
@@ -81,6 +82,10 @@ err = PlainConsole(file=cast(io.TextIOBase, Progressing()))
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the runtime.", show_default="the runtime's choice")]
+Provider = Annotated[
+    targets.Provider,
+    typer.Option(help="webgpu: a GPU, by ONNX Runtime's plugin; for bundles exported with --programs gpu. Experimental."),
+]
 
 
 class Stopped(KeyboardInterrupt):

@@ -16,7 +16,6 @@ from lcsb_mobile.errors import OptionError
 from lcsb_mobile.generation.generate import Chat, End
 from lcsb_mobile.generation.generate import generate as generate_text
 from lcsb_mobile.generation.sampling import SamplingConfig
-from lcsb_mobile.targets import Provider as ProviderName
 from lcsb_mobile.targets import RunnerName
 
 SAMPLING = SamplingConfig()
@@ -25,9 +24,6 @@ MaxTokens = Annotated[int, Option(help="Most tokens of a continuation.")]
 Temperature = Annotated[float, Option(help="0 takes the likeliest token.")]
 TopP = Annotated[float, Option(help="Sample from the smallest set of tokens of this probability.")]
 Stop = Annotated[list[str] | None, Option(help="A text that ends it, and is not given out; may be given again.", show_default=False)]
-Provider = Annotated[
-    ProviderName, Option(help="webgpu: on a GPU, by ONNX Runtime's plugin; for bundles exported with --programs gpu. Experimental.")
-]
 Runner = Annotated[RunnerName | None, Option(help="The runtime.", show_default="the target's own")]
 
 

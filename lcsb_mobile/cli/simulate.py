@@ -10,8 +10,8 @@ from rich.progress import Progress, TextColumn
 from typer import Option
 
 from lcsb_mobile.bundle.schedule import Method
-from lcsb_mobile.cli.console import Force, Json, Stopped, Threads, as_text, note, print_json, progress_bars, say, verb
-from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Provider, Runner, Stop, Temperature, TopP
+from lcsb_mobile.cli.console import Force, Json, Provider, Stopped, Threads, as_text, note, print_json, progress_bars, say, verb
+from lcsb_mobile.cli.generate import SAMPLING, MaxTokens, Runner, Stop, Temperature, TopP
 from lcsb_mobile.data.dataset import DataReport, doubled_ends_line, further_keys_line
 from lcsb_mobile.errors import NonFiniteLossError
 from lcsb_mobile.formatting import megabytes

@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 from typer import Option
 
-from lcsb_mobile.cli.console import Json, StageBars, Threads, print_json, progress_bars, say, show_result, verb
-from lcsb_mobile.cli.generate import Provider
+from lcsb_mobile.cli.console import Json, Provider, StageBars, Threads, print_json, progress_bars, say, show_result, verb
 from lcsb_mobile.runs.verify import VerifyResult
 from lcsb_mobile.runs.verify import verify as verify_bundle
 

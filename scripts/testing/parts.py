@@ -258,7 +258,6 @@ PARTS = (
         (Command(("scripts/web/kit.sh", "test-page"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
         needs=("device-bundles", "web-kit"),
         counted="closing line",
-        only_by_name=True,  # until the browser that a bare machine fetches was seen to run it
         beside=True,
     ),
     Part(

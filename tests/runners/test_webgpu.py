@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from helpers.bundles import RandomBundle, lcsb_error
@@ -17,6 +18,9 @@ from lcsb_mobile.errors import MissingDependencyError, OptionError
 from lcsb_mobile.runners import make_runner, onnxruntime, webgpu
 from lcsb_mobile.runners.block_runner import BlockRunner
 from lcsb_mobile.runners.onnxruntime import OnnxRuntime, Program
+from lcsb_mobile.runs.setup import SimulateOptions
+from lcsb_mobile.runs.simulate import simulate
+from lcsb_mobile.targets import Provider
 
 NAME = "WebGpuExecutionProvider"
 
@@ -69,6 +73,15 @@ def test_programs_for_the_cpu_are_refused(random_bundle: RandomBundle, messages:
     for verb in (("verify",), ("simulate", "--data", messages, "--steps", 1)):
         line = lcsb_error(2, verb[0], random_bundle.bundle, *verb[1:], "--provider", "webgpu")
         assert "provider webgpu runs programs for a GPU, found programs for the CPU; export with --programs gpu" in line
+
+
+def test_the_memory_of_a_gpu_is_not_predicted(
+    random_bundle: RandomBundle, messages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webgpu, "make_runner", onnxruntime.make_runner)
+    options = SimulateOptions(random_bundle.bundle, messages, steps=1, adapter=tmp_path / "adapter.safetensors", prompts=())
+    results = [simulate(replace(options, provider=provider, force=True)).result for provider in get_args(Provider)]
+    assert [result.predicted_peak_anonymous_bytes is None for result in results] == [False, True]
 
 
 def test_other_runners_have_no_providers(random_bundle: RandomBundle) -> None:

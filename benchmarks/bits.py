@@ -90,6 +90,8 @@ def main() -> None:
     tokenizer = Tokenizer.open(directory, checkpoint.config.vocab_size)
     sequences = evaluation_texts(tokenizer)
     rows, table, defaults = [], [], sys.argv[1:] == ["default"]
+    name, command = ("bits_default", "bits.py default") if defaults else ("bits", "bits.py")
+    header = ["blocks", "embedding and head", "rounding", "loss on fortunes / on the licence"]
     for setting in DEFAULTS if defaults else SETTINGS:
         start = time.perf_counter()
         read = rounded(checkpoint, setting, tokenizer)
@@ -98,9 +100,7 @@ def main() -> None:
         rows.append(asdict(setting) | losses | {"calibration_seconds": seconds})
         table.append([*setting.label(), " / ".join(f"{loss:.3f}" for loss in losses.values())])
         print(table[-1], flush=True)
-    name, command = ("bits_default", "bits.py default") if defaults else ("bits", "bits.py")
-    header = ["blocks", "embedding and head", "rounding", "loss on fortunes / on the licence"]
-    write_results(name, markdown_table(header, table), rows, command)
+        write_results(name, markdown_table(header, table), rows, command)  # after each row: all of them take most of an hour
 
 
 def evaluation_texts(tokenizer: Tokenizer) -> dict[str, Sequence[torch.Tensor]]:

@@ -38,9 +38,9 @@ torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits 
 
 # Minutes each, with what they export: begun first, so that no process is left alone with them at the end.
 LONGEST = (
-    *("test_executorch_kinds.py", "test_executorch.py", "test_coreml.py", "test_hybrid_models.py", "test_executorch_bundle.py"),
-    *("test_coreai.py", "test_coreai_kinds.py", "test_to_onnxruntime.py", "test_onnxruntime.py"),
-    *("test_built.py", "test_cli.py", "test_coreml_bundle.py", "test_blocks.py", "test_onnxruntime_training.py", "test_calibrate.py"),
+    *("test_executorch_kinds.py", "test_executorch.py", "test_coreml.py", "test_hybrid_models.py", "test_onnxruntime.py", "test_faults.py"),
+    *("test_built.py", "test_coreai.py", "test_coreai_kinds.py", "test_blocks.py", "test_cli.py", "test_executorch_bundle.py"),
+    *("test_to_onnxruntime.py", "test_coreml_bundle.py", "test_onnxruntime_training.py", "test_calibrate.py", "test_console.py"),
 )
 
 

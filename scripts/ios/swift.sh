@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Swift on ios_demo:
+#   scripts/ios/swift.sh prepare  fetches Swift, if it is not here
 #   scripts/ios/swift.sh build|test [ARGUMENT...]  what `swift build` or `swift test` takes; the tests' last line counts them
 #   scripts/ios/swift.sh run PROGRAM [ARGUMENT...]  a program that was built; it sees this machine's files
 #   scripts/ios/swift.sh command PROGRAM  prints, a word a line, what `run` would execute, for who starts it often
@@ -144,6 +145,7 @@ mode=${1:-}
 [ "$#" -ge 1 ] && shift
 if [ "$(uname)" = Darwin ] && command -v swift >/dev/null; then
     case $mode in
+        prepare) exit ;;
         build) cd "$PACKAGE" && exec swift build "${OPTIONS[@]}" "$@" ;;
         test) cd "$PACKAGE" && counted swift test "${OPTIONS[@]}" "$@" && exit ;;
         run) exec "$PACKAGE/.build/release/$1" "${@:2}" ;;
@@ -152,6 +154,10 @@ if [ "$(uname)" = Darwin ] && command -v swift >/dev/null; then
     esac
 else
     case $mode in
+        prepare)
+            prepare
+            exit
+            ;;
         build)
             prepare
             inside "$TREE" swift build "${OPTIONS[@]}" "${link[@]}" "$@"
@@ -175,5 +181,5 @@ else
             ;;
     esac
 fi
-sed -n '2,7p' "${BASH_SOURCE[0]}" >&2
+sed -n '2,8p' "${BASH_SOURCE[0]}" >&2
 exit 2

@@ -30,17 +30,22 @@ OF_NO_OTHER_PART = "not model and not training_api and not coreai"
 # verb, its pictures and pages with it.
 LOWEST_DEVICE_TESTS = ("tests_device", "-k", "tiny or gemma3 or qwen3_5 or test_as_on_a_mac")
 LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx/test_lowering.py", "tests/report")
-# A process a core; a file's tests share what they export; the files in the order that tests/conftest.py gives them.
-PARALLEL = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+LANES = 2  # parts at a time, of those that may run beside others
+# A part that runs beside others has its share of the cores; "0": pytest's own process, so that what tests import is imported once.
+SHARE = (os.cpu_count() or 1) // LANES
+PROCESSES = str(SHARE) if SHARE > 1 else "0"
+# A file's tests share what they export; the files in the order that tests/conftest.py gives them.
+PARALLEL = ("--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
 class Command:
     """`can_be_unavailable`: its exit code 3 says that something is not to be had; of any other command (pytest: an internal error) it is a
-    failure like others."""
+    failure like others. `sets_up`: it fetches and installs, and tests nothing."""
 
     arguments: tuple[str, ...]
     can_be_unavailable: bool = False
+    sets_up: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -49,7 +54,7 @@ class Part:
     """`counted`: how its tests are counted: in the JUnit files of the pattern `reports`, by the plain closing line that it prints, or each
     command as one; a preparation has none. `along_with`: the part whose commands run this one's tests too. `suite`: parts of one suite run
     the same tests, each in another environment, so that one may skip what another runs. `only_by_name`: not of a run of all parts.
-    `beside`: it leaves a core idle at times, so that it may run beside another such part. `waits`: it mostly waits for the network, so that
+    `beside`: it does not use all cores, so that it may run beside another such part. `waits`: it mostly waits for the network, so that
     it may run beside any other that does not. `writes`: what no two parts may write to at a time."""
 
     name: str
@@ -69,6 +74,10 @@ def command(*arguments: str, can_be_unavailable: bool = False) -> Command:
     return Command(arguments, can_be_unavailable)
 
 
+def set_up(*arguments: str) -> Command:
+    return Command(arguments, can_be_unavailable=True, sets_up=True)
+
+
 def pytest(
     name: str,
     python: str,
@@ -77,11 +86,14 @@ def pytest(
     suite: str = "",
     first: tuple[Command, ...] = (),
     only_by_name: bool = False,
+    beside: bool = True,
 ) -> Part:
     """Skips are told with their reasons at the end of the table."""
     report = f"{REPORTS}/{name}.xml"
-    run = Command((python, "-m", "pytest", *PARALLEL, f"--junitxml={report}", *arguments), environment={"LCSB_TEST_BUNDLES": BUNDLES})
-    return Part(name, (*first, run), needs, "reports", report, suite=suite, only_by_name=only_by_name)
+    processes = ("-n", PROCESSES if beside else "auto")
+    words = (python, "-m", "pytest", *processes, *PARALLEL, f"--junitxml={report}", *arguments)
+    run = Command(words, environment={"LCSB_TEST_BUNDLES": BUNDLES})
+    return Part(name, (*first, run), needs, "reports", report, suite=suite, only_by_name=only_by_name, beside=beside)
 
 
 def marked(mark: str) -> tuple[str, ...]:
@@ -93,13 +105,13 @@ def marked(mark: str) -> tuple[str, ...]:
 def other_python(version: str) -> Part:
     """The device half on another Python, if one is here."""
     directory = f".venv-python{version}"
-    install = command(ENVIRONMENT, "--any-of", version, directory, "device-test", can_be_unavailable=True)
+    install = set_up(ENVIRONMENT, "--any-of", version, directory, "device-test")
     python, needs = f"{directory}/bin/python", ("device-bundles",)
     return pytest(f"python-{version}", python, "tests_device", needs=needs, suite="tests_device", first=(install,), only_by_name=True)
 
 
 PARTS = (
-    Part("packages", (command(ENVIRONMENT, ".venv", "dev", can_be_unavailable=True),)),
+    Part("packages", (set_up(ENVIRONMENT, ".venv", "dev"),)),
     Part(
         "checks",
         (
@@ -110,14 +122,29 @@ PARTS = (
         needs=("packages",),
         counted="commands",
     ),
-    pytest("python", PYTHON, "-m", OF_NO_OTHER_PART, needs=("packages",)),
-    pytest(
-        "real-model",
-        PYTHON,
-        *marked("model"),
+    pytest("python", PYTHON, "-m", OF_NO_OTHER_PART, needs=("packages",), beside=False),
+    Part("device-packages", (set_up(ENVIRONMENT, ".venv-onnxruntime", "device-test"),), waits=True),
+    Part(
+        "training-packages",
+        (set_up(ENVIRONMENT, "--over", ".venv", ".venv-onnxruntime-training", "onnxruntime-training"),),
         needs=("packages",),
-        first=(command(PYTHON, "scripts/models/fetch_models.py", "model", MODELS, can_be_unavailable=True),),
+        waits=True,
     ),
+    Part(
+        "coreai-packages",
+        (set_up(ENVIRONMENT, "--over", ".venv", ".venv-coreai", "coreai"),),
+        needs=("packages",),
+        waits=True,
+    ),
+    # Other systems and Pythons have wheels of all that the package asks for.
+    Part(
+        "wheels",
+        (command(PYTHON, "scripts/testing/resolve.py", can_be_unavailable=True),),
+        needs=("packages",),
+        counted="closing line",
+        waits=True,
+    ),
+    # From here on they run two at a time: what others need and the longest first, so that neither lane is empty at the end.
     # Written anew each time, so that what is tested is what this source exports.
     Part(
         "device-bundles",
@@ -127,62 +154,15 @@ PARTS = (
             command(PYTHON, "scripts/golden/write_runtime_vectors.py", BUNDLES),
         ),
         needs=("packages",),
+        beside=True,
     ),
-    Part("device-packages", (command(ENVIRONMENT, ".venv-onnxruntime", "device-test", can_be_unavailable=True),), waits=True),
+    # While the bundles are exported: it needs none of them, and Maven not beside another Maven.
     Part(
-        "training-packages",
-        (command(ENVIRONMENT, "--over", ".venv", ".venv-onnxruntime-training", "onnxruntime-training", can_be_unavailable=True),),
-        needs=("packages",),
-        waits=True,
-    ),
-    pytest("training-api", TRAINING_PYTHON, *marked("training_api"), needs=("training-packages",)),
-    Part(
-        "coreai-packages",
-        (command(ENVIRONMENT, "--over", ".venv", ".venv-coreai", "coreai", can_be_unavailable=True),),
-        needs=("packages",),
-        waits=True,
-    ),
-    pytest("coreai", ".venv-coreai/bin/python", *marked("coreai"), needs=("coreai-packages",)),
-    # The device half on the newest ONNX Runtime, without torch.
-    pytest("device-environment", DEVICE_PYTHON, "tests_device", needs=("device-packages", "device-bundles"), suite="tests_device"),
-    # The lowest versions that pyproject.toml allows: the device half on the lowest Python that is here; both halves on this one.
-    pytest(
-        "lowest-device",
-        ".venv-lowest-device/bin/python",
-        *LOWEST_DEVICE_TESTS,
-        needs=("packages", "device-bundles"),
-        suite="tests_device",
-        first=(
-            command(
-                *(ENVIRONMENT, "--any-of", "3.10,3.11,3.12,3.13,3.14", "--lowest", ".venv-lowest-device", "device-test"),
-                can_be_unavailable=True,
-            ),
-        ),
-    ),
-    pytest(
-        "lowest-export",
-        ".venv-lowest-export/bin/python",
-        *("-m", OF_NO_OTHER_PART, *LOWEST_TESTS),
-        needs=("packages",),
-        suite="python",
-        first=(command(ENVIRONMENT, "--over", ".venv", "--lowest", ".venv-lowest-export", "dev", can_be_unavailable=True),),
-    ),
-    *map(other_python, ("3.10", "3.11", "3.12", "3.13", "3.14")),
-    # Other systems and Pythons have wheels of all that the package asks for.
-    Part(
-        "wheels",
-        (command(PYTHON, "scripts/testing/resolve.py", can_be_unavailable=True),),
-        needs=("packages",),
-        counted="closing line",
-        waits=True,
-    ),
-    # The longest of those that run two at a time stand first.
-    Part(
-        "ios-core",
-        (Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
-        needs=("device-bundles",),
+        "gradle-names",
+        (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),),
         counted="closing line",
         beside=True,
+        writes=ARTIFACTS,
     ),
     # One run of Maven. When a module fails, it goes on with those that do not need it.
     Part(
@@ -201,6 +181,28 @@ PARTS = (
         reports="android_demo/app/target/surefire-reports/TEST-*.xml",
         along_with="android-core",
     ),
+    Part(
+        "ios-core",
+        (
+            set_up("scripts/ios/swift.sh", "prepare"),
+            Command(("scripts/ios/swift.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),
+        ),
+        needs=("device-bundles",),
+        counted="closing line",
+        beside=True,
+    ),
+    pytest("coreai", ".venv-coreai/bin/python", *marked("coreai"), needs=("coreai-packages",)),
+    pytest("training-api", TRAINING_PYTHON, *marked("training_api"), needs=("training-packages",)),
+    pytest(
+        "lowest-export",
+        ".venv-lowest-export/bin/python",
+        *("-m", OF_NO_OTHER_PART, *LOWEST_TESTS),
+        needs=("packages",),
+        suite="python",
+        first=(set_up(ENVIRONMENT, "--over", ".venv", "--lowest", ".venv-lowest-export", "dev"),),
+    ),
+    # The device half on the newest ONNX Runtime, without torch.
+    pytest("device-environment", DEVICE_PYTHON, "tests_device", needs=("device-packages", "device-bundles"), suite="tests_device"),
     # The golden traces on a phone's instruction set, emulated.
     Part(
         "arm64",
@@ -208,6 +210,35 @@ PARTS = (
         needs=("device-packages", "device-bundles"),
         counted="closing line",
         beside=True,
+    ),
+    # The kit of the page, on Node, and the page's own parts that need no browser; then the page in one.
+    Part(
+        "web-kit",
+        (
+            set_up("scripts/web/kit.sh", "packages"),
+            Command(("scripts/web/kit.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),
+        ),
+        needs=("device-bundles",),
+        counted="closing line",
+        beside=True,
+    ),
+    Part(
+        "web-page",
+        (
+            set_up("scripts/web/chromium.sh"),
+            Command(("scripts/web/kit.sh", "test-page"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),
+        ),
+        needs=("device-bundles", "web-kit"),
+        counted="closing line",
+        beside=True,
+    ),
+    Part(
+        "minified",
+        (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),
+        needs=("packages", "device-bundles", "android-core"),
+        counted="closing line",
+        beside=True,
+        writes=ARTIFACTS,
     ),
     Part(
         "parity",
@@ -223,13 +254,21 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
-    Part(
-        "minified",
-        (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),
-        needs=("packages", "device-bundles", "android-core"),
-        counted="closing line",
-        beside=True,
-        writes=ARTIFACTS,
+    pytest(
+        "real-model",
+        PYTHON,
+        *marked("model"),
+        needs=("packages",),
+        first=(set_up(PYTHON, "scripts/models/fetch_models.py", "model", MODELS),),
+    ),
+    # The lowest versions that pyproject.toml allows: the device half on the lowest Python that is here; both halves on this one.
+    pytest(
+        "lowest-device",
+        ".venv-lowest-device/bin/python",
+        *LOWEST_DEVICE_TESTS,
+        needs=("packages", "device-bundles"),
+        suite="tests_device",
+        first=(set_up(ENVIRONMENT, "--any-of", "3.10,3.11,3.12,3.13,3.14", "--lowest", ".venv-lowest-device", "device-test"),),
     ),
     Part(
         "ios-parity",
@@ -245,26 +284,5 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
-    # The kit of the page, on Node, and the page's own parts that need no browser; then the page in one.
-    Part(
-        "web-kit",
-        (Command(("scripts/web/kit.sh", "test"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
-        needs=("device-bundles",),
-        counted="closing line",
-        beside=True,
-    ),
-    Part(
-        "web-page",
-        (Command(("scripts/web/kit.sh", "test-page"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),),
-        needs=("device-bundles", "web-kit"),
-        counted="closing line",
-        beside=True,
-    ),
-    Part(
-        "gradle-names",
-        (command("bash", "android_demo/gradle-check/check.sh", can_be_unavailable=True),),
-        counted="closing line",
-        beside=True,
-        writes=ARTIFACTS,
-    ),
+    *map(other_python, ("3.10", "3.11", "3.12", "3.13", "3.14")),
 )

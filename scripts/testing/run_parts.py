@@ -2,7 +2,8 @@
 
 A part ran, FAILED, or did NOT RUN, for want of something that is not to be had here or of a part that it needs. A part that did not run
 fails the run like one that failed, unless the environment variable LCSB_MAY_SKIP, a comma list, names it; on a Mac that has a default. A
-test that is skipped in every environment is a part that did not run, by the name of skipped-tests. The last line has the totals.
+test that is skipped in every environment is a part that did not run, by the name of skipped-tests. The last lines say how long it took, how
+much of that was set-up, and the totals.
 Parts that leave cores idle run two at a time, and one that waits for the network runs beside any; what they print comes when they end.
 docs/testing.md tells more.
 
@@ -17,51 +18,31 @@ import os
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from part_reports import Case, Counts, count, read_cases, read_closing_line
-from parts import MAC_MAY_SKIP, PARTS, ROOT, Command, Part
+from part_table import FAILED, MAY_SKIP, NOT_RUN, RAN, SHOWN, SKIPPED_TESTS, Result, Span, report
+from parts import LANES, MAC_MAY_SKIP, PARTS, ROOT, Command, Part
 
-Status = Literal["ran", "FAILED", "NOT RUN"]
 Show = Callable[[str], object]  # takes what is printed, piece by piece
 Group = list[Part]
 
-MAY_SKIP = "LCSB_MAY_SKIP"
-SKIPPED_TESTS = "skipped-tests"
 UNAVAILABLE = 3  # a script's exit code when something is not to be had
-RAN: Status = "ran"
-FAILED: Status = "FAILED"
-NOT_RUN: Status = "NOT RUN"
-LANES = 2  # parts at a time, of those that may
-SHOWN = 3  # failed tests that a note names
-NOTE_WIDTH = 160
-
-
-@dataclass(frozen=True)
-class Result:
-    """`counts`: none where there is nothing to count. `note`: why it failed or did not run."""
-
-    name: str
-    status: Status
-    seconds: float = 0.0
-    counts: Counts | None = None
-    cases: Sequence[Case] = field(default_factory=list)
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What a part's commands came to: the exit code, from which command, after how many that went well, and all that they printed."""
+    """What a part's commands came to: the exit code, from which command, after how many that went well, all that they printed, and when
+    one ran that is no set-up."""
 
     code: int
     command: Command
     went_well: int
     output: str
+    tested: tuple[Span, ...] = ()
 
     @property
     def unavailable(self) -> bool:
@@ -77,13 +58,15 @@ class Ended:
 
 def run_commands(commands: Sequence[Command], show: Show) -> Ended:
     """Until one does not end with 0."""
-    output = ""
+    output, tested = "", ()
     for number, command in enumerate(commands):
+        started = time.monotonic()
         code, printed = run_command(command, show)
         output += printed
+        tested += () if command.sets_up else ((started, time.monotonic()),)
         if code:
-            return Ended(code, command, number, output)
-    return Ended(0, commands[-1], len(commands), output)
+            return Ended(code, command, number, output, tested)
+    return Ended(0, commands[-1], len(commands), output, tested)
 
 
 def run_command(command: Command, show: Show) -> tuple[int, str]:
@@ -171,13 +154,14 @@ def show_now(text: str) -> None:
 def run_group(group: Group, show: Show) -> list[Result]:
     """A part and those that its commands run along with it."""
     for member in group:
-        for report in reports(member):  # of an earlier run
-            report.unlink()
+        for path in reports(member):  # of an earlier run
+            path.unlink()
         if member.reports:
             Path(member.reports).parent.mkdir(parents=True, exist_ok=True)
     started, clock = time.time(), time.monotonic()
     ended = run_commands(group[0].commands, show)
-    return judge_together(group, ended, started) if len(group) > 1 else [judge(group[0], ended, time.monotonic() - clock)]
+    first, *others = judge_together(group, ended, started) if len(group) > 1 else [judge(group[0], ended, time.monotonic() - clock)]
+    return [replace(first, tested=ended.tested), *others]
 
 
 def heading(group: Group) -> str:
@@ -258,81 +242,6 @@ def wanted(names: Sequence[str], parts: Sequence[Part]) -> list[Part]:
             found.add(part.name)
             rest += [*part.needs, *([part.along_with] if part.along_with else [])]
     return [part for part in parts if part.name in found]
-
-
-def skips(results: Sequence[Result], parts: Sequence[Part]) -> tuple[list[str], list[str]]:
-    """Lines for the skipped tests, with the reason and where else the test ran; and the tests that were skipped wherever they could run.
-
-    Of a test that was skipped nothing can be said until every part of its suite ran.
-    """
-    suites = {part.name: part.suite or part.name for part in parts}
-    outcomes: dict[tuple[str, str], dict[str, Case]] = defaultdict(dict)
-    for result in results:
-        for case in result.cases:
-            outcomes[suites[result.name], case.name][result.name] = case
-    with_cases = {result.name for result in results if result.cases}
-    open_suites = {suites[part.name] for part in parts if part.counted == "reports" and part.name not in with_cases}
-    lines: dict[tuple[str, str, str, str], int] = defaultdict(int)
-    nowhere = []
-    for (suite, name), places in outcomes.items():
-        others = [place for place, case in places.items() if case.outcome != "skipped"]
-        for place, case in places.items():
-            if case.outcome == "skipped":
-                elsewhere = f"ran in {', '.join(others)}" if others else "ran nowhere"
-                lines[place, name.split("[")[0], case.reason, elsewhere] += 1
-        if not others and suite not in open_suites:
-            nowhere.append(name)
-    return [f"{place}: {name}{f' ({number} cases)' if number > 1 else ''}: {reason}; {elsewhere}"
-            for (place, name, reason, elsewhere), number in lines.items()], nowhere  # fmt: skip
-
-
-def judge_skips(results: Sequence[Result], nowhere: Sequence[str]) -> list[Result]:
-    """A row for the tests that ran nowhere, in a run that has tests with names."""
-    if not any(result.cases for result in results):
-        return []
-    if nowhere:
-        more = f" and {len(nowhere) - SHOWN} more" if len(nowhere) > SHOWN else ""
-        return [Result(SKIPPED_TESTS, NOT_RUN, note=f"skipped in every environment: {', '.join(nowhere[:SHOWN])}{more}")]
-    return [Result(SKIPPED_TESTS, RAN, note="no test is skipped in every environment")]
-
-
-def table(results: Sequence[Result], may_skip: Sequence[str]) -> str:
-    """In plain text, to be read in a log."""
-    rows = [("part", "", "passed", "failed", "skipped", "seconds", "")]
-    for result in results:
-        numbers = ("", "", "") if result.counts is None else (result.counts.passed, result.counts.failed, result.counts.skipped)
-        note = result.note if len(result.note) <= NOTE_WIDTH else f"{result.note[: NOTE_WIDTH - 1]}…"
-        if result.status == NOT_RUN and result.name in may_skip:
-            note = f"{note} ({MAY_SKIP} allows it)"
-        rows.append((result.name, result.status, *map(str, numbers), f"{result.seconds:.0f}", note))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
-        lines.append("  ".join([*cells, row[6]]).rstrip())
-    return "\n".join(lines)
-
-
-def report(results: Sequence[Result], parts: Sequence[Part], may_skip: Sequence[str], seconds: float) -> bool:
-    """Prints the table, the skips and the totals. Whether the run is good."""
-    lines, nowhere = skips(results, parts)
-    rows = [*results, *judge_skips(results, nowhere)]
-    bad = [row.name for row in rows if row.status == FAILED or (row.status == NOT_RUN and row.name not in may_skip)]
-    total = Counts()
-    for row in rows:
-        total += row.counts or Counts()
-        if row.status == FAILED and not (row.counts and row.counts.failed):
-            total += Counts(failed=1)  # so that no failure is missing in the last line
-    print(f"\n{table(rows, may_skip)}\n")
-    if lines:
-        print("skipped tests:\n" + "\n".join(f"  {line}" for line in lines) + "\n")
-    allowed = [row.name for row in rows if row.status == NOT_RUN and row.name in may_skip]
-    ending = (
-        f"failed or did not run: {', '.join(bad)}" if bad else f"every part ran but {', '.join(allowed)}" if allowed else "every part ran"
-    )
-    print(f"{ending}; {seconds / 60:.1f} minutes")
-    print(total, flush=True)
-    return not bad
 
 
 def main(arguments: Sequence[str], parts: Sequence[Part] = PARTS) -> int:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # web_demo's kit and page:
+#   scripts/web/kit.sh packages   fetches the packages, if they are not here
 #   scripts/web/kit.sh build      fetches the packages, if they are not here, compiles to web_demo/build, and puts the site together there
 #   scripts/web/kit.sh test       likewise, and runs the tests on Node; the last line counts them
 #   scripts/web/kit.sh test-page  runs the tests of the page in a headless Chromium, once it is built; the last line counts them
@@ -16,7 +17,7 @@ unavailable() {
     exit 3
 }
 
-build() {
+packages() {
     local major
     major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/') || true
     [ "${major:-0}" -ge 20 ] || unavailable "Node.js 20 or newer is not on the PATH"
@@ -33,6 +34,10 @@ build() {
         cp package-lock.json node_modules/.installed
         rm -f "$LOG"
     fi
+}
+
+build() {
+    packages
     rm -rf build # a test that is no more must not be run
     npm run --silent build
 }
@@ -48,6 +53,7 @@ run_tests() {
 }
 
 case ${1:-} in
+packages) packages ;;
 build) build ;;
 test)
     build
@@ -60,7 +66,7 @@ test-page)
     run_tests page build/tests/page/browser/*.test.js
     ;;
 *)
-    sed -n "2,5p" scripts/web/kit.sh >&2
+    sed -n "2,6p" scripts/web/kit.sh >&2
     exit 2
     ;;
 esac

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts/testing"))
 
 import part_reports
+import part_table
 import parts
 import run_parts
 from part_reports import Case, Counts
@@ -80,7 +81,7 @@ def test_what_is_not_to_be_had_fails_the_run(capsys: pytest.CaptureFixture[str])
     run = Run([part("one"), part("two", UNAVAILABLE)], capsys)
     assert run.code == 1
     assert run.rows["two"] == "NOT RUN 0 no such package"
-    assert any(line.startswith("failed or did not run: two;") for line in run.lines)
+    assert any(line.startswith("failed or did not run: two; 0.0 minutes, 0.0 of them nothing but set-up") for line in run.lines)
 
 
 def test_unless_it_may_be_skipped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,12 +184,29 @@ def test_what_writes_to_one_place_does_so_one_after_the_other(capsys: pytest.Cap
     assert Run([two, one, other], capsys).code == 0
 
 
+def test_time_in_which_nothing_but_set_up_ran() -> None:
+    """Not that of set-up beside tests, and of tests that run at once once."""
+    spans = {"a": [(10.0, 20.0)], "b": [(12.0, 15.0), (18.0, 30.0)], "c": [(50.0, 60.0)], "d": []}
+    results = [part_table.Result(name, part_table.RAN, tested=tested) for name, tested in spans.items()]
+    assert part_table.only_set_up(results, 60.0) == 30.0
+
+
+def test_set_up_is_no_test(tmp_path: Path) -> None:
+    """Of the commands that ran, also of one that fails."""
+    fetches, breaks = Command(("sh", "-c", WELL), sets_up=True), Command(("sh", "-c", BROKEN))
+    (result,) = run_parts.run_group([Part("one", (fetches, breaks, fetches))], lambda text: None)
+    ((start, end),) = result.tested
+    assert 0 <= end - start <= result.seconds
+    (result,) = run_parts.run_group([Part("one", (fetches,))], lambda text: None)
+    assert result.tested == ()
+
+
 def test_maven_runs_once_at_a_time() -> None:
     """Its directory of artifacts has no locks."""
     table = {each.name: each for each in PARTS}
     users = [name for name, each in table.items() if any("maven" in " ".join(one.arguments) or "gradle" in " ".join(one.arguments)
              or "minified" in " ".join(one.arguments) for one in each.commands)]  # fmt: skip
-    assert users == ["android-core", "minified", "gradle-names"]
+    assert users == ["gradle-names", "android-core", "minified"]
     assert {table[name].writes for name in users} == {parts.ARTIFACTS}
 
 
@@ -380,7 +398,7 @@ def test_parts_that_run_by_name_alone(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_mac_may_be_without_some(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """By default, as told in docs/testing.md; they are tried, and what is broken still fails."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    names = {found.name for found in PARTS} | {run_parts.SKIPPED_TESTS}
+    names = {found.name for found in PARTS} | {part_table.SKIPPED_TESTS}
     assert set(parts.MAC_MAY_SKIP) <= names and ",".join(parts.MAC_MAY_SKIP) in (parts.ROOT / "docs/testing.md").read_text("utf-8")
     some = [Part(name, (shell(WELL),), (), "commands") for name in parts.MAC_MAY_SKIP[1:-1]]
     some.append(Part("arm64", (shell(UNAVAILABLE),), (), "commands"))

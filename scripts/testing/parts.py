@@ -92,7 +92,8 @@ def pytest(
     report = f"{REPORTS}/{name}.xml"
     processes = ("-n", PROCESSES if beside else "auto")
     words = (python, "-m", "pytest", *processes, *PARALLEL, f"--junitxml={report}", *arguments)
-    run = Command(words, environment={"LCSB_TEST_BUNDLES": BUNDLES})
+    # One thread each, of the programs that tests start too: the cores are shared already.
+    run = Command(words, environment={"LCSB_TEST_BUNDLES": BUNDLES, "OMP_NUM_THREADS": "1"})
     return Part(name, (*first, run), needs, "reports", report, suite=suite, only_by_name=only_by_name, beside=beside)
 
 

@@ -24,7 +24,7 @@ from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
 from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
-from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, ScaleType, WeightTensor, tile_rows
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
 from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, Programs, QuantizationConfig
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
@@ -184,8 +184,7 @@ def _fill(
         rounding = plan_rounding(checkpoint, tokenizer, options) if content.model else Rounding(options.quantization)
     write_content = content.write_weights
     if rounding.calibration is not None or options.programs == "gpu":
-        scales: ScaleType = "float32" if options.programs == "gpu" else "float16"
-        write_content = partial(write_weights, calibration=rounding.calibration, scales=scales)
+        write_content = partial(write_weights, calibration=rounding.calibration, programs=options.programs)
     with clock("weights"):
         table, errors = write_content(
             directory / WEIGHTS_FILE, checkpoint, rounding.quantization, options.seq_len, partial(progress, "weights")
@@ -324,8 +323,8 @@ def _trace(
     table: tuple[WeightTensor, ...],
     progress: Progress,
 ) -> GoldenTrace:
-    config = runner.config
-    large = matrix_parameters([tensor for tensor in table if tensor.per_layer]) >= LARGE_MODEL
+    config, group_size = runner.config, options.quantization.group_size
+    large = matrix_parameters([tensor for tensor in table if tensor.per_layer], group_size) >= LARGE_MODEL
     cycle = min(len(schedule), options.schedule.subsets)  # a shuffled schedule is written out as many permutations
     run = [schedule[number % len(schedule)] for number in range(2 if large else 2 * max(2, cycle))]
     return record_trace(

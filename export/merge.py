@@ -26,7 +26,7 @@ from lcsb_mobile.errors import CheckpointError
 from lcsb_mobile.export.checkpoints.hugging_face import model_name, open_checkpoint
 from lcsb_mobile.export.checkpoints.stored import DTYPES, INDEX, SINGLE
 from lcsb_mobile.export.models import checkpoint_weights, embedding_name, head_name, layer_prefix
-from lcsb_mobile.export.weights.quantization import dequantize
+from lcsb_mobile.export.weights.quantization import dequantize_stored
 from lcsb_mobile.io.bounded import some
 from lcsb_mobile.io.files import replace_directory
 from lcsb_mobile.io.safetensors_writer import TensorEntry, write_safetensors
@@ -68,7 +68,7 @@ class BundleWeights:
     """A bundle's quantised matrices, decompressed, by Hugging Face's names. What a bundle does not quantise is as `model` has it."""
 
     def __init__(self, bundle: Bundle, model: Base) -> None:
-        self._weights, self._model = bundle.weights, model
+        self._weights, self._model, self._group_size = bundle.weights, model, bundle.manifest.quantization.group_size
         config = bundle.manifest.model
         self._stacks: dict[str, tuple[str, int | None]] = {
             embedding_name(config): ("embed_tokens.weight", None),
@@ -88,7 +88,7 @@ class BundleWeights:
         stack, number = self._stacks[name]
         arrays = [self._weights[f"{stack}.{part}"] for part in ("packed", "scale")]
         packed, scale = (torch.from_numpy((array if number is None else array[number])[start:stop]) for array in arrays)
-        rows = dequantize(packed, scale)
+        rows = dequantize_stored(packed, scale, scale.shape[1] * self._group_size)
         self._weights.release()
         return rows
 

@@ -13,6 +13,7 @@ from lcsb_mobile.export.block_programs import BlockProgramWriter, Tensors
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.tables import TableGraph
 from lcsb_mobile.export.models.kinds import BlockKind
+from lcsb_mobile.export.onnx import gpu_ends
 from lcsb_mobile.export.onnx.graph_builder import DTYPES, GraphBuilder, save_model, value
 from lcsb_mobile.export.onnx.lowering import lower
 from lcsb_mobile.export.onnx.products import export_gemm
@@ -46,10 +47,11 @@ class _Writer(BlockProgramWriter):
     def __init__(self, request: ExportRequest) -> None:
         super().__init__(request)
         self.written: dict[str, Graph] = {}
+        self.on_gpu = request.programs == "gpu"
 
     def embedding(self, name: str, inputs: Tensors, outputs: Tensors, graph: TableGraph) -> None:
         def build(b: GraphBuilder, feeds: Mapping[str, ir.Value]) -> list[ir.Value]:
-            made = tables(b, self.parts, graph, feeds)
+            made = (gpu_ends.token_tables if self.on_gpu else tables)(b, self.parts, graph, feeds)
             return [embed(b, self.parts, feeds["input_ids"]), *made.values()]
 
         self.save(name, inputs, outputs, build)
@@ -80,10 +82,12 @@ class _Writer(BlockProgramWriter):
         self.save(program_name(kind.name, "forward"), fed, outputs, build, constant)
 
     def head(self, name: str, inputs: Tensors, outputs: Tensors, gradient: bool) -> None:
-        self.save(name, inputs, outputs, lambda b, feeds: head(b, self.parts, feeds["h"], feeds["labels"], gradient))
+        build = gpu_ends.head if self.on_gpu else head
+        self.save(name, inputs, outputs, lambda b, feeds: build(b, self.parts, feeds["h"], feeds["labels"], gradient))
 
     def logits(self, name: str, inputs: Tensors, outputs: Tensors) -> None:
-        self.save(name, inputs, outputs, lambda b, feeds: [row_logits(b, self.parts, final_norm(b, self.parts, feeds["h"]))])
+        build = gpu_ends.row_logits if self.on_gpu else row_logits
+        self.save(name, inputs, outputs, lambda b, feeds: [build(b, self.parts, final_norm(b, self.parts, feeds["h"]))])
 
     def update(self, name: str, inputs: Tensors, outputs: Tensors) -> None:
         """The same bits as `optimizer.update_layer` where the runtime rounds its square root correctly."""

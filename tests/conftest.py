@@ -19,7 +19,7 @@ from helpers.kinds_of_layers import KindsBundle, export_kinds
 from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export_programs, export_tiny, small_head_chunks
 from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
-from lcsb_mobile.config import AdamWConfig
+from lcsb_mobile.config import AdamWConfig, Programs
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs, capture_blocks, capture_decoding
 from lcsb_mobile.installing import GGUF_PYTHON
 from lcsb_mobile.runners.onnxruntime import NO_TELEMETRY
@@ -50,11 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
-    """`tiny(name, bits=4, embedding_bits=8, layers=None)`: a model of `helpers.tiny_models.MODELS`."""
+    """`tiny(name, bits=4, embedding_bits=8, layers=None, on="cpu")`: a model of `helpers.tiny_models.MODELS`."""
 
     @functools.cache
-    def make(model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None) -> TinyModel:
-        return make_tiny(tmp_path_factory.mktemp(model), model, bits, embedding_bits, layers)
+    def make(model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, on: Programs = "cpu") -> TinyModel:
+        return make_tiny(tmp_path_factory.mktemp(model), model, bits, embedding_bits, layers, on)
 
     return make
 
@@ -107,16 +107,16 @@ def training_programs(tmp_path_factory: pytest.TempPathFactory, model_graphs: Ma
 def programs(
     tmp_path_factory: pytest.TempPathFactory, tiny: MakeTiny, model_graphs: MakeModelGraphs, decoding: MakeDecoding
 ) -> MakeExported:
-    """`programs(name, bits=4, embedding_bits=8, tile=None, layers=None)`: a tiny model as block programs."""
+    """`programs(name, bits=4, embedding_bits=8, tile=None, layers=None, on="cpu")`: a tiny model as block programs."""
 
     @functools.cache
-    def export(name: str, bits: int, embedding_bits: int, tile: int | None, layers: int | None) -> Exported:
-        model = tiny(name, bits, embedding_bits, layers)
+    def export(name: str, bits: int, embedding_bits: int, tile: int | None, layers: int | None, on: Programs) -> Exported:
+        model = tiny(name, bits, embedding_bits, layers, on)
         captured = model_graphs(name, bits, layers, tile), decoding(name, bits, layers, tile)
         with small_head_chunks():
             return export_programs(tmp_path_factory.mktemp(name), model, *captured)
 
-    return lambda name, bits=4, embedding_bits=8, tile=None, layers=None: export(name, bits, embedding_bits, tile, layers)
+    return lambda name, bits=4, embedding_bits=8, tile=None, layers=None, on="cpu": export(name, bits, embedding_bits, tile, layers, on)
 
 
 @pytest.fixture(scope="module")

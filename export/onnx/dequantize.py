@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lcsb_mobile.bundle.manifest import DECOMPRESSION
+from lcsb_mobile.bundle.weights import ZERO_POINT
 from lcsb_mobile.export.onnx.graph_builder import DTYPES, MICROSOFT, GraphBuilder
 
 
@@ -34,18 +35,23 @@ def _dequantize(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, g
     return b.op("Reshape", b.op("DequantizeLinear", groups, scales, *zero, axis=0), b.ints(-1, columns))
 
 
-def dequantize_on_gpu(b: GraphBuilder, packed: ir.Value, scale: ir.Value, columns: int) -> ir.Value:
-    """packed uint8 [N, K/G, G/2] (int4), scale float32 [N, K/G] -> float32 [N, K], bit for bit as `dequantize`, in float arithmetic.
+def dequantize_on_gpu(b: GraphBuilder, packed: ir.Value, scale: ir.Value, bits: int, columns: int) -> ir.Value:
+    """packed uint8 [N, K/G, G/2] (int4) or [N, K/G, G] (8 bits, `quantization.unsigned`), scale float32 [N, K/G] -> float32 [N, K], bit for
+    bit as `dequantize`, in float arithmetic.
 
     ONNX Runtime's WebGPU provider has no kernels that take nibbles apart or put bytes together, and not in all versions one to cast them.
     It decompresses ONNX's own int4 in blocks, but the Java binding has no such type to feed.
     """
     with b.labelled(DECOMPRESSION):
-        both = b.op("DequantizeLinear", packed, b.scalar(1))
-        high = b.op("Floor", b.op("Mul", both, b.scalar(1 / 16)))
-        low = b.op("Sub", both, b.op("Mul", high, b.scalar(16)))
-        values = b.op("Sub", b.op("Concat", low, high, axis=2), b.scalar(8))
+        values = _nibbles(b, packed) if bits == 4 else b.op("DequantizeLinear", packed, b.scalar(1), b.const(ZERO_POINT, np.uint8))
         return b.op("Reshape", b.op("Mul", values, b.op("Unsqueeze", scale, b.ints(2))), b.ints(-1, columns))
+
+
+def _nibbles(b: GraphBuilder, packed: ir.Value) -> ir.Value:
+    both = b.op("DequantizeLinear", packed, b.scalar(1))
+    high = b.op("Floor", b.op("Mul", both, b.scalar(1 / 16)))
+    low = b.op("Sub", both, b.op("Mul", high, b.scalar(16)))
+    return b.op("Sub", b.op("Concat", low, high, axis=2), b.scalar(8))
 
 
 def matmul_nbits(b: GraphBuilder, x: ir.Value, packed: ir.Value, scale: ir.Value, shape: Sequence[int], accuracy_level: int) -> ir.Value:

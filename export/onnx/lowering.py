@@ -132,9 +132,9 @@ class _Lowering:
         return self.b.op("Expand", self.b.scalar(fill), self.b.ints(*shape))
 
     def dequantize(self, node: Node, packed: Node, scale: Node) -> ir.Value:
-        if self.programs == "gpu":
-            return dequantize_on_gpu(self.b, self.values[packed], self.values[scale], columns=_shape(node)[1])
         bits = 4 if op_name(node) == "dequantize_int4" else 8
+        if self.programs == "gpu":
+            return dequantize_on_gpu(self.b, self.values[packed], self.values[scale], bits, columns=_shape(node)[1])
         group_size = _shape(packed)[-1] * (2 if bits == 4 else 1)
         return dequantize(self.b, self.values[packed], self.values[scale], bits, group_size, columns=_shape(node)[1])
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from torch import Tensor
 
 from lcsb_mobile.bundle.batch import IGNORED_LABEL
-from lcsb_mobile.bundle.weights import head_rows, layer_tensor
+from lcsb_mobile.bundle.weights import head_rows, layer_tensor, stored_for
 from lcsb_mobile.export.graphs.blocks import KindGraphs
 from lcsb_mobile.export.graphs.captured import CapturedGraph
 from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.graphs.tables import TableGraph
-from lcsb_mobile.export.onnx.dequantize import dequantize
+from lcsb_mobile.export.onnx.dequantize import dequantize, dequantize_on_gpu
 from lcsb_mobile.export.onnx.graph_builder import GraphBuilder, loop_body, value
 from lcsb_mobile.export.onnx.lowering import lower
 
@@ -31,10 +32,11 @@ def embed(b: GraphBuilder, parts: StepParts, input_ids: ir.Value) -> ir.Value:
     return h if scale == 1.0 else b.op("Mul", h, b.scalar(scale))
 
 
-def tables(b: GraphBuilder, parts: StepParts, graph: TableGraph, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
-    """What the layers read, by name, of the token ids' positions and segments in `feeds`."""
+def tables(b: GraphBuilder, parts: StepParts, graph: TableGraph, feeds: Mapping[str, ir.Value], wide: bool = True) -> dict[str, ir.Value]:
+    """What the layers read, by name, of the token ids' positions and segments in `feeds`: int64 or, if not `wide`, int32."""
     stored = {w.name: b.weight(w) for w in parts.table if w.name in graph.graph.inputs}
-    results = lower(b, graph.graph, {**feeds, **stored, **const_feeds(b, graph.graph, graph.consts)})
+    consts = graph.consts if wide else {name: x.int() if x.dtype == torch.int64 else x for name, x in graph.consts.items()}
+    results = lower(b, graph.graph, {**feeds, **stored, **const_feeds(b, graph.graph, consts)})
     return dict(zip(graph.graph.outputs, results))
 
 
@@ -138,29 +140,27 @@ def head(b: GraphBuilder, parts: StepParts, h: ir.Value, labels: ir.Value, gradi
     positions = b.op("Reshape", b.op("NonZero", counted), b.ints(-1))  # [C]
     x = b.op("Gather", final_norm(b, parts, h), positions)  # [C, D]
     label_rows = gather_rows(b, parts, head_name(parts), b.op("Gather", labels, positions))  # [C, D]
-    column = b.op("Slice", x, b.ints(0), b.ints(1), b.ints(1))  # [C, 1]
-    zero = b.op("Mul", column, b.scalar(0.0))
-    start = [b.op("Sub", zero, b.scalar(1e30)), zero] + ([b.op("Mul", x, b.scalar(0.0))] if gradient else [])
+    start = softmax_start(b, x, gradient)
     body = b.subgraph()
     chunk = value("head_chunk", "int64", ())
     carried = [value(f"head_{name}", "float32", ("C", 1)) for name in ("peak", "total")]
     carried += [value("head_weighted", "float32", ("C", hidden))] if gradient else []
     cap = parts.config.final_logit_softcapping
-    graph = loop_body(body, "head", chunk, carried, _online_softmax(body, head_chunk(body, parts, chunk), x, carried, cap), [])
+    graph = loop_body(body, "head", chunk, carried, online_softmax(body, head_chunk(body, parts, chunk), x, carried, cap), [])
     peak, total, *weighted = b.loop(b.ints(chunk_count(parts)), start, graph, 0)
-    target, slope = _soft_capped(b, b.op("ReduceSum", b.op("Mul", x, label_rows), b.ints(1), keepdims=1), cap)
+    target, slope = soft_capped(b, b.op("ReduceSum", b.op("Mul", x, label_rows), b.ints(1), keepdims=1), cap)
     losses = b.op("Sub", b.op("Add", peak, b.op("Log", total)), target)  # [C, 1]
     loss = b.op("ReduceMean", losses, b.ints(0, 1), keepdims=0)
     if not gradient:
         return (loss,)
     count = b.op("Cast", b.op("Size", positions), to=ir.DataType.FLOAT.value)
-    dx = b.op("Div", b.op("Sub", b.op("Div", weighted[0], total), _sloped(b, label_rows, slope)), count)
+    dx = b.op("Div", b.op("Sub", b.op("Div", weighted[0], total), sloped(b, label_rows, slope)), count)
     zeros = b.op("ConstantOfShape", b.ints(parts.seq_len, hidden))
     g = b.op("ScatterND", zeros, b.op("Reshape", positions, b.ints(-1, 1)), dx)
     return loss, lower(b, parts.norm_backward, {"x": h, "g": g, "weight": b.weight(parts.weight("norm.weight"))})[0]
 
 
-def _soft_capped(b: GraphBuilder, logits: ir.Value, cap: float | None) -> tuple[ir.Value, ir.Value | None]:
+def soft_capped(b: GraphBuilder, logits: ir.Value, cap: float | None) -> tuple[ir.Value, ir.Value | None]:
     """As `graphs.head.soft_capped`."""
     if cap is None:
         return logits, None
@@ -168,18 +168,26 @@ def _soft_capped(b: GraphBuilder, logits: ir.Value, cap: float | None) -> tuple[
     return b.op("Mul", t, b.scalar(cap)), b.op("Sub", b.scalar(1.0), b.op("Mul", t, t))
 
 
-def _sloped(b: GraphBuilder, x: ir.Value, slope: ir.Value | None) -> ir.Value:
+def sloped(b: GraphBuilder, x: ir.Value, slope: ir.Value | None) -> ir.Value:
     return x if slope is None else b.op("Mul", x, slope)
 
 
-def _online_softmax(b: GraphBuilder, rows: ir.Value, x: ir.Value, carried: list[ir.Value], cap: float | None) -> list[ir.Value]:
+def softmax_start(b: GraphBuilder, x: ir.Value, gradient: bool) -> list[ir.Value]:
+    """What `online_softmax` carries before its first rows, for x [C, D]: peak and total [C, 1], the weighted sum [C, D] if asked for."""
+    column = b.op("Slice", x, b.ints(0), b.ints(1), b.ints(1))
+    zero = b.op("Mul", column, b.scalar(0.0))
+    return [b.op("Sub", zero, b.scalar(1e30)), zero] + ([b.op("Mul", x, b.scalar(0.0))] if gradient else [])
+
+
+def online_softmax(b: GraphBuilder, rows: ir.Value, x: ir.Value, carried: list[ir.Value], cap: float | None) -> list[ir.Value]:
+    """What is carried beyond these rows of the head."""
     peak, total, *weighted = carried
-    logits, slope = _soft_capped(b, b.op("Gemm", x, rows, transB=1), cap)
+    logits, slope = soft_capped(b, b.op("Gemm", x, rows, transB=1), cap)
     new_peak = b.op("Max", peak, b.op("ReduceMax", logits, b.ints(1), keepdims=1))
     exponentials = b.op("Exp", b.op("Sub", logits, new_peak))
     shrink = b.op("Exp", b.op("Sub", peak, new_peak))
     results = [new_peak, b.op("Add", b.op("Mul", total, shrink), b.op("ReduceSum", exponentials, b.ints(1), keepdims=1))]
-    return results + [b.op("Add", b.op("Mul", w, shrink), b.op("Gemm", _sloped(b, exponentials, slope), rows)) for w in weighted]
+    return results + [b.op("Add", b.op("Mul", w, shrink), b.op("Gemm", sloped(b, exponentials, slope), rows)) for w in weighted]
 
 
 def next_token_logits(b: GraphBuilder, parts: StepParts, h: ir.Value, position: ir.Value) -> ir.Value:
@@ -192,7 +200,7 @@ def row_logits(b: GraphBuilder, parts: StepParts, x: ir.Value) -> ir.Value:
     body = b.subgraph()
     chunk = value("logits_chunk", "int64", ())
     so_far = value("logits_so_far", "float32", (1, "v"))
-    logits, _ = _soft_capped(body, body.op("Gemm", x, head_chunk(body, parts, chunk), transB=1), parts.config.final_logit_softcapping)
+    logits, _ = soft_capped(body, body.op("Gemm", x, head_chunk(body, parts, chunk), transB=1), parts.config.final_logit_softcapping)
     graph = loop_body(body, "logits", chunk, [so_far], [body.op("Concat", so_far, logits, axis=1)], [])
     (result,) = b.loop(b.ints(chunk_count(parts)), [b.op("ConstantOfShape", b.ints(1, 0))], graph, 0)
     return b.op("Reshape", result, b.ints(-1))
@@ -224,4 +232,7 @@ def gather_rows(b: GraphBuilder, parts: StepParts, name: str, rows: ir.Value) ->
 
 
 def _decompress(b: GraphBuilder, parts: StepParts, packed: ir.Value, scale: ir.Value) -> ir.Value:
-    return dequantize(b, packed, scale, parts.quantization.embedding_bits, parts.quantization.group_size, parts.config.hidden_size)
+    bits, group_size, columns = parts.quantization.embedding_bits, parts.quantization.group_size, parts.config.hidden_size
+    if stored_for(parts.table) == "gpu":
+        return dequantize_on_gpu(b, packed, scale, bits, columns)
+    return dequantize(b, packed, scale, bits, group_size, columns)

@@ -9,7 +9,7 @@ out of the last products of the tile before. Every runtime must respect that, an
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -24,15 +24,15 @@ def run_tiles_in_turn(b: GraphBuilder, captured: CapturedGraph, values: Mapping[
     `save_model` sorts them."""
     for stage in turns(captured.graph):
         for before, after in itertools.pairwise(stage):
-            token = _zero(b, [values[product] for product in before.last])
+            token = zero_after(b, [values[product] for product in before.last], ir.DataType.INT64)
             for node in after.cuts:
                 cut: ir.Node = values[node].producer()
                 cut.replace_input_with(1, b.op("Add", cut.inputs[1], token))
 
 
-def _zero(b: GraphBuilder, results: list[ir.Value]) -> ir.Value:
-    """int64 [1] of 0, known once all `results` [T, N] are."""
+def zero_after(b: GraphBuilder, results: Sequence[ir.Value], dtype: ir.DataType) -> ir.Value:
+    """[1] of 0, an integer, known once all `results` [T, N] are."""
     first = [b.op("Slice", result, b.ints(0, 0), b.ints(1, 1), b.ints(0, 1)) for result in results]
     total = first[0] if len(first) == 1 else b.op("Sum", *first)
-    whole = b.op("Cast", b.op("Reshape", total, b.ints(1)), to=ir.DataType.INT64.value)
-    return b.op("Mul", whole, b.ints(0))
+    whole = b.op("Cast", b.op("Reshape", total, b.ints(1)), to=dtype.value)
+    return b.op("Mul", whole, b.const([0], dtype.numpy()))

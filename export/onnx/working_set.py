@@ -19,7 +19,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 ALIGNMENT = 256  # bytes; of the arena's blocks
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity"}  # the output is the input's buffer
-CONSTANT = {"Shape", "ConstantOfShape"}  # computed when the session is made, as all shapes are known then
+CONSTANT = {"Shape", "ConstantOfShape", "Range"}  # computed when the session is made, as all shapes and ends are known then
 
 # The arena's best fit leaves holes, the more the larger the blocks are. Fitted to the pages of the arena that single programs touched
 # (ONNX Runtime 1.32): SmolLM2-135M's shape with 64, 128 and 256 tokens, Qwen2.5-0.5B's with 256; forward, backward, and both keeping.

@@ -19,7 +19,7 @@ from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
-from lcsb_mobile.bundle.weights import MappedWeights, scale_type
+from lcsb_mobile.bundle.weights import MappedWeights, stored_for
 from lcsb_mobile.errors import BundleError
 from lcsb_mobile.export.graphs.blocks import Projections
 from lcsb_mobile.export.graphs.head import chunk_bounds, cross_entropy, soft_capped
@@ -28,7 +28,7 @@ from lcsb_mobile.export.models.kinds import bound_gives, bound_values
 from lcsb_mobile.export.models.tables import step_tables
 from lcsb_mobile.export.weights.compress import weight_table
 from lcsb_mobile.export.weights.layer_tensors import lora_layout
-from lcsb_mobile.export.weights.quantization import dequantize
+from lcsb_mobile.export.weights.quantization import dequantize_stored
 from lcsb_mobile.runners.decoding import WholeSequenceDecoder
 
 
@@ -39,7 +39,7 @@ def import_runtime() -> Any:
 def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> EagerRunner:
     manifest = bundle.manifest
     model, layout = model_of(manifest.model), manifest.adapter
-    table = weight_table(manifest.model, manifest.quantization, manifest.seq_len, scale_type(manifest.weights))
+    table = weight_table(manifest.model, manifest.quantization, manifest.seq_len, stored_for(manifest.weights))
     if manifest.weights != table or not _same_layers(model, manifest):
         raise BundleError(f"{bundle.path}: its layers are not those of a {manifest.model.model_type}; export the bundle again")
     return EagerRunner(model, layout, bundle.weights, threads)
@@ -176,7 +176,7 @@ class EagerRunner:
 
     def _rows(self, name: str, rows: np.ndarray) -> Tensor:
         packed, scale = (torch.from_numpy(self.weights[f"{name}.{part}"][rows]) for part in ("packed", "scale"))
-        return dequantize(packed, scale)
+        return dequantize_stored(packed, scale, self.config.hidden_size)
 
     def _tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self.weights[name])

@@ -10,20 +10,20 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lcsb_mobile.bundle.weights import TAIL, DType, ScaleType, WeightTensor, lay_out, layer_tensor
-from lcsb_mobile.config import ModelConfig, QuantizationConfig
+from lcsb_mobile.bundle.weights import TAIL, DType, WeightTensor, lay_out, layer_tensor
+from lcsb_mobile.config import ModelConfig, Programs, QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
 from lcsb_mobile.export.models import Model, embedding_name, final_norm_name, head_name, layer_prefix, layer_vectors, model_of
 from lcsb_mobile.export.models.tables import table_weights
 from lcsb_mobile.export.weights.calibrate import ROWS_AT_ONCE, LayerTensor, calibrated_layers
 from lcsb_mobile.export.weights.layer_tensors import check_groups, kind_tensors, packed_tensors
-from lcsb_mobile.export.weights.quantization import QuantizedMatrix, quantize
+from lcsb_mobile.export.weights.quantization import QuantizedMatrix, quantize, unsigned
 
 
 def weight_table(
-    config: ModelConfig, quantization: QuantizationConfig, seq_len: int, scales: ScaleType = "float16"
+    config: ModelConfig, quantization: QuantizationConfig, seq_len: int, programs: Programs = "cpu"
 ) -> tuple[WeightTensor, ...]:
-    """What `weights.bin` holds, in file order. `scales`: the type that they are stored as.
+    """What `weights.bin` holds, in file order. `programs`: what they are for, which decides how scales and 8-bit values are stored.
 
     Raises UnsupportedModelError when the group size divides not all matrices.
     """
@@ -31,13 +31,13 @@ def weight_table(
     tensors: dict[str, tuple[DType, tuple[int, ...]]] = {}
     for name in ("embed_tokens.weight", *head):
         rows = (config.vocab_size, config.hidden_size)
-        tensors |= packed_tensors(name, rows, quantization.embedding_bits, quantization.group_size, scales)
+        tensors |= packed_tensors(name, rows, quantization.embedding_bits, quantization.group_size, programs)
     tensors["norm.weight"] = ("float32", (config.hidden_size,))
     model = model_of(config)
     check_groups(model.kinds.values(), quantization)
     tensors |= {name: ("float32", tuple(table.shape)) for name, table in table_weights(config, seq_len).items()}
     for kind in model.kinds.values():
-        for name, (dtype, shape) in kind_tensors(kind, quantization, scales).items():
+        for name, (dtype, shape) in kind_tensors(kind, quantization, programs).items():
             tensors[layer_tensor(kind.name, name)] = (dtype, (model.count(kind.name), *shape))
     return lay_out(tensors)
 
@@ -49,7 +49,7 @@ def write_weights(
     seq_len: int,
     progress: Callable[[int, int], None],
     calibration: Tensor | None = None,
-    scales: ScaleType = "float16",
+    programs: Programs = "cpu",
 ) -> tuple[tuple[WeightTensor, ...], dict[str, float]]:
     """Quantises and writes everything; holds one matrix, or a part of the embedding, in float at a time.
 
@@ -59,7 +59,7 @@ def write_weights(
     """
     config = checkpoint.config
     model = model_of(config)
-    table = weight_table(config, quantization, seq_len, scales)
+    table = weight_table(config, quantization, seq_len, programs)
     writer = _Writer(table, progress, model)
     with path.open("wb") as file:
         writer.file = file
@@ -107,11 +107,13 @@ class _Writer:
         self.total = len(_large_matrices(model.config)) + sum(len(kind.matrices) for _, kind in model.walk())
 
     def tensor(self, name: str, tensor: Tensor, layer: int = 0, byte_offset: int = 0) -> int:
-        """Returns the bytes written. Scales are rounded to float16 whatever they are stored as."""
+        """Returns the bytes written. Scales are rounded to float16, and 8-bit values are signed, whatever they are stored as."""
         entry = self.table[name]
         stride = entry.nbytes // entry.shape[0] if entry.per_layer else 0
         self.file.seek(entry.offset + layer * stride + byte_offset)
         stored = tensor.float() if entry.dtype == "float32" else tensor
+        if entry.dtype == "uint8" and stored.dtype == torch.int8:
+            stored = unsigned(stored)
         return self.file.write(stored.contiguous().numpy().data)
 
     def matrix(self, name: str, matrix: QuantizedMatrix, layer: int) -> None:

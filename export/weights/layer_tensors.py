@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from lcsb_mobile.bundle.adapter import AdapterLayout, adapter_matrices
 from lcsb_mobile.bundle.layers import AdapterMatrix
-from lcsb_mobile.bundle.weights import DType, ScaleType
-from lcsb_mobile.config import LoraConfig, QuantizationConfig
+from lcsb_mobile.bundle.weights import BYTES, SCALES, DType
+from lcsb_mobile.config import LoraConfig, Programs, QuantizationConfig
 from lcsb_mobile.export.models import Model
 from lcsb_mobile.export.models.kinds import BlockKind
 from lcsb_mobile.export.weights.quantization import check_group_size
@@ -23,23 +23,21 @@ def lora_layout(model: Model, lora: LoraConfig) -> AdapterLayout:
 
 
 def packed_tensors(
-    name: str, shape: tuple[int, ...], bits: int, group_size: int, scales: ScaleType = "float16"
+    name: str, shape: tuple[int, ...], bits: int, group_size: int, programs: Programs = "cpu"
 ) -> dict[str, tuple[DType, tuple[int, ...]]]:
-    """The two tensors that a quantised matrix [N, K] is stored as."""
+    """The two tensors that a quantised matrix [N, K] is stored as, for programs of a CPU or a GPU."""
     rows, groups = shape[0], shape[1] // group_size
     packed: tuple[DType, tuple[int, ...]] = (
-        ("uint8", (rows, groups, group_size // 2)) if bits == 4 else ("int8", (rows, groups, group_size))
+        ("uint8", (rows, groups, group_size // 2)) if bits == 4 else (BYTES[programs], (rows, groups, group_size))
     )
-    return {f"{name}.packed": packed, f"{name}.scale": (scales, (rows, groups))}
+    return {f"{name}.packed": packed, f"{name}.scale": (SCALES[programs], (rows, groups))}
 
 
-def kind_tensors(
-    kind: BlockKind, quantization: QuantizationConfig, scales: ScaleType = "float16"
-) -> dict[str, tuple[DType, tuple[int, ...]]]:
+def kind_tensors(kind: BlockKind, quantization: QuantizationConfig, programs: Programs = "cpu") -> dict[str, tuple[DType, tuple[int, ...]]]:
     """A layer's frozen tensors as they are stored: name within the layer -> (dtype, shape)."""
     tensors: dict[str, tuple[DType, tuple[int, ...]]] = {}
     for name, shape in kind.matrices.items():
-        tensors |= packed_tensors(f"{name}.weight", shape, quantization.bits, quantization.group_size, scales)
+        tensors |= packed_tensors(f"{name}.weight", shape, quantization.bits, quantization.group_size, programs)
     for name, vector in kind.vectors.items():
         tensors[name] = ("float32", vector.shape)
     return tensors

@@ -4,7 +4,8 @@ A matrix W [N, K] is cut along K into groups of G; each group has one float16 sc
 
 int4: q in -8..7, stored as q + 8. `packed` is uint8 [N, K/G, G/2]: byte b of a group holds element b in its low and
 element b + G/2 in its high nibble (GGML's Q4_0 order), so that unpacking is two element-wise operations and a
-concatenation of whole runs, and rows stay in their natural order. int8: q in -127..127, `packed` is int8 [N, K/G, G].
+concatenation of whole runs, and rows stay in their natural order. int8: q in -127..127, `packed` is int8 [N, K/G, G]; in a bundle for a
+GPU it is stored as uint8, q + 128.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcsb_mobile.bundle.weights import ZERO_POINT
 from lcsb_mobile.errors import UnsupportedModelError
 from lcsb_mobile.io.bounded import one_line
 
@@ -173,6 +175,16 @@ def unpack_int4(packed: Tensor) -> Tensor:
     return torch.cat([packed & 15, packed >> 4], dim=-1).to(torch.int8) - 8
 
 
+def unsigned(q: Tensor) -> Tensor:
+    """int8 -> uint8, the value plus ZERO_POINT."""
+    return q.view(torch.uint8) ^ ZERO_POINT
+
+
+def signed(q: Tensor) -> Tensor:
+    """The inverse of `unsigned`."""
+    return (q ^ ZERO_POINT).view(torch.int8)
+
+
 @torch.library.custom_op("lcsb::dequantize_int4", mutates_args=())
 def dequantize_int4(packed: Tensor, scale: Tensor) -> Tensor:
     """uint8 [N, K/G, G/2], float16 or float32 [N, K/G] -> float32 [N, K]. Opaque, so that no tracer folds the float weight."""
@@ -201,3 +213,9 @@ def dequantize(packed: Tensor, scale: Tensor) -> Tensor:
     op = torch.ops.lcsb.dequantize_int4 if packed.dtype == torch.uint8 else torch.ops.lcsb.dequantize_int8
     result: Tensor = op(packed, scale)
     return result
+
+
+def dequantize_stored(packed: Tensor, scale: Tensor, columns: int) -> Tensor:
+    """Rows as a bundle stores them, of a matrix with so many columns: where bytes hold an element each, uint8 is `unsigned`."""
+    whole = packed.shape[1] * packed.shape[2] == columns
+    return dequantize(signed(packed) if whole and packed.dtype == torch.uint8 else packed, scale)

@@ -204,7 +204,7 @@ def torch_bytes(manifest: Manifest) -> int:
     """Peak anonymous bytes of the peer, about: float32 weights, the embedding's twice (a tied head is made before it is tied), six
     copies of the logits, and the libraries. Within 10 % of what was measured of Qwen2.5-0.5B and two layers of Gemma-3-1B and
     Llama-3.2-1B."""
-    blocks = matrix_parameters([tensor for tensor in manifest.weights if tensor.per_layer])
+    blocks = matrix_parameters([tensor for tensor in manifest.weights if tensor.per_layer], manifest.quantization.group_size)
     weights = blocks + 2 * head_parameters(manifest)
     return FLOAT * (weights + 6 * manifest.seq_len * manifest.model.vocab_size) + TORCH_LIBRARIES
 

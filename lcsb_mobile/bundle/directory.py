@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from lcsb_mobile.bundle.checks import check_keys, check_manifest
 from lcsb_mobile.bundle.files import MANIFEST_BYTES, check_files, is_inside, manifest_digest
 from lcsb_mobile.bundle.golden import check_fits, read_trace
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, MANIFEST_FILE, FileEntry, Manifest
-from lcsb_mobile.bundle.weights import ROPE, SCALE, WEIGHTS_FILE, MappedWeights
+from lcsb_mobile.bundle.weights import BYTES, ROPE, SCALE, SCALES, WEIGHTS_FILE, ZERO_POINT, DType, MappedWeights, WeightTensor
 from lcsb_mobile.errors import BundleError, BundleVersionError, OutputExistsError
 from lcsb_mobile.io.bounded import one_line, read_bounded
 from lcsb_mobile.io.files import replace_directory, sha256
@@ -142,19 +142,28 @@ def training_identity(manifest: Manifest, files: Mapping[str, FileEntry]) -> str
 
 def base_digest(manifest: Manifest, weights: Path) -> str:
     """SHA-256, hex, of the frozen model: its configuration, then each tensor's name, dtype, shape and bytes, in the order of the names.
-    The rotary tables follow from the configuration, and from the length of a sequence, which is no part of the model. Scales count as
-    float16, whatever they are stored as."""
+    The rotary tables follow from the configuration, and from the length of a sequence, which is no part of the model. All counts as in a
+    bundle with programs for the CPU."""
     digest = hashlib.sha256(msgspec.json.encode(manifest.model, order="sorted"))
     with weights.open("rb") as file:
         for tensor in sorted(manifest.weights, key=attrgetter("name")):
             if not tensor.name.startswith(ROPE):
-                widened = tensor.name.endswith(SCALE) and tensor.dtype == "float32"
-                digest.update(msgspec.json.encode((tensor.name, "float16" if widened else tensor.dtype, tensor.shape)))
+                dtype, convert = _as_for_the_cpu(manifest, tensor)
+                digest.update(msgspec.json.encode((tensor.name, dtype, tensor.shape)))
                 file.seek(tensor.offset)
                 for start in range(0, tensor.nbytes, CHUNK):
                     part = file.read(min(CHUNK, tensor.nbytes - start))
-                    digest.update(np.frombuffer(part, np.float32).astype(np.float16).tobytes() if widened else part)
+                    digest.update(convert(part))
     return digest.hexdigest()
+
+
+def _as_for_the_cpu(manifest: Manifest, tensor: WeightTensor) -> tuple[DType, Callable[[bytes], bytes]]:
+    """A tensor's dtype in a bundle with programs for the CPU, and its bytes there, from those here."""
+    if tensor.name.endswith(SCALE) and tensor.dtype == SCALES["gpu"]:
+        return SCALES["cpu"], lambda part: np.frombuffer(part, np.float32).astype(np.float16).tobytes()
+    if tensor.dtype == BYTES["gpu"] and tensor.shape[-1] == manifest.quantization.group_size:  # an element a byte
+        return BYTES["cpu"], lambda part: (np.frombuffer(part, np.uint8) ^ ZERO_POINT).tobytes()
+    return tensor.dtype, bytes
 
 
 def seal(directory: Path, manifest: Manifest) -> Manifest:

@@ -27,7 +27,7 @@ from lcsb_mobile.bundle.programs import (
     signatures,
     update_program,
 )
-from lcsb_mobile.bundle.weights import LAYERS, WEIGHTS_FILE, layer_tensor, scale_type
+from lcsb_mobile.bundle.weights import BYTES, LAYERS, SCALES, WEIGHTS_FILE, layer_tensor, stored_for
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.targets import TARGETS
 
@@ -179,14 +179,14 @@ def _table(manifest: Manifest) -> Tensors:
 def _expected_weights(manifest: Manifest) -> Tensors:
     """Those that are known without knowing the architecture. Raises OptionError where the group size does not divide a row."""
     model, group = manifest.model, manifest.quantization.group_size
-    scales = scale_type(manifest.weights)
+    programs = stored_for(manifest.weights)
 
     def matrix(name: str, stack: tuple[int, ...], rows: int, columns: int, bits: int) -> Tensors:
         if columns % group or group % 2:
             raise OptionError(f"quantization.group_size: expected an even divisor of the {columns} columns of {name!r}, found {group}")
         shape = (*stack, rows, columns // group)
-        packed = ("uint8", (*shape, group // 2)) if bits == 4 else ("int8", (*shape, group))
-        return {f"{name}.packed": packed, f"{name}.scale": (scales, shape)}
+        packed = ("uint8", (*shape, group // 2)) if bits == 4 else (BYTES[programs], (*shape, group))
+        return {f"{name}.packed": packed, f"{name}.scale": (SCALES[programs], shape)}
 
     tensors: Tensors = {"norm.weight": ("float32", (model.hidden_size,))}
     for name in model.attention_kinds:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lcsb_mobile.config import Record
+from lcsb_mobile.config import Programs, Record
 
 PAGE = 4096
 WEIGHTS_FILE = "weights.bin"
@@ -28,7 +28,12 @@ TILE_BYTES = 4_500_000  # of one float tile of an MLP's matrix, about what a cor
 MOST_TILES = 8  # but no more tiles than that: each adds some sixty nodes to a block's backward
 
 DType = Literal["uint8", "int8", "float16", "float32"]
-ScaleType = Literal["float16", "float32"]
+
+# How a bundle stores scales and 8-bit values, by what its programs are for. Not every GPU has float16, and ONNX Runtime's WebGPU provider
+# picks rows of uint8 alone: a value q is then stored as q + ZERO_POINT.
+SCALES: dict[Programs, DType] = {"cpu": "float16", "gpu": "float32"}
+BYTES: dict[Programs, DType] = {"cpu": "int8", "gpu": "uint8"}
+ZERO_POINT = 128
 
 
 class WeightTensor(Record, frozen=True):
@@ -54,9 +59,9 @@ def layer_tensor(kind: str, name: str) -> str:
     return f"{LAYERS}{kind}.{name}"
 
 
-def scale_type(table: Iterable[WeightTensor]) -> ScaleType:
-    """Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16."""
-    return "float32" if {tensor.dtype for tensor in table if tensor.name.endswith(SCALE)} == {"float32"} else "float16"
+def stored_for(table: Iterable[WeightTensor]) -> Programs:
+    """What programs a table is for, by its scales."""
+    return "gpu" if {tensor.dtype for tensor in table if tensor.name.endswith(SCALE)} == {SCALES["gpu"]} else "cpu"
 
 
 def head_rows(hidden_size: int) -> int:

@@ -6,12 +6,13 @@ optimizer (some 15 operations an adapter element) are left out: together under 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from lcsb_mobile.bundle.layers import Kind
 from lcsb_mobile.bundle.manifest import Manifest
 from lcsb_mobile.bundle.schedule import Subset
-from lcsb_mobile.bundle.weights import WeightTensor
+from lcsb_mobile.bundle.weights import SCALE, WeightTensor
 from lcsb_mobile.config import INT8_ACTIVATIONS, Record
 from lcsb_mobile.errors import OptionError
 
@@ -120,16 +121,15 @@ def time_share(manifest: Manifest, subset: Subset, keep: int = 0) -> float:
     return step_cost(manifest, subset, keep=keep).time_units / step_cost(manifest, full_subset(manifest)).time_units
 
 
-def matrix_parameters(tensors: Sequence[WeightTensor]) -> int:
-    """Elements of the quantised matrices among `tensors`, from their packing."""
-    packed = [tensor for tensor in tensors if tensor.name.endswith(".packed")]
-    return sum(tensor.nbytes * (2 if tensor.dtype == "uint8" else 1) for tensor in packed)
+def matrix_parameters(tensors: Sequence[WeightTensor], group_size: int) -> int:
+    """Elements of the quantised matrices among `tensors`, from their scales, one a group."""
+    return sum(math.prod(tensor.shape) * group_size for tensor in tensors if tensor.name.endswith(SCALE))
 
 
 def block_bytes(manifest: Manifest) -> int:
     """Float bytes of one layer's matrices, in a model of one kind."""
     blocks = [tensor for tensor in manifest.weights if tensor.per_layer]
-    return matrix_parameters(blocks) // len(manifest.layers) * FLOAT
+    return matrix_parameters(blocks, manifest.quantization.group_size) // len(manifest.layers) * FLOAT
 
 
 def head_parameters(manifest: Manifest) -> int:

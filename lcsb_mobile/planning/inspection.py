@@ -148,8 +148,8 @@ def inspect_bundle(bundle: Bundle, calibration: Calibration | None = None) -> In
         target=manifest.target,
         model=_model(manifest),
         kinds=tuple(_kind(manifest, kind) for kind in manifest.kinds),
-        blocks=_weights([tensor for tensor in manifest.weights if tensor.per_layer]),
-        embedding_and_head=_weights([tensor for tensor in manifest.weights if tensor.name.startswith(EMBEDDING_AND_HEAD)]),
+        blocks=_weights(manifest, [tensor for tensor in manifest.weights if tensor.per_layer]),
+        embedding_and_head=_weights(manifest, [tensor for tensor in manifest.weights if tensor.name.startswith(EMBEDDING_AND_HEAD)]),
         quantization=manifest.quantization,
         reconstruction_error=manifest.reconstruction_error,
         lora=manifest.lora,
@@ -215,7 +215,7 @@ def _kind(manifest: Manifest, kind: Kind) -> KindSummary:
     return KindSummary(
         name=kind.name,
         layers=layer_ranges(layers),
-        parameters=_weights(own).parameters // len(layers),
+        parameters=_weights(manifest, own).parameters // len(layers),
         adapter_parameters=kind.size,
         flops=kind.flops,
         decompressed_bytes=kind.decompressed_bytes.backward,
@@ -224,9 +224,9 @@ def _kind(manifest: Manifest, kind: Kind) -> KindSummary:
     )
 
 
-def _weights(tensors: Sequence[WeightTensor]) -> WeightSummary:
+def _weights(manifest: Manifest, tensors: Sequence[WeightTensor]) -> WeightSummary:
     vectors = [tensor for tensor in tensors if not tensor.name.endswith((".packed", ".scale"))]
-    parameters = matrix_parameters(tensors) + sum(math.prod(tensor.shape) for tensor in vectors)
+    parameters = matrix_parameters(tensors, manifest.quantization.group_size) + sum(math.prod(tensor.shape) for tensor in vectors)
     nbytes = sum(tensor.nbytes for tensor in tensors)
     return WeightSummary(parameters, nbytes, nbytes / parameters)
 

@@ -78,6 +78,7 @@ def _writing_bytes(manifest: Manifest) -> int:
 RUNTIME_BYTES = 5_500_000
 SESSION_SHARE = 45
 UPDATE_OUTPUTS = 3  # of AdamW: parameters and moments
+HEADS = ("head", "head_eval")
 # Of what a chunk of the head holds: the arena's blocks that were split badly. It needs more than the holes of `export/working_set.py`.
 HEAD_HOLES = 2.9
 
@@ -98,11 +99,13 @@ def peak_terms(manifest: Manifest, subsets: Sequence[Subset], keep: int, accumul
     programs += [program_name(kind, "backward") for kind in recomputed]
     for kind in {kinds[layer] for layer in kept}:
         programs += [program_name(kind, "forward_keep"), program_name(kind, "backward_kept")]
+    unrolled = [name for name in HEADS if manifest.graphs[name].working_bytes is not None]  # as programs for a GPU have it
+    sets = [manifest.graphs[name].working_bytes or 0 for name in (*programs, *unrolled, "embed", UPDATE)]
     return {
         "runtime": RUNTIME_BYTES,
-        "sessions": sum(_session_bytes(manifest, name) for name in programs),
+        "sessions": sum(_session_bytes(manifest, name) for name in (*programs, *unrolled)),
         **buffer_terms(manifest, subsets, keep, accumulation),
-        "working set": max(_head_set(manifest), *(manifest.graphs[name].working_bytes or 0 for name in (*programs, "embed", UPDATE))),
+        "working set": max(*sets, 0 if unrolled else _head_set(manifest)),
     }
 
 

@@ -44,7 +44,7 @@ def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: 
 
 class OnnxRuntime:
     """A Runtime. `profile`: a directory for ONNX Runtime's profiles, `PROGRAM.….json`, which `end_profiling` completes. `gpu`: an EP device
-    of ONNX Runtime's that runs the programs of the layers, every node of them."""
+    of ONNX Runtime's that runs the programs, every node of them."""
 
     name = TARGET
 
@@ -57,8 +57,7 @@ class OnnxRuntime:
 
     def run(self, program: str, feeds: Values, outputs: Values, layer: int | None) -> None:
         if program not in self._programs:
-            gpu = None if layer is None else self._gpu
-            self._programs[program] = Program(self.ort, self._bundle, program, self._threads, self._profile, gpu)
+            self._programs[program] = Program(self.ort, self._bundle, program, self._threads, self._profile, self._gpu)
         self._programs[program].run(feeds, outputs, layer)
 
     def end_profiling(self) -> None:

@@ -1,6 +1,6 @@
 """ONNX Runtime's WebGPU provider on a desktop: a plugin, the package `onnxruntime-ep-webgpu`, beside ONNX Runtime 1.24.4 or newer.
 
-It runs the programs of the layers, which an export for GPUs writes for it (docs/onnxruntime.md). Embedding and head stay on the CPU.
+It runs the programs of a step and of a text, which an export for GPUs writes for it (docs/onnxruntime.md).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lcsb_mobile.bundle.directory import Bundle
-from lcsb_mobile.bundle.weights import scale_type
+from lcsb_mobile.bundle.weights import stored_for
 from lcsb_mobile.errors import BundleError, MissingDependencyError
 from lcsb_mobile.installing import pip_install
 from lcsb_mobile.io.bounded import one_line
@@ -24,7 +24,7 @@ REGISTERED = "webgpu"  # what ONNX Runtime knows the plugin's library by
 def make_runner(bundle: Bundle, threads: int | None, keep: int, between_layers: Callable[[], None]) -> BlockRunner:
     """Raises BundleError for a bundle whose programs are not for a GPU, MissingDependencyError without the plugin or what it runs on."""
     check_target(bundle, TARGET)
-    if scale_type(bundle.manifest.weights) != "float32":
+    if stored_for(bundle.manifest.weights) != "gpu":
         raise BundleError(f"{bundle.path}: provider webgpu runs programs for a GPU, found programs for the CPU; export with --programs gpu")
     return BlockRunner(bundle, OnnxRuntime(bundle, threads, gpu=find_gpu(import_runtime())), keep, between_layers)
 

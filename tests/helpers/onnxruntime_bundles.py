@@ -17,7 +17,7 @@ from lcsb_mobile.bundle import programs
 from lcsb_mobile.bundle.directory import Bundle
 from lcsb_mobile.bundle.manifest import FORMAT_VERSION, Graph, Manifest
 from lcsb_mobile.bundle.schedule import ScheduleConfig, make_schedule
-from lcsb_mobile.bundle.weights import WEIGHTS_FILE
+from lcsb_mobile.bundle.weights import WEIGHTS_FILE, stored_for
 from lcsb_mobile.config import AdamWConfig
 from lcsb_mobile.export import to_onnxruntime, to_onnxruntime_training
 from lcsb_mobile.export.executorch import modules
@@ -65,11 +65,14 @@ def step_parts(model: TinyModel, blocks: ModelGraphs) -> StepParts:
 def request(
     model: TinyModel, blocks: ModelGraphs, optimizer: AdamWConfig, directory: Path | None = None, decoding: DecodeGraphs | None = None
 ) -> ExportRequest:
+    """The programs are for what the model's weights are stored for."""
+
     def captured() -> DecodeGraphs:
         assert decoding is not None
         return decoding
 
-    return ExportRequest(directory or model.directory, step_parts(model, blocks), model.adapter(), optimizer, captured)
+    parts = step_parts(model, blocks)
+    return ExportRequest(directory or model.directory, parts, model.adapter(), optimizer, captured, programs=stored_for(model.table))
 
 
 def export_tiny(model: TinyModel, blocks: ModelGraphs, optimizer: AdamWConfig) -> Exported:

@@ -15,7 +15,7 @@ from lcsb_mobile.bundle.adapter import AdapterLayout
 from lcsb_mobile.bundle.batch import IGNORED_LABEL, Batch, StepResult
 from lcsb_mobile.bundle.schedule import Subset
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor
-from lcsb_mobile.config import LoraConfig, ModelConfig, QuantizationConfig
+from lcsb_mobile.config import LoraConfig, ModelConfig, Programs, QuantizationConfig
 from lcsb_mobile.export.checkpoints.hugging_face import open_checkpoint
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.reference.eager import EagerRunner
@@ -82,12 +82,15 @@ def matrices_of(config: ModelConfig) -> int:
     return sum(len(kind.matrices) for _, kind in model_of(config).walk())
 
 
-# As the `tiny` fixture gives it: `tiny(model, bits=..., embedding_bits=..., layers=...)`.
+# As the `tiny` fixture gives it: `tiny(model, bits=..., embedding_bits=..., layers=..., on=...)`.
 MakeTiny = Callable[..., TinyModel]
 
 
-def make_tiny(directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None) -> TinyModel:
-    """Groups of 8, which divides the widths 48, 72 and 80; rank 4. `layers` replaces the model's own depth."""
+def make_tiny(
+    directory: Path, model: str, bits: int = 4, embedding_bits: int = 8, layers: int | None = None, on: Programs = "cpu"
+) -> TinyModel:
+    """Groups of 8, which divides the widths 48, 72 and 80; rank 4. `layers` replaces the model's own depth; weights are stored for programs
+    `on` what computes them."""
     model_type, tied, overrides = (MODELS | HYBRIDS)[model]
     if layers is not None:
         overrides = overrides | {"num_hidden_layers": layers}
@@ -97,7 +100,7 @@ def make_tiny(directory: Path, model: str, bits: int = 4, embedding_bits: int = 
     quantization = QuantizationConfig(bits=bits, embedding_bits=embedding_bits, group_size=8)  # type: ignore[arg-type]
     with open_checkpoint(write_checkpoint(directory / "huggingface", model_type, tied=tied, **overrides)) as checkpoint:
         config = checkpoint.config
-        table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, seq_len, lambda done, total: None)
+        table, errors = write_weights(directory / WEIGHTS_FILE, checkpoint, quantization, seq_len, lambda done, total: None, programs=on)
     layout, weights = lora_layout(model_of(config), LORA), MappedWeights(directory / WEIGHTS_FILE, table)
     return TinyModel(directory, config, quantization, layout, table, weights, errors, seq_len)
 

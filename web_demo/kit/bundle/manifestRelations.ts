@@ -87,10 +87,10 @@ function table(manifest: Manifest): Map<string, TensorType> {
 /** Those that are known without knowing the architecture. Throws OPTION where the group size does not divide a row. */
 function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   const { model, quantization, seqLen } = manifest;
-  const scales = scaleType(manifest.weights);
+  const storage = storageOf(manifest.weights);
   const tensors = new Map<string, TensorType>([["norm.weight", { dtype: "float32", shape: [model.hiddenSize] }]]);
   const add = (name: string, stack: number[], rows: number, columns: number, bits: number) => {
-    for (const [tensor, type] of matrix(name, stack, rows, columns, bits, quantization.groupSize, scales)) tensors.set(tensor, type);
+    for (const [tensor, type] of matrix(name, stack, rows, columns, bits, quantization.groupSize, storage)) tensors.set(tensor, type);
   };
   for (const type of model.attentionKinds.keys()) {
     for (const angle of ["cos", "sin"]) tensors.set(`rope.${type}.${angle}`, { dtype: "float32", shape: [seqLen, model.rotaryDim] });
@@ -107,20 +107,23 @@ function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   return tensors;
 }
 
-function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, scales: string): [string, TensorType][] {
+function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, storage: Storage): [string, TensorType][] {
   if (columns % group !== 0 || group % 2 !== 0) {
     const expected = `expected an even divisor of the ${columns} columns of ${quoted(name)}, found ${group}`;
     throw new LcsbError("OPTION", `quantization.group_size: ${expected}`);
   }
   const shape = [...stack, rows, columns / group];
-  const packed = bits === 4 ? { dtype: "uint8", shape: [...shape, group / 2] } : { dtype: "int8", shape: [...shape, group] };
-  return [[`${name}.packed`, packed], [`${name}.scale`, { dtype: scales, shape }]];
+  const packed = bits === 4 ? { dtype: "uint8", shape: [...shape, group / 2] } : { dtype: storage.bytes, shape: [...shape, group] };
+  return [[`${name}.packed`, packed], [`${name}.scale`, { dtype: storage.scales, shape }]];
 }
 
-/** Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16. */
-function scaleType(weights: readonly WeightTensor[]): string {
+/** How a bundle stores scales and 8-bit values, by what its programs are for; on a GPU, a value q is stored as q + 128. */
+const STORAGE = { cpu: { scales: "float16", bytes: "int8" }, gpu: { scales: "float32", bytes: "uint8" } } as const;
+type Storage = (typeof STORAGE)[keyof typeof STORAGE];
+
+function storageOf(weights: readonly WeightTensor[]): Storage {
   const scales = weights.filter((tensor) => tensor.name.endsWith(".scale"));
-  return scales.length > 0 && scales.every((tensor) => tensor.dtype === "float32") ? "float32" : "float16";
+  return scales.length > 0 && scales.every((tensor) => tensor.dtype === STORAGE.gpu.scales) ? STORAGE.gpu : STORAGE.cpu;
 }
 
 function* programFaults(manifest: Manifest, known: ReadonlyMap<string, Signature>): Generator<string> {

@@ -56,7 +56,7 @@ export function heapBytes(manifest: Manifest): number {
   const programs = [...manifest.graphs].filter(([name]) => !name.startsWith("gemm"));
   const sessions = sum(programs.map(([name]) => sessionBytes(manifest, name)));
   const largest = programs.map(([name, graph]) => {
-    const own = name.startsWith("head") || name === "logits" ? headSet(manifest) : (graph.workingBytes ?? 0);
+    const own = graph.workingBytes ?? (name.startsWith("head") || name === "logits" ? headSet(manifest) : 0);
     return bytesOf(graph.inputs) + bytesOf(graph.outputs) + own;
   });
   return sessions + Math.max(...largest);
@@ -90,16 +90,18 @@ function peakTerms(manifest: Manifest, subsets: readonly Subset[], keep: number,
     ...programs(manifest, kept, "forward_keep"),
     ...programs(manifest, kept, "backward_kept"),
   ];
-  const working = [...used, "embed", "adamw"].map((name) => manifest.graphs.get(name)!.workingBytes ?? 0);
+  // Those that have no loop, as programs for a GPU: what they hold is known.
+  const unrolled = ["head", "head_eval"].filter((name) => manifest.graphs.get(name)!.workingBytes !== null);
+  const working = [...used, ...unrolled, "embed", "adamw"].map((name) => manifest.graphs.get(name)!.workingBytes ?? 0);
   return new Map([
     ["runtime", RUNTIME_BYTES],
-    ["sessions", sum(used.map((name) => sessionBytes(manifest, name)))],
+    ["sessions", sum([...used, ...unrolled].map((name) => sessionBytes(manifest, name)))],
     ["saved layer inputs", Math.max(...backward.map((layers) => layers.recomputed.length + layers.kept.length)) * hiddenBytes(manifest)],
     ["kept activations", sum(kept.map((layer) => keptBytes(manifest, layer)))],
     ["crossing values", crossingBytes(manifest)],
     ["gradients", gradientBytes(adapterLayout(manifest), subsets, accumulation)],
     ["other buffers", fixedBuffers(manifest)],
-    ["working set", Math.max(headSet(manifest), ...working)],
+    ["working set", Math.max(unrolled.length > 0 ? 0 : headSet(manifest), ...working)],
   ]);
 }
 

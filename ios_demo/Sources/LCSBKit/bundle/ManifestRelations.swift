@@ -106,22 +106,30 @@ private func groupFault(_ manifest: Manifest) -> String? {
     return "quantization.group_size: expected an even divisor of the \(matrix.columns) columns of \(quoted(matrix.name)), found \(group)"
 }
 
-/// Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16.
-private func scaleType(_ weights: [WeightTensor]) -> String {
-    Set(weights.filter { $0.name.hasSuffix(".scale") }.map(\.dtype)) == ["float32"] ? "float32" : "float16"
+/// How a bundle stores scales and 8-bit values, by what its programs are for; on a GPU, a value q is stored as q + 128.
+private struct Storage {
+    let scales: String
+    let bytes: String
+
+    static let cpu = Storage(scales: "float16", bytes: "int8")
+    static let gpu = Storage(scales: "float32", bytes: "uint8")
+
+    static func of(_ weights: [WeightTensor]) -> Storage {
+        Set(weights.filter { $0.name.hasSuffix(".scale") }.map(\.dtype)) == [gpu.scales] ? gpu : cpu
+    }
 }
 
 /// Those that are known without knowing the architecture.
 private func expectedWeights(_ manifest: Manifest) -> Tensors {
-    let (model, group, scales) = (manifest.model, manifest.quantization.groupSize, scaleType(manifest.weights))
+    let (model, group, storage) = (manifest.model, manifest.quantization.groupSize, Storage.of(manifest.weights))
     var tensors: Tensors = ["norm.weight": TensorType("float32", [model.hiddenSize])]
     for type in model.attentionKinds.keys {
         for angle in ["cos", "sin"] { tensors["rope.\(type).\(angle)"] = TensorType("float32", [manifest.seqLen, model.rotaryDim]) }
     }
     for matrix in matrices(manifest) {
         let shape = matrix.stack + [matrix.rows, matrix.columns / group]
-        tensors["\(matrix.name).packed"] = matrix.bits == 4 ? TensorType("uint8", shape + [group / 2]) : TensorType("int8", shape + [group])
-        tensors["\(matrix.name).scale"] = TensorType(scales, shape)
+        tensors["\(matrix.name).packed"] = matrix.bits == 4 ? TensorType("uint8", shape + [group / 2]) : TensorType(storage.bytes, shape + [group])
+        tensors["\(matrix.name).scale"] = TensorType(storage.scales, shape)
     }
     return tensors
 }

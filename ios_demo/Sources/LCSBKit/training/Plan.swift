@@ -108,17 +108,19 @@ func peakTerms(_ manifest: Manifest, _ subsets: [Subset], keep: Int, accumulatio
     let programs = roles.flatMap { LCSBKit.programs(manifest, $0.layers, $0.role) }
     let used = programs + (manifest.row.staticShapes ? ["embed"] + manifest.kinds.map { updateProgram($0.name) } : ["embed", "adamw"])
     let isOneFile = manifest.row.sharedFile != nil
+    let unrolled = unrolledHeads(manifest)
+    let head = unrolled.isEmpty ? headSet(manifest) : 0
     return [
         "runtime": runtimeBytes,
         "sessions": manifest.row.holdsWeights ? functionBytes(manifest, used, roles)
-            : isOneFile ? methodBytes(manifest, used) : programs.map { sessionBytes(manifest, $0) }.reduce(0, +),
+            : isOneFile ? methodBytes(manifest, used) : (programs + unrolled).map { sessionBytes(manifest, $0) }.reduce(0, +),
         "saved layer inputs": backward.map { $0.recomputed.count + $0.kept.count }.max()! * hiddenBytes(manifest),
         "kept activations": kept.map { keptBytes(manifest, $0) }.reduce(0, +),
         "crossing values": crossingBytes(manifest),
         "gradients": gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers": fixedBuffers(manifest),
         "working set": manifest.row.staticShapes ? 0  // its functions', which each holds on to
-            : isOneFile ? headSet(manifest) : max(headSet(manifest), used.map { workingBytes(manifest, $0) }.max()!),
+            : isOneFile ? head : max(head, (used + unrolled).map { workingBytes(manifest, $0) }.max()!),
     ]
 }
 
@@ -196,6 +198,11 @@ private func fixedBuffers(_ manifest: Manifest) -> Int {
     let columns = 5 * activations(manifest, 1) + chunkRows(manifest.model) * floatBytes
     let chunked = manifest.row.staticShapes ? 4 * hiddenBytes(manifest) + columns : 0
     return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs["embed"]!.outputs) + vectors * floatBytes + chunked
+}
+
+/// The head's programs of ONNX Runtime that have no loop, as those for a GPU: what they hold is known.
+private func unrolledHeads(_ manifest: Manifest) -> [String] {
+    manifest.row.sharedFile != nil ? [] : headPrograms(manifest).filter { manifest.graphs[$0]!.workingBytes != nil }
 }
 
 /// A chunk of the head's rows in float, its logits and their exponentials, and five [T, D].

@@ -72,33 +72,40 @@ private fun expectedWeights(manifest: Manifest): Tensors {
     }
     val vocabulary = if (model.tieWordEmbeddings) listOf("embed_tokens.weight") else listOf("embed_tokens.weight", "lm_head.weight")
     val quantization = manifest.quantization
-    val scales = scaleType(manifest.weights)
+    val storage = storage(manifest.weights)
     for (name in vocabulary) {
-        tensors += matrix(name, emptyList(), model.vocabSize, model.hiddenSize, quantization.embeddingBits, quantization.groupSize, scales)
+        tensors += matrix(name, emptyList(), model.vocabSize, model.hiddenSize, quantization.embeddingBits, quantization.groupSize, storage)
     }
     for (kind in manifest.kinds) {
         val stack = listOf(manifest.layers.count { it.kind == kind.name }.toLong())
         for ((a, b) in projections(kind)) {
             val name = "$LAYERS${kind.name}.${a.name.removeSuffix(".lora_A")}.weight"
-            tensors += matrix(name, stack, b.shape[0], a.shape[1], quantization.bits, quantization.groupSize, scales)
+            tensors += matrix(name, stack, b.shape[0], a.shape[1], quantization.bits, quantization.groupSize, storage)
         }
     }
     return tensors
 }
 
-private fun matrix(name: String, stack: List<Long>, rows: Int, columns: Int, bits: Int, group: Int, scales: String): Tensors {
+private fun matrix(name: String, stack: List<Long>, rows: Int, columns: Int, bits: Int, group: Int, storage: Storage): Tensors {
     if (columns % group != 0 || group % 2 != 0) {
         val expected = "expected an even divisor of the $columns columns of ${quoted(name)}, found $group"
         throw LcsbException(Fault.OPTION, "quantization.group_size: $expected")
     }
     val shape = stack + listOf(rows.toLong(), (columns / group).toLong())
-    val packed = if (bits == 4) TensorType("uint8", shape + (group / 2).toLong()) else TensorType("int8", shape + group.toLong())
-    return mapOf("$name.packed" to packed, "$name.scale" to TensorType(scales, shape))
+    val packed = if (bits == 4) TensorType("uint8", shape + (group / 2).toLong()) else TensorType(storage.bytes, shape + group.toLong())
+    return mapOf("$name.packed" to packed, "$name.scale" to TensorType(storage.scales, shape))
 }
 
-/** Of all scales: float16, as they are rounded, or the same values as float32, for programs of GPUs that have no float16. */
-private fun scaleType(weights: List<WeightTensor>): String =
-    if (weights.filter { it.name.endsWith(".scale") }.map { it.dtype }.toSet() == setOf("float32")) "float32" else "float16"
+/** How a bundle stores scales and 8-bit values, by what its programs are for; on a GPU, a value q is stored as q + 128. */
+private enum class Storage(val scales: String, val bytes: String) {
+    CPU("float16", "int8"),
+    GPU("float32", "uint8"),
+}
+
+private fun storage(weights: List<WeightTensor>): Storage {
+    val scales = weights.filter { it.name.endsWith(".scale") }.map { it.dtype }.toSet()
+    return if (scales == setOf(Storage.GPU.scales)) Storage.GPU else Storage.CPU
+}
 
 private fun programFaults(manifest: Manifest, known: Map<String, Signature>): Sequence<String> = sequence {
     val graphs = manifest.graphs

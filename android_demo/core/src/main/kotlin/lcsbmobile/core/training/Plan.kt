@@ -163,17 +163,19 @@ internal fun peakTerms(manifest: Manifest, subsets: List<Subset>, keep: Int, acc
     val programs = programs(manifest, manifest.layers.indices, FORWARD) + // of the evaluation, if nothing else
         programs(manifest, backward.flatMap { it.first }, BACKWARD) +
         programs(manifest, kept, FORWARD_KEEP) + programs(manifest, kept, BACKWARD_KEPT)
+    val unrolled = unrolledHeads(manifest)
     val used = programs + listOf("embed", "adamw")
-    val working = used.map { manifest.graphs.getValue(it).workingBytes ?: 0 }
+    val working = (used + unrolled).map { manifest.graphs.getValue(it).workingBytes ?: 0 }
+    val head = if (unrolled.isEmpty()) headSet(manifest) else 0
     return linkedMapOf(
         "runtime" to RUNTIME_BYTES,
-        "sessions" to if (manifest.target == EXECUTORCH) methodBytes(manifest, used) else programs.sumOf { sessionBytes(manifest, it) },
+        "sessions" to if (manifest.target == EXECUTORCH) methodBytes(manifest, used) else (programs + unrolled).sumOf { sessionBytes(manifest, it) },
         "saved layer inputs" to backward.maxOf { it.first.size + it.second.size } * hiddenBytes(manifest),
         "kept activations" to kept.sumOf { keptBytes(manifest, it) },
         "crossing values" to crossingBytes(manifest),
         "gradients" to gradientBytes(manifest.adapter, subsets, accumulation),
         "other buffers" to fixedBuffers(manifest),
-        "working set" to if (manifest.target == EXECUTORCH) headSet(manifest) else maxOf(headSet(manifest), working.max()),
+        "working set" to if (manifest.target == EXECUTORCH) head else maxOf(head, working.max()),
     )
 }
 
@@ -236,6 +238,10 @@ private fun fixedBuffers(manifest: Manifest): Long {
     val vectors = UPDATE_OUTPUTS * sizes.sum() + sizes.max()
     return 3 * hiddenBytes(manifest) + bytesOf(manifest.graphs.getValue("embed").outputs) + vectors * FLOAT_BYTES
 }
+
+/** The head's programs of ONNX Runtime that have no loop, as those for a GPU: what they hold is known. */
+private fun unrolledHeads(manifest: Manifest): List<String> =
+    if (manifest.target == EXECUTORCH) emptyList() else listOf("head", "head_eval").filter { manifest.graphs.getValue(it).workingBytes != null }
 
 /** A chunk of the head's rows in float, its logits and their exponentials, and five [T, D]. */
 private fun headSet(manifest: Manifest): Long {

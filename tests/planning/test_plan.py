@@ -20,7 +20,7 @@ from lcsb_mobile.errors import MemoryBudgetError, OptionError
 from lcsb_mobile.export.models import model_of
 from lcsb_mobile.export.weights.compress import weight_table
 from lcsb_mobile.planning.cost import full_subset
-from lcsb_mobile.planning.memory import kept_bytes, peak_terms, predicted_peak, run_terms, training_peak_terms
+from lcsb_mobile.planning.memory import SESSION_SHARE, kept_bytes, peak_terms, predicted_peak, run_terms, training_peak_terms
 from lcsb_mobile.planning.plan import ALL, parse_keep, parse_size, plan_run
 
 BASE = 30_000_000
@@ -46,6 +46,18 @@ def test_every_program_but_those_with_a_loop_has_a_working_set(manifest: Manifes
     assert {name for name, count in working.items() if count is None} == {"head", "head_eval", "logits", "gemm", "gemm_backward"}
     assert working["block_forward"] < working["block_forward_keep"] < working["block_backward"]  # type: ignore[operator]
     assert working["block_backward_kept"] < working["block_backward"]  # type: ignore[operator]
+
+
+def test_a_head_without_a_loop_counts_by_what_it_holds(manifest: Manifest) -> None:
+    """As programs for a GPU have it: its session, and its working set instead of what a loop's body is reckoned to hold."""
+    known = {name: msgspec.structs.replace(manifest.graphs[name], working_bytes=size) for name, size in (("head", 10**9), ("head_eval", 1))}
+    unrolled = msgspec.structs.replace(manifest, graphs={**manifest.graphs, **known})
+    before, after = (peak_terms(each, [TOP], 0) for each in (manifest, unrolled))
+    files = sum(manifest.files[manifest.graphs[name].file].size for name in known)
+    assert after["sessions"] - before["sessions"] == SESSION_SHARE * files
+    assert after["working set"] == 10**9
+    small = {name: msgspec.structs.replace(graph, working_bytes=graph.working_bytes and 1) for name, graph in unrolled.graphs.items()}
+    assert peak_terms(msgspec.structs.replace(unrolled, graphs=small), [TOP], 0)["working set"] == 1
 
 
 def test_buffers_are_counted_exactly(manifest: Manifest) -> None:

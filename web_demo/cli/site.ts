@@ -9,12 +9,13 @@ const BUILD = join(dirname(fileURLToPath(import.meta.url)), "..");
 const WEB = join(BUILD, "..");
 const SITE = join(BUILD, "site");
 const RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
+const GPU_RUNTIME = ["ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"];
 
 rmSync(SITE, { recursive: true, force: true });
 cpSync(join(WEB, "page/static"), SITE, { recursive: true });
 for (const folder of ["kit", "page"]) copyScripts(folder);
 mkdirSync(join(SITE, "ort"));
-for (const name of RUNTIME) copyFileSync(join(WEB, "node_modules/onnxruntime-web/dist", name), join(SITE, "ort", name));
+for (const name of [...RUNTIME, ...GPU_RUNTIME]) copyFileSync(join(WEB, "node_modules/onnxruntime-web/dist", name), join(SITE, "ort", name));
 copyFileSync(join(WEB, "../lcsb_mobile/tiny/messages.jsonl"), join(SITE, "sample.jsonl"));
 copyFileSync(join(WEB, "../LICENSE"), join(SITE, "LICENSE.txt"));
 

@@ -8,7 +8,7 @@ import type { Storage } from "./io/storage.js";
 import { HOLD_OUT, runOptions } from "./runOptions.js";
 import { readHeldOut, RunSetup } from "./runs/runSetup.js";
 import { BlockRunner } from "./runtime/blockRunner.js";
-import type { Ort } from "./runtime/onnxRuntime.js";
+import type { Ort } from "./runtime/ort.js";
 import { LEAST_EXAMPLES } from "./training/signedRanks.js";
 import { checkLeast } from "./training/trainer.js";
 import { judge, type Verdict } from "./verdict.js";

@@ -17,7 +17,7 @@ import { readData, RunSetup, type RunData } from "./runs/runSetup.js";
 import { Session } from "./runs/session.js";
 import { MemoryWatch, PhaseClock } from "./runs/watches.js";
 import { BlockRunner } from "./runtime/blockRunner.js";
-import type { Ort } from "./runtime/onnxRuntime.js";
+import type { Ort } from "./runtime/ort.js";
 import { newState } from "./training/optimizer.js";
 
 /** What a run came to in this process, once its steps were known. */

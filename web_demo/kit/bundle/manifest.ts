@@ -10,6 +10,8 @@ export const WEIGHTS_FILE = "weights.bin";
 export const ADAPTER_FILE = "adapter.safetensors";
 export const GOLDEN_FILE = "golden.json";
 export const LAYERS = "layers."; // what the names of tensors begin with that are stacked over the layers of a kind
+export const PACKED = ".packed"; // what a quantised matrix's name ends with, with several values in a byte
+export const SCALE = ".scale"; // and that of its scales
 
 /** What one layer does on T tokens; `backward` contains the recomputed forward, `backwardKept` reads what the forward kept instead. */
 const blockWork = record({ forward: integer, backward: integer, backwardKept: integer });
@@ -132,6 +134,18 @@ export function baseName({ source }: Manifest): string {
 
 export function isPerLayer(weight: string): boolean {
   return weight.startsWith(LAYERS);
+}
+
+/**
+ * How a bundle stores scales and 8-bit values, by what its programs are for. Not every GPU has float16, and ONNX Runtime's WebGPU provider picks
+ * rows of uint8 alone: a value q is then stored as q + 128.
+ */
+export const STORAGE = { cpu: { scales: "float16", bytes: "int8" }, gpu: { scales: "float32", bytes: "uint8" } } as const;
+
+/** What programs a table of weights is for, by its scales. */
+export function storedFor(weights: readonly WeightTensor[]): keyof typeof STORAGE {
+  const scales = weights.filter((tensor) => tensor.name.endsWith(SCALE));
+  return scales.length > 0 && scales.every((tensor) => tensor.dtype === STORAGE.gpu.scales) ? "gpu" : "cpu";
 }
 
 /** Bytes of one element. */

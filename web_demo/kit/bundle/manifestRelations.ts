@@ -1,7 +1,7 @@
 import { LcsbError } from "../faults.js";
 import { quoted } from "../io/text.js";
 import { bindingFaults, layerFaults, projections, repeated } from "./layerRelations.js";
-import { isPerLayer, LAYERS, tensorBytes, WEIGHTS_FILE, type Graph, type GraphTensor, type Manifest, type WeightTensor } from "./manifest.js";
+import { isPerLayer, LAYERS, PACKED, SCALE, STORAGE, storedFor, tensorBytes, WEIGHTS_FILE, type Graph, type GraphTensor, type Manifest } from "./manifest.js";
 import { described, differences, filtered, KEPT, program, ROLES, signatures, type Signature, type Tensors, type TensorType } from "./programs.js";
 import { subsetFault } from "./schedule.js";
 
@@ -87,10 +87,10 @@ function table(manifest: Manifest): Map<string, TensorType> {
 /** Those that are known without knowing the architecture. Throws OPTION where the group size does not divide a row. */
 function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   const { model, quantization, seqLen } = manifest;
-  const storage = storageOf(manifest.weights);
+  const programs = storedFor(manifest.weights);
   const tensors = new Map<string, TensorType>([["norm.weight", { dtype: "float32", shape: [model.hiddenSize] }]]);
   const add = (name: string, stack: number[], rows: number, columns: number, bits: number) => {
-    for (const [tensor, type] of matrix(name, stack, rows, columns, bits, quantization.groupSize, storage)) tensors.set(tensor, type);
+    for (const [tensor, type] of matrix(name, stack, rows, columns, bits, quantization.groupSize, programs)) tensors.set(tensor, type);
   };
   for (const type of model.attentionKinds.keys()) {
     for (const angle of ["cos", "sin"]) tensors.set(`rope.${type}.${angle}`, { dtype: "float32", shape: [seqLen, model.rotaryDim] });
@@ -107,23 +107,14 @@ function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   return tensors;
 }
 
-function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, storage: Storage): [string, TensorType][] {
+function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, programs: keyof typeof STORAGE): [string, TensorType][] {
   if (columns % group !== 0 || group % 2 !== 0) {
     const expected = `expected an even divisor of the ${columns} columns of ${quoted(name)}, found ${group}`;
     throw new LcsbError("OPTION", `quantization.group_size: ${expected}`);
   }
   const shape = [...stack, rows, columns / group];
-  const packed = bits === 4 ? { dtype: "uint8", shape: [...shape, group / 2] } : { dtype: storage.bytes, shape: [...shape, group] };
-  return [[`${name}.packed`, packed], [`${name}.scale`, { dtype: storage.scales, shape }]];
-}
-
-/** How a bundle stores scales and 8-bit values, by what its programs are for; on a GPU, a value q is stored as q + 128. */
-const STORAGE = { cpu: { scales: "float16", bytes: "int8" }, gpu: { scales: "float32", bytes: "uint8" } } as const;
-type Storage = (typeof STORAGE)[keyof typeof STORAGE];
-
-function storageOf(weights: readonly WeightTensor[]): Storage {
-  const scales = weights.filter((tensor) => tensor.name.endsWith(".scale"));
-  return scales.length > 0 && scales.every((tensor) => tensor.dtype === STORAGE.gpu.scales) ? STORAGE.gpu : STORAGE.cpu;
+  const packed = bits === 4 ? { dtype: "uint8", shape: [...shape, group / 2] } : { dtype: STORAGE[programs].bytes, shape: [...shape, group] };
+  return [[name + PACKED, packed], [name + SCALE, { dtype: STORAGE[programs].scales, shape }]];
 }
 
 function* programFaults(manifest: Manifest, known: ReadonlyMap<string, Signature>): Generator<string> {

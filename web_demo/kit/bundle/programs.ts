@@ -1,4 +1,4 @@
-import { kindOf, type GraphTensor, type Kind, type Manifest } from "./manifest.js";
+import { kindOf, storedFor, type GraphTensor, type Kind, type Manifest } from "./manifest.js";
 import { quoted } from "../io/text.js";
 
 export const ANY = -1; // a free dimension
@@ -6,6 +6,7 @@ export const KEPT = "kept."; // what the names of the tensors begin with that a 
 export const PAST = "past_"; // and of the state that a program reads while a text is written
 export const GRADIENT = "d_"; // and of the gradients of what crosses between layers
 const PRODUCTS = ["gemm", "gemm_backward"];
+export const FOR_HOST: ReadonlySet<string> = new Set(["loss", "d_adapter", "logits"]); // the results that the host needs as numbers
 export const FREE: ReadonlySet<string> = new Set([...PRODUCTS, "adamw"]); // the programs that have free dimensions
 export const TOKENS = ["input_ids", "position_ids", "segment_ids"] as const;
 
@@ -15,6 +16,19 @@ export type Role = (typeof ROLES)[number];
 
 /** The names of the programs that are no kind's. */
 export const COMMON: ReadonlySet<string> = new Set(["embed", "decode_embed", "head", "head_eval", "logits", "adamw", ...PRODUCTS]);
+
+/**
+ * Whether every node of a program has a kernel for a GPU, in a bundle with programs for one. The rest is the processor's: embedding and head have
+ * nodes without a kernel, and AdamW's state is the host's.
+ */
+export function runsOnGpu(program: string): boolean {
+  return !COMMON.has(program);
+}
+
+/** Whether the bundle was exported with programs for a GPU. */
+export function isForGpu(manifest: Manifest): boolean {
+  return storedFor(manifest.weights) === "gpu";
+}
 
 export function program(kind: string, role: Role): string {
   return `${kind}_${role}`;

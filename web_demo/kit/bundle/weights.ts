@@ -40,7 +40,7 @@ export class Weights {
     const { dtype, shape } = this.tensors.get(name)!;
     const own = isPerLayer(name) ? shape.slice(1) : shape;
     const bytes = this.bytes(name, isPerLayer(name) ? number : 0, tensorBytes(dtype, own));
-    const item = bytes.length / own.reduce((product, size) => product * size, 1);
+    const item = bytes.length / elements(own);
     return { dtype, shape: own, data: new VIEWS[dtype]!(bytes.buffer as ArrayBuffer, bytes.byteOffset, bytes.length / item) };
   }
 
@@ -76,9 +76,16 @@ export class Weights {
 
 /** Elements of zeros in memory of their own. */
 export function zeros(dtype: string, shape: readonly number[]): HostTensor {
-  const bytes = reserveBytes(tensorBytes(dtype, shape));
-  const count = shape.reduce((product, size) => product * size, 1);
-  return { dtype, shape, data: new VIEWS[dtype]!(bytes.buffer as ArrayBuffer, 0, count) };
+  return tensorOf(dtype, shape, reserveBytes(tensorBytes(dtype, shape)).buffer as ArrayBuffer);
+}
+
+/** Over the beginning of `buffer`. */
+export function tensorOf(dtype: string, shape: readonly number[], buffer: ArrayBuffer): HostTensor {
+  return { dtype, shape, data: new VIEWS[dtype]!(buffer, 0, elements(shape)) };
+}
+
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
 }
 
 /** A vector as it is. */

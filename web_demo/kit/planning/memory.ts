@@ -1,5 +1,5 @@
 import type { AdapterLayout } from "../bundle/adapterLayout.js";
-import { adapterLayout, kindOf, tensorBytes, type GraphTensor, type Manifest } from "../bundle/manifest.js";
+import { adapterLayout, kindOf, PACKED, SCALE, tensorBytes, type GraphTensor, type Manifest } from "../bundle/manifest.js";
 import { KEPT, program, type Role } from "../bundle/programs.js";
 import { range, type Subset } from "../bundle/schedule.js";
 import { backwardLayers } from "./cost.js";
@@ -155,8 +155,8 @@ function sessionBytes(manifest: Manifest, name: string): number {
   const graph = manifest.graphs.get(name)!;
   const session = SESSION_SHARE * manifest.files.get(graph.file)!.size;
   if (graph.initializers.length === 0) return session;
-  const values = bytesOf(graph.initializers.filter((tensor) => tensor.name.endsWith(".packed")));
-  const scales = bytesOf(graph.initializers.filter((tensor) => tensor.name.endsWith(".scale")));
+  const values = bytesOf(graph.initializers.filter((tensor) => tensor.name.endsWith(PACKED)));
+  const scales = bytesOf(graph.initializers.filter((tensor) => tensor.name.endsWith(SCALE)));
   const kind = name.split("_")[0];
   return manifest.layers.filter((layer) => layer.kind === kind).length * (session + values + 6 * scales);
 }

@@ -3,19 +3,26 @@ import type { Batch } from "../bundle/batch.js";
 import type { Manifest } from "../bundle/manifest.js";
 import { KEPT, program, TOKENS, type Role } from "../bundle/programs.js";
 import { checkSubset, type Subset } from "../bundle/schedule.js";
-import { floatsOf, vectorOf, type HostTensor } from "../bundle/weights.js";
+import { vectorOf, type HostTensor } from "../bundle/weights.js";
 import { BlockDecoder } from "./blockDecoder.js";
-import { Crossing, CrossingGradients } from "./crossing.js";
-import { OnnxRuntime, type Ort, type Values } from "./onnxRuntime.js";
+import { CrossingGradients } from "./crossing.js";
+import { OnnxRuntime } from "./onnxRuntime.js";
+import type { Ort } from "./ort.js";
+import { Pass } from "./pass.js";
 import type { Decoder, LayerUpdate, StepResult, StepRunner } from "./stepRunner.js";
+import { floatsIn, hostOf, type Value, type Values } from "./values.js";
 
 const MOMENTS = ["parameters", "first_moment", "second_moment"] as const;
 const MAGNITUDE = 0x7fff;
 const MOST_KEPT = 0x7bff; // of float16: what is beyond is infinite, or this where a runtime saturates
 
-/** `betweenLayers` is awaited before each layer of a step, an evaluation or a prompt: it may wait, to pause, or throw, to cancel. */
+/**
+ * `gpu`: the browser's `navigator.gpu`, to run the layers on it. `betweenLayers` is awaited before each layer of a step, an evaluation or a prompt:
+ * it may wait, to pause, or throw, to cancel.
+ */
 export interface RunnerOptions {
   readonly threads?: number;
+  readonly gpu?: GPU | null;
   readonly keep?: number;
   readonly betweenLayers?: () => Promise<void>;
 }
@@ -38,7 +45,6 @@ export class BlockRunner implements StepRunner {
   backward = false;
   private readonly keep: number;
   private readonly betweenLayers: () => Promise<void>;
-  private tables: Values = new Map(); // what layers read, of the step under way
 
   private constructor(
     readonly bundle: Bundle,
@@ -53,9 +59,9 @@ export class BlockRunner implements StepRunner {
     this.version = runtime.version;
   }
 
-  /** Throws BUNDLE_UNREADABLE. */
+  /** Throws BUNDLE_UNREADABLE, GPU_UNSUITABLE. */
   static async open(ort: Ort, bundle: Bundle, options: RunnerOptions = {}): Promise<BlockRunner> {
-    return new BlockRunner(bundle, await OnnxRuntime.open(ort, bundle, options.threads ?? 0), options);
+    return new BlockRunner(bundle, await OnnxRuntime.open(ort, bundle, options.threads ?? 0, options.gpu ?? null), options);
   }
 
   // The step
@@ -63,50 +69,59 @@ export class BlockRunner implements StepRunner {
   async step(subset: Subset, batch: Batch, adapter: Float32Array): Promise<StepResult> {
     checkSubset(subset, this.layers);
     const propagate = subset.propagate.filter((layer) => layer >= subset.train[0]!);
-    const saved = new Map<number, HostTensor>(propagate.map((layer) => [layer, vectorOf(new Float32Array())]));
+    const saved = new Map<number, Value>(propagate.map((layer) => [layer, vectorOf(new Float32Array())]));
     const kept = new Map<number, Values>(propagate.filter((layer) => layer >= this.layers - this.keep).map((layer) => [layer, new Map()]));
-    const values = new Crossing(this.manifest);
-    const top = await this.forward(await this.embed(batch), adapter, values, saved, kept);
-    await this.enter(this.layers, false);
-    const head = await this.run("head", new Map([["h", top], ["labels", integers(batch.labels)]]), ["loss", "g"]);
-    const gradients = await this.goBack(propagate, new Set(subset.train), head.get("g")!, adapter, values, saved, kept);
-    return { loss: floatsOf(head.get("loss")!)[0]!, gradients };
+    const pass = new Pass(this.manifest, adapter);
+    try {
+      const top = await this.forward(pass, await this.embed(pass, batch), saved, kept);
+      await this.enter(this.layers, false);
+      const head = await this.run(pass, "head", new Map([["h", top], ["labels", integers(batch.labels)]]), ["loss", "g"]);
+      pass.drop(top);
+      const gradients = await this.goBack(pass, propagate, new Set(subset.train), head.get("g")!, saved, kept);
+      return { loss: (await floatsIn(head.get("loss")!))[0]!, gradients };
+    } finally {
+      pass.dropAll();
+    }
   }
 
   /** From `g` down through `propagate`: the gradients of the layers of `train`, ascending. */
   private async goBack(
+    pass: Pass,
     propagate: readonly number[],
     train: ReadonlySet<number>,
-    g: HostTensor,
-    adapter: Float32Array,
-    values: Crossing,
-    saved: Map<number, HostTensor>,
+    g: Value,
+    saved: Map<number, Value>,
     kept: Map<number, Values>,
   ): Promise<Map<number, Float32Array>> {
     const owed = new CrossingGradients(this.manifest, propagate);
     const gradients: [number, Float32Array][] = [];
     for (const layer of propagate.toReversed()) {
       await this.enter(layer, true);
-      const feeds = new Map([
-        ...this.feeds(layer, saved.get(layer)!, adapter, values), ["g", g], ...owed.owed(layer), ...(kept.get(layer) ?? []),
-      ]);
+      const h = saved.get(layer)!;
+      const feeds = new Map([...this.feeds(pass, layer, h), ["g", g], ...owed.owed(layer), ...(kept.get(layer) ?? [])]);
       const trained = train.has(layer) ? ["d_adapter"] : []; // not asked for where no one trains
       const role = kept.has(layer) ? "backward_kept" : "backward";
-      const results = await this.runLayer(layer, role, feeds, ["g_next", ...trained, ...owed.wanted(layer)]);
-      owed.put(layer, results);
-      if (train.has(layer)) gradients.push([layer, floatsOf(results.get("d_adapter")!)]);
+      const results = await this.runLayer(pass, layer, role, feeds, ["g_next", ...trained, ...owed.wanted(layer)]);
+      await owed.put(layer, results);
+      if (train.has(layer)) gradients.push([layer, await floatsIn(results.get("d_adapter")!)]);
+      for (const used of [h, g, ...(kept.get(layer)?.values() ?? [])]) pass.drop(used); // their memory is free for the layers below
       g = results.get("g_next")!;
-      saved.delete(layer); // its memory is free for the layers below
+      saved.delete(layer);
       kept.delete(layer);
     }
     return new Map(gradients.reverse());
   }
 
   async evaluate(batch: Batch, adapter: Float32Array): Promise<number> {
-    const top = await this.forward(await this.embed(batch), adapter, new Crossing(this.manifest), new Map(), new Map());
-    await this.enter(this.layers, false);
-    const results = await this.run("head_eval", new Map([["h", top], ["labels", integers(batch.labels)]]), ["loss"]);
-    return floatsOf(results.get("loss")!)[0]!;
+    const pass = new Pass(this.manifest, adapter);
+    try {
+      const top = await this.forward(pass, await this.embed(pass, batch), new Map(), new Map());
+      await this.enter(this.layers, false);
+      const results = await this.run(pass, "head_eval", new Map([["h", top], ["labels", integers(batch.labels)]]), ["loss"]);
+      return (await floatsIn(results.get("loss")!))[0]!;
+    } finally {
+      pass.dropAll();
+    }
   }
 
   decoder(adapter: Float32Array): Decoder {
@@ -126,58 +141,59 @@ export class BlockRunner implements StepRunner {
     for (const name of ["decay", "rate", "root"] as const) {
       feeds.set(name, { dtype: "float32", shape: [], data: Float32Array.of(scalars[name]) });
     }
-    const results = await this.run("adamw", feeds, MOMENTS.map((name) => `${name}_next`));
-    MOMENTS.forEach((name, i) => state[i]!.set(floatsOf(results.get(`${name}_next`)!)));
+    const results = await this.runtime.run("adamw", feeds, MOMENTS.map((name) => `${name}_next`));
+    for (const [i, name] of MOMENTS.entries()) state[i]!.set(await floatsIn(results.get(`${name}_next`)!));
   }
 
-  /** h[0]; the tables that layers read stay here. */
-  async embed(batch: Batch): Promise<HostTensor> {
+  /** h[0]; the tables that layers read are the pass's. */
+  async embed(pass: Pass, batch: Batch): Promise<Value> {
     const { inputIds, positionIds, segmentIds } = batch;
     const feeds = new Map(TOKENS.map((name, i) => [name, integers([inputIds, positionIds, segmentIds][i]!)]));
-    this.tables = await this.run("embed", feeds, this.manifest.graphs.get("embed")!.outputs.map((output) => output.name));
-    return this.tables.get("h")!;
+    return this.embedBy(pass, "embed", feeds);
+  }
+
+  /** Likewise by another program of the same results. */
+  async embedBy(pass: Pass, program: string, feeds: Values): Promise<Value> {
+    pass.tables = await this.run(pass, program, feeds, this.manifest.graphs.get(program)!.outputs.map((output) => output.name));
+    return pass.tables.get("h")!;
   }
 
   /**
    * h[0] -> h[L]. The input of a layer in `saved` is put there, and what one in `kept` keeps; a layer whose activations float16 does not hold
-   * is taken out of `kept`.
+   * is taken out of `kept`. Any other input is dropped.
    */
-  private async forward(
-    h: HostTensor,
-    adapter: Float32Array,
-    values: Crossing,
-    saved: Map<number, HostTensor>,
-    kept: Map<number, Values>,
-  ): Promise<HostTensor> {
+  private async forward(pass: Pass, h: Value, saved: Map<number, Value>, kept: Map<number, Values>): Promise<Value> {
     for (let layer = 0; layer < this.layers; layer++) {
-      if (saved.has(layer)) saved.set(layer, h);
       const names = kept.has(layer) ? this.keptNames(layer) : [];
-      const results = await this.forwardLayer(layer, kept.has(layer) ? "forward_keep" : "forward", h, adapter, values, names);
-      const activations = new Map(names.map((name) => [name, results.get(name)!]));
-      if (![...activations.values()].every(holds)) kept.delete(layer);
-      else if (kept.has(layer)) kept.set(layer, activations);
+      const results = await this.forwardLayer(pass, layer, kept.has(layer) ? "forward_keep" : "forward", h, names);
+      if (saved.has(layer)) saved.set(layer, h);
+      else pass.drop(h);
+      if (kept.has(layer)) await this.keepActivations(pass, layer, new Map(names.map((name) => [name, results.get(name)!])), kept);
       h = results.get("h_next")!;
     }
     return h;
   }
 
+  private async keepActivations(pass: Pass, layer: number, activations: Values, kept: Map<number, Values>): Promise<void> {
+    const whole = await Promise.all([...activations.values()].map(holds));
+    if (whole.every(Boolean)) return void kept.set(layer, activations);
+    kept.delete(layer);
+    for (const value of activations.values()) pass.drop(value);
+  }
+
   /** What a layer's program of `role` returns: `h_next`, what later layers take, and of its other results those of `names`. */
-  async forwardLayer(
-    layer: number,
-    role: Role,
-    h: HostTensor,
-    adapter: Float32Array,
-    values: Crossing,
-    names: readonly string[],
-  ): Promise<Values> {
+  async forwardLayer(pass: Pass, layer: number, role: Role, h: Value, names: readonly string[]): Promise<Values> {
     await this.enter(layer, false);
-    const results = await this.runLayer(layer, role, this.feeds(layer, h, adapter, values), ["h_next", ...values.wanted(layer), ...names]);
-    values.put(layer, results);
+    const results = await this.runLayer(pass, layer, role, this.feeds(pass, layer, h), ["h_next", ...pass.crossing.wanted(layer), ...names]);
+    pass.crossing.put(layer, results);
     return results;
   }
 
-  private feeds(layer: number, h: HostTensor, adapter: Float32Array, values: Crossing): Map<string, HostTensor> {
-    return new Map([["h", h], ...this.read(layer, this.tables), ...values.taken(layer), ["adapter", this.vector(adapter, layer)]]);
+  /** What every program of a layer takes. A table that none of them does need not be there. */
+  feeds({ adapter, tables, crossing }: Pass, layer: number, h: Value): Map<string, Value> {
+    const reads = [...this.manifest.layers[layer]!.reads].filter(([, table]) => tables.has(table));
+    const vector = vectorOf(this.bundle.layout.vector(adapter, layer));
+    return new Map([["h", h], ...reads.map(([name, table]) => [name, tables.get(table)!] as const), ...crossing.taken(layer), ["adapter", vector]]);
   }
 
   private async enter(layer: number, backward: boolean): Promise<void> {
@@ -186,28 +202,17 @@ export class BlockRunner implements StepRunner {
     await this.betweenLayers();
   }
 
-  // Programs and what they take
+  // Programs
 
-  run(name: string, feeds: Values, wanted: readonly string[]): Promise<Map<string, HostTensor>> {
-    return this.runtime.run(name, feeds, wanted);
+  /** The results are the pass's to drop. */
+  async run(pass: Pass, name: string, feeds: Values, wanted: readonly string[], layer?: number): Promise<Values> {
+    const results = await this.runtime.run(name, feeds, wanted, layer);
+    pass.hold(results);
+    return results;
   }
 
-  runLayer(layer: number, role: Role, feeds: Values, wanted: readonly string[]): Promise<Map<string, HostTensor>> {
-    return this.runtime.run(program(this.manifest.layers[layer]!.kind, role), feeds, wanted, layer);
-  }
-
-  /** The `tables` that `layer` reads, by its kind's names. One that no program takes need not be there. */
-  read(layer: number, tables: Values): Map<string, HostTensor> {
-    const found = new Map<string, HostTensor>();
-    for (const [name, table] of this.manifest.layers[layer]!.reads) {
-      const value = tables.get(table);
-      if (value !== undefined) found.set(name, value);
-    }
-    return found;
-  }
-
-  vector(adapter: Float32Array, layer: number): HostTensor {
-    return vectorOf(this.bundle.layout.vector(adapter, layer));
+  runLayer(pass: Pass, layer: number, role: Role, feeds: Values, wanted: readonly string[]): Promise<Values> {
+    return this.run(pass, program(this.manifest.layers[layer]!.kind, role), feeds, wanted, layer);
   }
 
   release(programs: readonly string[]): Promise<void> {
@@ -230,6 +235,6 @@ export function integers(values: ArrayLike<number>): HostTensor {
 }
 
 /** Whether a kept tensor has the values that it was made of: none of float16 is infinite, NaN or the largest there is, 65504. */
-export function holds({ dtype, data }: HostTensor): boolean {
-  return dtype !== "float16" || (data as Uint16Array).every((half) => (half & MAGNITUDE) < MOST_KEPT);
+export async function holds(value: Value): Promise<boolean> {
+  return value.dtype !== "float16" || ((await hostOf(value)).data as Uint16Array).every((half) => (half & MAGNITUDE) < MOST_KEPT);
 }

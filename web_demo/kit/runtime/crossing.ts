@@ -1,13 +1,13 @@
 import type { Manifest } from "../bundle/manifest.js";
 import { GRADIENT, givesOf, type TensorType } from "../bundle/programs.js";
-import { floatsOf, zeros, type HostTensor } from "../bundle/weights.js";
-import type { Values } from "./onnxRuntime.js";
+import { floatsOf, zeros } from "../bundle/weights.js";
+import { floatsIn, hostOf, type Value, type Values } from "./values.js";
 
 // What crosses between layers besides h: values that one gives and later ones take, and their gradients on the way down.
 
 /** The values of one pass up, each held under its name until the pass, or the step, ends. */
 export class Crossing {
-  private readonly given = new Map<string, HostTensor>();
+  private readonly given = new Map<string, Value>();
 
   constructor(private readonly manifest: Manifest) {}
 
@@ -32,7 +32,7 @@ export class Crossing {
  */
 export class CrossingGradients {
   private readonly known: ReadonlySet<string>; // the values that have a gradient
-  private readonly sums = new Map<string, HostTensor>();
+  private readonly sums = new Map<string, Value>();
 
   constructor(
     private readonly manifest: Manifest,
@@ -44,7 +44,7 @@ export class CrossingGradients {
   /** What `layer`'s backward is fed for all that its kind gives: zeros where nobody took it. */
   owed(layer: number): Values {
     const names = this.manifest.layers[layer]!.gives;
-    const owed = ([name, type]: [string, TensorType]): [string, HostTensor] => {
+    const owed = ([name, type]: [string, TensorType]): [string, Value] => {
       const value = names.get(name);
       return [GRADIENT + name, (value === undefined ? undefined : this.sums.get(value)) ?? zeros(type.dtype, type.shape)];
     };
@@ -57,12 +57,17 @@ export class CrossingGradients {
   }
 
   /** Adds what `layer`'s backward returned to the sums that there were. */
-  put(layer: number, results: Values): void {
+  async put(layer: number, results: Values): Promise<void> {
     for (const [name, value] of this.takes(layer)) {
       const part = results.get(GRADIENT + name)!;
-      const sum = this.sums.get(value);
-      if (sum === undefined) this.sums.set(value, part);
-      else add(floatsOf(sum), floatsOf(part));
+      const first = this.sums.get(value);
+      if (first === undefined) {
+        this.sums.set(value, part);
+        continue;
+      }
+      const sum = await hostOf(first);
+      add(floatsOf(sum), await floatsIn(part));
+      this.sums.set(value, sum);
     }
   }
 

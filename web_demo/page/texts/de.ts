@@ -267,6 +267,10 @@ export const de: Language = {
   fault_runtime_failed: "Die Berechnung ist fehlgeschlagen.",
   fault_runtime_failed_todo:
     "Alles Gespeicherte ist noch da. Lade die Seite neu und setze das Training fort; passiert es wieder, nimm ein anderes Modell.",
+  fault_gpu_unsuitable: "Der Grafikprozessor dieses Geräts kann dieses Modell nicht trainieren.",
+  fault_gpu_unsuitable_todo: "Das übernimmt der Prozessor. Unter „Details“ steht, woran es fehlt.",
+  fault_gpu_failed: "Der Grafikprozessor ist ausgefallen.",
+  fault_gpu_failed_todo: "Was gesichert war, ist noch da. Tippe auf „Fortsetzen“: Von dort macht der Prozessor weiter.",
   fault_tokenizer_unsupported: "Dieses Modell zerlegt Text auf eine Weise, die die Seite nicht unterstützt.",
   fault_tokenizer_unsupported_todo: "Nimm ein Modell aus der Llama-, Qwen- oder Gemma-Familie.",
   fault_tokenizer_damaged: "Das Vokabular des Modells ist beschädigt.",

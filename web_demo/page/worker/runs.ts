@@ -13,7 +13,7 @@ import { runOptions, type RunOptions } from "../../kit/runOptions.js";
 import type { RunResult } from "../../kit/runRecords.js";
 import { verify } from "../../kit/runs/verify.js";
 import { BlockRunner } from "../../kit/runtime/blockRunner.js";
-import type { Ort } from "../../kit/runtime/onnxRuntime.js";
+import type { Ort } from "../../kit/runtime/ort.js";
 import { TrainingRun } from "../../kit/trainingRun.js";
 import type { Adapters } from "./adapters.js";
 import { pour, readRecord, writeRecord } from "./files.js";

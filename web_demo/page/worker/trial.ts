@@ -4,7 +4,7 @@ import { checkpointNames, newestGood } from "../../kit/checkpoint/runCheckpoint.
 import { Chat, generate, samplingConfig, type Continuation } from "../../kit/generate.js";
 import { reserveFloats } from "../../kit/io/files.js";
 import { BlockRunner } from "../../kit/runtime/blockRunner.js";
-import type { Ort } from "../../kit/runtime/onnxRuntime.js";
+import type { Ort } from "../../kit/runtime/ort.js";
 import { CHAT_FILE, ChatFormat } from "../../kit/text/chatFormat.js";
 import { Tokenizer } from "../../kit/text/tokenizer.js";
 import type { Adapters } from "./adapters.js";

@@ -1,6 +1,6 @@
 import type { Bundle } from "../../kit/bundle.js";
 import { LcsbError } from "../../kit/faults.js";
-import type { Ort } from "../../kit/runtime/onnxRuntime.js";
+import type { Ort } from "../../kit/runtime/ort.js";
 import { Adapters } from "./adapters.js";
 import { Library } from "./library.js";
 import { ADAPTERS, bytesAt, DATA, MODELS, removeAt, RUNS } from "./places.js";

@@ -17,6 +17,8 @@ const FAULTS: Readonly<Record<Fault, true>> = {
   BUNDLE_DAMAGED: true,
   GOLDEN_TRACE: true,
   RUNTIME_FAILED: true,
+  GPU_UNSUITABLE: true,
+  GPU_FAILED: true,
   TOKENIZER_UNSUPPORTED: true,
   TOKENIZER_DAMAGED: true,
   CHAT_UNSUPPORTED: true,

@@ -13,7 +13,7 @@ import { samplingConfig } from "../../kit/generate.js";
 import { RunControl } from "../../kit/runControl.js";
 import { runOptions, type RunOptions } from "../../kit/runOptions.js";
 import type { RunObserver } from "../../kit/runRecords.js";
-import type { Ort } from "../../kit/runtime/onnxRuntime.js";
+import type { Ort } from "../../kit/runtime/ort.js";
 import { TrainingRun } from "../../kit/trainingRun.js";
 import { MemoryFiles, openBundle, refused } from "../tools.js";
 

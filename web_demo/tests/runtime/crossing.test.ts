@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Manifest } from "../../kit/bundle/manifest.js";
 import { vectorOf, type HostTensor } from "../../kit/bundle/weights.js";
 import { Crossing, CrossingGradients } from "../../kit/runtime/crossing.js";
+import type { Values } from "../../kit/runtime/values.js";
 
 // No bundle of the tests has values that cross: layers 0 and 1 give k and v, which 2 and 3 take, and a w that nobody takes.
 
@@ -21,7 +22,7 @@ const manifest = {
 
 const results = (values: Record<string, [number, number]>) =>
   new Map<string, HostTensor>(Object.entries(values).map(([name, pair]) => [name, vectorOf(Float32Array.from(pair))]));
-const plain = (values: ReadonlyMap<string, HostTensor>) => Object.fromEntries([...values].map(([name, { data }]) => [name, [...data]]));
+const plain = (values: Values) => Object.fromEntries([...values].map(([name, value]) => [name, [...(value as HostTensor).data]]));
 
 test("a value goes under its name from the layer that gives it to those that take it", () => {
   const values = new Crossing(manifest);
@@ -32,19 +33,19 @@ test("a value goes under its name from the layer that gives it to those that tak
   assert.deepEqual([values.wanted(2), plain(values.taken(0))], [[], {}]);
 });
 
-test("gradients of what crossed are summed over those that took it", () => {
+test("gradients of what crossed are summed over those that took it", async () => {
   const owed = new CrossingGradients(manifest, [0, 1, 2, 3]);
   for (const [layer, d] of [[3, [1, 10]], [2, [2, 20]]] as const) {
     assert.deepEqual(owed.wanted(layer), ["d_key"]);
-    owed.put(layer, results({ d_key: [...d] }));
+    await owed.put(layer, results({ d_key: [...d] }));
   }
   assert.deepEqual(plain(owed.owed(1)), { d_k: [0, 0], d_w: [0, 0] }); // nobody took it
   assert.deepEqual(plain(owed.owed(0)), { d_k: [3, 30], d_w: [0, 0] });
 });
 
-test("what a layer gave that does not run backward has no gradient", () => {
+test("what a layer gave that does not run backward has no gradient", async () => {
   const owed = new CrossingGradients(manifest, [1, 2, 3]);
   assert.deepEqual(owed.wanted(3), []);
-  owed.put(3, results({}));
+  await owed.put(3, results({}));
   assert.deepEqual(plain(owed.owed(1)), { d_k: [0, 0], d_w: [0, 0] });
 });

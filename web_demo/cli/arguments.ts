@@ -97,6 +97,7 @@ export function optionsOf(given: Arguments, memory: () => number | null): RunOpt
     initialAdapter: options.initialAdapter,
     sampleHeldOut: options.sampleHeldOut,
     memory,
+    gpu: options.gpu,
   };
 }
 

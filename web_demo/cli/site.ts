@@ -9,6 +9,7 @@ const BUILD = join(dirname(fileURLToPath(import.meta.url)), "..");
 const WEB = join(BUILD, "..");
 const SITE = join(BUILD, "site");
 const RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
+// For runs on a GPU; fetched when one is begun, and kept from then on.
 const GPU_RUNTIME = ["ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"];
 
 rmSync(SITE, { recursive: true, force: true });
@@ -22,7 +23,8 @@ copyFileSync(join(WEB, "../LICENSE"), join(SITE, "LICENSE.txt"));
 const files = Object.fromEntries(names(SITE).map((name) => [name, sha256(readFileSync(join(SITE, name)))]));
 const version = sha256(JSON.stringify(files));
 const worker = readFileSync(join(BUILD, "page/offline/serviceWorker.js"), "utf8");
-writeFileSync(join(SITE, "sw.js"), `const SITE = ${JSON.stringify({ version, files })};\n${worker}`);
+const later = GPU_RUNTIME.map((name) => `ort/${name}`);
+writeFileSync(join(SITE, "sw.js"), `const SITE = ${JSON.stringify({ version, files, later })};\n${worker}`);
 console.log(`${SITE}: ${Object.keys(files).length + 1} files, version ${version.slice(0, 12)}`);
 
 /** The compiled modules, without their declarations and what is no part of the page. */

@@ -127,7 +127,7 @@ export class Comparing {
     const { bundle, tokenizer, options } = this.setup;
     const chosen = spread(heldOut.size, this.examples);
     const batches = chosen.map((index) => () => alone(heldOut, index, bundle.manifest.seqLen, tokenizer.padId));
-    const runner = await BlockRunner.open(this.ort, bundle, { threads: options.threads, betweenLayers: this.goOn });
+    const runner = await BlockRunner.open(this.ort, bundle, { threads: options.threads, gpu: options.gpu, betweenLayers: this.goOn });
     try {
       const lossesBefore = await this.losses(runner, batches, this.before, 0);
       const lossesAfter = await this.losses(runner, batches, this.after, batches.length);

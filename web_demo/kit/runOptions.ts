@@ -15,7 +15,7 @@ export const HOLD_OUT = 0.1;
  * data's order. A run that was begun may go on at a lower `learningRate`, if one is given. `initialAdapter`: a file whose parameters the
  * run begins with, its moments zero; null: the bundle's. `sampleHeldOut`: after each evaluation the model continues the beginning of the
  * first held-out example (`RunObserver.wrote`), a prefill and up to `sampling.maxTokens` tokens each time. `memory`: bytes that the process
- * has now, where there is a way to know: a page has none.
+ * has now, where there is a way to know: a page has none. `gpu`: the browser's `navigator.gpu`, to run the layers on it; null: by WebAssembly.
  */
 export interface RunOptions {
   readonly steps: number;
@@ -38,6 +38,7 @@ export interface RunOptions {
   readonly initialAdapter: StoredFile | null;
   readonly sampleHeldOut: boolean;
   readonly memory: () => number | null;
+  readonly gpu: GPU | null;
 }
 
 /** With the defaults of the other languages. */
@@ -62,6 +63,7 @@ export function runOptions(given: Partial<RunOptions> & { readonly steps: number
     initialAdapter: null,
     sampleHeldOut: false,
     memory: () => null,
+    gpu: null,
     ...given,
   };
 }

@@ -29,6 +29,8 @@ export interface Sample {
 /** Is told what happens. `layer` comes often: it must be quick. */
 export interface RunObserver {
   phase?(name: Phase): void;
+  /** By which runtime the run is computed: its name and version. */
+  loaded?(runtime: string): void;
   /** `heldOut`: examples to evaluate on. */
   data?(report: DataReport, heldOut: number): void;
   warned?(text: string): void;

@@ -63,7 +63,7 @@ export class TrainingRun {
    * Runs until the last step, or until `control` interrupts. Every check that needs no training is made before the first step.
    *
    * Throws OPTION, DATA_…, TOKENIZER_…, CHAT_…, RUN_BUSY, CHECKPOINT_DAMAGED, CHECKPOINT_OTHER_RUN, ADAPTER (of the initial one),
-   * MEMORY_TOO_SMALL (it cannot fit; nothing was run), GOLDEN_TRACE, RUNTIME_FAILED, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or
+   * MEMORY_TOO_SMALL (it cannot fit; nothing was run), GOLDEN_TRACE, RUNTIME_FAILED, GPU_UNSUITABLE, GPU_FAILED, STORAGE_FULL, STORAGE_FAILED, LOSS_NOT_FINITE or
    * MEMORY_EXCEEDED. From the first step on, whatever ends the run leaves the last adapter that was seen to give a finite loss, and a
    * checkpoint of it.
    */
@@ -140,8 +140,9 @@ export class TrainingRun {
       memory.look(session.outcomes.length + 1);
       if (runner.layer < layout.numLayers) observer.layer?.(runner.layer, runner.backward);
     };
-    const runner = await BlockRunner.open(this.ort, bundle, { threads: options.threads, keep: plan.keep, betweenLayers });
+    const runner = await BlockRunner.open(this.ort, bundle, { threads: options.threads, gpu: options.gpu, keep: plan.keep, betweenLayers });
     try {
+      observer.loaded?.(`${runner.name} ${runner.version}`);
       const [state, kept] = [newState(layout.size), newState(layout.size)];
       await bundle.readInitialAdapter(state.adapter);
       const running = { setup, identity, data, runner, state, kept, keptLayers: plan.keep, directory, memory, clock, control, observer };
@@ -164,6 +165,7 @@ export class TrainingRun {
       keep: options.keep ?? checkpoint?.place.keptLayers ?? null,
       accumulation: options.accumulation,
       samples: options.prompts.length > 0 || options.sampleHeldOut,
+      gpu: options.gpu !== null,
     });
   }
 

@@ -1,3 +1,4 @@
+import { optionsOf } from "./asked.js";
 import { patch } from "./dom.js";
 import { Keeper } from "./keeper.js";
 import { offeredBy } from "./offers.js";
@@ -56,7 +57,7 @@ function screenOf(hash: string): Screen {
 function turnTo(screen: Screen): void {
   update((now) => ({ ...now, screen, problem: null }));
   if (screen === "share") send({ type: "measure" });
-  if (screen === "train" && state.chosen !== null && state.run.phase === "none") send({ type: "plan", options: state.drafts.options });
+  if (screen === "train" && state.chosen !== null && state.run.phase === "none") send({ type: "plan", options: optionsOf(state) });
   requestAnimationFrame(() => {
     scrollTo(0, 0);
     root.querySelector("h1")?.focus({ preventScroll: true });

@@ -69,13 +69,14 @@ export interface Drafts {
 }
 
 /**
- * `worker`: whether it has the storage. `memory`: bytes that the browser counts, where it does. `hidden`: the page was in the background
+ * `worker`: whether it has the storage. `gpu`: the browser gives it one. `memory`: bytes that the browser counts, where it does. `hidden`: the page was in the background
  * while the run was under way. `kept` null: nobody has asked yet.
  */
 export interface State {
   readonly screen: Screen;
   readonly worker: "starting" | "waiting" | "ready";
   readonly isolated: boolean;
+  readonly gpu: boolean;
   readonly offered: readonly Offered[];
   readonly bundles: readonly BundleInfo[];
   readonly unfinished: readonly { readonly name: string; readonly bytes: number }[];
@@ -104,16 +105,15 @@ export interface State {
   readonly drafts: Drafts;
 }
 
-export const STEPS = [8, 20, 40, 60, 100, 150, 200, 300, 500, 1000, 2000] as const;
-export const BUDGETS = [null, 512e6, 1e9, 2e9, 4e9] as const;
 const ACTIVE = ["opening", "testing", "evaluating", "training", "comparing", "pausing"];
 
-const NO_RUN: RunInfo = { phase: "none", step: 0, steps: 0, roles: [], secondsAStep: null, begun: false };
+const NO_RUN: RunInfo = { phase: "none", step: 0, steps: 0, roles: [], secondsAStep: null, begun: false, runtime: null };
 
 export const INITIAL: State = {
   screen: "model",
   worker: "starting",
   isolated: true,
+  gpu: false,
   offered: [],
   bundles: [],
   unfinished: [],
@@ -140,7 +140,7 @@ export const INITIAL: State = {
   problem: null,
   question: null,
   drafts: {
-    options: { steps: 100, learningRate: null, method: null, memoryBudget: null },
+    options: { steps: 100, learningRate: null, method: null, memoryBudget: null, gpu: false },
     rate: "",
     message: "",
     prompt: "",
@@ -206,6 +206,8 @@ export function told(state: State, event: DeviceEvent): State {
       return { ...state, worker: "ready" };
     case "busy":
       return { ...state, worker: "waiting" };
+    case "gpu":
+      return { ...state, gpu: event.there };
     case "library":
       return afterLibrary(state, event);
     case "transfer":

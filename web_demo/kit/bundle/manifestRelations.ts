@@ -107,7 +107,7 @@ function expectedWeights(manifest: Manifest): Map<string, TensorType> {
   return tensors;
 }
 
-function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, programs: keyof typeof STORAGE): [string, TensorType][] {
+function matrix(name: string, stack: number[], rows: number, columns: number, bits: number, group: number, programs: Programs): [string, TensorType][] {
   if (columns % group !== 0 || group % 2 !== 0) {
     const expected = `expected an even divisor of the ${columns} columns of ${quoted(name)}, found ${group}`;
     throw new LcsbError("OPTION", `quantization.group_size: ${expected}`);

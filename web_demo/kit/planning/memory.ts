@@ -1,7 +1,8 @@
 import type { AdapterLayout } from "../bundle/adapterLayout.js";
-import { adapterLayout, kindOf, PACKED, SCALE, tensorBytes, type GraphTensor, type Manifest } from "../bundle/manifest.js";
-import { KEPT, program, type Role } from "../bundle/programs.js";
+import { adapterLayout, kindOf, PACKED, SCALE, tensorBytes, type Graph, type GraphTensor, type Manifest } from "../bundle/manifest.js";
+import { KEPT, program, runsOnGpu, type Role } from "../bundle/programs.js";
 import { range, type Subset } from "../bundle/schedule.js";
+import { gpuWeightBytes } from "../runtime/gpuLimits.js";
 import { backwardLayers } from "./cost.js";
 
 // What a run takes, from the manifest alone: first the desktop's terms, the twin of lcsb_mobile/planning/memory.py; then what a page has
@@ -21,6 +22,8 @@ const HEAD_HOLES = 2.9; // of what a chunk of the head holds: the memory's block
 // WebAssembly's module of ONNX Runtime, as the engine compiles it, and again where it is used most: measured on Node 20 with 1.30.0, after 30
 // steps of any of the test bundles; 100 MB of it are there after the first program.
 const PAGE_RUNTIME_BYTES = 350_000_000;
+// The same of the build with WebGPU, whose module is twice as large: a tab of Chromium 156 reached 145 MB more with it.
+const PAGE_GPU_RUNTIME_BYTES = 500_000_000;
 const STATES = 2; // of a run, with moments: the one that is trained, and the last that gave a finite loss
 
 /** `accumulation`: sequences a step. `samples`: texts are written before and after. */
@@ -37,25 +40,30 @@ export function predictedPeak(manifest: Manifest, subsets: readonly Subset[], as
 
 /**
  * What a page's run holds beyond the desktop's, whose runtime is compiled already and whose state and weights lie in mapped files: the compiled
- * runtime; the states; and of each weight that a program is fed a buffer that its bytes are read into, and the largest program's once more in
- * the runtime's heap.
+ * runtime; the states; of each weight that a program is fed a buffer that its bytes are read into; and the largest program's weights once more in
+ * the runtime's heap. With a GPU the layers' weights lie there instead, and what the runtime allocates there it keeps, each program's apart at
+ * worst, as their sizes differ.
  */
-export function pageTerms(manifest: Manifest): Map<string, number> {
-  const fed = [...manifest.graphs.values()].map((graph) => graph.inputs.filter((tensor) => tensor.weight !== null));
-  const buffers = new Map(fed.flat().map((tensor) => [tensor.weight!, bytesOf([tensor])]));
+export function pageTerms(manifest: Manifest, gpu: boolean): Map<string, number> {
+  const graphs = [...manifest.graphs];
+  const [there, here] = [graphs.filter(([name]) => gpu && runsOnGpu(name)), graphs.filter(([name]) => !gpu || !runsOnGpu(name))];
+  const weights = (graph: Graph) => graph.inputs.filter((tensor) => tensor.weight !== null);
+  const buffers = new Map(graphs.flatMap(([, graph]) => weights(graph)).map((tensor) => [tensor.weight!, bytesOf([tensor])]));
   return new Map([
-    ["compiled runtime", PAGE_RUNTIME_BYTES],
+    ["compiled runtime", gpu ? PAGE_GPU_RUNTIME_BYTES : PAGE_RUNTIME_BYTES],
     ["states", STATES * 3 * 4 * adapterLayout(manifest).size],
     ["weights of a layer", sum(buffers.values())],
-    ["weights of a program", Math.max(...fed.map(bytesOf))],
+    ["weights of a program", Math.max(...here.map(([, graph]) => bytesOf(weights(graph))))],
+    ["weights on the GPU", gpu ? gpuWeightBytes(manifest) : 0],
+    ["working sets on the GPU", sum(there.map(([, graph]) => graph.workingBytes ?? 0))],
   ]);
 }
 
 /** Of the runtime's heap at most: a program's weights, what it takes and returns, its own values, and the sessions. */
-export function heapBytes(manifest: Manifest): number {
+export function heapBytes(manifest: Manifest, gpu: boolean): number {
   const programs = [...manifest.graphs].filter(([name]) => !name.startsWith("gemm"));
   const sessions = sum(programs.map(([name]) => sessionBytes(manifest, name)));
-  const largest = programs.map(([name, graph]) => {
+  const largest = programs.filter(([name]) => !gpu || !runsOnGpu(name)).map(([name, graph]) => {
     const own = graph.workingBytes ?? (name.startsWith("head") || name === "logits" ? headSet(manifest) : 0);
     return bytesOf(graph.inputs) + bytesOf(graph.outputs) + own;
   });

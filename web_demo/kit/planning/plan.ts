@@ -16,13 +16,17 @@ export interface Plan {
   readonly leastBytes: number;
 }
 
-/** `base`: bytes of the process before, 0 where the system does not say. `budget`: the most allowed; null: no limit. `keep` null: as many as fit. */
+/**
+ * `base`: bytes of the process before, 0 where the system does not say. `budget`: the most allowed; null: no limit. `keep` null: as many as fit.
+ * `gpu`: the layers run on one; on a phone its memory is the processor's.
+ */
 export interface PlanOptions {
   readonly base: number;
   readonly budget: number | null;
   readonly keep: number | null;
   readonly accumulation: number;
   readonly samples: boolean;
+  readonly gpu: boolean;
 }
 
 /**
@@ -31,13 +35,13 @@ export interface PlanOptions {
  * Throws MEMORY_TOO_SMALL when the run cannot fit, with the least that it needs and what is allowed, in bytes, as arguments; OPTION.
  */
 export function planRun(manifest: Manifest, subsets: readonly Subset[], options: PlanOptions): Plan {
-  const { base, budget, keep } = options;
+  const { base, budget, keep, gpu } = options;
   const layers = manifest.model.numHiddenLayers;
   if (keep !== null && !(Number.isInteger(keep) && keep >= 0)) {
     throw new LcsbError("OPTION", `keep: expected 0 or more layers, found ${keep}`, ["keep"]);
   }
-  checkHeap(manifest);
-  const page = [...pageTerms(manifest).values()].reduce((sum, bytes) => sum + bytes, base);
+  checkHeap(manifest, gpu);
+  const page = [...pageTerms(manifest, gpu).values()].reduce((sum, bytes) => sum + bytes, base);
   const peaks = range(layers + 1).map((kept) => predictedPeak(manifest, subsets, { ...options, keep: kept }, page));
   const least = Math.min(...peaks);
   const now = `${megabytes(base)} of it this process as it is now`;
@@ -58,8 +62,8 @@ export function planRun(manifest: Manifest, subsets: readonly Subset[], options:
 }
 
 /** A program that its heap cannot hold fails in the middle of a step, and the runtime with it. */
-function checkHeap(manifest: Manifest): void {
-  const heap = heapBytes(manifest);
+function checkHeap(manifest: Manifest, gpu: boolean): void {
+  const heap = heapBytes(manifest, gpu);
   if (heap <= HEAP_LIMIT) return;
   const message = `the largest program is predicted to take ${megabytes(heap)} of WebAssembly's memory, which has at most ${megabytes(HEAP_LIMIT)}`;
   throw tooSmall(`${message}; nothing was run; export with a --seq-len shorter than ${manifest.seqLen}`, heap, HEAP_LIMIT);

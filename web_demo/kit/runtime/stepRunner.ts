@@ -28,7 +28,7 @@ export interface Decoder {
 
 /**
  * A runtime that computes steps of one bundle, one call at a time. `adapter` is float32 [N], and is never written to. Every method throws
- * RUNTIME_FAILED where the runtime refuses.
+ * RUNTIME_FAILED where the runtime refuses, GPU_FAILED where it runs on a GPU that is lost or computes nothing.
  */
 export interface StepRunner {
   readonly name: string;

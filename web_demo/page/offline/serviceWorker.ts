@@ -1,5 +1,8 @@
-/** What the site is made of, which its build writes before this: `version` is the digest of `files`, name -> SHA-256 (hex). */
-declare const SITE: { readonly version: string; readonly files: Readonly<Record<string, string>> };
+/**
+ * What the site is made of, which its build writes before this: `version` is the digest of `files`, name -> SHA-256 (hex). Those of `later` are
+ * large and seldom needed: they are kept once they were asked for.
+ */
+declare const SITE: { readonly version: string; readonly files: Readonly<Record<string, string>>; readonly later: readonly string[] };
 
 // The page without a network: each file of the site, exactly as it was built, from the browser's cache. What is not of the site, such as a
 // model on the server, is none of its business. No module: not every browser takes one here.
@@ -9,17 +12,21 @@ declare const SITE: { readonly version: string; readonly files: Readonly<Record<
   const own = `lcsb ${scope.registration.scope} `; // another folder of the server may have a page of its own
   const cacheName = own + SITE.version;
 
-  /** Holds each file to its digest: a page of two versions' files would not work. */
   async function install(): Promise<void> {
+    for (const name of Object.keys(SITE.files)) if (!SITE.later.includes(name)) await kept(name);
+  }
+
+  /** From the cache, into which it comes first. Holds it to its digest: a page of two versions' files would not work. */
+  async function kept(name: string): Promise<Response> {
     const cache = await caches.open(cacheName);
-    for (const [name, digest] of Object.entries(SITE.files)) {
-      const address = addressOf(name);
-      if ((await cache.match(address)) !== undefined) continue;
-      const response = await fetch(address, { cache: "no-cache" });
-      const content = await response.clone().arrayBuffer();
-      if (!response.ok || (await sha256(content)) !== digest) throw new Error(`${name}: not the file that the site was built with`);
-      await cache.put(address, response);
-    }
+    const address = addressOf(name);
+    const there = await cache.match(address);
+    if (there !== undefined) return there;
+    const response = await fetch(address, { cache: "no-cache" });
+    const content = await response.clone().arrayBuffer();
+    if (!response.ok || (await sha256(content)) !== SITE.files[name]) throw new Error(`${name}: not the file that the site was built with`);
+    await cache.put(address, response.clone());
+    return response;
   }
 
   async function sha256(content: ArrayBuffer): Promise<string> {
@@ -43,6 +50,7 @@ declare const SITE: { readonly version: string; readonly files: Readonly<Record<
   }
 
   async function answer(request: Request, name: string): Promise<Response> {
+    if (SITE.later.includes(name)) return kept(name);
     return (await (await caches.open(cacheName)).match(addressOf(name))) ?? fetch(request);
   }
 

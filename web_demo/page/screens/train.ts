@@ -1,3 +1,4 @@
+import { optionsOf } from "../asked.js";
 import { lossChart } from "../chart.js";
 import { h, type Child, type Tree } from "../dom.js";
 import { formatBytes, formatCount, formatDuration, formatSeconds, lossChange, lossChangeInWords } from "../formats.js";
@@ -45,6 +46,7 @@ function runCard(context: Context): Tree {
     muted(sentence(state, t)),
     shown && bar(t.say("train"), run.step, moving ? 0 : run.steps),
     runButtons(context),
+    run.runtime !== null && h("p", { class: "note" }, t.say("computed_by", run.runtime)),
     isActive(state) && h("p", { class: "note" }, t.say(state.hidden ? "background_was" : "background_note")),
     !state.isolated && h("p", { class: "note" }, t.say("one_thread")),
   );
@@ -59,7 +61,7 @@ function runButtons({ state, t, send, update, show }: Context): Tree {
   const { run, data } = state;
   const active = isActive(state);
   const pausing = run.phase === "pausing";
-  const begin = () => data !== null && send({ type: "start", options: state.drafts.options, dataName: dataTitle(t, data) });
+  const begin = () => data !== null && send({ type: "start", options: optionsOf(state), dataName: dataTitle(t, data) });
   const pause = () => {
     update((now) => ({ ...now, run: { ...now.run, phase: "pausing" } }));
     send({ type: "pause" });

@@ -1,7 +1,8 @@
 import { METHODS, type Method } from "../../kit/bundle/schedule.js";
+import { BUDGETS, offersGpu, optionsOf, STEPS } from "../asked.js";
 import { h, type Child, type Tree } from "../dom.js";
 import { formatBytes, formatCount, formatRate, formatRoughly, parseRate } from "../formats.js";
-import { BUDGETS, bundleOf, isBusy, isResumable, STEPS, type State } from "../state.js";
+import { bundleOf, isBusy, isResumable, type State } from "../state.js";
 import type { Texts } from "../texts.js";
 import { field, figures, section, typed, type Context } from "../ui.js";
 import type { TrainOptions } from "../worker/protocol.js";
@@ -19,7 +20,8 @@ export function optionsCard(context: Context): Tree {
   const change = (changed: Partial<TrainOptions>, more: Partial<State["drafts"]> = {}) => {
     const next = { ...options, ...changed };
     update((now) => ({ ...now, drafts: { ...now.drafts, ...more, options: next } }));
-    if (state.chosen !== null && !isBusy(state)) send({ type: "plan", options: next });
+    const asked = optionsOf({ ...state, drafts: { ...state.drafts, options: next } });
+    if (state.chosen !== null && !isBusy(state)) send({ type: "plan", options: asked });
   };
   const budgets = BUDGETS.map((bytes) =>
     h("option", { value: String(bytes ?? "") }, bytes === null ? t.say("budget_none") : formatBytes(t, bytes)),
@@ -73,8 +75,28 @@ export function optionsCard(context: Context): Tree {
         ...methods,
       ),
     ),
+    offersGpu(state) && gpuField(context, change, open),
     rateField(context, change, open),
     planFigures(state, t),
+  );
+}
+
+function gpuField({ state, t }: Context, change: (changed: Partial<TrainOptions>) => void, open: boolean): Tree {
+  return field(
+    "gpu",
+    t.say("gpu"),
+    h(
+      "select",
+      {
+        value: state.drafts.options.gpu ? "gpu" : "",
+        disabled: !open,
+        onchange: typed((value) => change({ gpu: value === "gpu" })),
+        "aria-describedby": "gpu-note",
+      },
+      h("option", { value: "" }, t.say("gpu_off")),
+      h("option", { value: "gpu" }, t.say("gpu_on")),
+    ),
+    h("p", { class: "note", id: "gpu-note" }, t.say("gpu_why")),
   );
 }
 

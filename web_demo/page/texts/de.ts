@@ -144,6 +144,11 @@ export const de: Language = {
   budget_none: "Kein Limit",
   method: "Verfahren",
   method_own: "Das des Modells (%s)",
+  gpu: "Berechnet von",
+  gpu_off: "Prozessor",
+  gpu_on: "Grafikprozessor (experimentell)",
+  gpu_why: "Der Grafikprozessor wird zuerst mit diesem Modell getestet; dafür werden einmal 27 MB geladen. An keinem Handy wurde er bisher erprobt.",
+  computed_by: "Berechnet von %s",
   learning_rate: "Lernrate",
   learning_rate_hint: "Automatisch: %s",
   learning_rate_why_all:

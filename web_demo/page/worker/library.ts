@@ -1,6 +1,7 @@
 import { Bundle, decodeManifest } from "../../kit/bundle.js";
 import { MANIFEST_BYTES } from "../../kit/bundle/bundleFiles.js";
 import { MANIFEST_FILE, type Manifest } from "../../kit/bundle/manifest.js";
+import { isForGpu } from "../../kit/bundle/programs.js";
 import { LcsbError } from "../../kit/faults.js";
 import { readBounded } from "../../kit/io/files.js";
 import { OpfsFiles } from "../../kit/io/opfs.js";
@@ -24,7 +25,9 @@ const SETTINGS_FILE = "settings.json";
 const INTERVAL = 100; // milliseconds between two reports
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 
-/** `checked`: digests of the bundles whose golden trace came out right in this browser. */
+const ON_GPU = " gpu";
+
+/** `checked`: digests of the bundles whose golden trace came out right in this browser, with ON_GPU after them on its GPU. */
 const settings = record({ chosen: nullable(text), checked: list(text) });
 
 /** The models in the browser's storage, and which of them is chosen. */
@@ -117,12 +120,12 @@ export class Library {
     await this.write();
   }
 
-  isChecked(bundle: Bundle): boolean {
-    return this.checked.includes(bundle.digest);
+  isChecked(bundle: Bundle, gpu: boolean): boolean {
+    return this.checked.includes(keyOf(bundle, gpu));
   }
 
-  async setChecked(bundle: Bundle): Promise<void> {
-    this.checked = [...this.checked, bundle.digest];
+  async setChecked(bundle: Bundle, gpu: boolean): Promise<void> {
+    this.checked = [...this.checked, keyOf(bundle, gpu)];
     await this.write();
     await this.show();
   }
@@ -157,6 +160,10 @@ export class Library {
   }
 }
 
+function keyOf({ digest }: Bundle, gpu: boolean): string {
+  return gpu ? digest + ON_GPU : digest;
+}
+
 function infoOf(name: string, manifest: Manifest, checked: boolean): BundleInfo {
   const { model, schedule, scheduleConfig, seqLen, source, files } = manifest;
   return {
@@ -169,13 +176,14 @@ function infoOf(name: string, manifest: Manifest, checked: boolean): BundleInfo 
     learningRate: defaultLearningRate(schedule, model.numHiddenLayers),
     predictedMemory: predicted(manifest),
     takesChat: files.has(CHAT_FILE),
+    forGpu: isForGpu(manifest),
     checked,
   };
 }
 
 /** Of a run that keeps nothing; of one that cannot be run what it would need. */
 function predicted(manifest: Manifest): number {
-  const options = { base: 0, budget: null, keep: null, accumulation: 1, samples: true };
+  const options = { base: 0, budget: null, keep: null, accumulation: 1, samples: true, gpu: false };
   try {
     return Math.ceil(planRun(manifest, manifest.schedule, options).predictedPeakBytes);
   } catch (error) {

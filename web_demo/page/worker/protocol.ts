@@ -18,6 +18,7 @@ const bundleInfo = object({
   learningRate: number,
   predictedMemory: count,
   takesChat: flag,
+  forGpu: flag,
   checked: flag,
 });
 export type BundleInfo = ShapeOf<typeof bundleInfo>;
@@ -65,7 +66,10 @@ export const PHASES = [
 const phase = choice(...PHASES);
 export type Phase = ShapeOf<typeof phase>;
 
-/** The chosen model's run. `roles`: of the step under way. `begun`: something of it is saved. `secondsAStep`: of the last steps. */
+/**
+ * The chosen model's run. `roles`: of the step under way. `begun`: something of it is saved. `secondsAStep`: of the last steps. `runtime`: what
+ * computes it, by name and version, once that is known.
+ */
 const runInfo = object({
   phase,
   step: count,
@@ -73,6 +77,7 @@ const runInfo = object({
   roles: list(role),
   secondsAStep: nullable(number),
   begun: flag,
+  runtime: nullable(text),
 });
 export type RunInfo = ShapeOf<typeof runInfo>;
 
@@ -106,12 +111,13 @@ const adapterInfo = object({
 });
 export type AdapterInfo = ShapeOf<typeof adapterInfo>;
 
-/** What a run is asked for. `learningRate` null: the kit's; `method` null: the bundle's; `memoryBudget`: bytes, null: no limit. */
+/** What a run is asked for. `learningRate` null: the kit's; `method` null: the bundle's; `memoryBudget`: bytes, null: no limit. `gpu`: on it. */
 export const trainOptions = object({
   steps: count,
   learningRate: nullable(number),
   method: nullable(choice(...METHODS)),
   memoryBudget: nullable(number),
+  gpu: flag,
 });
 export type TrainOptions = ShapeOf<typeof trainOptions>;
 
@@ -170,6 +176,8 @@ export const EVENTS = {
   /** The worker has the storage to itself, and begins; until then another tab has it. */
   ready: {},
   busy: {},
+  /** Whether the browser gives the worker a GPU. */
+  gpu: { there: flag },
   library: { bundles: list(bundleInfo), unfinished: list(unfinished), chosen: nullable(text) },
   transfer: { progress: nullable(progress) },
   reading: { progress: nullable(progress) },

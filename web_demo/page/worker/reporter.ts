@@ -16,6 +16,7 @@ const PHASES: Readonly<Partial<Record<KitPhase, Phase>>> = {
 /** Tells the page what a run does. */
 export class Reporter implements RunObserver {
   schedule: readonly Subset[] = [];
+  private runtime: string | null = null;
   private step = 0;
   private shown: Phase | null = null;
   private readonly recent: number[] = []; // seconds of the last steps, of a cycle or two
@@ -35,8 +36,12 @@ export class Reporter implements RunObserver {
     const roles = phase === "training" ? this.roles() : [];
     this.tell({
       type: "run",
-      run: { phase, step: this.step, steps: this.steps, roles, secondsAStep: this.seconds(), begun: this.step > 0 },
+      run: { phase, step: this.step, steps: this.steps, roles, secondsAStep: this.seconds(), begun: this.step > 0, runtime: this.runtime },
     });
+  }
+
+  loaded(runtime: string): void {
+    this.runtime = runtime;
   }
 
   resumed(step: number, { outcomes, evaluations }: RunHistory): void {

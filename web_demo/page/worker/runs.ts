@@ -1,26 +1,27 @@
 import type { Bundle } from "../../kit/bundle.js";
 import { ADAPTER_FILE, adapterLayout } from "../../kit/bundle/manifest.js";
 import { METHODS } from "../../kit/bundle/schedule.js";
-import { checkpointNames, newestGood, STEP_COLUMNS } from "../../kit/checkpoint/runCheckpoint.js";
+import { checkpointNames, newestGood, STEP_COLUMNS, type RunPlace } from "../../kit/checkpoint/runCheckpoint.js";
 import { COMPARED_EXAMPLES } from "../../kit/compare.js";
 import { LcsbError } from "../../kit/faults.js";
 import { samplingConfig } from "../../kit/generate.js";
 import { IoError, type StoredFile } from "../../kit/io/files.js";
-import { choice, flag, int32, nullable, number, record, text } from "../../kit/io/records.js";
+import { choice, flag, int32, nullable, number, optional, record, text } from "../../kit/io/records.js";
 import { storing, withFile } from "../../kit/io/storage.js";
 import { RunInterrupted } from "../../kit/runControl.js";
 import { runOptions, type RunOptions } from "../../kit/runOptions.js";
 import type { RunResult } from "../../kit/runRecords.js";
 import { verify } from "../../kit/runs/verify.js";
 import { BlockRunner } from "../../kit/runtime/blockRunner.js";
-import type { Ort } from "../../kit/runtime/ort.js";
 import { TrainingRun } from "../../kit/trainingRun.js";
 import type { Adapters } from "./adapters.js";
 import { pour, readRecord, writeRecord } from "./files.js";
 import type { Library } from "./library.js";
 import { removeAt, RUNS, storageAt } from "./places.js";
 import type { Phase, Plan, RunInfo, StoredVerdict, Tell, TrainOptions } from "./protocol.js";
+import { problemOf } from "./problems.js";
 import { Reporter } from "./reporter.js";
+import type { Processor, Runtimes } from "./runtimes.js";
 import type { Shelf } from "./shelf.js";
 import type { Watch } from "./turns.js";
 
@@ -38,6 +39,7 @@ const runRecord = record({
   learningRate: nullable(number),
   method: nullable(choice(...METHODS)),
   memoryBudget: nullable(number),
+  gpu: optional(flag, false),
   data: text,
   chat: flag,
   wanted: choice(...WANTED),
@@ -48,7 +50,7 @@ interface RunRecord extends TrainOptions {
   readonly wanted: (typeof WANTED)[number];
 }
 
-const NO_RUN: RunInfo = { phase: "none", step: 0, steps: 0, roles: [], secondsAStep: null, begun: false };
+const NO_RUN: RunInfo = { phase: "none", step: 0, steps: 0, roles: [], secondsAStep: null, begun: false, runtime: null };
 const WANTED_AFTER = { FINISHED: "finished", CANCELLED: "cancelled", PAUSED: "paused" } as const;
 const SHOWN: Readonly<Record<RunRecord["wanted"], Phase>> = {
   running: "interrupted",
@@ -61,7 +63,7 @@ const SHOWN: Readonly<Record<RunRecord["wanted"], Phase>> = {
 /** The chosen model's run: one at a time, with the data that it was begun with. */
 export class Runs {
   constructor(
-    private readonly runtime: () => Promise<Ort>,
+    private readonly runtimes: Runtimes,
     private readonly threads: number,
     private readonly library: Library,
     private readonly shelf: Shelf,
@@ -80,12 +82,13 @@ export class Runs {
       this.tell({ type: "history", training: [], evaluation: [], samples: [] });
       return this.tell({ type: "run", run: NO_RUN });
     }
-    const step = await this.showHistory(chosen, manifest.model.numHiddenLayers, adapterLayout(manifest).size);
-    this.tell({ type: "run", run: { ...NO_RUN, phase: SHOWN[record.wanted], step: step ?? 0, steps: record.steps, begun: step !== null } });
+    const place = await this.showHistory(chosen, manifest.model.numHiddenLayers, adapterLayout(manifest).size);
+    const { step, runtime } = place ?? { step: 0, runtime: null };
+    this.tell({ type: "run", run: { ...NO_RUN, phase: SHOWN[record.wanted], step, steps: record.steps, begun: place !== null, runtime } });
   }
 
-  /** Its steps so far; null where nothing is saved, or all is damaged, which going on will say. */
-  private async showHistory(name: string, layers: number, size: number): Promise<number | null> {
+  /** Where its newest checkpoint is; null where nothing is saved, or all is damaged, which going on will say. */
+  private async showHistory(name: string, layers: number, size: number): Promise<RunPlace | null> {
     const state = await storageAt(RUNS, name, STATE);
     try {
       const names = await checkpointNames(state);
@@ -97,7 +100,7 @@ export class Runs {
         loss: evaluations[2 * i + 1]!,
       }));
       this.tell({ type: "history", training, evaluation: points, samples: [] });
-      return place.step;
+      return place;
     } catch (error) {
       if (error instanceof LcsbError) return null;
       throw error;
@@ -108,13 +111,9 @@ export class Runs {
   async plan(options: TrainOptions, watch: Watch): Promise<Plan> {
     const bundle = await this.library.open(watch);
     const data = NO_DATA;
-    const run = new TrainingRun(
-      await this.runtime(),
-      bundle,
-      data,
-      await storageAt(RUNS, this.library.chosen!, STATE),
-      this.options(options),
-    );
+    const { ort } = await this.runtimes.wasm();
+    const gpu = options.gpu ? navigator.gpu : null;
+    const run = new TrainingRun(ort, bundle, data, await storageAt(RUNS, this.library.chosen!, STATE), this.options(options, gpu));
     const { plan, storage, learningRate } = await run.predict();
     return { memory: Math.ceil(plan.predictedPeakBytes), storage, keep: plan.keep, learningRate };
   }
@@ -159,13 +158,14 @@ export class Runs {
     if (record === null) throw new LcsbError("CHECKPOINT_DAMAGED", "what the run was begun with cannot be read");
     const bundle = await this.library.open(watch);
     if (finish) watch.control.stop();
-    else await this.write(name, { ...record, wanted: "running" });
+    else await this.change(name, { wanted: "running" });
     const data = await this.openData(name);
     try {
       await this.train(name, bundle, record, data, watch, finish);
     } catch (error) {
       const stopped = error instanceof RunInterrupted && error.outcome === "CANCELLED";
-      await this.write(name, { ...record, wanted: stopped ? "cancelled" : error instanceof RunInterrupted ? "paused" : "failed" });
+      const wanted = stopped ? "cancelled" : error instanceof RunInterrupted ? "paused" : "failed";
+      await this.change(name, { wanted, ...(isOfGpu(error) && { gpu: false }) }); // it goes on by WebAssembly
       throw error;
     } finally {
       data.close();
@@ -173,29 +173,48 @@ export class Runs {
   }
 
   private async train(name: string, bundle: Bundle, record: RunRecord, data: StoredFile, watch: Watch, finish: boolean): Promise<void> {
-    const ort = await this.runtime();
     const state = await storageAt(RUNS, name, STATE);
     const reporter = new Reporter(this.tell, bundle.manifest.model.numHiddenLayers, record.steps);
     reporter.phase("opening");
-    const run = new TrainingRun(ort, bundle, data, state, this.options(record));
-    if (!finish && !this.library.isChecked(bundle)) await this.check(ort, bundle, reporter, watch);
+    const { ort, gpu } = finish ? await this.runtimes.wasm() : await this.processor(name, bundle, record, reporter, watch);
+    const run = new TrainingRun(ort, bundle, data, state, this.options(record, gpu));
     reporter.schedule = (await run.predict()).schedule;
     const result = await run.run(watch.control, reporter);
-    await this.write(name, { ...record, wanted: WANTED_AFTER[result.outcome] });
+    await this.change(name, { wanted: WANTED_AFTER[result.outcome] });
     if (result.outcome === "PAUSED" || result.adapter === null || result.losses.length === 0) return;
     await this.judge(run, await this.keep(name, record, result), reporter, watch);
   }
 
-  /** Once a bundle and browser: whether it computes what the golden trace says. Throws GOLDEN_TRACE. */
-  private async check(ort: Ort, bundle: Bundle, reporter: Reporter, watch: Watch): Promise<void> {
-    reporter.phase("testing");
-    const runner = await BlockRunner.open(ort, bundle, { threads: this.threads, betweenLayers: () => watch.control.rest() });
+  /** What computes the run, seen to do so rightly. Where that is not the GPU that was asked for, it is said, and remembered of the run. */
+  private async processor(name: string, bundle: Bundle, { gpu }: RunRecord, reporter: Reporter, watch: Watch): Promise<Processor> {
+    if (gpu) {
+      try {
+        return await this.checked(await this.runtimes.webgpu(), bundle, reporter, watch);
+      } catch (error) {
+        if (!(error instanceof LcsbError)) throw error;
+        this.tell({ type: "problem", problem: problemOf(new LcsbError("GPU_UNSUITABLE", error.message, [], error)) });
+        await this.change(name, { gpu: false });
+      }
+    }
+    return this.checked(await this.runtimes.wasm(), bundle, reporter, watch);
+  }
+
+  /** Once a bundle and browser: whether it computes what the golden trace says; of a GPU each time whether it is there. Throws GOLDEN_TRACE, GPU_…. */
+  private async checked(processor: Processor, bundle: Bundle, reporter: Reporter, watch: Watch): Promise<Processor> {
+    const onGpu = processor.gpu !== null;
+    const known = this.library.isChecked(bundle, onGpu);
+    if (known && !onGpu) return processor;
+    const { ort, gpu } = processor;
+    const runner = await BlockRunner.open(ort, bundle, { threads: this.threads, gpu, betweenLayers: () => watch.control.rest() });
     try {
+      if (known) return processor;
+      reporter.phase("testing");
       await verify(bundle, runner);
     } finally {
       await runner.close();
     }
-    await this.library.setChecked(bundle);
+    await this.library.setChecked(bundle, onGpu);
+    return processor;
   }
 
   private async keep(name: string, record: RunRecord, result: RunResult): Promise<number> {
@@ -223,7 +242,7 @@ export class Runs {
     }
   }
 
-  private options({ steps, learningRate, method, memoryBudget }: TrainOptions): RunOptions {
+  private options({ steps, learningRate, method, memoryBudget }: TrainOptions, gpu: GPU | null): RunOptions {
     return runOptions({
       steps,
       learningRate,
@@ -234,6 +253,7 @@ export class Runs {
       threads: this.threads,
       sampleHeldOut: true,
       sampling: samplingConfig({ temperature: 0, maxTokens: SAMPLE_TOKENS }),
+      gpu,
     });
   }
 
@@ -245,6 +265,11 @@ export class Runs {
     await writeRecord(await storageAt(RUNS, name), RECORD_FILE, record);
   }
 
+  private async change(name: string, changes: Partial<RunRecord>): Promise<void> {
+    const record = await this.read(name);
+    if (record !== null) await this.write(name, { ...record, ...changes });
+  }
+
   private async openData(name: string): Promise<StoredFile> {
     try {
       return await (await storageAt(RUNS, name)).open(DATA_FILE);
@@ -253,6 +278,10 @@ export class Runs {
       throw error;
     }
   }
+}
+
+function isOfGpu(error: unknown): boolean {
+  return error instanceof LcsbError && (error.fault === "GPU_UNSUITABLE" || error.fault === "GPU_FAILED");
 }
 
 /** To plan, no data is read. */

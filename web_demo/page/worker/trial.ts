@@ -4,7 +4,6 @@ import { checkpointNames, newestGood } from "../../kit/checkpoint/runCheckpoint.
 import { Chat, generate, samplingConfig, type Continuation } from "../../kit/generate.js";
 import { reserveFloats } from "../../kit/io/files.js";
 import { BlockRunner } from "../../kit/runtime/blockRunner.js";
-import type { Ort } from "../../kit/runtime/ort.js";
 import { CHAT_FILE, ChatFormat } from "../../kit/text/chatFormat.js";
 import { Tokenizer } from "../../kit/text/tokenizer.js";
 import type { Adapters } from "./adapters.js";
@@ -12,6 +11,7 @@ import type { Library } from "./library.js";
 import { RUNS, storageAt } from "./places.js";
 import type { RequestOf, Tell } from "./protocol.js";
 import { STATE } from "./runs.js";
+import type { Runtimes } from "./runtimes.js";
 import type { Watch } from "./turns.js";
 
 const MOST_TOKENS = 128;
@@ -19,7 +19,7 @@ const MOST_TOKENS = 128;
 /** Writes texts. Nothing is kept from one to the next: a conversation is read again each time. */
 export class Trial {
   constructor(
-    private readonly runtime: () => Promise<Ort>,
+    private readonly runtimes: Runtimes,
     private readonly threads: number,
     private readonly library: Library,
     private readonly adapters: Adapters,
@@ -30,7 +30,7 @@ export class Trial {
     let texts: readonly Continuation[] = [];
     try {
       const bundle = await this.library.open(watch);
-      const runner = await BlockRunner.open(await this.runtime(), bundle, {
+      const runner = await BlockRunner.open((await this.runtimes.wasm()).ort, bundle, {
         threads: this.threads,
         betweenLayers: () => watch.control.rest(),
       });

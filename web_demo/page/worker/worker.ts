@@ -1,12 +1,11 @@
 import type { Bundle } from "../../kit/bundle.js";
-import { LcsbError } from "../../kit/faults.js";
-import type { Ort } from "../../kit/runtime/ort.js";
 import { Adapters } from "./adapters.js";
 import { Library } from "./library.js";
 import { ADAPTERS, bytesAt, DATA, MODELS, removeAt, RUNS } from "./places.js";
 import { PageError, problemOf } from "./problems.js";
 import { PARTS, REQUESTS, type DeviceEvent, type Part, type Request, type RequestOf } from "./protocol.js";
 import { Runs } from "./runs.js";
+import { hasGpu, Runtimes } from "./runtimes.js";
 import { readMessage } from "./shapes.js";
 import { Shelf } from "./shelf.js";
 import { PickedSource, ServerSource } from "./sources.js";
@@ -16,13 +15,10 @@ import { Turns, type Watch } from "./turns.js";
 // The worker: it has the files, the runtime and the run, and does what the page asks, one thing at a time.
 
 const LOCK = "lcsb page";
-const ORT = new URL("../../ort/ort.wasm.bundle.min.mjs", import.meta.url).href; // as the site's folder has it
 const SAMPLE = new URL("../../sample.jsonl", import.meta.url).href;
 const QUIET: readonly Request["type"][] = ["plan", "useAdapter", "deleteAdapter", "exportAdapter"]; // they wait for what is under way
 const SAMPLE_FILE = "sample.jsonl";
 const PLACES: Readonly<Record<Part, readonly string[]>> = { models: [MODELS], data: [DATA], learned: [RUNS, ADAPTERS] };
-// (module (func (result v128) i32.const 0 i8x16.splat))
-const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11);
 
 const tell = (event: DeviceEvent) => postMessage(event);
 const failed = (error: unknown) => tell({ type: "problem", problem: problemOf(error) });
@@ -35,17 +31,17 @@ class Device {
   readonly adapters = new Adapters(tell);
   readonly runs: Runs;
   readonly trial: Trial;
-  private loaded: Promise<Ort> | null = null;
 
   constructor(threads: number) {
-    const runtime = () => (this.loaded ??= loadRuntime());
-    this.runs = new Runs(runtime, threads, this.library, this.shelf, this.adapters, tell);
-    this.trial = new Trial(runtime, threads, this.library, this.adapters, tell);
+    const runtimes = new Runtimes();
+    this.runs = new Runs(runtimes, threads, this.library, this.shelf, this.adapters, tell);
+    this.trial = new Trial(runtimes, threads, this.library, this.adapters, tell);
   }
 
   async begin(watch: Watch): Promise<void> {
     await this.library.begin();
     await this.shelf.begin();
+    tell({ type: "gpu", there: await hasGpu() });
     tell({ type: "ready" });
     await this.showChosen(watch);
   }
@@ -99,16 +95,6 @@ class Device {
 async function sizeOf(part: Part): Promise<number> {
   const sizes = await Promise.all(PLACES[part].map((place) => bytesAt(place)));
   return sizes.reduce((sum, bytes) => sum + bytes, 0);
-}
-
-/** Throws NO_SIMD, RUNTIME_FAILED. */
-async function loadRuntime(): Promise<Ort> {
-  if (!WebAssembly.validate(SIMD)) throw new PageError("NO_SIMD", "this browser's WebAssembly has no 128-bit vectors (SIMD)");
-  try {
-    return (await import(ORT)) as Ort;
-  } catch (error) {
-    throw new LcsbError("RUNTIME_FAILED", `ONNX Runtime could not be loaded: ${String(error)}`, [], error);
-  }
 }
 
 /** One tab at a time has the storage: its files can be open once only. Another waits, and says so. Throws NO_STORAGE. */

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { offersGpu, optionsOf } from "../../page/asked.js";
 import { smoothed, ticks } from "../../page/chart.js";
 import { INITIAL, isResumable, talks, told, triedAdapter, type State } from "../../page/state.js";
-import { EVENTS, REQUESTS, type AdapterInfo, type DeviceEvent, type RunInfo } from "../../page/worker/protocol.js";
+import { EVENTS, REQUESTS, type AdapterInfo, type BundleInfo, type DeviceEvent, type RunInfo } from "../../page/worker/protocol.js";
 import { readMessage, ShapeError } from "../../page/worker/shapes.js";
 
-const RUN: RunInfo = { phase: "training", step: 2, steps: 8, roles: [], secondsAStep: null, begun: true };
+const RUN: RunInfo = { phase: "training", step: 2, steps: 8, roles: [], secondsAStep: null, begun: true, runtime: null };
 const after = (events: readonly DeviceEvent[], state: State = INITIAL) => events.reduce(told, state);
 const adapter = (id: number, chat = false): AdapterInfo => ({
   id,
@@ -81,12 +82,24 @@ test("Try it is a conversation where that was learned, and the model can", () =>
     learningRate: 1,
     predictedMemory: 1,
     takesChat: true,
+    forGpu: true,
     checked: true,
   } as const;
   const library: DeviceEvent = { type: "library", bundles: [bundle], unfinished: [], chosen: "x" };
   const learned = (chat: boolean): DeviceEvent => ({ type: "adapters", adapters: [adapter(1, chat)], inUse: 1, undecided: null });
   assert.deepEqual([talks(after([library, learned(true)])), talks(after([library, learned(false)]))], [true, false]);
   assert.equal(talks(after([{ ...library, bundles: [{ ...bundle, takesChat: false }] }, learned(true)])), false);
+});
+
+test("a GPU is asked for where there is one and the model's programs are for it", () => {
+  const { options } = INITIAL.drafts;
+  const bundle = { name: "x", forGpu: true } as BundleInfo;
+  const state: State = { ...INITIAL, gpu: true, bundles: [bundle], chosen: "x", drafts: { ...INITIAL.drafts, options: { ...options, gpu: true } } };
+  assert.deepEqual([offersGpu(state), optionsOf(state).gpu], [true, true]);
+  assert.equal(optionsOf({ ...state, drafts: INITIAL.drafts }).gpu, false);
+  for (const without of [{ ...state, gpu: false }, { ...state, bundles: [{ ...bundle, forGpu: false }] }]) {
+    assert.deepEqual([offersGpu(without), optionsOf(without).gpu], [false, false]);
+  }
 });
 
 test("pieces are appended to what was asked last, and to the side that wrote them", () => {

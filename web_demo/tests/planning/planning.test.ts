@@ -5,6 +5,7 @@ import { megabytes } from "../../kit/io/text.js";
 import { timeShare } from "../../kit/planning/cost.js";
 import { pageTerms, predictedPeak } from "../../kit/planning/memory.js";
 import { planRun, type PlanOptions } from "../../kit/planning/plan.js";
+import { gpuWeightBytes } from "../../kit/runtime/gpuLimits.js";
 import { bundlesJson } from "../golden.js";
 import { bundleNames, openBundle, refused } from "../tools.js";
 
@@ -31,10 +32,10 @@ test("the desktop's terms of memory, and times, are Python's", async () => {
 test("what a budget allows, and what no page can hold", async () => {
   const { manifest } = await openBundle("llama-20-steps");
   const layers = manifest.model.numHiddenLayers;
-  const base = 1_000_000 + [...pageTerms(manifest).values()].reduce((sum, bytes) => sum + bytes, 0);
+  const base = 1_000_000 + [...pageTerms(manifest, false).values()].reduce((sum, bytes) => sum + bytes, 0);
   const peaks = range(layers + 1).map((keep) => predictedPeak(manifest, manifest.schedule, { keep }, base));
   const plan = (given: Partial<PlanOptions>, of = manifest) =>
-    planRun(of, manifest.schedule, { base: 1_000_000, budget: null, keep: null, accumulation: 1, samples: false, ...given });
+    planRun(of, manifest.schedule, { base: 1_000_000, budget: null, keep: null, accumulation: 1, samples: false, gpu: false, ...given });
   assert.equal(plan({}).keep, 0);
   assert.equal(plan({ keep: 1000 }).keep, layers);
   assert.equal(plan({ budget: 1e12 }).keep, layers);
@@ -45,6 +46,10 @@ test("what a budget allows, and what no page can hold", async () => {
   const most = peaks.indexOf(Math.max(...peaks));
   assert.match(await refused("MEMORY_TOO_SMALL", () => plan({ budget: peaks[most]! - 1, keep: most })), /nothing was run; keeping [0-9]+ fits/);
   await refused("OPTION", () => plan({ keep: -1 }));
+  const shared = pageTerms(manifest, true);
+  assert.equal(shared.get("weights on the GPU"), gpuWeightBytes(manifest));
+  assert.ok(shared.get("working sets on the GPU")! > manifest.graphs.get("block_backward")!.workingBytes!);
+  assert.ok(shared.get("weights of a program")! > 0 && plan({ gpu: true }).predictedPeakBytes > plan({}).predictedPeakBytes);
   const { manifest: looped } = await openBundle("llama"); // whose head is reckoned by the model's sizes
   const long = { ...looped, seqLen: 1 << 20, model: { ...looped.model, hiddenSize: 1 << 12 } };
   assert.match(await refused("MEMORY_TOO_SMALL", () => plan({}, long)), /of WebAssembly's memory, which has at most 4,295.0 MB; nothing was run/);

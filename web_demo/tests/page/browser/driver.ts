@@ -35,10 +35,25 @@ export class TestBrowser {
     this.downloads = join(profile, "downloads");
   }
 
-  static async start(): Promise<TestBrowser> {
+  /** `gpu`: with WebGPU, on a GPU that the processor plays. */
+  static async start(gpu = false): Promise<TestBrowser> {
     const profile = mkdtempSync(join(tmpdir(), "lcsb-page-"));
     mkdirSync(join(profile, "downloads"));
-    return new TestBrowser(profile, await started(profile));
+    return new TestBrowser(profile, await started(profile, gpu));
+  }
+
+  /** The next start is with a GPU, or without. */
+  async restart(gpu: boolean): Promise<void> {
+    await this.browser.close();
+    this.browser = await started(this.profile, gpu);
+  }
+
+  /** As a driver that fails: the process that talks to the GPU ends, and all that lay there is lost. */
+  async killGpu(): Promise<void> {
+    const client = await this.browser.target().createCDPSession();
+    const { processInfo } = await client.send("SystemInfo.getProcessInfo");
+    process.kill(processInfo.find(({ type }) => type === "GPU")!.id, "SIGKILL");
+    await client.detach();
   }
 
   async open(address: string, options: PageOptions = {}): Promise<TestPage> {
@@ -54,7 +69,7 @@ export class TestBrowser {
     const ended = new Promise((settle) => process.once("exit", settle));
     process.kill("SIGKILL");
     await ended;
-    this.browser = await started(this.profile);
+    this.browser = await started(this.profile, false);
   }
 
   async close(): Promise<void> {
@@ -75,13 +90,17 @@ export class TestBrowser {
   }
 }
 
+// A browser whose GPU process does not start ends itself. SwiftShader, which comes with Chromium, is a GPU that the processor plays.
+const NO_GPU = ["--disable-gpu"];
+const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
+
 /** No sandbox: it needs rights that a container lacks, and this browser opens the test's own page alone. */
-function started(profile: string): Promise<Browser> {
+function started(profile: string, gpu: boolean): Promise<Browser> {
   return launch({
     executablePath: executable(),
     headless: "shell",
     userDataDir: profile,
-    args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"], // a browser whose GPU process does not start ends itself
+    args: ["--no-sandbox", "--disable-dev-shm-usage", ...(gpu ? SOFTWARE_GPU : NO_GPU)],
     timeout: WAIT,
   });
 }

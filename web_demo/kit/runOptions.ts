@@ -2,6 +2,7 @@ import type { Method } from "./bundle/schedule.js";
 import type { SamplingConfig } from "./generate.js";
 import { samplingConfig } from "./generate.js";
 import type { StoredFile } from "./io/files.js";
+import type { Gpu } from "./runtime/gpu.js";
 import type { LearningRateSchedule } from "./training/learningRate.js";
 
 /** The share of the examples that is held out, unless another is asked for. */
@@ -15,7 +16,7 @@ export const HOLD_OUT = 0.1;
  * data's order. A run that was begun may go on at a lower `learningRate`, if one is given. `initialAdapter`: a file whose parameters the
  * run begins with, its moments zero; null: the bundle's. `sampleHeldOut`: after each evaluation the model continues the beginning of the
  * first held-out example (`RunObserver.wrote`), a prefill and up to `sampling.maxTokens` tokens each time. `memory`: bytes that the process
- * has now, where there is a way to know: a page has none. `gpu`: the browser's `navigator.gpu`, to run the layers on it; null: by WebAssembly.
+ * has now, where there is a way to know: a page has none. `gpu`: with this bundle on it, which runs the layers; null: none does.
  */
 export interface RunOptions {
   readonly steps: number;
@@ -38,7 +39,7 @@ export interface RunOptions {
   readonly initialAdapter: StoredFile | null;
   readonly sampleHeldOut: boolean;
   readonly memory: () => number | null;
-  readonly gpu: GPU | null;
+  readonly gpu: Gpu | null;
 }
 
 /** With the defaults of the other languages. */

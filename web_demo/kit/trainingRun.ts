@@ -52,11 +52,11 @@ export class TrainingRun {
     private readonly options: RunOptions,
   ) {}
 
-  /** What the run would take if it began now. Throws OPTION, CHAT_UNSUPPORTED, TOKENIZER_…, MEMORY_TOO_SMALL. */
-  async predict(): Promise<Prediction> {
+  /** What the run would take if it began now, with its layers on a GPU or not. Throws OPTION, CHAT_UNSUPPORTED, TOKENIZER_…, MEMORY_TOO_SMALL. */
+  async predict(gpu = this.options.gpu !== null): Promise<Prediction> {
     const setup = await RunSetup.of(this.options, this.bundle);
     const { schedule, storage, train } = setup;
-    return { plan: this.plan(setup, null), storage, learningRate: train.learningRate, schedule };
+    return { plan: this.plan(setup, null, gpu), storage, learningRate: train.learningRate, schedule };
   }
 
   /**
@@ -131,7 +131,7 @@ export class TrainingRun {
     const warn = (text: string) => observer.warned?.(text);
     const checkpoint = await directory.newest(layout.numLayers, layout.size, identity, options.learningRate !== null, warn);
     clock.enter("loading");
-    const plan = this.plan(setup, checkpoint);
+    const plan = this.plan(setup, checkpoint, options.gpu !== null);
     const memory = new MemoryWatch(options.memoryBudget, options.memory);
     let session: Session | null = null;
     const betweenLayers = async () => {
@@ -156,7 +156,7 @@ export class TrainingRun {
   }
 
   /** What the run keeps. The step that is checked first counts too. */
-  private plan(setup: RunSetup, checkpoint: RunCheckpoint | null): Plan {
+  private plan(setup: RunSetup, checkpoint: RunCheckpoint | null, gpu: boolean): Plan {
     const { options, bundle } = this;
     const subsets = [...setup.schedule, ...bundle.golden.run.slice(0, 1).map((step) => step.subset)];
     return planRun(bundle.manifest, subsets, {
@@ -165,7 +165,7 @@ export class TrainingRun {
       keep: options.keep ?? checkpoint?.place.keptLayers ?? null,
       accumulation: options.accumulation,
       samples: options.prompts.length > 0 || options.sampleHeldOut,
-      gpu: options.gpu !== null,
+      gpu,
     });
   }
 

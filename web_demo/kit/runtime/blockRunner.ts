@@ -6,6 +6,7 @@ import { checkSubset, type Subset } from "../bundle/schedule.js";
 import { vectorOf, type HostTensor } from "../bundle/weights.js";
 import { BlockDecoder } from "./blockDecoder.js";
 import { CrossingGradients } from "./crossing.js";
+import type { Gpu } from "./gpu.js";
 import { OnnxRuntime } from "./onnxRuntime.js";
 import type { Ort } from "./ort.js";
 import { Pass } from "./pass.js";
@@ -17,12 +18,12 @@ const MAGNITUDE = 0x7fff;
 const MOST_KEPT = 0x7bff; // of float16: what is beyond is infinite, or this where a runtime saturates
 
 /**
- * `gpu`: the browser's `navigator.gpu`, to run the layers on it. `betweenLayers` is awaited before each layer of a step, an evaluation or a prompt:
+ * `gpu`: with this bundle on it, which runs the layers. `betweenLayers` is awaited before each layer of a step, an evaluation or a prompt:
  * it may wait, to pause, or throw, to cancel.
  */
 export interface RunnerOptions {
   readonly threads?: number;
-  readonly gpu?: GPU | null;
+  readonly gpu?: Gpu | null;
   readonly keep?: number;
   readonly betweenLayers?: () => Promise<void>;
 }
@@ -59,7 +60,7 @@ export class BlockRunner implements StepRunner {
     this.version = runtime.version;
   }
 
-  /** Throws BUNDLE_UNREADABLE, GPU_UNSUITABLE. */
+  /** Throws BUNDLE_UNREADABLE. */
   static async open(ort: Ort, bundle: Bundle, options: RunnerOptions = {}): Promise<BlockRunner> {
     return new BlockRunner(bundle, await OnnxRuntime.open(ort, bundle, options.threads ?? 0, options.gpu ?? null), options);
   }

@@ -4,7 +4,7 @@ import { isForGpu } from "../bundle/programs.js";
 import { tensorOf, type HostTensor, type Weights } from "../bundle/weights.js";
 import { oneLine, reasonOf } from "../io/text.js";
 import { checkLimits, unsuitable } from "./gpuLimits.js";
-import type { Ort, OrtTensor } from "./ort.js";
+import type { Ort, OrtSession, OrtTensor } from "./ort.js";
 
 // GPUBufferUsage and GPUMapMode, by the standard's numbers, as they are nowhere but in a browser.
 const MAP_READ = 0x01;
@@ -27,14 +27,19 @@ const LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ] as const;
 
-/** A GPU for one runner: what lies on it is gone when it is closed. */
+/**
+ * One bundle on a GPU: the device, the programs' sessions and the weights, which any number of runners use one after the other, as a GPU takes
+ * seconds to prepare a program. Whoever opens it closes it, and what lies there is gone.
+ */
 export class Gpu {
+  /** By program, and layer where its weights are constants. */
+  readonly sessions: Map<string, OrtSession> = new Map();
   private failure: LcsbError | null = null;
   private readonly lost: Promise<never>;
   private readonly weights = new Map<string, OrtTensor>();
 
   private constructor(
-    private readonly ort: Ort,
+    readonly ort: Ort,
     readonly device: GPUDevice,
   ) {
     this.lost = device.lost.then(({ reason, message }) => {
@@ -57,10 +62,6 @@ export class Gpu {
     } catch (error) {
       throw unsuitable(`the browser gives this page no GPU: ${reasonOf(error)}`, error);
     }
-  }
-
-  get hasFailed(): boolean {
-    return this.failure !== null;
   }
 
   /** Throws GPU_FAILED once it has: a runner of which a part is gone computes nothing more. */
@@ -119,7 +120,10 @@ export class Gpu {
     }
   }
 
-  close(): void {
+  /** Sessions that wait for a GPU that is lost would be waited for for ever. */
+  async close(): Promise<void> {
+    if (this.failure === null) for (const session of this.sessions.values()) await session.release();
+    this.sessions.clear();
     this.weights.clear();
     this.device.destroy();
   }

@@ -4,7 +4,7 @@ import type { Graph } from "../bundle/manifest.js";
 import { runsOnGpu } from "../bundle/programs.js";
 import type { Weights } from "../bundle/weights.js";
 import { reasonOf } from "../io/text.js";
-import { Gpu } from "./gpu.js";
+import type { Gpu } from "./gpu.js";
 import { GpuTensor } from "./gpuTensor.js";
 import { hostTensor, ortTensor, type Ort, type OrtSession, type OrtTensor } from "./ort.js";
 import { openSession } from "./sessions.js";
@@ -29,13 +29,12 @@ export class OnnxRuntime {
   }
 
   /**
-   * `threads`: of all programs of the process, which the first session decides; 0: the runtime's choice. `gpu`: the browser's `navigator.gpu`, to
-   * run on it; null: by WebAssembly alone. Throws BUNDLE_UNREADABLE, GPU_UNSUITABLE.
+   * `threads`: of all programs of the process, which the first session decides; 0: the runtime's choice. `gpu`: with this bundle on it; null: by
+   * WebAssembly alone. Throws BUNDLE_UNREADABLE.
    */
-  static async open(ort: Ort, bundle: Bundle, threads: number, gpu: GPU | null): Promise<OnnxRuntime> {
+  static async open(ort: Ort, bundle: Bundle, threads: number, gpu: Gpu | null): Promise<OnnxRuntime> {
     if (threads > 0) ort.env.wasm.numThreads = threads;
-    const opened = gpu && (await Gpu.open(gpu, ort, bundle.manifest));
-    return new OnnxRuntime(ort, bundle, await bundle.openWeights(), opened);
+    return new OnnxRuntime(ort, bundle, await bundle.openWeights(), gpu);
   }
 
   /**
@@ -62,15 +61,14 @@ export class OnnxRuntime {
   }
 
   async close(): Promise<void> {
-    if (this.gpu?.hasFailed !== true) await this.release([...this.programs.keys()]); // what waits for a lost GPU would wait for ever
-    this.gpu?.close();
+    await this.release([...this.programs.keys()]);
     this.weights.close();
   }
 }
 
 /** One program: its session, or a session a layer where the weights are its constants. `gpu`: the runner's; `onGpu`: whether it runs there. */
 class Program {
-  private readonly sessions = new Map<number, OrtSession>();
+  private readonly sessions = new Map<string, OrtSession>(); // but for those that are the GPU's
 
   constructor(
     private readonly ort: Ort,
@@ -105,11 +103,12 @@ class Program {
   }
 
   private async session(number: number): Promise<OrtSession> {
-    const key = this.graph.initializers.length === 0 ? 0 : number;
+    const layer = this.graph.initializers.length === 0 ? 0 : number;
+    const key = `${this.graph.file} ${layer}`;
+    const sessions = this.onGpu ? this.gpu!.sessions : this.sessions;
     const device = this.onGpu ? this.gpu!.device : null;
-    const made =
-      this.sessions.get(key) ?? (await openSession(this.ort, this.version, this.bundle, this.graph, this.weights, key, device));
-    this.sessions.set(key, made);
+    const made = sessions.get(key) ?? (await openSession(this.ort, this.version, this.bundle, this.graph, this.weights, layer, device));
+    sessions.set(key, made);
     return made;
   }
 

@@ -13,6 +13,7 @@ import { runOptions, type RunOptions } from "../../kit/runOptions.js";
 import type { RunResult } from "../../kit/runRecords.js";
 import { verify } from "../../kit/runs/verify.js";
 import { BlockRunner } from "../../kit/runtime/blockRunner.js";
+import type { Gpu } from "../../kit/runtime/gpu.js";
 import { TrainingRun } from "../../kit/trainingRun.js";
 import type { Adapters } from "./adapters.js";
 import { pour, readRecord, writeRecord } from "./files.js";
@@ -112,9 +113,8 @@ export class Runs {
     const bundle = await this.library.open(watch);
     const data = NO_DATA;
     const { ort } = await this.runtimes.wasm();
-    const gpu = options.gpu ? navigator.gpu : null;
-    const run = new TrainingRun(ort, bundle, data, await storageAt(RUNS, this.library.chosen!, STATE), this.options(options, gpu));
-    const { plan, storage, learningRate } = await run.predict();
+    const run = new TrainingRun(ort, bundle, data, await storageAt(RUNS, this.library.chosen!, STATE), this.options(options, null));
+    const { plan, storage, learningRate } = await run.predict(options.gpu);
     return { memory: Math.ceil(plan.predictedPeakBytes), storage, keep: plan.keep, learningRate };
   }
 
@@ -173,23 +173,26 @@ export class Runs {
   }
 
   private async train(name: string, bundle: Bundle, record: RunRecord, data: StoredFile, watch: Watch, finish: boolean): Promise<void> {
-    const state = await storageAt(RUNS, name, STATE);
     const reporter = new Reporter(this.tell, bundle.manifest.model.numHiddenLayers, record.steps);
     reporter.phase("opening");
     const { ort, gpu } = finish ? await this.runtimes.wasm() : await this.processor(name, bundle, record, reporter, watch);
-    const run = new TrainingRun(ort, bundle, data, state, this.options(record, gpu));
-    reporter.schedule = (await run.predict()).schedule;
-    const result = await run.run(watch.control, reporter);
-    await this.change(name, { wanted: WANTED_AFTER[result.outcome] });
-    if (result.outcome === "PAUSED" || result.adapter === null || result.losses.length === 0) return;
-    await this.judge(run, await this.keep(name, record, result), reporter, watch);
+    try {
+      const run = new TrainingRun(ort, bundle, data, await storageAt(RUNS, name, STATE), this.options(record, gpu));
+      reporter.schedule = (await run.predict()).schedule;
+      const result = await run.run(watch.control, reporter);
+      await this.change(name, { wanted: WANTED_AFTER[result.outcome] });
+      if (result.outcome === "PAUSED" || result.adapter === null || result.losses.length === 0) return;
+      await this.judge(run, await this.keep(name, record, result), reporter, watch);
+    } finally {
+      await gpu?.close();
+    }
   }
 
   /** What computes the run, seen to do so rightly. Where that is not the GPU that was asked for, it is said, and remembered of the run. */
-  private async processor(name: string, bundle: Bundle, { gpu }: RunRecord, reporter: Reporter, watch: Watch): Promise<Processor> {
-    if (gpu) {
+  private async processor(name: string, bundle: Bundle, asked: RunRecord, reporter: Reporter, watch: Watch): Promise<Processor> {
+    if (asked.gpu) {
       try {
-        return await this.checked(await this.runtimes.webgpu(), bundle, reporter, watch);
+        return await this.checked(await this.runtimes.webgpu(bundle), bundle, reporter, watch);
       } catch (error) {
         if (!(error instanceof LcsbError)) throw error;
         this.tell({ type: "problem", problem: problemOf(new LcsbError("GPU_UNSUITABLE", error.message, [], error)) });
@@ -199,22 +202,22 @@ export class Runs {
     return this.checked(await this.runtimes.wasm(), bundle, reporter, watch);
   }
 
-  /** Once a bundle and browser: whether it computes what the golden trace says; of a GPU each time whether it is there. Throws GOLDEN_TRACE, GPU_…. */
+  /** Once a bundle and browser: whether it computes what the golden trace says. Throws GOLDEN_TRACE, GPU_FAILED. */
   private async checked(processor: Processor, bundle: Bundle, reporter: Reporter, watch: Watch): Promise<Processor> {
-    const onGpu = processor.gpu !== null;
-    const known = this.library.isChecked(bundle, onGpu);
-    if (known && !onGpu) return processor;
     const { ort, gpu } = processor;
+    if (this.library.isChecked(bundle, gpu !== null)) return processor;
+    reporter.phase("testing");
     const runner = await BlockRunner.open(ort, bundle, { threads: this.threads, gpu, betweenLayers: () => watch.control.rest() });
     try {
-      if (known) return processor;
-      reporter.phase("testing");
       await verify(bundle, runner);
+      await this.library.setChecked(bundle, gpu !== null);
+      return processor;
+    } catch (error) {
+      await gpu?.close();
+      throw error;
     } finally {
       await runner.close();
     }
-    await this.library.setChecked(bundle, onGpu);
-    return processor;
   }
 
   private async keep(name: string, record: RunRecord, result: RunResult): Promise<number> {
@@ -242,7 +245,7 @@ export class Runs {
     }
   }
 
-  private options({ steps, learningRate, method, memoryBudget }: TrainOptions, gpu: GPU | null): RunOptions {
+  private options({ steps, learningRate, method, memoryBudget }: TrainOptions, gpu: Gpu | null): RunOptions {
     return runOptions({
       steps,
       learningRate,

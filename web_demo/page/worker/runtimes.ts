@@ -1,4 +1,6 @@
+import type { Bundle } from "../../kit/bundle.js";
 import { LcsbError } from "../../kit/faults.js";
+import { Gpu } from "../../kit/runtime/gpu.js";
 import type { Ort } from "../../kit/runtime/ort.js";
 import { PageError } from "./problems.js";
 
@@ -8,10 +10,10 @@ const WEBGPU = new URL("../../ort/ort.webgpu.bundle.min.mjs", import.meta.url).h
 // (module (func (result v128) i32.const 0 i8x16.splat))
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11);
 
-/** What computes a run: the runtime, and the GPU that it runs the layers on. */
+/** What computes a run: the runtime, and the GPU that has the layers, which whoever asked for it closes. */
 export interface Processor {
   readonly ort: Ort;
-  readonly gpu: GPU | null;
+  readonly gpu: Gpu | null;
 }
 
 /** The builds of ONNX Runtime Web, each loaded when it is wanted first: the one for GPUs is twice as large. */
@@ -24,10 +26,11 @@ export class Runtimes {
   }
 
   /** Likewise, and GPU_UNSUITABLE. */
-  async webgpu(): Promise<Processor> {
+  async webgpu({ manifest }: Bundle): Promise<Processor> {
     const { gpu } = navigator;
     if (gpu === undefined) throw new LcsbError("GPU_UNSUITABLE", "this browser has no WebGPU");
-    return { ort: await this.load(WEBGPU), gpu };
+    const ort = await this.load(WEBGPU);
+    return { ort, gpu: await Gpu.open(gpu, ort, manifest) };
   }
 
   private async load(address: string): Promise<Ort> {

@@ -20,12 +20,12 @@ import { MemoryFiles, openBundle } from "../tools.js";
 export const SAMPLE = fileURLToPath(new URL("../../../../lcsb_mobile/tiny/messages.jsonl", import.meta.url));
 export const folderOf = (bundle: string) => join(BUNDLES, bundle);
 
-/** What the kit on Node makes of the sample messages with the page's options: the adapter's file, and PEFT's files. */
-export async function trainedOnNode(name: string, steps: number): Promise<{ adapter: Buffer; peft: Map<string, Uint8Array> }> {
+/** What the kit on Node makes of the sample messages, or other data, with the page's options: the adapter's file, and PEFT's files. */
+export async function trainedOnNode(name: string, steps: number, data = SAMPLE): Promise<{ adapter: Buffer; peft: Map<string, Uint8Array> }> {
   const bundle = await openBundle(name);
   const storage = new SlotStorage(new MemoryFiles());
   const options = runOptions({ steps, evaluateEvery: 20, checkpointEvery: 5, threads: 1 });
-  await new TrainingRun(ort, bundle, openFile(SAMPLE), storage, options).run(new RunControl());
+  await new TrainingRun(ort, bundle, openFile(data), storage, options).run(new RunControl());
   const values = new Float32Array(bundle.layout.size);
   await readAdapter(storage, ADAPTER_FILE, bundle.layout, values);
   const adapter = await withFile(storage, ADAPTER_FILE, (file) => Buffer.from(readBounded(file, 1 << 30)));

@@ -1,5 +1,5 @@
 import * as real from "onnxruntime-web/wasm";
-import type { RunnerOptions } from "../../kit/runtime/blockRunner.js";
+import type { Gpu } from "../../kit/runtime/gpu.js";
 import type { Ort, OrtTensor } from "../../kit/runtime/ort.js";
 
 // A GPU of a browser that there is none of here: its buffers are arrays, and its kernels are WebAssembly's. So what the kit does with it can be
@@ -18,7 +18,7 @@ const LIMITS = {
   maxComputeWorkgroupsPerDimension: 65535,
 };
 type Limits = Partial<typeof LIMITS>;
-export type BrowserGpu = NonNullable<RunnerOptions["gpu"]>;
+export type BrowserGpu = Parameters<typeof Gpu.open>[0];
 
 class FakeBuffer {
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -48,13 +48,14 @@ class FakeBuffer {
   }
 }
 
-/** `live`: buffers that were not freed; `most`: as many there were at once. `runs`: of programs on it. `requested`: of its limits. */
+/** `live`: buffers that were not freed; `most`: as many there were at once. `runs`: of programs on it; `sessions`: that are not released. `requested`: of its limits. */
 export class FakeGpu {
   readonly live = new Set<FakeBuffer>();
   most = 0;
   /** After so many runs the next one throws. */
   failing = Infinity;
   runs = 0;
+  sessions = 0;
   requested: Limits = {};
   private gone = false;
   private readonly listeners: ((event: unknown) => void)[] = [];
@@ -108,7 +109,12 @@ export class FakeGpu {
       const session = await real.InferenceSession.create(program, here);
       const { inputMetadata, outputMetadata } = session;
       const run = (feeds: Record<string, OrtTensor>, wanted: readonly string[]) => this.run(session, feeds, wanted, options.preferredOutputLocation as any);
-      return { inputMetadata, outputMetadata, run, release: () => session.release() };
+      this.sessions++;
+      const release = () => {
+        this.sessions--;
+        return session.release();
+      };
+      return { inputMetadata, outputMetadata, run, release };
     };
     return { ...real, InferenceSession: { create } } as unknown as Ort;
   }

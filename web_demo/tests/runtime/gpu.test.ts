@@ -4,6 +4,7 @@ import * as ort from "onnxruntime-web/wasm";
 import type { Bundle } from "../../kit/bundle.js";
 import { generate, samplingConfig } from "../../kit/generate.js";
 import { BlockRunner, type RunnerOptions } from "../../kit/runtime/blockRunner.js";
+import { Gpu } from "../../kit/runtime/gpu.js";
 import { checkLimits, gpuBuffers, gpuWeightBytes } from "../../kit/runtime/gpuLimits.js";
 import { Tokenizer } from "../../kit/text/tokenizer.js";
 import { initialAdapter, openBundle, refused } from "../tools.js";
@@ -15,7 +16,11 @@ const subsets = bundle.golden.run.slice(0, 2).map((step) => step.subset);
 const batch = bundle.sampleBatch!;
 const weights = new Set(bundle.manifest.graphs.get("block_forward")!.inputs.flatMap(({ weight }) => weight ?? [])).size * bundle.manifest.layers.length;
 
-const onGpu = (gpu: FakeGpu, options: RunnerOptions = {}) => BlockRunner.open(gpu.ort, bundle, { threads: 1, gpu: gpu.browser, ...options });
+/** The bundle on `fake`, and a runner of it. */
+async function onGpu(fake: FakeGpu, options: RunnerOptions = {}): Promise<{ gpu: Gpu; runner: BlockRunner }> {
+  const gpu = await Gpu.open(fake.browser, fake.ort, bundle.manifest);
+  return { gpu, runner: await BlockRunner.open(gpu.ort, bundle, { threads: 1, gpu, ...options }) };
+}
 
 async function written(runner: BlockRunner): Promise<string> {
   const tokenizer = await Tokenizer.open(bundle.storage, bundle.manifest.model.vocabSize);
@@ -36,12 +41,18 @@ async function everything(runner: BlockRunner, look: () => void = () => {}): Pro
 
 for (const keep of [0, 2]) {
   test(`with ${keep} layers kept, layers on a GPU give WebAssembly's bits, and only the weights stay there`, async () => {
-    const gpu = new FakeGpu();
-    const runner = await onGpu(gpu, { keep });
-    const found = await everything(runner, () => assert.equal(gpu.live.size, weights));
+    const fake = new FakeGpu();
+    const { gpu, runner } = await onGpu(fake, { keep });
+    const found = await everything(runner, () => assert.equal(fake.live.size, weights));
     assert.match(runner.version, /^web [0-9.]+ \(webgpu\)$/);
     await runner.close();
-    assert.equal(gpu.live.size, 0);
+    const another = await BlockRunner.open(gpu.ort, bundle, { threads: 1, gpu, keep });
+    const { sessions } = fake;
+    assert.deepEqual(await another.step(subsets[0]!, batch, adapter), found[0]);
+    assert.deepEqual([fake.live.size, fake.sessions], [weights, sessions], "another runner uses what is there");
+    await another.close();
+    await gpu.close();
+    assert.deepEqual([fake.live.size, fake.sessions], [0, 0]);
     const plain = await BlockRunner.open(ort, bundle, { threads: 1, keep });
     assert.deepEqual(found, await everything(plain));
     await plain.close();
@@ -49,50 +60,54 @@ for (const keep of [0, 2]) {
 }
 
 test("inputs of layers that nothing passes back through are freed at once", async () => {
-  const gpu = new FakeGpu();
-  const runner = await onGpu(gpu);
+  const fake = new FakeGpu();
+  const { gpu, runner } = await onGpu(fake);
   await runner.evaluate(batch, adapter);
   const tables = bundle.manifest.graphs.get("embed")!.outputs.length;
-  assert.ok(gpu.most <= weights + tables + 2, `${gpu.most} buffers at once, ${weights} of them weights`); // a layer's input and output
+  assert.ok(fake.most <= weights + tables + 2, `${fake.most} buffers at once, ${weights} of them weights`); // a layer's input and output
   await runner.close();
+  await gpu.close();
 });
 
 test("a step that is cancelled, or in which a kernel fails, leaves nothing on the GPU but weights", async () => {
-  const gpu = new FakeGpu();
+  const fake = new FakeGpu();
   let left = Infinity;
   const betweenLayers = async () => {
     if (left-- <= 0) throw new Error("cancelled");
   };
-  const runner = await onGpu(gpu, { betweenLayers });
+  const { gpu, runner } = await onGpu(fake, { betweenLayers });
   const whole = await runner.step(subsets[0]!, batch, adapter);
-  const runs = gpu.runs;
+  const runs = fake.runs;
   for (let stop = 0; stop < runs; stop += 3) {
     left = stop;
     await assert.rejects(runner.step(subsets[0]!, batch, adapter), /cancelled/);
-    assert.equal(gpu.live.size, weights, `cancelled at ${stop}`);
+    assert.equal(fake.live.size, weights, `cancelled at ${stop}`);
     left = Infinity;
-    gpu.failing = gpu.runs + stop;
+    fake.failing = fake.runs + stop;
     assert.match(await refused("GPU_FAILED", () => runner.step(subsets[0]!, batch, adapter)), /the GPU failed: a kernel failed/);
-    assert.equal(gpu.live.size, weights, `failed at ${stop}`);
-    gpu.failing = Infinity;
+    assert.equal(fake.live.size, weights, `failed at ${stop}`);
+    fake.failing = Infinity;
   }
   assert.deepEqual(await runner.step(subsets[0]!, batch, adapter), whole);
   await runner.close();
+  await gpu.close();
 });
 
 test("a GPU that is lost ends the step by name, even one that would wait for ever, and can be closed", async () => {
-  const gpu = new FakeGpu();
-  const runner = await onGpu(gpu, { betweenLayers: async () => void (runner.layer === 3 && gpu.takeAway()) });
+  const fake = new FakeGpu();
+  const { gpu, runner } = await onGpu(fake, { betweenLayers: async () => void (runner.layer === 3 && fake.takeAway()) });
   assert.match(await refused("GPU_FAILED", () => runner.step(subsets[0]!, batch, adapter)), /the GPU was lost \(unknown\): the driver was reset/);
   await refused("GPU_FAILED", () => runner.evaluate(batch, adapter));
   await runner.close();
+  await gpu.close();
 });
 
 test("what the GPU complains of is no result", async () => {
-  const gpu = new FakeGpu();
-  const runner = await onGpu(gpu, { betweenLayers: async () => gpu.complain("out of\nmemory") });
+  const fake = new FakeGpu();
+  const { gpu, runner } = await onGpu(fake, { betweenLayers: async () => fake.complain("out of\nmemory") });
   assert.match(await refused("GPU_FAILED", () => runner.evaluate(batch, adapter)), /the GPU failed: out of memory/);
   await runner.close();
+  await gpu.close();
 });
 
 test("what a GPU does not take is refused before anything is run, with the tensor, its size and the limit", async () => {
@@ -102,24 +117,25 @@ test("what a GPU does not take is refused before anything is run, with the tenso
   checkLimits(manifest, exact);
   assert.match(largest, /^layers\.block\..*\.packed as float32$|attention|^block_/);
   for (const limit of ["maxBufferSize", "maxStorageBufferBindingSize"] as const) {
-    const gpu = new FakeGpu({ ...exact, [limit]: bytes - 1 });
-    const said = await refused("GPU_UNSUITABLE", () => onGpu(gpu));
+    const fake = new FakeGpu({ ...exact, [limit]: bytes - 1 });
+    const said = await refused("GPU_UNSUITABLE", () => onGpu(fake));
     assert.ok(said.includes(largest) && /needs a buffer of .* MB, and this GPU takes at most .* MB/.test(said), said);
   }
   assert.match(await refused("GPU_UNSUITABLE", () => onGpu(new FakeGpu({ maxStorageBuffersPerShaderStage: 7 }))), /takes 7 buffers at once/);
   const without = { requestAdapter: async () => null } as unknown as BrowserGpu;
-  assert.match(await refused("GPU_UNSUITABLE", () => BlockRunner.open(ort, bundle, { gpu: without })), /gives this page no GPU/);
+  assert.match(await refused("GPU_UNSUITABLE", () => Gpu.open(without, ort, bundle.manifest)), /gives this page no GPU/);
   const other: Bundle = await openBundle("llama");
-  assert.match(await refused("GPU_UNSUITABLE", () => BlockRunner.open(ort, other, { gpu: new FakeGpu().browser })), /--programs gpu/);
+  assert.match(await refused("GPU_UNSUITABLE", () => Gpu.open(new FakeGpu().browser, ort, other.manifest)), /--programs gpu/);
 });
 
 test("the device is asked for as much as the adapter has, and the layers' weights are counted", async () => {
-  const gpu = new FakeGpu({ maxBufferSize: 2 ** 30 });
-  const runner = await onGpu(gpu);
-  assert.equal(gpu.requested.maxBufferSize, 2 ** 30);
+  const fake = new FakeGpu({ maxBufferSize: 2 ** 30 });
+  const { gpu, runner } = await onGpu(fake);
+  assert.equal(fake.requested.maxBufferSize, 2 ** 30);
   await runner.evaluate(batch, adapter);
-  const held = [...gpu.live].reduce((sum, buffer) => sum + buffer.bytes.length, 0);
+  const held = [...fake.live].reduce((sum, buffer) => sum + buffer.bytes.length, 0);
   const most = gpuWeightBytes(bundle.manifest);
   assert.ok(held >= most && held < most + 16 * weights, `${held} bytes of ${most}`); // a buffer's size is rounded up
   await runner.close();
+  await gpu.close();
 });

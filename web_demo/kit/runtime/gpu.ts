@@ -2,7 +2,7 @@ import { LcsbError } from "../faults.js";
 import { tensorBytes, type Manifest } from "../bundle/manifest.js";
 import { isForGpu } from "../bundle/programs.js";
 import { tensorOf, type HostTensor, type Weights } from "../bundle/weights.js";
-import { oneLine, reasonOf } from "../io/text.js";
+import { megabytes, oneLine, reasonOf } from "../io/text.js";
 import { checkLimits, unsuitable } from "./gpuLimits.js";
 import type { Ort, OrtSession, OrtTensor } from "./ort.js";
 
@@ -77,12 +77,20 @@ export class Gpu {
     return tensor;
   }
 
-  /** In a buffer of its own, which `dispose` frees. */
+  /** In a buffer of its own, which `dispose` frees. Throws GPU_FAILED. */
   upload({ dtype, shape, data }: HostTensor): OrtTensor {
-    const buffer = this.device.createBuffer({ size: aligned(data.byteLength), usage: STORAGE | COPY_SRC | COPY_DST, mappedAtCreation: true });
+    const buffer = this.mapped(aligned(data.byteLength));
     new Uint8Array(buffer.getMappedRange()).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     buffer.unmap();
     return this.ort.Tensor.fromGpuBuffer(buffer, { dataType: dtype as "float32", dims: shape, dispose: () => buffer.destroy() });
+  }
+
+  private mapped(size: number): GPUBuffer {
+    try {
+      return this.device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST, mappedAtCreation: true });
+    } catch (error) {
+      throw failed(`a buffer of ${megabytes(size)} was not to be had: ${reasonOf(error)}`, error);
+    }
   }
 
   /** Throws GPU_FAILED. */

@@ -41,8 +41,8 @@ class Device {
   async begin(watch: Watch): Promise<void> {
     await this.library.begin();
     await this.shelf.begin();
-    tell({ type: "gpu", there: await hasGpu() });
     tell({ type: "ready" });
+    void hasGpu().then((there) => tell({ type: "gpu", there })); // a browser may take a second for it
     await this.showChosen(watch);
   }
 

@@ -28,6 +28,7 @@ class FakeBuffer {
     size: number,
   ) {
     if (size % 4 !== 0) throw new RangeError(`a buffer of ${size} bytes`);
+    if (gpu.live.size >= gpu.room) throw new RangeError("no memory for it");
     this.bytes = new Uint8Array(size);
     gpu.live.add(this);
     gpu.most = Math.max(gpu.most, gpu.live.size);
@@ -56,6 +57,8 @@ export class FakeGpu {
   failing = Infinity;
   runs = 0;
   sessions = 0;
+  /** Buffers that there can be. */
+  room = Infinity;
   requested: Limits = {};
   private gone = false;
   private readonly listeners: ((event: unknown) => void)[] = [];

@@ -93,6 +93,15 @@ test("a step that is cancelled, or in which a kernel fails, leaves nothing on th
   await gpu.close();
 });
 
+test("a GPU without room for the weights fails by name, with the size", async () => {
+  const fake = new FakeGpu();
+  fake.room = 5;
+  const { gpu, runner } = await onGpu(fake);
+  assert.match(await refused("GPU_FAILED", () => runner.evaluate(batch, adapter)), /a buffer of 0\.0 MB was not to be had: no memory for it/);
+  await runner.close();
+  await gpu.close();
+});
+
 test("a GPU that is lost ends the step by name, even one that would wait for ever, and can be closed", async () => {
   const fake = new FakeGpu();
   const { gpu, runner } = await onGpu(fake, { betweenLayers: async () => void (runner.layer === 3 && fake.takeAway()) });

@@ -42,20 +42,6 @@ export class TestBrowser {
     return new TestBrowser(profile, await started(profile, gpu));
   }
 
-  /** The next start is with a GPU, or without. */
-  async restart(gpu: boolean): Promise<void> {
-    await this.browser.close();
-    this.browser = await started(this.profile, gpu);
-  }
-
-  /** As a driver that fails: the process that talks to the GPU ends, and all that lay there is lost. */
-  async killGpu(): Promise<void> {
-    const client = await this.browser.target().createCDPSession();
-    const { processInfo } = await client.send("SystemInfo.getProcessInfo");
-    process.kill(processInfo.find(({ type }) => type === "GPU")!.id, "SIGKILL");
-    await client.detach();
-  }
-
   async open(address: string, options: PageOptions = {}): Promise<TestPage> {
     const page = await this.browser.newPage();
     const client = await page.createCDPSession();

@@ -11,8 +11,6 @@ import { folderOf, SAMPLE, trainedOnNode } from "../tools.js";
 
 const BUNDLE = "llama-20-steps"; // its programs are for a GPU
 const STEPS = 8;
-const UNSUITABLE = "This device’s graphics processor cannot train this model.";
-const ON_GPU = /Computed by onnxruntime web [0-9.]+ \(webgpu\)/;
 
 const folder = mkdtempSync(join(tmpdir(), "lcsb-gpu-"));
 const data = join(folder, "few.jsonl"); // few examples, as each evaluation takes long
@@ -31,16 +29,6 @@ after(async () => {
   server.close();
   rmSync(folder, { recursive: true });
 });
-
-/** The largest difference between two adapters' elements, of the largest element. */
-function farthest(found: Buffer, expected: Buffer): number {
-  const [a, b] = [found, expected].map((file) => {
-    const begin = 8 + Number(file.readBigUInt64LE()); // safetensors: its header's size comes first
-    return new Float32Array(Uint8Array.from(file.subarray(begin)).buffer);
-  }) as [Float32Array, Float32Array];
-  assert.equal(a.length, b.length);
-  return b.reduce((most, value, i) => Math.max(most, Math.abs(value - a[i]!)), 0) / Math.max(...b.map(Math.abs));
-}
 
 /** What the kit finds in the browser: how far golden steps are off, bytes on the GPU, and what it says of a program that is none for it. */
 async function triedInBrowser(base: string) {
@@ -93,7 +81,7 @@ test("in the kit golden steps are right to 1e-6, and a program with a node for t
   await page.close();
 });
 
-test("in the page it is tested first, and a run of 8 steps learns what WebAssembly learns", async () => {
+test("in the page a run that was to be on it goes by WebAssembly where that cannot be, and says so", async () => {
   page = await browser.open(server.address);
   await page.addModel(BUNDLE);
   await page.says("Will be tested in this browser");
@@ -103,45 +91,13 @@ test("in the page it is tested first, and a run of 8 steps learns what WebAssemb
   await page.show("train");
   await page.chooseSteps("least");
   await page.page.select("#gpu", "gpu");
-  await page.click("Start");
-  await page.says("Testing the model on this device");
-  await page.says("Finished");
-  assert.match(await page.text(), ON_GPU);
-  await page.show("share");
-  const learned = await browser.download(page, "Save file: few.jsonl");
-  const expected = (await trainedOnNode(BUNDLE, STEPS, data)).adapter;
-  assert.ok(farthest(learned, expected) < 1e-4, `an element of the adapter is off by ${farthest(learned, expected)} of the largest`);
-});
-
-test("offline a run on it goes on by the processor when the GPU is lost", async () => {
   await page.page.evaluate(async () => void (await navigator.serviceWorker.ready));
-  server.offline = true;
-  await page.page.reload();
-  await page.show("train");
-  await page.chooseSteps("least");
-  await page.page.select("#gpu", "gpu");
-  await page.click("Train again");
-  await page.reaches(1);
-  await browser.killGpu();
-  await page.says("The graphics processor failed.");
-  await page.click("Resume");
+  server.offline = true; // so that the runtime's build for it is not to be had
+  await page.click("Start");
+  await page.says("This device’s graphics processor cannot train this model.");
   await page.says("Finished");
-  assert.doesNotMatch(await page.text(), ON_GPU);
+  assert.match(await page.text(), /Computed by onnxruntime web [0-9.]+\n/);
   server.offline = false;
-});
-
-test("a run that was begun on a GPU goes on in a browser that gives none, and says so", async () => {
-  await page.page.select("#gpu", "gpu");
-  await page.click("Train again");
-  await page.reaches(1);
-  await page.click("Pause");
-  await page.says("Paused");
-  assert.match(await page.text(), ON_GPU);
-  await browser.restart(false);
-  page = await browser.open(`${server.address}#train`);
-  await page.says("Paused");
-  await page.click("Resume");
-  await page.says(UNSUITABLE);
-  await page.says("Finished");
-  assert.equal(await page.page.$("#gpu"), null);
+  await page.show("share");
+  assert.deepEqual(await browser.download(page, "Save file: few.jsonl"), (await trainedOnNode(BUNDLE, STEPS, data)).adapter);
 });

@@ -254,7 +254,10 @@ def test_sessions_are_those_of_the_kinds_that_run(crossing: Manifest) -> None:
     """The forward of every kind; a backward of those alone that go down."""
 
     def programs(chosen: Subset, keep: int) -> list[str]:
-        graphs = {name: msgspec.structs.replace(graph, working_bytes=0) for name, graph in crossing.graphs.items()}
+        graphs = {
+            name: graph if graph.working_bytes is None else msgspec.structs.replace(graph, working_bytes=0)
+            for name, graph in crossing.graphs.items()
+        }
         found = []
         for name, graph in graphs.items():
             files = {x.file: msgspec.structs.replace(crossing.files[x.file], size=int(x is graph)) for x in graphs.values()}

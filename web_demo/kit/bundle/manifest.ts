@@ -142,8 +142,10 @@ export function isPerLayer(weight: string): boolean {
  */
 export const STORAGE = { cpu: { scales: "float16", bytes: "int8" }, gpu: { scales: "float32", bytes: "uint8" } } as const;
 
+export type Programs = keyof typeof STORAGE;
+
 /** What programs a table of weights is for, by its scales. */
-export function storedFor(weights: readonly WeightTensor[]): keyof typeof STORAGE {
+export function storedFor(weights: readonly WeightTensor[]): Programs {
   const scales = weights.filter((tensor) => tensor.name.endsWith(SCALE));
   return scales.length > 0 && scales.every((tensor) => tensor.dtype === STORAGE.gpu.scales) ? "gpu" : "cpu";
 }

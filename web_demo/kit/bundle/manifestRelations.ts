@@ -1,7 +1,7 @@
 import { LcsbError } from "../faults.js";
 import { quoted } from "../io/text.js";
 import { bindingFaults, layerFaults, projections, repeated } from "./layerRelations.js";
-import { isPerLayer, LAYERS, PACKED, SCALE, STORAGE, storedFor, tensorBytes, WEIGHTS_FILE, type Graph, type GraphTensor, type Manifest } from "./manifest.js";
+import { isPerLayer, LAYERS, PACKED, SCALE, STORAGE, storedFor, tensorBytes, WEIGHTS_FILE, type Graph, type GraphTensor, type Manifest, type Programs } from "./manifest.js";
 import { described, differences, filtered, KEPT, program, ROLES, signatures, type Signature, type Tensors, type TensorType } from "./programs.js";
 import { subsetFault } from "./schedule.js";
 

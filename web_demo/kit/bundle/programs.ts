@@ -17,12 +17,9 @@ export type Role = (typeof ROLES)[number];
 /** The names of the programs that are no kind's. */
 export const COMMON: ReadonlySet<string> = new Set(["embed", "decode_embed", "head", "head_eval", "logits", "adamw", ...PRODUCTS]);
 
-/**
- * Whether every node of a program has a kernel for a GPU, in a bundle with programs for one. The rest is the processor's: embedding and head have
- * nodes without a kernel, and AdamW's state is the host's.
- */
+/** Whether a program runs on a GPU, in a bundle with programs for one: all but AdamW, whose state is the host's. */
 export function runsOnGpu(program: string): boolean {
-  return !COMMON.has(program);
+  return !FREE.has(program);
 }
 
 /** Whether the bundle was exported with programs for a GPU. */

@@ -1,5 +1,5 @@
 import { LcsbError } from "../faults.js";
-import { PACKED, tensorBytes, type Manifest } from "../bundle/manifest.js";
+import { isPerLayer, PACKED, tensorBytes, type Manifest } from "../bundle/manifest.js";
 import { runsOnGpu } from "../bundle/programs.js";
 import { megabytes } from "../io/text.js";
 
@@ -21,7 +21,8 @@ export function gpuBuffers(manifest: Manifest): Map<string, number> {
     for (const { name, dtype, shape, weight } of [...graph.inputs, ...graph.outputs]) {
       const bytes = tensorBytes(dtype, shape);
       found.set(weight ?? `${program}'s ${name}`, bytes);
-      if (name.endsWith(PACKED) && dtype === "uint8") found.set(`${weight ?? name} as float32`, FLOAT_SHARE * bytes);
+      // embedding and head are decompressed by rows
+      if (weight !== null && isPerLayer(weight) && name.endsWith(PACKED)) found.set(`${weight} as float32`, FLOAT_SHARE * bytes);
     }
   }
   const { seqLen, model, kinds } = manifest;

@@ -55,7 +55,7 @@ function screenOf(hash: string): Screen {
 
 /** The title has the focus, so that a screen reader begins there. */
 function turnTo(screen: Screen): void {
-  update((now) => ({ ...now, screen, problem: null }));
+  update((now) => ({ ...now, screen, problem: now.worker === "starting" ? now.problem : null })); // what keeps it from starting stays
   if (screen === "share") send({ type: "measure" });
   if (screen === "train" && state.chosen !== null && state.run.phase === "none") send({ type: "plan", options: optionsOf(state) });
   requestAnimationFrame(() => {

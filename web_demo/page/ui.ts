@@ -47,7 +47,12 @@ export function card(title: string | null, ...children: readonly Child[]): Tree 
 }
 
 export function muted(text: string): Tree {
-  return h("p", { class: "muted" }, text);
+  return h("p", { class: "muted" }, ...unbroken(text));
+}
+
+/** A command's options in it stay whole where the line ends: a browser breaks after any hyphen. */
+export function unbroken(text: string): Child[] {
+  return text.split(/(--[a-z-]+)/).map((part) => (part.startsWith("--") ? h("span", { class: "option" }, part) : part));
 }
 
 export function buttons(...children: readonly Child[]): Tree {

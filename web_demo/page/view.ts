@@ -7,7 +7,7 @@ import { trainScreen } from "./screens/train.js";
 import { tryScreen } from "./screens/tryIt.js";
 import { SCREENS, type Screen } from "./state.js";
 import type { Texts } from "./texts.js";
-import { button, buttons, card, icon, muted, type Context } from "./ui.js";
+import { button, buttons, card, icon, muted, unbroken, type Context } from "./ui.js";
 
 // The page as it is to be, from the state alone.
 
@@ -40,9 +40,9 @@ export function view(context: Context): Child[] {
   ];
 }
 
-/** Another tab has the storage. */
+/** Another tab has the storage; or the worker begins, unless it said why it cannot. */
 function waitingCard({ state, t }: Context): Child {
-  if (state.worker === "starting") return muted(t.say("starting"));
+  if (state.worker === "starting") return state.problem === null && muted(t.say("starting"));
   return h("div", { role: "status" }, card(t.say("fault_run_busy"), muted(t.say("fault_run_busy_todo"))));
 }
 
@@ -53,9 +53,9 @@ function problemCard({ state, t, update }: Context): Child {
     "section",
     { class: "card problem", role: "alert", key: "problem" },
     h("div", { class: "row" }, icon("warning"), h("h2", { class: "grow" }, whatHappened(t, problem))),
-    h("p", {}, whatToDo(t, problem)),
+    h("p", {}, ...unbroken(whatToDo(t, problem))),
     h("details", {}, h("summary", {}, t.say("details")), h("p", { class: "detail" }, problem.detail)),
-    buttons(button(t.say("dismiss"), "text", () => update((now) => ({ ...now, problem: null })))),
+    state.worker !== "starting" && buttons(button(t.say("dismiss"), "text", () => update((now) => ({ ...now, problem: null })))),
   );
 }
 

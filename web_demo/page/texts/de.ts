@@ -318,8 +318,9 @@ export const de: Language = {
   fault_loss_not_finite_todo: "Suche in den Daten nach unleserlichem Text, tippe dann auf „Vorzeitig beenden“ und starte neu.",
   fault_network: "Die Verbindung ist abgebrochen.",
   fault_network_todo: "Was angekommen ist, bleibt hier. Versuche es noch einmal: Dann geht es dort weiter.",
-  fault_no_simd: "Dieser Browser kann nicht rechnen, was hier nötig ist: Seinem WebAssembly fehlt SIMD.",
-  fault_no_simd_todo: "Aktualisiere den Browser. Chrome und Edge haben es ab 91, Firefox ab 89, Safari ab 16.4.",
+  fault_no_simd: "Dieser Browser kann nicht rechnen, was hier nötig ist: Ihm fehlt WebAssembly, oder seinem WebAssembly SIMD.",
+  fault_no_simd_todo:
+    "Aktualisiere den Browser: Chrome und Edge haben beides ab 91, Firefox ab 89, Safari ab 16.4. Wenn ein Modus für mehr Sicherheit es abschaltet, erlaube es für diese Seite.",
   fault_no_storage: "Dieser Browser gibt der Seite keinen Speicher für Dateien.",
   fault_no_storage_todo:
     "Verlasse das private Fenster, oder aktualisiere den Browser. Die Seite muss über https oder von diesem Gerät kommen.",

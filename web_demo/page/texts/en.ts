@@ -307,8 +307,9 @@ export const en = {
   fault_loss_not_finite_todo: "Check the data for garbled text, then tap “Finish early” and start again.",
   fault_network: "The connection broke off.",
   fault_network_todo: "What has arrived stays here. Try again: it goes on from there.",
-  fault_no_simd: "This browser cannot do the computing: its WebAssembly has no SIMD.",
-  fault_no_simd_todo: "Update the browser. Chrome and Edge have it from 91, Firefox from 89, Safari from 16.4.",
+  fault_no_simd: "This browser cannot do the computing: it has no WebAssembly, or one without SIMD.",
+  fault_no_simd_todo:
+    "Update the browser: Chrome and Edge have both from 91, Firefox from 89, Safari from 16.4. If a mode for more security took it away, allow it for this page.",
   fault_no_storage: "This browser gives the page no storage for files.",
   fault_no_storage_todo: "Leave the private window, or update the browser. The page must come from https or from this device.",
   fault_name_taken: "A model named %s is here already.",

@@ -1,5 +1,6 @@
 import type { Bundle } from "../../kit/bundle.js";
 import { LcsbError } from "../../kit/faults.js";
+import { reasonOf } from "../../kit/io/text.js";
 import { Gpu } from "../../kit/runtime/gpu.js";
 import type { Ort } from "../../kit/runtime/ort.js";
 import { PageError } from "./problems.js";
@@ -34,7 +35,7 @@ export class Runtimes {
   }
 
   private async load(address: string): Promise<Ort> {
-    if (!WebAssembly.validate(SIMD)) throw new PageError("NO_SIMD", "this browser's WebAssembly has no 128-bit vectors (SIMD)");
+    checkComputing();
     const loading = this.loaded.get(address) ?? (import(address) as Promise<Ort>);
     this.loaded.set(address, loading);
     try {
@@ -43,6 +44,15 @@ export class Runtimes {
       this.loaded.delete(address);
       throw new LcsbError("RUNTIME_FAILED", `ONNX Runtime could not be loaded: ${String(error)}`, [], error);
     }
+  }
+}
+
+/** Throws NO_SIMD where there is no WebAssembly, none that a policy lets run, or none with vectors: some modes for more security take it away. */
+export function checkComputing(): void {
+  try {
+    new WebAssembly.Module(SIMD);
+  } catch (error) {
+    throw new PageError("NO_SIMD", `this browser runs no WebAssembly with 128-bit vectors (SIMD): ${reasonOf(error)}`);
   }
 }
 

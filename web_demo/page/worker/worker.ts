@@ -5,7 +5,7 @@ import { ADAPTERS, bytesAt, DATA, MODELS, removeAt, RUNS } from "./places.js";
 import { PageError, problemOf } from "./problems.js";
 import { PARTS, REQUESTS, type DeviceEvent, type Part, type Request, type RequestOf } from "./protocol.js";
 import { Runs } from "./runs.js";
-import { hasGpu, Runtimes } from "./runtimes.js";
+import { checkComputing, hasGpu, Runtimes } from "./runtimes.js";
 import { readMessage } from "./shapes.js";
 import { Shelf } from "./shelf.js";
 import { PickedSource, ServerSource } from "./sources.js";
@@ -97,9 +97,17 @@ async function sizeOf(part: Part): Promise<number> {
   return sizes.reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** One tab at a time has the storage: its files can be open once only. Another waits, and says so. Throws NO_STORAGE. */
+/**
+ * One tab at a time has the storage: its files can be open once only. Another waits, and says so. Where nothing can be computed, that is said
+ * before anybody fetches a model; what is stored can still be seen and saved. Throws NO_STORAGE.
+ */
 async function begin(threads: number): Promise<void> {
   await checkStorage();
+  try {
+    checkComputing();
+  } catch (error) {
+    failed(error);
+  }
   await navigator.locks.request(LOCK, { ifAvailable: true }, (lock) => (lock === null ? null : serve(threads)));
   tell({ type: "busy" });
   await navigator.locks.request(LOCK, () => serve(threads));

@@ -30,16 +30,17 @@ export class TestBrowser {
 
   private constructor(
     readonly profile: string,
+    private readonly flags: readonly string[],
     private browser: Browser,
   ) {
     this.downloads = join(profile, "downloads");
   }
 
-  /** `gpu`: with WebGPU, on a GPU that the processor plays. */
-  static async start(gpu = false): Promise<TestBrowser> {
+  /** `flags`: of Chromium's command line, beside those that every test needs. */
+  static async start(...flags: readonly string[]): Promise<TestBrowser> {
     const profile = mkdtempSync(join(tmpdir(), "lcsb-page-"));
     mkdirSync(join(profile, "downloads"));
-    return new TestBrowser(profile, await started(profile, gpu));
+    return new TestBrowser(profile, flags, await started(profile, flags));
   }
 
   async open(address: string, options: PageOptions = {}): Promise<TestPage> {
@@ -55,7 +56,7 @@ export class TestBrowser {
     const ended = new Promise((settle) => process.once("exit", settle));
     process.kill("SIGKILL");
     await ended;
-    this.browser = await started(this.profile, false);
+    this.browser = await started(this.profile, this.flags);
   }
 
   async close(): Promise<void> {
@@ -76,17 +77,17 @@ export class TestBrowser {
   }
 }
 
-// A browser whose GPU process does not start ends itself. SwiftShader, which comes with Chromium, is a GPU that the processor plays.
-const NO_GPU = ["--disable-gpu"];
-const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
+const NO_GPU = ["--disable-gpu"]; // a browser whose GPU process does not start ends itself
+/** Flags for WebGPU on SwiftShader, which comes with Chromium: a GPU that the processor plays. */
+export const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 
 /** No sandbox: it needs rights that a container lacks, and this browser opens the test's own page alone. */
-function started(profile: string, gpu: boolean): Promise<Browser> {
+function started(profile: string, flags: readonly string[]): Promise<Browser> {
   return launch({
     executablePath: executable(),
     headless: "shell",
     userDataDir: profile,
-    args: ["--no-sandbox", "--disable-dev-shm-usage", ...(gpu ? SOFTWARE_GPU : NO_GPU)],
+    args: ["--no-sandbox", "--disable-dev-shm-usage", ...(flags.includes(SOFTWARE_GPU[0]!) ? [] : NO_GPU), ...flags],
     timeout: WAIT,
   });
 }

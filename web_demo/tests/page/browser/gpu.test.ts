@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { TestBrowser, type TestPage } from "./driver.js";
+import { SOFTWARE_GPU, TestBrowser, type TestPage } from "./driver.js";
 import { SiteServer } from "./server.js";
 import { folderOf, SAMPLE, trainedOnNode } from "../tools.js";
 
@@ -22,7 +22,7 @@ let page: TestPage;
 
 before(async () => {
   server = await SiteServer.start({ bundles: { [BUNDLE]: folderOf(BUNDLE) } });
-  browser = await TestBrowser.start(true);
+  browser = await TestBrowser.start(...SOFTWARE_GPU);
 });
 after(async () => {
   await browser.close();

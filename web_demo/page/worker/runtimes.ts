@@ -47,7 +47,7 @@ export class Runtimes {
   }
 }
 
-/** Throws NO_SIMD where there is no WebAssembly, none that a policy lets run, or none with vectors: some modes for more security take it away. */
+/** Some modes for more security leave WebAssembly out; a policy may forbid it. Throws NO_SIMD. */
 export function checkComputing(): void {
   try {
     new WebAssembly.Module(SIMD);

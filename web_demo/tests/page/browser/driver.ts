@@ -59,6 +59,14 @@ export class TestBrowser {
     this.browser = await started(this.profile, this.flags);
   }
 
+  /** The numbers of the processes that have pages, workers or nothing yet. */
+  async renderers(): Promise<number[]> {
+    const client = await this.browser.target().createCDPSession();
+    const { processInfo } = await client.send("SystemInfo.getProcessInfo");
+    await client.detach();
+    return processInfo.filter(({ type }) => type === "renderer").map(({ id }) => id);
+  }
+
   async close(): Promise<void> {
     await this.browser.close();
     rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
@@ -89,6 +97,7 @@ function started(profile: string, flags: readonly string[]): Promise<Browser> {
     userDataDir: profile,
     args: ["--no-sandbox", "--disable-dev-shm-usage", ...(flags.includes(SOFTWARE_GPU[0]!) ? [] : NO_GPU), ...flags],
     timeout: WAIT,
+    protocolTimeout: 0, // whatever waits has a limit of its own
   });
 }
 

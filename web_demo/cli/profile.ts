@@ -4,7 +4,7 @@ import { Bundle } from "../kit/bundle.js";
 import { goldenBatchOf } from "../kit/bundle/golden.js";
 import type { Graph } from "../kit/bundle/manifest.js";
 import { BlockRunner } from "../kit/runtime/blockRunner.js";
-import type { Ort } from "../kit/runtime/onnxRuntime.js";
+import type { Ort } from "../kit/runtime/ort.js";
 
 // Where a step's time goes, for benchmarks/web.py: `profile.js BUNDLE THREADS STEPS` takes steps that train every layer, on the recorded batches,
 // after one that does not count. ONNX Runtime prints the profile of each program, an array of events; then comes an object with the seconds of a

@@ -41,8 +41,8 @@ export function predictedPeak(manifest: Manifest, subsets: readonly Subset[], as
 /**
  * What a page's run holds beyond the desktop's, whose runtime is compiled already and whose state and weights lie in mapped files: the compiled
  * runtime; the states; of each weight that a program is fed a buffer that its bytes are read into; and the largest program's weights once more in
- * the runtime's heap. With a GPU the layers' weights lie there instead, and what the runtime allocates there it keeps, each program's apart at
- * worst, as their sizes differ.
+ * the runtime's heap. With a GPU the weights lie there instead, and what the runtime allocates there it keeps, each program's apart at worst, as
+ * their sizes differ.
  */
 export function pageTerms(manifest: Manifest, gpu: boolean): Map<string, number> {
   const graphs = [...manifest.graphs];

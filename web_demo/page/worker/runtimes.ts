@@ -11,7 +11,7 @@ const WEBGPU = new URL("../../ort/ort.webgpu.bundle.min.mjs", import.meta.url).h
 // (module (func (result v128) i32.const 0 i8x16.splat))
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11);
 
-/** What computes a run: the runtime, and the GPU that has the layers, which whoever asked for it closes. */
+/** What computes a run: the runtime, and the GPU that has the bundle, which whoever asked for it closes. */
 export interface Processor {
   readonly ort: Ort;
   readonly gpu: Gpu | null;

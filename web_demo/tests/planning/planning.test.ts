@@ -49,7 +49,8 @@ test("what a budget allows, and what no page can hold", async () => {
   const shared = pageTerms(manifest, true);
   assert.equal(shared.get("weights on the GPU"), gpuWeightBytes(manifest));
   assert.ok(shared.get("working sets on the GPU")! > manifest.graphs.get("block_backward")!.workingBytes!);
-  assert.ok(shared.get("weights of a program")! > 0 && plan({ gpu: true }).predictedPeakBytes > plan({}).predictedPeakBytes);
+  assert.equal(shared.get("weights of a program"), 0); // all of them are there
+  assert.ok(plan({ gpu: true }).predictedPeakBytes > plan({}).predictedPeakBytes);
   const { manifest: looped } = await openBundle("llama"); // whose head is reckoned by the model's sizes
   const long = { ...looped, seqLen: 1 << 20, model: { ...looped.model, hiddenSize: 1 << 12 } };
   assert.match(await refused("MEMORY_TOO_SMALL", () => plan({}, long)), /of WebAssembly's memory, which has at most 4,295.0 MB; nothing was run/);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ort from "onnxruntime-web/wasm";
 import type { Bundle } from "../../kit/bundle.js";
+import { isPerLayer } from "../../kit/bundle/manifest.js";
 import { generate, samplingConfig } from "../../kit/generate.js";
 import { BlockRunner, type RunnerOptions } from "../../kit/runtime/blockRunner.js";
 import { Gpu } from "../../kit/runtime/gpu.js";
@@ -14,7 +15,7 @@ const bundle = await openBundle("llama-20-steps"); // its programs are for a GPU
 const adapter = (await initialAdapter(bundle)).map((value, i) => value + 0.001 * (i % 7));
 const subsets = bundle.golden.run.slice(0, 2).map((step) => step.subset);
 const batch = bundle.sampleBatch!;
-const weights = new Set(bundle.manifest.graphs.get("block_forward")!.inputs.flatMap(({ weight }) => weight ?? [])).size * bundle.manifest.layers.length;
+const weights = bundle.manifest.weights.reduce((sum, { name, shape }) => sum + (isPerLayer(name) ? shape[0]! : 1), 0); // tensors, a layer's one by one
 
 /** The bundle on `fake`, and a runner of it. */
 async function onGpu(fake: FakeGpu, options: RunnerOptions = {}): Promise<{ gpu: Gpu; runner: BlockRunner }> {
@@ -40,7 +41,7 @@ async function everything(runner: BlockRunner, look: () => void = () => {}): Pro
 }
 
 for (const keep of [0, 2]) {
-  test(`with ${keep} layers kept, layers on a GPU give WebAssembly's bits, and only the weights stay there`, async () => {
+  test(`with ${keep} layers kept, programs on a GPU give WebAssembly's bits, and only the weights stay there`, async () => {
     const fake = new FakeGpu();
     const { gpu, runner } = await onGpu(fake, { keep });
     const found = await everything(runner, () => assert.equal(fake.live.size, weights));
@@ -77,7 +78,7 @@ test("a step that is cancelled, or in which a kernel fails, leaves nothing on th
   };
   const { gpu, runner } = await onGpu(fake, { betweenLayers });
   const whole = await runner.step(subsets[0]!, batch, adapter);
-  const runs = fake.runs;
+  const runs = fake.runs - 1; // one of them before the first layer
   for (let stop = 0; stop < runs; stop += 3) {
     left = stop;
     await assert.rejects(runner.step(subsets[0]!, batch, adapter), /cancelled/);
@@ -95,7 +96,7 @@ test("a step that is cancelled, or in which a kernel fails, leaves nothing on th
 
 test("a GPU without room for the weights fails by name, with the size", async () => {
   const fake = new FakeGpu();
-  fake.room = 5;
+  fake.room = 1;
   const { gpu, runner } = await onGpu(fake);
   assert.match(await refused("GPU_FAILED", () => runner.evaluate(batch, adapter)), /a buffer of 0\.0 MB was not to be had: no memory for it/);
   await runner.close();
@@ -137,7 +138,7 @@ test("what a GPU does not take is refused before anything is run, with the tenso
   assert.match(await refused("GPU_UNSUITABLE", () => Gpu.open(new FakeGpu().browser, ort, other.manifest)), /--programs gpu/);
 });
 
-test("the device is asked for as much as the adapter has, and the layers' weights are counted", async () => {
+test("the device is asked for as much as the adapter has, and the weights are counted", async () => {
   const fake = new FakeGpu({ maxBufferSize: 2 ** 30 });
   const { gpu, runner } = await onGpu(fake);
   assert.equal(fake.requested.maxBufferSize, 2 ** 30);

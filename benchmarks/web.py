@@ -7,8 +7,6 @@ simulate` makes the same one: data, seed, steps, threads. The page's seconds and
 
 The memory is that of the page's process, sampled every few milliseconds from before the model is added to the end of the last run. The
 copying, the check of the golden trace, the evaluations and the comparison are part of that, and not part of the seconds.
-
-The second table is of the same steps of the kit on Node, which runs the same WebAssembly, by ONNX Runtime's own profile.
 """
 
 from __future__ import annotations
@@ -26,19 +24,13 @@ from typing import IO, Any
 
 from common import DEVICE_LCSB, MODELS, ROOT, device_lcsb, lcsb, markdown_table, write_results
 
-from lcsb_mobile.bench.op_profile import KERNEL, RUN
-from lcsb_mobile.bundle.manifest import DECOMPRESSION
 from lcsb_mobile.measuring import memory_watch
 
 MODEL, DATA = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", MODELS / "fortunes.train.jsonl"
 METHODS, THREADS = ("full", "lcsb-exact"), 2
 EXAMPLES = 300  # of the data: what is held out of more is evaluated and compared for minutes, and that is not what is measured
 INTERVAL = 0.005  # seconds between two samples
-PROFILED_STEPS = 2
-DRIVER, PROFILER = (ROOT / "web_demo/build" / name for name in ("tests/page/browser/measured.js", "cli/profile.js"))
-PARTS = ("products", "decompression", "other operators")
-PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger")
-AROUND = ("Loop", "If", "Scan")  # their time is that of the operators within
+DRIVER = ROOT / "web_demo/build/tests/page/browser/measured.js"
 AGREEMENT = 1e-4  # of losses, relative
 
 
@@ -142,64 +134,6 @@ def difference(found: list[float], expected: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
 
 
-def profile(bundle: Path) -> dict[str, Any]:
-    """`seconds` of a step, and of each of its programs those of its operators, by what they do, as cli/profile.ts tells."""
-    command = ["node", PROFILER, bundle, str(THREADS), str(PROFILED_STEPS)]
-    printed = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout
-    *profiles, result = documents(printed)
-    programs = []
-    for program, events in zip(result["programs"], profiles, strict=True):
-        kernels = [event for event in since(events, program["runsBefore"]) if is_kernel(event)]
-        parts = {part: sum(event["dur"] for event in kernels if kind(event) == part) / 1e6 / PROFILED_STEPS for part in PARTS}
-        totals = {name: program[name] / PROFILED_STEPS for name in ("runs", "seconds", "bytesIn", "bytesOut")}
-        programs.append({"name": program["name"]} | totals | parts)
-    return {"seconds": result["seconds"], "programs": programs}
-
-
-def since(events: list[dict[str, Any]], runs: int) -> list[dict[str, Any]]:
-    """What came after so many whole runs; a run's own event is its last."""
-    ends = [index for index, event in enumerate(events) if event["name"] == RUN]
-    return events[ends[runs - 1] + 1 :]
-
-
-def is_kernel(event: dict[str, Any]) -> bool:
-    return event["name"].endswith(KERNEL) and event["args"]["op_name"] not in AROUND
-
-
-def kind(event: dict[str, Any]) -> str:
-    if event["name"].startswith(f"{DECOMPRESSION}."):
-        return "decompression"
-    return "products" if event["args"]["op_name"] in PRODUCTS else "other operators"
-
-
-def documents(text: str) -> Iterator[Any]:
-    """JSON values, one after the other."""
-    decoder = json.JSONDecoder()
-    while text := text.lstrip():
-        value, end = decoder.raw_decode(text)
-        yield value
-        text = text[end:]
-
-
-def profile_table(found: dict[str, Any]) -> str:
-    """What no operator took is the copying of what goes in and out, and the runtime's own."""
-    rows = [
-        [
-            program["name"],
-            f"{program['runs']:.0f}",
-            f"{program['seconds']:.2f}",
-            *(f"{program[part]:.2f}" for part in PARTS),
-            f"{program['seconds'] - sum(program[part] for part in PARTS):.2f}",
-            f"{program['bytesIn'] / 1e6:.0f}, {program['bytesOut'] / 1e6:.0f}",
-        ]
-        for program in found["programs"]
-    ]
-    outside = found["seconds"] - sum(program["seconds"] for program in found["programs"])
-    rows.append(["the kit, reading weights", "", f"{outside:.2f}", "", "", "", "", ""])
-    header = ["program", "runs a step", "s a step", *PARTS, "copies, the rest", "MB copied in, out"]
-    return f"{markdown_table(header, rows)}\nA full step on Node, profiled: {found['seconds']:.2f} s.\n"
-
-
 def main(given: str | None = None) -> None:
     chromium = subprocess.run(ROOT / "scripts/web/chromium.sh", check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     version = subprocess.run([chromium, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
@@ -209,7 +143,6 @@ def main(given: str | None = None) -> None:
             lcsb("export", MODEL, "--seq-len", "128", "--quantizer", "search", "--output", bundle)
         with served(bundle) as address:
             found = in_the_page(address, bundle, chromium, Path(temporary)) | {"browser": version}
-        found["profile"] = profile(bundle)
     rows = [
         [
             f"`{run['method']}`",
@@ -229,7 +162,7 @@ def main(given: str | None = None) -> None:
         f"{megabytes(found['peaks']['opened'])}, while the model was copied: {megabytes(found['peaks']['added'])}. {version}, "
         f"{THREADS} threads; the load was {found['load'][1]:.1f} over the last five minutes."
     )
-    write_results("web", f"{markdown_table(header, rows)}\n{notes}\n\n{profile_table(found['profile'])}", found)
+    write_results("web", f"{markdown_table(header, rows)}\n{notes}\n", found)
 
 
 def megabytes(usage: Sequence[int]) -> str:

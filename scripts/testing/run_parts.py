@@ -4,7 +4,7 @@ A part ran, FAILED, or did NOT RUN, for want of something that is not to be had 
 fails the run like one that failed, unless the environment variable LCSB_MAY_SKIP, a comma list, names it; on a Mac that has a default. A
 test that is skipped in every environment is a part that did not run, by the name of skipped-tests. The last lines say how long it took, how
 much of that was set-up, and the totals.
-Parts that leave cores idle run two at a time, and one that waits for the network runs beside any; what they print comes when they end.
+Parts that do not use all cores run two at a time, and one that waits for the network runs beside any; what they print comes when they end.
 docs/testing.md tells more.
 
 Exit codes: 1, something failed or did not run; 2, a name is not one of a part. It needs no package: it is what sets them up.

@@ -179,6 +179,16 @@ export class TestPage {
     return this.page.evaluate(() => document.getElementById("page")!.innerText);
   }
 
+  /** A model from the server and the sample messages, so that Train is next. */
+  async prepare(model: string): Promise<void> {
+    await this.addModel(model);
+    await this.says("Will be tested in this browser");
+    await this.show("data");
+    await this.click("Use sample messages");
+    await this.says("Ready for training.");
+    await this.show("train");
+  }
+
   /** Adds a model that the server has. */
   async addModel(name: string): Promise<void> {
     await this.page.locator(`::-p-text(${this.t.say("add_found", name)})`).click();

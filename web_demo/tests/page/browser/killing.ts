@@ -43,12 +43,7 @@ export async function trainedWithKills(
 
 async function begun(browser: TestBrowser, server: SiteServer): Promise<TestPage> {
   const page = await browser.open(server.address);
-  await page.addModel(KILLED_BUNDLE);
-  await page.says("Will be tested in this browser");
-  await page.show("data");
-  await page.click("Use sample messages");
-  await page.says("Ready for training.");
-  await page.show("train");
+  await page.prepare(KILLED_BUNDLE);
   await page.chooseSteps("least");
   await page.page.keyboard.press("ArrowRight");
   await page.says(`${KILLED_STEPS} steps on`);

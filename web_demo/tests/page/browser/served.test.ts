@@ -35,12 +35,7 @@ test("from lcsb web a model is copied and trained with two threads, to the bit a
     try {
       const page = await browser.open(address, { cores: 2 });
       assert.equal(await page.page.evaluate(() => crossOriginIsolated), true);
-      await page.addModel("llama");
-      await page.says("Will be tested in this browser");
-      await page.show("data");
-      await page.click("Use sample messages");
-      await page.says("Ready for training.");
-      await page.show("train");
+      await page.prepare("llama");
       await page.chooseSteps("least");
       await page.click("Start");
       await page.says("What this run learned");

@@ -141,13 +141,14 @@ export class OpfsFiles implements RawFiles {
   async free(wanted: number): Promise<number | null> {
     const { quota, usage } = await guarded(() => navigator.storage.estimate());
     const estimated = quota === undefined || usage === undefined ? null : quota - usage;
-    return estimated !== null && estimated < wanted ? estimated : this.room(wanted);
+    return estimated !== null && estimated < wanted ? Math.max(0, estimated) : this.room(wanted);
   }
 
   private room(wanted: number): Promise<number> {
     return guarded(async () => {
       const name = SCRATCH + crypto.randomUUID();
-      const handle = await (await this.handle(name, true)).createSyncAccessHandle();
+      const handle = await unlessFull(async () => (await this.handle(name, true)).createSyncAccessHandle());
+      if (handle === null) return 0;
       try {
         if (fits(handle, wanted)) return wanted;
         let [least, beyond] = [0, wanted];
@@ -178,10 +179,22 @@ function fits(handle: FileSystemSyncAccessHandle, size: number): boolean {
     handle.truncate(size);
     return true;
   } catch (error) {
-    if ((error as Error).name === "QuotaExceededError") return false;
+    if (isFull(error)) return false;
     throw error;
   }
 }
+
+/** Null where not even that is to be stored. */
+async function unlessFull<T>(work: () => Promise<T>): Promise<T | null> {
+  try {
+    return await work();
+  } catch (error) {
+    if (isFull(error)) return null;
+    throw error;
+  }
+}
+
+const isFull = (error: unknown) => (error as Error).name === "QuotaExceededError";
 
 function writeFully(handle: FileSystemSyncAccessHandle, bytes: Uint8Array, at: number): void {
   const count = handle.write(bytes as Uint8Array<ArrayBuffer>, { at });

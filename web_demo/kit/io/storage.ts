@@ -44,7 +44,7 @@ export async function storing<T>(path: string, write: () => Promise<T>): Promise
     return await write();
   } catch (error) {
     if (!(error instanceof IoError)) throw error;
-    const full = /no space left|quota/i.test(error.message);
+    const full = isFull(error);
     const message = `${path}: cannot be written: ${error.message}; free some space or choose another place`;
     throw new LcsbError(full ? "STORAGE_FULL" : "STORAGE_FAILED", message, [path], error);
   }
@@ -54,10 +54,16 @@ export async function storing<T>(path: string, write: () => Promise<T>): Promise
 export async function checkFreeSpace(storage: Storage, needed: number): Promise<void> {
   const free = await storage.free(needed);
   if (free === null || free >= needed) return;
-  const found = `${megabytes(needed)} of storage are needed, ${megabytes(free)} are free`;
-  const message = `${storage.path}: ${found}; free some space or choose another place`;
-  throw new LcsbError("STORAGE_FULL", message, [String(needed), String(free)]);
+  throw tooLittle(storage.path, needed, free);
 }
+
+/** STORAGE_FULL, whose arguments are the bytes needed and free. */
+export function tooLittle(path: string, needed: number, free: number): LcsbError {
+  const found = `${megabytes(needed)} of storage are needed, ${megabytes(free)} are free`;
+  return new LcsbError("STORAGE_FULL", `${path}: ${found}; free some space or choose another place`, [String(needed), String(free)]);
+}
+
+export const isFull = (error: IoError) => /no space left|quota/i.test(error.message);
 
 /** Opens, uses and closes a file. */
 export async function withFile<T>(storage: Pick<Storage, "open">, name: string, use: (file: StoredFile) => T | Promise<T>): Promise<T> {

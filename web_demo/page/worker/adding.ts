@@ -3,9 +3,10 @@ import { checkNames } from "../../kit/bundle/bundleFiles.js";
 import { MANIFEST_FILE, type Manifest } from "../../kit/bundle/manifest.js";
 import { checkManifest } from "../../kit/bundle/manifestCheck.js";
 import { LcsbError } from "../../kit/faults.js";
-import type { GrowingFile, OpfsFiles } from "../../kit/io/opfs.js";
+import { IoError } from "../../kit/io/files.js";
+import { OpfsFiles, type GrowingFile } from "../../kit/io/opfs.js";
 import { Sha256 } from "../../kit/io/sha256.js";
-import { checkFreeSpace, storing } from "../../kit/io/storage.js";
+import { checkFreeSpace, isFull, storing, tooLittle } from "../../kit/io/storage.js";
 import { SlotStorage } from "../../kit/io/slots.js";
 import type { BundleSource } from "./sources.js";
 import type { Watch } from "./turns.js";
@@ -16,29 +17,42 @@ const CHUNK = 1 << 20;
 export type Progress = (done: number, total: number) => void;
 
 /**
- * Brings a bundle's files into `files`, each held to its SHA-256 in the manifest; the manifest comes last, so that a bundle with one is whole.
+ * Brings a bundle's files into the directory `path`, each held to its SHA-256 in the manifest; the manifest comes last, so that a bundle with one is whole.
  *
  * What an earlier attempt left is not fetched again: a file goes on from the length that is there. What the whole comes to decides, so
  * nothing need be known of where the first part came from; a file that comes out wrong is fetched once more from its beginning. Throws
  * BUNDLE_…, STORAGE_FULL (before anything is fetched, with the bytes needed and free), STORAGE_FAILED, NETWORK; what came stays.
  */
-export async function addBundle(source: BundleSource, files: OpfsFiles, watch: Watch, progress: Progress): Promise<void> {
+export async function addBundle(source: BundleSource, path: string, watch: Watch, progress: Progress): Promise<void> {
   try {
     const raw = await source.manifest(watch.signal);
-    const manifest = decodeManifest(`${files.path}/${MANIFEST_FILE}`, raw);
-    checkManifest(manifest, files.path);
-    checkNames(files.path, manifest);
-    await storing(files.path, () => bring(source, manifest, files, watch, progress));
-    await storing(files.path, () => files.write(MANIFEST_FILE, (sink) => sink.write(raw)));
+    const manifest = decodeManifest(`${path}/${MANIFEST_FILE}`, raw);
+    checkManifest(manifest, path);
+    checkNames(path, manifest);
+    const files = await directory(path, manifest);
+    await storing(path, () => bring(source, manifest, files, watch, progress));
+    await storing(path, () => files.write(MANIFEST_FILE, (sink) => sink.write(raw)));
   } catch (error) {
     watch.check(); // what was cancelled broke off
     throw error;
   }
 }
 
+/** A full disk has no room for even that. */
+async function directory(path: string, manifest: Manifest): Promise<OpfsFiles> {
+  try {
+    return await OpfsFiles.open(path);
+  } catch (error) {
+    if (error instanceof IoError && isFull(error)) throw tooLittle(path, totalOf(manifest), 0);
+    throw error;
+  }
+}
+
+const totalOf = ({ files }: Manifest) => [...files.values()].reduce((sum, { size }) => sum + size, 0);
+
 async function bring(source: BundleSource, manifest: Manifest, files: OpfsFiles, watch: Watch, progress: Progress): Promise<void> {
   const entries = [...manifest.files];
-  const total = entries.reduce((sum, [, entry]) => sum + entry.size, 0);
+  const total = totalOf(manifest);
   const here = await Promise.all(entries.map(([name]) => files.size(name)));
   const missing = entries.reduce((sum, [, entry], i) => sum + Math.max(0, entry.size - here[i]!), 0);
   const storage = new SlotStorage(files);

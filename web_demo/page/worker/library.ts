@@ -87,10 +87,10 @@ export class Library {
   async add(name: string, source: BundleSource, watch: Watch): Promise<void> {
     if (!NAME.test(name))
       throw new LcsbError("BUNDLE_UNREADABLE", `a bundle's name: expected letters, digits, dots and dashes, found '${name}'`);
-    if ((await this.info(name)) !== null)
+    if ((await this.names()).includes(name) && (await this.info(name)) !== null)
       throw new PageError("NAME_TAKEN", `${name}: a model of that name is here; remove it first`, [name]);
     try {
-      await addBundle(source, await OpfsFiles.open(`${MODELS}/${name}`), watch, this.reporter("copying", name, watch));
+      await addBundle(source, `${MODELS}/${name}`, watch, this.reporter("copying", name, watch));
       await this.openNamed(name, watch);
       await this.choose(name);
     } finally {

@@ -1,5 +1,6 @@
 import { LcsbError, type Fault } from "../../kit/faults.js";
 import { IoError } from "../../kit/io/files.js";
+import { isFull } from "../../kit/io/storage.js";
 import { oneLine, reasonOf } from "../../kit/io/text.js";
 import type { ToldProblem } from "./protocol.js";
 
@@ -22,7 +23,7 @@ export class PageError extends Error {
 export function problemOf(error: unknown): ToldProblem {
   const told = (fault: Fault | PageFault, args: readonly string[] = []) => ({ fault, args, detail: reasonOf(error) });
   if (error instanceof LcsbError || error instanceof PageError) return told(error.fault, error.args);
-  if (error instanceof IoError) return told(/no space left/.test(error.message) ? "STORAGE_FULL" : "STORAGE_FAILED");
+  if (error instanceof IoError) return told(isFull(error) ? "STORAGE_FULL" : "STORAGE_FAILED");
   const name = error instanceof Error ? error.name : "";
   if (name === "QuotaExceededError") return told("STORAGE_FULL");
   if (name === "RangeError" && /memory|allocation|array buffer/i.test((error as Error).message)) return told("MEMORY_TOO_SMALL");

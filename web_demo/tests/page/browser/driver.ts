@@ -169,6 +169,11 @@ export class TestPage {
     await this.page.waitForFunction(sought, { polling: 30 }, path);
   }
 
+  /** Until the page is kept for use without a network. */
+  async worksOffline(): Promise<void> {
+    await this.page.evaluate(async () => void (await navigator.serviceWorker.ready));
+  }
+
   /** Until the run has done so many steps. */
   async reaches(step: number, patience = WAIT): Promise<void> {
     const sought = (least: number) => Number(/Step (\d+) of/.exec(document.getElementById("page")!.innerText)?.[1] ?? -1) >= least;

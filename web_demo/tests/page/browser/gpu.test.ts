@@ -97,7 +97,7 @@ test("in the page a run that was to be on it goes by WebAssembly where that cann
   await page.show("train");
   await page.chooseSteps("least");
   await page.page.select("#gpu", "gpu");
-  await page.page.evaluate(async () => void (await navigator.serviceWorker.ready));
+  await page.worksOffline();
   server.offline = true; // so that the runtime's build for it is not to be had
   await page.click("Start");
   await page.says("This device’s graphics processor cannot train this model.");

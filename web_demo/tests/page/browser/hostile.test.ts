@@ -30,7 +30,8 @@ before(async () => {
   const damaged = copy("damaged", flipped, "weights.bin");
   const other = copy("other", restated(/"target": *"onnxruntime"/, '"target": "coreml"'), "manifest.json");
   const newer = copy("newer", restated(/"format_version": *\d+/, '"format_version": 99'), "manifest.json");
-  server = await SiteServer.start({ bundles: { llama: folderOf("llama"), damaged, other, newer }, isolated: false });
+  const large = copy("large", restated(/("weights.bin": *\{\s*"size": *)\d+/, "$12000000000"), "manifest.json");
+  server = await SiteServer.start({ bundles: { llama: folderOf("llama"), damaged, other, newer, large }, isolated: false });
   browser = await TestBrowser.start();
 });
 after(async () => {
@@ -59,11 +60,20 @@ test("a damaged file, another target and a newer version are refused by name", a
 test("too small a quota is refused with the figures, before anything is fetched", async () => {
   const client = await page.page.createCDPSession();
   const { origin } = new URL(server.address);
+  await page.worksOffline(); // what is kept for that takes storage too; and what the browser compiles, some megabytes more
   const { usage } = await client.send("Storage.getUsageAndQuota", { origin });
-  await client.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: usage + 100_000 });
-  await page.addModel("llama");
-  await page.says("of storage, but only");
-  await page.says("kB are free for this page.");
+  const before = server.sent.length;
+  for (const [free, sentence] of [
+    [1e9, /^This needs 2.0 GB of storage, but only [89]\d\d MB are free for this page\./m],
+    [-100e3, /^This needs 2.0 GB of storage, but only 0 kB are free for this page\./m], // as where another page took what was free
+  ] as const) {
+    await client.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: usage + free });
+    await page.addModel("large");
+    await page.says("are free for this page.");
+    assert.match(await page.text(), sentence);
+    await page.click("Close");
+  }
+  assert.deepEqual(new Set(server.sent.slice(before)), new Set(["bundles/large/manifest.json"]));
   await client.send("Storage.overrideQuotaForOrigin", { origin });
 });
 

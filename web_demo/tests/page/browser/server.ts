@@ -23,9 +23,10 @@ export interface ServerOptions {
   readonly isolated?: boolean;
 }
 
-/** The site and some bundles, as a host of static files serves them. `ranges`: the ranges that were asked for. `cut`: of that file only so
- * many bytes are sent, once, until `breakOff` ends the connection. */
+/** The site and some bundles, as a host of static files serves them. `sent`: the files that were asked for. `ranges`: the ranges. `cut`: of
+ * that file only so many bytes are sent, once, until `breakOff` ends the connection. */
 export class SiteServer {
+  readonly sent: string[] = [];
   readonly ranges: string[] = [];
   cut: { readonly name: string; readonly after: number } | null = null;
   offline = false;
@@ -64,6 +65,7 @@ export class SiteServer {
       return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.list()));
     const file = this.fileOf(path === "" ? "index.html" : path);
     if (file === null) return void response.writeHead(404).end();
+    this.sent.push(path);
     this.send(file, request, response);
   }
 

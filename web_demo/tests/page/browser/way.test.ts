@@ -131,7 +131,7 @@ test("an adapter that was saved is read again, and one that is none is refused",
 });
 
 test("without a network the page opens, has what was there, and learns the same", async () => {
-  await page.page.evaluate(async () => void (await navigator.serviceWorker.ready));
+  await page.worksOffline();
   server.offline = true;
   try {
     await page.page.reload();

@@ -29,6 +29,7 @@ from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, Pro
 from lcsb_mobile.errors import OptionError
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
+from lcsb_mobile.export.collector import rarely_collected
 from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks, capture_decoding, state_shape
 from lcsb_mobile.export.graphs.head import capture_final_norm
 from lcsb_mobile.export.graphs.parts import StepParts
@@ -102,7 +103,7 @@ def export_model(
     check_output(options.output, options.force)
     clock = _Clock()
     warnings: list[str] = []
-    with MemorySampler() as sampler:
+    with rarely_collected(), MemorySampler() as sampler:
         with clock("read"):
             checkpoint = open_model()
         with checkpoint, write_bundle(options.output, options.force) as directory:

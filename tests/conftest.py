@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from helpers.onnxruntime_bundles import DEFAULTS, Exported, MakeExported, export
 from helpers.tiny_models import MakeTiny, TinyModel, make_tiny
 
 from lcsb_mobile.config import AdamWConfig, Programs
+from lcsb_mobile.export.collector import OBJECTS
 from lcsb_mobile.export.graphs.blocks import DecodeGraphs, ModelGraphs, capture_blocks, capture_decoding
 from lcsb_mobile.installing import GGUF_PYTHON
 from lcsb_mobile.runners.onnxruntime import NO_TELEMETRY
@@ -33,6 +35,7 @@ collect_ignore = (
 )
 
 os.environ.setdefault(NO_TELEMETRY, "1")  # tests that import ONNX Runtime by themselves
+gc.set_threshold(OBJECTS)  # as in an export, which is what most tests do
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, and waits long on a machine that others use
 
 
@@ -46,6 +49,10 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays
 
 
 @pytest.fixture(scope="session")

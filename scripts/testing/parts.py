@@ -29,7 +29,8 @@ OF_NO_OTHER_PART = "not model and not training_api and not coreai"
 # Of each package that has a lower bound, the tests in which it does the most; of the device's, whole runs on some of the bundles and every
 # verb, its pictures and pages with it.
 LOWEST_DEVICE_TESTS = ("tests_device", "-k", "tiny or gemma3 or qwen3_5 or test_as_on_a_mac")
-LOWEST_TESTS = ("tests/cli/test_cli.py", "tests/export/checkpoints", "tests/export/onnx/test_lowering.py", "tests/report")
+COMMAND_LINE = tuple(f"tests/cli/test_cli.py::{name}" for name in ("test_the_whole_way", "test_json", "test_help_has_an_example"))
+LOWEST_TESTS = (*COMMAND_LINE, "tests/export/checkpoints", "tests/export/onnx/test_lowering.py", "tests/report")
 LANES = 2  # parts at a time, of those that may run beside others
 # A part that runs beside others has its share of the cores; "0": pytest's own process, so that what tests import is imported once.
 SHARE = (os.cpu_count() or 1) // LANES

@@ -21,7 +21,7 @@ from lcsb_mobile.measuring.memory import MemorySampler, process_memory
 
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=TorchJob)
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()
     torch.manual_seed(SEED)
     torch.set_num_threads(job.threads)
     base, _ = process_memory()
@@ -51,9 +51,9 @@ def main() -> None:
 
 def make_model(job: TorchJob) -> tuple[Any, torch.optim.Optimizer]:
     """Random float32 weights, LoRA on the matrices that the bundle adapts, AdamW."""
-    model: Any = transformers.AutoModelForCausalLM.from_config(hf_config(job.model), dtype=torch.float32)  # type: ignore[no-untyped-call]
+    model: Any = transformers.AutoModelForCausalLM.from_config(hf_config(job.model), dtype=torch.float32)
     model.config.use_cache = False
-    lora = peft.LoraConfig(r=job.rank, lora_alpha=job.alpha, target_modules=list(job.modules), task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    lora = peft.LoraConfig(r=job.rank, lora_alpha=job.alpha, target_modules=list(job.modules), task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, lora)
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -103,7 +103,7 @@ def export_model(
     check_output(options.output, options.force)
     clock = _Clock()
     warnings: list[str] = []
-    with rarely_collected(), MemorySampler() as sampler:
+    with MemorySampler() as sampler:
         with clock("read"):
             checkpoint = open_model()
         with checkpoint, write_bundle(options.output, options.force) as directory:
@@ -253,10 +253,10 @@ def _write_graphs(
     tiles = options.programs == "cpu"  # a GPU has no kernel that cuts them out of packed weights, nor a cache that they would fit
     tile = tile_rows(config.hidden_size, config.intermediate_size, quantization.group_size) if tiles else None
     setting = Setting(model, options.lora, quantization, options.seq_len, tile)
-    with clock("capture"):
+    with clock("capture"), rarely_collected():
         blocks = capture_blocks(setting)
         norms = capture_final_norm(model, options.seq_len)
-    with clock("graphs"):
+    with clock("graphs"), rarely_collected():
         whole = capture_blocks(replace(setting, tile=None)).kinds if options.accuracy_level == INT8_ACTIVATIONS else {}
         int8 = {name: graphs.forward for name, graphs in whole.items()}
         parts = StepParts(layout, quantization, blocks, *norms, table, int8)

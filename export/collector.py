@@ -13,7 +13,8 @@ OBJECTS = (
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Within it looking for garbage takes a twentieth of the time, not a seventh. Arrays are not held longer: few are in a cycle."""
+    """Within it looking for garbage takes a twentieth of the time, not a seventh. Arrays in cycles are held longer: not for where a model's
+    weights are worked on."""
     threshold, *others = gc.get_threshold()
     gc.set_threshold(max(threshold, OBJECTS) if threshold else 0, *others)  # 0: the caller collects by itself
     try:

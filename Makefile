@@ -26,7 +26,7 @@ ENVIRONMENT := scripts/testing/environment.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check test-python test-model test-training test-coreai models clean device-bundles test-device test-ios-runtime test-pythons \
-    test-lowest test-arm64 test-android test-ios test-web web app-bundle coreml-bundle screenshots apk fuzz environment
+    test-lowest test-arm64 test-android test-ios test-web test-web-gpu web app-bundle coreml-bundle screenshots apk fuzz environment
 help: ## shows these lines
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12  TARGET=onnxruntime-training (of demo)  TORCH_INDEX=URL  LCSB_MAY_SKIP=PART,PART (of test)"
@@ -62,6 +62,8 @@ test-ios: ## the iOS core and app's logic, on this machine's Swift or, on Linux,
 	$(RUN_PARTS) ios-core ios-parity ios-kills
 test-web: ## the web page: its kit on Node.js, and the page in a headless Chromium
 	$(RUN_PARTS) web-kit web-page
+test-web-gpu: ## whole runs of the page on a software GPU, which takes minutes
+	$(RUN_PARTS) web-gpu
 device-bundles: ## exports what the device's tests read
 	$(RUN_PARTS) device-bundles
 

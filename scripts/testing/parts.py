@@ -234,6 +234,17 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
+    # Whole runs of the page on a GPU that the processor plays, which takes minutes.
+    Part(
+        "web-gpu",
+        (
+            set_up("scripts/web/chromium.sh"),
+            Command(("scripts/web/kit.sh", "test-gpu"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),
+        ),
+        needs=("device-bundles", "web-kit"),
+        counted="closing line",
+        only_by_name=True,
+    ),
     Part(
         "minified",
         (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),

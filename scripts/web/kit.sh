@@ -4,6 +4,7 @@
 #   scripts/web/kit.sh build      fetches the packages, if they are not here, compiles to web_demo/build, and puts the site together there
 #   scripts/web/kit.sh test       likewise, and runs the tests on Node; the last line counts them
 #   scripts/web/kit.sh test-page  runs the tests of the page in a headless Chromium, once it is built; the last line counts them
+#   scripts/web/kit.sh test-gpu   likewise those of whole runs on a GPU that the processor plays, which take minutes
 #
 # Exit code 3, and one line that says why: Node.js 20, npm's registry or a Chromium is not to be had here. Any other exit code but 0: something is
 # broken.
@@ -52,6 +53,13 @@ run_tests() {
     return "$status"
 }
 
+# browser: for the tests that need one, which were built.
+browser() {
+    LCSB_CHROMIUM=$(scripts/web/chromium.sh)
+    export LCSB_CHROMIUM
+    cd web_demo
+}
+
 case ${1:-} in
 packages) packages ;;
 build) build ;;
@@ -60,13 +68,15 @@ test)
     run_tests tests build/tests/*.test.js build/tests/*/*.test.js
     ;;
 test-page)
-    LCSB_CHROMIUM=$(scripts/web/chromium.sh)
-    export LCSB_CHROMIUM
-    cd web_demo
+    browser
     run_tests page build/tests/page/browser/*.test.js
     ;;
+test-gpu)
+    browser
+    run_tests gpu build/tests/page/browser/gpu/*.test.js
+    ;;
 *)
-    sed -n "2,6p" scripts/web/kit.sh >&2
+    sed -n "2,7p" scripts/web/kit.sh >&2
     exit 2
     ;;
 esac

@@ -15,8 +15,12 @@ function executable(): string {
   return (found ??= process.env["LCSB_CHROMIUM"] ?? execFileSync(FINDER, { encoding: "utf8" }).trim());
 }
 
-/** How a page is opened. `cores`: that it is told of; threads that wait for each other are slow on a busy machine. */
+/**
+ * How a page is opened. `cores`: that it is told of; threads that wait for each other are slow on a busy machine. `patience`: milliseconds until
+ * something that does not come is a failure.
+ */
 export interface PageOptions {
+  readonly patience?: number;
   readonly cores?: number;
   readonly language?: string;
   readonly width?: number;
@@ -30,7 +34,7 @@ export class TestBrowser {
 
   private constructor(
     readonly profile: string,
-    private readonly flags: readonly string[],
+    private flags: readonly string[],
     private browser: Browser,
   ) {
     this.downloads = join(profile, "downloads");
@@ -59,12 +63,28 @@ export class TestBrowser {
     this.browser = await started(this.profile, this.flags);
   }
 
+  /** Closed as a person closes it, and started with other flags. */
+  async restart(...flags: readonly string[]): Promise<void> {
+    await this.browser.close();
+    this.flags = flags;
+    this.browser = await started(this.profile, flags);
+  }
+
+  /** As a driver that crashes: the process that talks to the GPU ends, and what lay there is lost. */
+  async killGpu(): Promise<void> {
+    for (const id of await this.processes("GPU")) process.kill(id, "SIGKILL");
+  }
+
   /** The numbers of the processes that have pages, workers or nothing yet. */
-  async renderers(): Promise<number[]> {
+  renderers(): Promise<number[]> {
+    return this.processes("renderer");
+  }
+
+  private async processes(sought: string): Promise<number[]> {
     const client = await this.browser.target().createCDPSession();
     const { processInfo } = await client.send("SystemInfo.getProcessInfo");
     await client.detach();
-    return processInfo.filter(({ type }) => type === "renderer").map(({ id }) => id);
+    return processInfo.filter(({ type }) => type === sought).map(({ id }) => id);
   }
 
   async close(): Promise<void> {
@@ -118,10 +138,10 @@ export class TestPage {
   static async open(
     page: Page,
     address: string,
-    { cores = 1, language = "en", width = 1000, height = 800, dark = false }: PageOptions,
+    { patience = WAIT, cores = 1, language = "en", width = 1000, height = 800, dark = false }: PageOptions,
   ): Promise<TestPage> {
     const opened = new TestPage(page, language);
-    page.setDefaultTimeout(WAIT);
+    page.setDefaultTimeout(patience);
     await page.evaluateOnNewDocument(
       (tag, count) => {
         Object.defineProperty(navigator, "languages", { get: () => [tag] });
@@ -175,9 +195,9 @@ export class TestPage {
   }
 
   /** Until the run has done so many steps. */
-  async reaches(step: number, patience = WAIT): Promise<void> {
+  async reaches(step: number): Promise<void> {
     const sought = (least: number) => Number(/Step (\d+) of/.exec(document.getElementById("page")!.innerText)?.[1] ?? -1) >= least;
-    await this.page.waitForFunction(sought, { polling: 30, timeout: patience }, step);
+    await this.page.waitForFunction(sought, { polling: 30 }, step);
   }
 
   text(): Promise<string> {

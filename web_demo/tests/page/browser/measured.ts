@@ -20,7 +20,7 @@ const answer = (value: unknown) => console.log(JSON.stringify(value));
 const browser = await TestBrowser.start();
 try {
   answer({ renderers: await browser.renderers() });
-  const page = await browser.open(address, { cores: Number(cores) });
+  const page = await browser.open(address, { cores: Number(cores), patience: PATIENCE });
   await page.says(page.t.say("add_title"));
   answer({ renderers: await browser.renderers(), isolated: await page.page.evaluate(() => crossOriginIsolated) });
   for await (const line of createInterface(process.stdin)) {
@@ -44,7 +44,7 @@ async function add(page: TestPage): Promise<object> {
 async function comes(page: TestPage, text: string): Promise<void> {
   const sought = (words: string) =>
     document.getElementById("page")!.innerText.includes(words) || document.querySelector("[role=alert]") !== null;
-  await page.page.waitForFunction(sought, { polling: 100, timeout: PATIENCE }, text);
+  await page.page.waitForFunction(sought, { polling: 100 }, text);
   const problem = await page.page.$("[role=alert]");
   if (problem !== null) throw new Error(await problem.evaluate((card) => (card as HTMLElement).innerText));
 }

@@ -25,7 +25,7 @@ mkdirSync(directory, { recursive: true });
 const server = await SiteServer.start({ bundles: { tiny: TINY } });
 const browser = await TestBrowser.start();
 try {
-  await train(await browser.open(server.address, DESKTOP));
+  await train(await browser.open(server.address, { ...DESKTOP, patience: PATIENCE }));
   await pictures("light_en", { ...PHONE });
   await pictures("dark_de", { ...PHONE, dark: true, language: "de" });
   await pictures("desktop_light_en", { ...DESKTOP });
@@ -49,18 +49,18 @@ async function train(page: TestPage): Promise<void> {
   await page.says("Storage needed");
   await picture(page, "options");
   await page.click("Start");
-  await page.reaches(25, PATIENCE);
+  await page.reaches(25);
   await page.page.locator("details summary ::-p-text(Layers in this step)").click();
   await picture(page, "training");
   await page.page.setViewport(PHONE);
   await picture(page, "training_phone");
-  await page.page.waitForFunction(() => document.body.innerText.includes("What this run learned"), { timeout: PATIENCE });
+  await page.says("What this run learned");
   await page.close();
 }
 
 /** Every screen, once the model has learned. */
 async function pictures(name: string, options: PageOptions): Promise<void> {
-  const page = await browser.open(server.address, options);
+  const page = await browser.open(server.address, { ...options, patience: PATIENCE });
   await page.says(page.t.say("add_title"));
   for (const screen of SCREENS) {
     await page.show(screen);
@@ -74,11 +74,7 @@ async function compare(page: TestPage): Promise<void> {
   await page.click(page.t.say("mode_compare"));
   await page.page.locator("#prompt").fill("ok so");
   await page.page.keyboard.press("Enter");
-  await page.page.waitForFunction(
-    (text) => !document.body.innerText.includes(text),
-    { polling: 100, timeout: PATIENCE },
-    page.t.say("try_writing"),
-  );
+  await page.page.waitForFunction((text) => !document.body.innerText.includes(text), { polling: 100 }, page.t.say("try_writing"));
 }
 
 async function picture(page: TestPage, name: string): Promise<void> {

@@ -38,6 +38,27 @@ export function button(label: string, look: "filled" | "tonal" | "outlined" | "t
   return h("button", { type: "button", class: `button ${look}`, onclick: click, disabled, "aria-label": name ?? null }, label);
 }
 
+/** A button that opens the browser's dialog for files. `kind`: what is chosen there. `picked`: what becomes of it, one file at least. */
+export function picker(
+  id: string,
+  label: string,
+  look: "filled" | "tonal" | "outlined",
+  kind: Readonly<Record<string, string | boolean>>,
+  picked: (files: readonly [File, ...File[]]) => void,
+  disabled = false,
+): Tree[] {
+  const onchange = (event: Event) => {
+    const input = event.target as HTMLInputElement;
+    const [first, ...rest] = [...(input.files ?? [])];
+    input.value = ""; // so that the same one can be chosen again
+    if (first !== undefined) picked([first, ...rest]);
+  };
+  return [
+    h("label", { class: `button ${look}`, for: id }, label),
+    h("input", { ...kind, type: "file", class: "picker", id, onchange, disabled }),
+  ];
+}
+
 export function iconButton(name: Icon, label: string, click: Click, disabled = false): Tree {
   return h("button", { type: "button", class: "icon-button", onclick: click, disabled, "aria-label": label, title: label }, icon(name));
 }

@@ -3,20 +3,7 @@ import { formatCount } from "../formats.js";
 import { bundleOf, isBusy, suffices, type State } from "../state.js";
 import type { Texts } from "../texts.js";
 import type { DataSummary } from "../worker/protocol.js";
-import {
-  bar,
-  button,
-  buttons,
-  card,
-  field,
-  figures,
-  iconButton,
-  progressBytes,
-  progressTitle,
-  typed,
-  written,
-  type Context,
-} from "../ui.js";
+import { bar, button, buttons, card, field, figures, iconButton, picker, progressBytes, progressTitle, typed, written, type Context } from "../ui.js";
 
 const MOST_SHOWN = 30; // messages
 
@@ -43,20 +30,8 @@ export function dataTitle(t: Texts, data: NonNullable<State["data"]>): string {
 function dataCard(context: Context): Tree {
   const { state, t, send } = context;
   const { data, reading } = state;
-  const pick = (event: Event) => {
-    const input = event.target as HTMLInputElement;
-    const file = input.files?.[0];
-    input.value = "";
-    if (file) replacing(context, () => send({ type: "importData", name: file.name, file }));
-  };
-  const picker = {
-    type: "file",
-    class: "picker",
-    id: "import-data",
-    accept: ".jsonl,.json,.txt,text/*",
-    onchange: pick,
-    disabled: isBusy(state),
-  };
+  const pick = ([file]: readonly [File, ...File[]]) => replacing(context, () => send({ type: "importData", name: file.name, file }));
+  const look = data === null ? "filled" : "tonal";
   return h(
     "section",
     { class: "card" },
@@ -65,8 +40,7 @@ function dataCard(context: Context): Tree {
     reading !== null && bar(progressTitle(t, reading), reading.done, reading.total),
     data?.summary && summaryFigures(t, data.summary, bundleOf(state)?.seqLen ?? 0),
     buttons(
-      h("label", { class: data === null ? "button filled" : "button tonal", for: "import-data" }, t.say("import_data")),
-      h("input", picker),
+      ...picker("import-data", t.say("import_data"), look, { accept: ".jsonl,.json,.txt,text/*" }, pick, isBusy(state)),
       button(t.say("sample_data"), "tonal", () => replacing(context, () => send({ type: "sampleData" })), isBusy(state)),
       reading !== null && button(t.say("cancel"), "outlined", () => send({ type: "cancelAdding" })),
     ),

@@ -2,7 +2,7 @@ import { h, type Child, type Tree } from "../dom.js";
 import { formatBytes, formatCount, formatRoughly } from "../formats.js";
 import { isBusy, type State } from "../state.js";
 import type { BundleInfo } from "../worker/protocol.js";
-import { bar, button, buttons, card, figures, iconButton, muted, progressBytes, progressTitle, type Context } from "../ui.js";
+import { bar, button, buttons, card, figures, iconButton, muted, picker, progressBytes, progressTitle, type Context } from "../ui.js";
 
 /** Which model is trained, and where one comes from. */
 export function modelScreen(context: Context): Child[] {
@@ -97,8 +97,13 @@ function unfinishedCards({ state, t, send }: Context): Child[] {
 }
 
 function addOffered(send: Context["send"], { name, path }: State["offered"][number]): void {
-  void navigator.storage.persist?.(); // or the browser may remove it when space gets short
+  keepStorage();
   send({ type: "addFromServer", name, path });
+}
+
+/** Or the browser may remove it when space gets short. */
+function keepStorage(): void {
+  void navigator.storage.persist?.();
 }
 
 function addCard(context: Context): Tree {
@@ -110,34 +115,30 @@ function addCard(context: Context): Tree {
       const label = `${t.say("add_found", offer.name)} (${formatBytes(t, offer.bytes)})`;
       return button(label, "filled", () => addOffered(send, offer), isBusy(state));
     });
-  const pick = (event: Event) => {
-    const input = event.target as HTMLInputElement;
-    const files = [...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
-    input.value = "";
-    if (files.length === 0) return;
-    void navigator.storage.persist?.();
-    send({ type: "addFiles", name: folderName(files[0]!.path), files });
+  const addFolder = (picked: readonly [File, ...File[]]) => {
+    keepStorage();
+    const files = picked.map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+    send({ type: "addFiles", name: directoryName(files[0]!.path.split("/").slice(0, -1)[0] ?? ""), files });
   };
-  const folder = {
-    type: "file",
-    webkitdirectory: true,
-    multiple: true,
-    class: "picker",
-    id: "add-folder",
-    onchange: pick,
-    disabled: isBusy(state),
+  const addZip = ([file]: readonly [File, ...File[]]) => {
+    keepStorage();
+    send({ type: "addZip", name: directoryName(file.name.replace(/\.zip$/i, "")), file });
   };
   return card(
     t.say("add_title"),
     muted(t.say("model_takes")),
-    buttons(...offers, h("label", { class: "button tonal", for: "add-folder" }, t.say("add_folder")), h("input", folder)),
+    buttons(
+      ...offers,
+      ...picker("add-folder", t.say("add_folder"), "tonal", { webkitdirectory: true, multiple: true }, addFolder, isBusy(state)),
+      ...picker("add-zip", t.say("add_zip"), "tonal", { accept: ".zip,application/zip" }, addZip, isBusy(state)),
+    ),
+    h("p", { class: "note" }, t.say("add_zip_note")),
     h("p", { class: "note" }, t.say("model_private")),
   );
 }
 
 /** As a directory may be called. */
-function folderName(path: string): string {
-  const name = path.includes("/") ? path.slice(0, path.indexOf("/")) : "model";
+function directoryName(name: string): string {
   return (
     name
       .replace(/[^A-Za-z0-9._-]+/g, "-")

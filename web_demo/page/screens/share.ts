@@ -2,7 +2,7 @@ import { h, type Child, type Tree } from "../dom.js";
 import { formatBytes, formatDay, lossChange } from "../formats.js";
 import { isBusy } from "../state.js";
 import type { Texts } from "../texts.js";
-import { button, buttons, card, muted, section, type Context } from "../ui.js";
+import { button, buttons, card, muted, picker, section, type Context } from "../ui.js";
 import { verdictSentence } from "../verdicts.js";
 import type { AdapterInfo, Part } from "../worker/protocol.js";
 
@@ -20,11 +20,9 @@ export function shareScreen(context: Context): Child[] {
 
 function adaptersCard({ state, t, send }: Context): Tree {
   const { adapters } = state;
-  const pick = (event: Event) => {
-    const input = event.target as HTMLInputElement;
-    const files = [...(input.files ?? [])].map((file) => ({ path: file.name, file }));
-    input.value = "";
-    if (files.length > 0) send({ type: "importAdapter", name: t.say("adapter_imported"), files });
+  const pick = (picked: readonly File[]) => {
+    const files = picked.map((file) => ({ path: file.name, file }));
+    send({ type: "importAdapter", name: t.say("adapter_imported"), files });
   };
   const disabled = isBusy(state) || state.chosen === null;
   const text =
@@ -37,16 +35,7 @@ function adaptersCard({ state, t, send }: Context): Tree {
     t.say("adapters"),
     muted(text),
     buttons(
-      h("label", { class: disabled ? "button outlined disabled" : "button outlined", for: "import-adapter" }, t.say("adapter_import")),
-      h("input", {
-        type: "file",
-        multiple: true,
-        accept: ".safetensors,.json",
-        class: "picker",
-        id: "import-adapter",
-        onchange: pick,
-        disabled,
-      }),
+      ...picker("import-adapter", t.say("adapter_import"), "outlined", { multiple: true, accept: ".safetensors,.json" }, pick, disabled),
     ),
     h("p", { class: "note" }, t.say("adapter_import_note")),
   );

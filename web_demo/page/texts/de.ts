@@ -27,6 +27,8 @@ export const de: Language = {
   model_takes: "Geeignet ist jedes Modell, das mit „--target onnxruntime“ exportiert wurde, unabhängig von seiner Architektur.",
   add_title: "Modell hinzufügen",
   add_folder: "Aus Ordner",
+  add_zip: "Aus ZIP-Datei",
+  add_zip_note: "Wo der Browser keine Ordner auswählen lässt: den Ordner in eine ZIP-Datei packen.",
   add_found: "%s hinzufügen",
   size: "Größe",
   layers: "Schichten",
@@ -38,7 +40,7 @@ export const de: Language = {
   remove_bundle: "Modell %s entfernen",
   remove_title: "%s entfernen?",
   remove_text:
-    "Das Modell und alles, was es hier gelernt hat, wird gelöscht. Im Ordner oder auf dem Server, woher es kam, bleibt es erhalten.",
+    "Das Modell und alles, was es hier gelernt hat, wird gelöscht. Im Ordner, in der Datei oder auf dem Server, woher es kam, bleibt es erhalten.",
   remove: "Entfernen",
   cancel: "Abbrechen",
   copying: "%s wird kopiert …",
@@ -258,7 +260,7 @@ export const de: Language = {
   details: "Details",
   dismiss: "Schließen",
   fault_bundle_unreadable: "Das Modell konnte nicht gelesen werden.",
-  fault_bundle_unreadable_todo: "Wähle den Ordner, den „lcsb export --target onnxruntime“ erzeugt hat. Darin liegt eine manifest.json.",
+  fault_bundle_unreadable_todo: "Wähle den Ordner, den „lcsb export --target onnxruntime“ erzeugt hat, mit seiner manifest.json, oder eine ZIP-Datei davon.",
   fault_bundle_other_target: "Dieses Modell wurde nicht für diese Seite exportiert.",
   fault_bundle_other_target_todo: "Exportiere es noch einmal mit --target onnxruntime.",
   fault_bundle_newer_version: "Dieses Modell braucht eine neuere Version der Seite.",
@@ -325,7 +327,7 @@ export const de: Language = {
   fault_no_storage_todo:
     "Verlasse das private Fenster, oder aktualisiere den Browser. Die Seite muss über https oder von diesem Gerät kommen.",
   fault_name_taken: "Ein Modell namens %s ist schon hier.",
-  fault_name_taken_todo: "Entferne es zuerst, oder benenne den Ordner um.",
+  fault_name_taken_todo: "Entferne es zuerst, oder benenne den Ordner oder die ZIP-Datei um.",
   fault_unexpected: "Etwas Unerwartetes ist schiefgegangen.",
   fault_unexpected_todo: "Was gespeichert war, ist noch da. Lade die Seite neu, und melde die Details, wenn es wieder passiert.",
 };

@@ -8,7 +8,7 @@ import { OpfsFiles, type GrowingFile } from "../../kit/io/opfs.js";
 import { Sha256 } from "../../kit/io/sha256.js";
 import { checkFreeSpace, isFull, storing, tooLittle } from "../../kit/io/storage.js";
 import { SlotStorage } from "../../kit/io/slots.js";
-import type { BundleSource } from "./sources.js";
+import { manifestOf, type BundleSource } from "./sources.js";
 import type { Watch } from "./turns.js";
 
 const CHUNK = 1 << 20;
@@ -25,7 +25,7 @@ export type Progress = (done: number, total: number) => void;
  */
 export async function addBundle(source: BundleSource, path: string, watch: Watch, progress: Progress): Promise<void> {
   try {
-    const raw = await source.manifest(watch.signal);
+    const raw = await manifestOf(source, watch.signal);
     const manifest = decodeManifest(`${path}/${MANIFEST_FILE}`, raw);
     checkManifest(manifest, path);
     checkNames(path, manifest);

@@ -141,6 +141,7 @@ export const REQUESTS = {
   begin: { threads: count },
   addFromServer: { name: text, path: text },
   addFiles: { name: text, files: list(object({ path: text, file: blob })) },
+  addZip: { name: text, file: blob },
   cancelAdding: {},
   choose: { bundle: text },
   removeBundle: { bundle: text },

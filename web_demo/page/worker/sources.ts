@@ -1,13 +1,11 @@
 import { LcsbError } from "../../kit/faults.js";
 import { MANIFEST_BYTES } from "../../kit/bundle/bundleFiles.js";
 import { MANIFEST_FILE } from "../../kit/bundle/manifest.js";
-import { reasonOf } from "../../kit/io/text.js";
 import { PageError } from "./problems.js";
+import { asked, piecesOf, wholeOf } from "./streams.js";
 
 /** Where a bundle comes from: a server, or files that were picked. */
 export interface BundleSource {
-  /** Throws BUNDLE_UNREADABLE, NETWORK. */
-  manifest(signal: AbortSignal): Promise<Uint8Array>;
   /** A file's bytes from `from` on, or from 0 where it cannot begin later. Throws BUNDLE_UNREADABLE, NETWORK. */
   read(name: string, from: number, signal: AbortSignal): Promise<Content>;
 }
@@ -18,20 +16,16 @@ export interface Content {
   readonly pieces: AsyncIterable<Uint8Array>;
 }
 
+/** Throws BUNDLE_UNREADABLE, NETWORK. */
+export async function manifestOf(source: BundleSource, signal: AbortSignal): Promise<Uint8Array> {
+  const whole = await wholeOf((await source.read(MANIFEST_FILE, 0, signal)).pieces, MANIFEST_BYTES);
+  if (whole === null) throw unreadable(`${MANIFEST_FILE} has more than the ${MANIFEST_BYTES} bytes that are read`);
+  return whole;
+}
+
 /** A directory on a server; `address` ends in a slash. A range is asked for where something is here already. */
 export class ServerSource implements BundleSource {
   constructor(private readonly address: string) {}
-
-  async manifest(signal: AbortSignal): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    let size = 0;
-    for await (const part of (await this.read(MANIFEST_FILE, 0, signal)).pieces) {
-      size += part.length;
-      if (size > MANIFEST_BYTES) throw unreadable(`${this.address}: ${MANIFEST_FILE} has more than ${MANIFEST_BYTES} bytes`);
-      parts.push(part);
-    }
-    return joined(parts, size);
-  }
 
   async read(name: string, from: number, signal: AbortSignal): Promise<Content> {
     const address = new URL(name, this.address).href;
@@ -45,71 +39,35 @@ export class ServerSource implements BundleSource {
   }
 }
 
-/** Files of a folder, by their paths below it. */
+/** A file that was picked, or one in an archive that was; `read` as BundleSource's. */
+export interface PickedFile {
+  readonly path: string;
+  read(from: number): Promise<Content>;
+}
+
+export function pickedFile(path: string, file: Blob): PickedFile {
+  return { path, read: async (from) => ({ from, pieces: piecesOf(file.slice(from).stream()) }) };
+}
+
+/** Files of a folder or an archive, by their paths in it. */
 export class PickedSource implements BundleSource {
-  private readonly files: ReadonlyMap<string, Blob>;
+  private readonly files: ReadonlyMap<string, PickedFile>;
 
   /** The folder that holds the manifest nearest to the top is the bundle. */
-  constructor(picked: readonly { readonly path: string; readonly file: Blob }[]) {
+  constructor(picked: readonly PickedFile[]) {
     const manifests = picked.map(({ path }) => path).filter((path) => path === MANIFEST_FILE || path.endsWith(`/${MANIFEST_FILE}`));
     const [nearest] = manifests.sort((a, b) => a.split("/").length - b.split("/").length);
     const root = nearest?.slice(0, -MANIFEST_FILE.length) ?? "";
-    this.files = new Map(picked.filter(({ path }) => path.startsWith(root)).map(({ path, file }) => [path.slice(root.length), file]));
-  }
-
-  async manifest(): Promise<Uint8Array> {
-    const file = this.file(MANIFEST_FILE);
-    if (file.size > MANIFEST_BYTES) throw unreadable(`${MANIFEST_FILE}: ${file.size} bytes, more than the ${MANIFEST_BYTES} that are read`);
-    return new Uint8Array(await asked(() => file.arrayBuffer()));
+    this.files = new Map(picked.filter(({ path }) => path.startsWith(root)).map((file) => [file.path.slice(root.length), file]));
   }
 
   async read(name: string, from: number): Promise<Content> {
-    return { from, pieces: piecesOf(this.file(name).slice(from).stream()) };
-  }
-
-  private file(name: string): Blob {
-    return this.files.get(name) ?? missing(name);
+    const file = this.files.get(name);
+    if (file !== undefined) return file.read(from);
+    throw unreadable(`${name} is not among the files; choose the folder that lcsb export wrote, whole, or a ZIP file of it`);
   }
 }
 
-function missing(name: string): never {
-  throw unreadable(`${name} is not among the files; choose the folder that lcsb export wrote, whole`);
-}
-
-function unreadable(message: string): LcsbError {
+export function unreadable(message: string): LcsbError {
   return new LcsbError("BUNDLE_UNREADABLE", message);
-}
-
-/** Not every browser iterates over a stream. */
-async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const reader = stream.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await asked(() => reader.read());
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
-/** A connection that broke, or a file that can no longer be read. */
-async function asked<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if ((error as Error).name === "AbortError") throw error;
-    throw new PageError("NETWORK", `what was being read broke off: ${reasonOf(error)}`);
-  }
-}
-
-function joined(parts: readonly Uint8Array[], size: number): Uint8Array {
-  const whole = new Uint8Array(size);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

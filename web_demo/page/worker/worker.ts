@@ -8,9 +8,10 @@ import { Runs } from "./runs.js";
 import { checkComputing, hasGpu, Runtimes } from "./runtimes.js";
 import { readMessage } from "./shapes.js";
 import { Shelf } from "./shelf.js";
-import { PickedSource, ServerSource } from "./sources.js";
+import { pickedFile, PickedSource, ServerSource, type BundleSource } from "./sources.js";
 import { Trial } from "./trial.js";
 import { Turns, type Watch } from "./turns.js";
+import { zippedFiles } from "./unzip.js";
 
 // The worker: it has the files, the runtime and the run, and does what the page asks, one thing at a time.
 
@@ -24,6 +25,15 @@ const tell = (event: DeviceEvent) => postMessage(event);
 const failed = (error: unknown) => tell({ type: "problem", problem: problemOf(error) });
 const turns = new Turns(failed);
 let device: Device | null = null;
+
+type AddRequest = RequestOf<"addFromServer"> | RequestOf<"addFiles"> | RequestOf<"addZip">;
+
+/** Throws BUNDLE_UNREADABLE, NETWORK. */
+async function sourceOf(request: AddRequest): Promise<BundleSource> {
+  if (request.type === "addFromServer") return new ServerSource(request.path);
+  const zipped = request.type === "addZip";
+  return new PickedSource(zipped ? await zippedFiles(request.file) : request.files.map(({ path, file }) => pickedFile(path, file)));
+}
 
 class Device {
   readonly library = new Library(tell);
@@ -62,9 +72,8 @@ class Device {
     return this.library.chosen === null ? null : this.library.open(watch);
   }
 
-  async addFrom(request: RequestOf<"addFromServer"> | RequestOf<"addFiles">, watch: Watch): Promise<void> {
-    const source = request.type === "addFiles" ? new PickedSource(request.files) : new ServerSource(request.path);
-    await this.library.add(request.name, source, watch);
+  async addFrom(request: AddRequest, watch: Watch): Promise<void> {
+    await this.library.add(request.name, await sourceOf(request), watch);
     await this.showChosen(watch);
   }
 
@@ -137,6 +146,7 @@ function work(own: Device, request: Request): ((watch: Watch) => Promise<void>) 
   switch (request.type) {
     case "addFromServer":
     case "addFiles":
+    case "addZip":
       return (watch) => own.addFrom(request, watch);
     case "choose":
       return async (watch) => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -131,4 +132,19 @@ test("storage that is taken away in mid-run ends the run with a sentence; it goe
   await page.page.locator("dialog .filled").click();
   await page.says("Finished early");
   await page.says("What this run learned");
+});
+
+test("a ZIP file of a model is taken, whatever folder is in it; one that was cut off is refused", async () => {
+  const [whole, cut] = ["my model.zip", "cut.zip"].map((name) => join(folder, name)) as [string, string];
+  execFileSync(process.env["PYTHON"] ?? "python3", ["-m", "zipfile", "-c", whole, folderOf("llama")]);
+  writeFileSync(cut, readFileSync(whole).subarray(0, -30));
+  const picker = (await page.page.$("input#add-zip"))!;
+  await picker.uploadFile(cut);
+  await page.says("The model could not be read.");
+  await page.page.locator("details summary ::-p-text(Details)").click();
+  await page.says("it is no ZIP file, or the end of one is missing");
+  await page.click("Close");
+  await picker.uploadFile(whole);
+  await page.says("my-model");
+  await page.says("Will be tested in this browser");
 });

@@ -7,8 +7,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,18 @@ def measured(*command: str | Path) -> tuple[float, int]:
     if process.returncode:
         raise SystemExit(f"{command}: exit {process.returncode}")
     return time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def smollm2(given: str | None) -> Iterator[Path]:
+    """The bundle of SmolLM2 that is given, or one of 128 tokens a sequence, exported for the time being."""
+    if given is not None:
+        yield Path(given).resolve()
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        bundle = Path(temporary) / "smollm2-135m"
+        lcsb("export", MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", "--seq-len", "128", "--quantizer", "search", "--output", bundle)
+        yield bundle
 
 
 def random_text(path: Path, length: int, lines: int = 40) -> None:

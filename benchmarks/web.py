@@ -2,8 +2,8 @@
 
 Needs `make models`, `make test-device`, `make web`, a Chromium (`scripts/web/chromium.sh` says which) and an idle machine. Without a
 BUNDLE, which has to be one of SmolLM2, it exports one of 128 tokens a sequence. `lcsb web` serves page and bundle, and a driver does in the
-page what a person would: it adds the model, picks the data, chooses a method and the fewest steps, and starts. After each run `lcsb
-simulate` makes the same one: data, seed, steps, threads. The page's seconds and losses are those of the checkpoint that it keeps.
+page what a person would: it adds the model, picks the data, chooses a method and 20 steps, and starts. After each run `lcsb simulate`
+makes the same one: data, seed, steps, threads. The page's seconds and losses are those of the checkpoint that it keeps.
 
 The memory is that of the page's process, sampled every few milliseconds from before the model is added to the end of the last run. The
 copying, the check of the golden trace, the evaluations and the comparison are part of that, and not part of the seconds.
@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from common import DEVICE_LCSB, MODELS, ROOT, device_lcsb, lcsb, markdown_table, write_results
+from common import DEVICE_LCSB, MODELS, ROOT, device_lcsb, markdown_table, smollm2, write_results
 
 from lcsb_mobile.measuring import memory_watch
 
-MODEL, DATA = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf", MODELS / "fortunes.train.jsonl"
+DATA = MODELS / "fortunes.train.jsonl"
 METHODS, THREADS = ("full", "lcsb-exact"), 2
 EXAMPLES = 300  # of the data: what is held out of more is evaluated and compared for minutes, and that is not what is measured
 INTERVAL = 0.005  # seconds between two samples
@@ -137,12 +137,8 @@ def difference(found: list[float], expected: list[float]) -> float:
 def main(given: str | None = None) -> None:
     chromium = subprocess.run(ROOT / "scripts/web/chromium.sh", check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     version = subprocess.run([chromium, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    with tempfile.TemporaryDirectory() as temporary:
-        bundle = Path(given).resolve() if given else Path(temporary) / "smollm2-135m"
-        if given is None:
-            lcsb("export", MODEL, "--seq-len", "128", "--quantizer", "search", "--output", bundle)
-        with served(bundle) as address:
-            found = in_the_page(address, bundle, chromium, Path(temporary)) | {"browser": version}
+    with smollm2(given) as bundle, tempfile.TemporaryDirectory() as temporary, served(bundle) as address:
+        found = in_the_page(address, bundle, chromium, Path(temporary)) | {"browser": version}
     rows = [
         [
             f"`{run['method']}`",

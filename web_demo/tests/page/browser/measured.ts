@@ -2,10 +2,11 @@ import { createInterface } from "node:readline";
 import { TestBrowser, type TestPage } from "./driver.js";
 
 // The page as benchmarks/web.py measures it: `measured.js ADDRESS MODEL DATA CORES`. It says which processes the browser has, with an empty page
-// and with this one, and then does what each line asks: `add` copies the model and reads the data, `train METHOD` runs the fewest steps that the
-// page offers. Each is answered by a line of JSON.
+// and with this one, and then does what each line asks: `add` copies the model and reads the data, `train METHOD` runs 20 steps, the slider's
+// second notch. Each is answered by a line of JSON.
 
 const PATIENCE = 3_600_000; // milliseconds
+const STEPS = 20;
 const STEP_COLUMNS = 6; // of docs/run_checkpoint.md
 
 interface Measured {
@@ -19,7 +20,9 @@ const answer = (value: unknown) => console.log(JSON.stringify(value));
 
 const browser = await TestBrowser.start();
 try {
+  const empty = await browser.open("about:blank"); // a browser that has just started may have none yet
   answer({ renderers: await browser.renderers() });
+  await empty.close();
   const page = await browser.open(address, { cores: Number(cores), patience: PATIENCE });
   await page.says(page.t.say("add_title"));
   answer({ renderers: await browser.renderers(), isolated: await page.page.evaluate(() => crossOriginIsolated) });
@@ -53,9 +56,11 @@ async function comes(page: TestPage, text: string): Promise<void> {
 async function train(page: TestPage, method: string): Promise<Measured> {
   await page.show("train");
   await page.chooseSteps("least");
+  await page.page.keyboard.press("ArrowRight");
+  await page.says(`${STEPS} steps`);
   await page.page.select("#method", method);
   await page.page.locator("::-p-xpath(//button[.='Start' or .='Train again'])").click();
-  await comes(page, "Step 0 of ");
+  await comes(page, `Step 0 of ${STEPS}`);
   await comes(page, "What this run learned");
   const [steps, evaluations] = await page.page.evaluate(record, model);
   const rows = Array.from({ length: steps!.length / STEP_COLUMNS }, (_, i) => steps!.slice(i * STEP_COLUMNS, (i + 1) * STEP_COLUMNS));

@@ -35,7 +35,7 @@ function adaptersCard({ state, t, send }: Context): Tree {
     t.say("adapters"),
     muted(text),
     buttons(
-      ...picker("import-adapter", t.say("adapter_import"), "outlined", { multiple: true, accept: ".safetensors,.json" }, pick, disabled),
+      ...picker("import-adapter", t.say("adapter_import"), "outlined", { multiple: true, accept: ".safetensors,.json,.zip" }, pick, disabled),
     ),
     h("p", { class: "note" }, t.say("adapter_import_note")),
   );

@@ -237,7 +237,7 @@ export const de: Language = {
   adapter_delete: "Löschen",
   adapter_imported: "Importiert",
   adapter_import: "Importieren",
-  adapter_import_note: "Eine Datei, die hier gesichert wurde, oder die beiden Dateien eines Ordners von PEFT zusammen.",
+  adapter_import_note: "Eine Datei, die hier gesichert wurde, oder die beiden Dateien eines Ordners von PEFT, zusammen oder in einer ZIP-Datei.",
   save_peft: "Für PEFT sichern",
   save_file: "Datei sichern",
   delete_title: "„%s“ löschen?",

@@ -230,7 +230,7 @@ export const en = {
   adapter_delete: "Delete",
   adapter_imported: "Imported",
   adapter_import: "Import",
-  adapter_import_note: "A file that was saved here, or the two files of PEFT’s directory together.",
+  adapter_import_note: "A file that was saved here, or the two files of PEFT’s directory, together or in a ZIP file.",
   save_peft: "Save for PEFT",
   save_file: "Save file",
   delete_title: "Delete “%s”?",

@@ -1,5 +1,6 @@
 import { readAdapterFile, writeAdapter } from "../../kit/adapter/adapter.js";
 import { PEFT_CONFIG_FILE, PEFT_MODEL_FILE, peftFiles } from "../../kit/adapter/peft.js";
+import { MOST_CONFIG_BYTES } from "../../kit/adapter/peftConfig.js";
 import { readPeft } from "../../kit/adapter/peftReader.js";
 import type { Bundle } from "../../kit/bundle.js";
 import { LcsbError } from "../../kit/faults.js";
@@ -10,6 +11,8 @@ import { oneLine } from "../../kit/io/text.js";
 import { fileOfBlob, pour, readRecord, writeRecord } from "./files.js";
 import { ADAPTERS, storageAt } from "./places.js";
 import type { AdapterInfo, StoredVerdict, Tell } from "./protocol.js";
+import { wholeOf } from "./streams.js";
+import { zippedFiles } from "./unzip.js";
 import { zipOf } from "./zip.js";
 
 const INDEX_FILE = "index.json";
@@ -126,11 +129,13 @@ export class Adapters {
     }
   }
 
-  /** Of PEFT's two files, or one that this toolkit wrote. Throws ADAPTER. */
+  /** Of PEFT's two files, also in a ZIP file, or one that this toolkit wrote. Throws ADAPTER, NETWORK. */
   async import(name: string, picked: readonly { readonly path: string; readonly file: Blob }[], bundle: Bundle): Promise<void> {
     const adapter = reserveFloats(bundle.layout.size);
     await bundle.readInitialAdapter(adapter);
-    const files = new Map(picked.map(({ path, file }) => [lastPart(path), file]));
+    const zip = picked.find(({ path }) => path.toLowerCase().endsWith(".zip"));
+    const most = Float32Array.BYTES_PER_ELEMENT * bundle.layout.size + MOST_CONFIG_BYTES; // and its header
+    const files = zip ? await filesOfZip(zip.path, zip.file, most) : new Map(picked.map(({ path, file }) => [lastPart(path), file]));
     const single = [...files].find(([path]) => path.endsWith(".safetensors") && path !== PEFT_MODEL_FILE);
     if (!files.has(PEFT_CONFIG_FILE) && single !== undefined) readAdapterFile(fileOfBlob(single[1], single[0]), bundle.layout, adapter);
     else await readPeft(storageOf(name, files), bundle.layout, adapter);
@@ -165,6 +170,24 @@ export class Adapters {
 
 function nameOf(id: number): string {
   return `${id}.safetensors`;
+}
+
+/** PEFT's two files out of a ZIP file, with whatever folder around them; neither has more than `most` bytes. Throws ADAPTER, NETWORK. */
+export async function filesOfZip(path: string, zip: Blob, most: number): Promise<Map<string, Blob>> {
+  const files = new Map<string, Blob>();
+  try {
+    for (const each of await zippedFiles(zip)) {
+      const name = lastPart(each.path);
+      if (name !== PEFT_CONFIG_FILE && name !== PEFT_MODEL_FILE) continue;
+      if (files.has(name)) throw new LcsbError("ADAPTER", `${path}: it has more than one ${name}; choose a ZIP file of one adapter`);
+      const content = await wholeOf((await each.read(0)).pieces, most);
+      if (content === null) throw new LcsbError("ADAPTER", `${path}: ${name} has more than the ${most} bytes that an adapter of this model can have`);
+      files.set(name, new Blob([content as Uint8Array<ArrayBuffer>]));
+    }
+    return files;
+  } catch (error) {
+    throw error instanceof LcsbError ? new LcsbError("ADAPTER", error.message, [path], error) : error;
+  }
 }
 
 /** Picked files as a directory. */

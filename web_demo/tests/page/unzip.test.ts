@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { filesOfZip } from "../../page/worker/adapters.js";
 import { PickedSource } from "../../page/worker/sources.js";
 import { wholeOf } from "../../page/worker/streams.js";
 import { zippedFiles } from "../../page/worker/unzip.js";
@@ -146,4 +147,14 @@ test("what unpacks to more than it says is not handed on", async () => {
     for await (const piece of pieces) found += piece.length;
   });
   assert.ok(found <= 100_000, `${found} bytes`);
+});
+
+test("of an adapter's ZIP file PEFT's two files are read, of a size that they can have, and once", async () => {
+  const zipped = (program: string) => filesOfZip("mine.zip", new Blob([new Uint8Array(archive(program))]), 1000);
+  const two = 'z.writestr("mine/adapter_config.json", "{}")\nz.writestr("mine/adapter_model.safetensors", "A" * 1000, zipfile.ZIP_DEFLATED)\n';
+  const found = await zipped(`${two}z.writestr("mine/README.md", "B" * 2000)`);
+  assert.deepEqual([...found].map(([name, { size }]) => [name, size]), [["adapter_config.json", 2], ["adapter_model.safetensors", 1000]]);
+  assert.match(await refused("ADAPTER", () => zipped(`${two}z.writestr("other/adapter_config.json", "{}")`)), /more than one adapter_config\.json/);
+  assert.match(await refused("ADAPTER", () => zipped('z.writestr("adapter_model.safetensors", "A" * 1001)')), /more than the 1000 bytes/);
+  assert.match(await refused("ADAPTER", () => filesOfZip("mine.zip", new Blob(["no ZIP"]), 1000)), /it is no ZIP file/);
 });

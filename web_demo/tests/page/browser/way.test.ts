@@ -110,6 +110,7 @@ test("what it learned is tried, and compared with the model as it came", async (
 test("an adapter that was saved is read again, and one that is none is refused", async () => {
   await page.show("share");
   const saved = await browser.download(page, "Save file: Sample messages");
+  const zipped = await browser.download(page, "Save for PEFT: Sample messages");
   const picker = (await page.page.$("#import-adapter"))!;
   const pick = (name: string, content: Uint8Array) =>
     page.page.evaluate(
@@ -126,8 +127,17 @@ test("an adapter that was saved is read again, and one that is none is refused",
   await pick("mine.safetensors", saved);
   await page.says("Imported");
   assert.deepEqual(await browser.download(page, "Save file: Imported"), saved);
-  await pick("mine.safetensors", saved.subarray(0, 500));
-  await page.says("The adapter is damaged or does not fit this model.");
+  await page.click("Delete: Imported");
+  await page.page.locator("dialog .filled").click();
+  await page.page.waitForFunction(() => !document.getElementById("page")!.innerText.includes("Imported"), { polling: 30 });
+  await pick("mine.zip", zipped);
+  await page.says("Imported");
+  assert.deepEqual(await browser.download(page, "Save file: Imported"), saved);
+  for (const cut of [saved, zipped]) {
+    await pick(cut === saved ? "mine.safetensors" : "mine.zip", cut.subarray(0, 500));
+    await page.says("The adapter is damaged or does not fit this model.");
+    await page.click("Close");
+  }
 });
 
 test("without a network the page opens, has what was there, and learns the same", async () => {

@@ -16,19 +16,19 @@ const MOST_THREADS = 4; // half of a phone's cores are slow ones
 const t = Texts.of(navigator.languages);
 const root = document.getElementById("page")!;
 const worker = new Worker(new URL("worker/worker.js", import.meta.url), { type: "module", name: "device" });
-const keeper = new Keeper((change) => update((now) => ({ ...now, ...change })));
+const keeper = new Keeper((change) => void update((now) => ({ ...now, ...change })));
 let state: State = { ...INITIAL, isolated: crossOriginIsolated, screen: screenOf(location.hash) };
 let scheduled = false;
 
 const context = { t, send, update, show } as const;
 
-function update(change: (state: State) => State): void {
+function update(change: (state: State) => State): State {
   const before = state;
   state = change(state);
   if (isActive(before) !== isActive(state)) keeper.running(isActive(state));
-  if (scheduled) return;
+  if (!scheduled) requestAnimationFrame(draw);
   scheduled = true;
-  requestAnimationFrame(draw);
+  return state;
 }
 
 function draw(): void {

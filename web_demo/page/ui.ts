@@ -4,12 +4,12 @@ import type { Screen, State } from "./state.js";
 import type { Texts } from "./texts.js";
 import type { Progress, Request } from "./worker/protocol.js";
 
-/** What a screen is made from, and how it asks for something. */
+/** What a screen is made from, and how it asks for something. `update`: returns the state it comes to, which is drawn later: `state` may be older. */
 export interface Context {
   readonly state: State;
   readonly t: Texts;
   send(request: Request): void;
-  update(change: (state: State) => State): void;
+  update(change: (state: State) => State): State;
   show(screen: Screen): void;
 }
 

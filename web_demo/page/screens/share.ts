@@ -90,10 +90,8 @@ const NAMES = { models: "part_models", data: "part_data", learned: "part_learned
 function storedCard({ state, t, send, update }: Context): Tree {
   const kept = (state.kept ?? []).filter(({ bytes }) => bytes > 0);
   const { parts } = state.drafts;
-  const toggle = (part: Part) => () => {
-    const next = parts.includes(part) ? parts.filter((each) => each !== part) : [...parts, part];
-    update((now) => ({ ...now, drafts: { ...now.drafts, parts: next } }));
-  };
+  const toggled = (chosen: readonly Part[], part: Part) => (chosen.includes(part) ? chosen.filter((each) => each !== part) : [...chosen, part]);
+  const toggle = (part: Part) => () => void update((now) => ({ ...now, drafts: { ...now.drafts, parts: toggled(now.drafts.parts, part) } }));
   const rows = kept.map(({ part, bytes }) =>
     h(
       "li",

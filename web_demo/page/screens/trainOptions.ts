@@ -18,10 +18,8 @@ export function optionsCard(context: Context): Tree {
   const { options } = state.drafts;
   const open = !isResumable(state);
   const change = (changed: Partial<TrainOptions>, more: Partial<State["drafts"]> = {}) => {
-    const next = { ...options, ...changed };
-    update((now) => ({ ...now, drafts: { ...now.drafts, ...more, options: next } }));
-    const asked = optionsOf({ ...state, drafts: { ...state.drafts, options: next } });
-    if (state.chosen !== null && !isBusy(state)) send({ type: "plan", options: asked });
+    const next = update((now) => ({ ...now, drafts: { ...now.drafts, ...more, options: { ...now.drafts.options, ...changed } } }));
+    if (next.chosen !== null && !isBusy(next)) send({ type: "plan", options: optionsOf(next) });
   };
   const budgets = BUDGETS.map((bytes) =>
     h("option", { value: String(bytes ?? "") }, bytes === null ? t.say("budget_none") : formatBytes(t, bytes)),

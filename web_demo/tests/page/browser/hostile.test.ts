@@ -115,6 +115,23 @@ test("a line that is no example is named, and the data before stays", async () =
   await page.says("Sample messages");
 });
 
+test("options that are changed before the page is drawn again are all kept", async () => {
+  await page.show("train");
+  await page.page.locator("details summary ::-p-text(Options)").click();
+  await page.page.evaluate(() => {
+    const change = (id: string, value: string, event: string) => {
+      const field = document.getElementById(id) as HTMLInputElement;
+      field.value = value;
+      field.dispatchEvent(new Event(event, { bubbles: true }));
+    };
+    change("steps", "0", "input");
+    change("budget", "1000000000", "change");
+    change("method", "full", "change");
+  });
+  await page.says("8 steps · 1.0 GB");
+  assert.equal(await page.page.$eval("#method", (field) => (field as HTMLSelectElement).value), "full");
+});
+
 test("storage that is taken away in mid-run ends the run with a sentence; it goes on when there is some", async () => {
   const client = await page.page.createCDPSession();
   const { origin } = new URL(server.address);

@@ -69,7 +69,7 @@ export interface Drafts {
 }
 
 /**
- * `worker`: whether it has the storage. `gpu`: the browser gives it one. `memory`: bytes that the browser counts, where it does. `hidden`: the page was in the background
+ * `worker`: whether it has the storage. `settled`: all that belongs to the chosen model was read. `gpu`: the browser gives it one. `memory`: bytes that the browser counts, where it does. `hidden`: the page was in the background
  * while the run was under way. `kept` null: nobody has asked yet.
  */
 export interface State {
@@ -81,6 +81,7 @@ export interface State {
   readonly bundles: readonly BundleInfo[];
   readonly unfinished: readonly { readonly name: string; readonly bytes: number }[];
   readonly chosen: string | null;
+  readonly settled: boolean;
   readonly transfer: Progress | null;
   readonly reading: Progress | null;
   readonly data: DataInfo | null;
@@ -118,6 +119,7 @@ export const INITIAL: State = {
   bundles: [],
   unfinished: [],
   chosen: null,
+  settled: false,
   transfer: null,
   reading: null,
   data: null,
@@ -172,7 +174,7 @@ export function isOver({ run }: State): boolean {
 
 /** Something that must not be disturbed is under way. */
 export function isBusy(state: State): boolean {
-  return isActive(state) || state.transfer !== null || state.reading !== null;
+  return isActive(state) || !state.settled || state.transfer !== null || state.reading !== null;
 }
 
 /** Whether the data can be trained on, as far as it was read: one example at least is held out. */
@@ -210,6 +212,8 @@ export function told(state: State, event: DeviceEvent): State {
       return { ...state, gpu: event.there };
     case "library":
       return afterLibrary(state, event);
+    case "settled":
+      return { ...state, settled: event.settled };
     case "transfer":
       return { ...state, transfer: event.progress };
     case "reading":

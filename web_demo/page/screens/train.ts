@@ -2,7 +2,7 @@ import { optionsOf } from "../asked.js";
 import { lossChart } from "../chart.js";
 import { h, type Child, type Tree } from "../dom.js";
 import { formatBytes, formatCount, formatDuration, formatSeconds, lossChange, lossChangeInWords } from "../formats.js";
-import { bundleOf, isActive, isOver, isResumable, suffices, talks, type State } from "../state.js";
+import { bundleOf, isActive, isBusy, isOver, isResumable, suffices, talks, type State } from "../state.js";
 import { layerStrip } from "../strip.js";
 import type { Texts } from "../texts.js";
 import { bar, button, buttons, card, figures, muted, section, type Context } from "../ui.js";
@@ -78,7 +78,7 @@ function runButtons({ state, t, send, update, show }: Context): Tree {
     };
     update((now) => ({ ...now, question }));
   };
-  const disabled = !isReady(state) || state.reading !== null || state.transfer !== null;
+  const disabled = !isReady(state) || isBusy(state);
   return buttons(
     isOver(state) && run.step > 0 && button(t.say("try_it"), "filled", () => show("try")),
     isOver(state) && button(t.say("start_again"), "tonal", begin, disabled),

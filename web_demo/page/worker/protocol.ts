@@ -180,6 +180,8 @@ export const EVENTS = {
   /** Whether the browser gives the worker a GPU. */
   gpu: { there: flag },
   library: { bundles: list(bundleInfo), unfinished: list(unfinished), chosen: nullable(text) },
+  /** Whether all that belongs to the chosen model was read: between its parts nothing tells of progress. */
+  settled: { settled: flag },
   transfer: { progress: nullable(progress) },
   reading: { progress: nullable(progress) },
   data: { data: nullable(dataInfo) },

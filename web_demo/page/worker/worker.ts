@@ -57,14 +57,26 @@ class Device {
   }
 
   /** All that belongs to the chosen model. Its data is shown even where the model cannot be opened. */
-  async showChosen(watch: Watch): Promise<void> {
-    await this.adapters.show(this.library.chosen);
-    await this.runs.show();
-    let bundle: Bundle | null = null;
+  showChosen(watch: Watch): Promise<void> {
+    return this.settle(async () => {
+      await this.adapters.show(this.library.chosen);
+      await this.runs.show();
+      let bundle: Bundle | null = null;
+      try {
+        bundle = await this.chosen(watch);
+      } finally {
+        await this.shelf.show(bundle, watch);
+      }
+    });
+  }
+
+  /** Or a button could be pressed at the moment in which it is about to be disabled. */
+  private async settle(work: () => Promise<void>): Promise<void> {
+    tell({ type: "settled", settled: false });
     try {
-      bundle = await this.chosen(watch);
+      await work();
     } finally {
-      await this.shelf.show(bundle, watch);
+      tell({ type: "settled", settled: true });
     }
   }
 
@@ -72,9 +84,11 @@ class Device {
     return this.library.chosen === null ? null : this.library.open(watch);
   }
 
-  async addFrom(request: AddRequest, watch: Watch): Promise<void> {
-    await this.library.add(request.name, await sourceOf(request), watch);
-    await this.showChosen(watch);
+  addFrom(request: AddRequest, watch: Watch): Promise<void> {
+    return this.settle(async () => {
+      await this.library.add(request.name, await sourceOf(request), watch);
+      await this.showChosen(watch);
+    });
   }
 
   async importSample(watch: Watch): Promise<void> {

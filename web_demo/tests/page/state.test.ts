@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { offersGpu, optionsOf } from "../../page/asked.js";
 import { smoothed, ticks } from "../../page/chart.js";
-import { INITIAL, isResumable, talks, told, triedAdapter, type State } from "../../page/state.js";
+import { INITIAL, isBusy, isResumable, talks, told, triedAdapter, type State } from "../../page/state.js";
 import { EVENTS, REQUESTS, type AdapterInfo, type BundleInfo, type DeviceEvent, type RunInfo } from "../../page/worker/protocol.js";
 import { readMessage, ShapeError } from "../../page/worker/shapes.js";
 
@@ -61,6 +61,14 @@ test("who asked for a pause sees that until it has come", () => {
 test("a run that failed can go on where something of it is saved", () => {
   const failed = (begun: boolean) => isResumable(after([{ type: "run", run: { ...RUN, phase: "failed", begun } }]));
   assert.deepEqual([failed(true), failed(false)], [true, false]);
+});
+
+test("nothing can be begun between the parts of what belongs to a model", () => {
+  const reading: DeviceEvent = { type: "reading", progress: { kind: "reading", name: "x", done: 1, total: 2 } };
+  const parts: DeviceEvent[] = [{ type: "transfer", progress: null }, reading, { type: "reading", progress: null }];
+  const states = parts.map((_, i) => after(parts.slice(0, i + 1)));
+  assert.deepEqual(states.map(isBusy), [true, true, true]);
+  assert.equal(isBusy(after([{ type: "settled", settled: true }], states.at(-1))), false);
 });
 
 test("what is tried is what was chosen, else the adapter in use, else a paused run", () => {

@@ -98,6 +98,13 @@ def pytest(
     return Part(name, (*first, run), needs, "reports", report, suite=suite, only_by_name=only_by_name, beside=beside)
 
 
+def in_a_browser(name: str, mode: str, *, only_by_name: bool = False) -> Part:
+    """The page that `web-kit` built. `mode`: of kit.sh."""
+    tests = Command(("scripts/web/kit.sh", mode), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)})
+    commands, needs = (set_up("scripts/web/chromium.sh"), tests), ("device-bundles", "web-kit")
+    return Part(name, commands, needs, "closing line", beside=True, only_by_name=only_by_name)
+
+
 def marked(mark: str) -> tuple[str, ...]:
     """Selects the tests of a mark, and names the files in which it stands: to collect all others takes each process 9 seconds."""
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if f"mark.{mark}" in path.read_text("utf-8")]
@@ -224,27 +231,9 @@ PARTS = (
         counted="closing line",
         beside=True,
     ),
-    Part(
-        "web-page",
-        (
-            set_up("scripts/web/chromium.sh"),
-            Command(("scripts/web/kit.sh", "test-page"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),
-        ),
-        needs=("device-bundles", "web-kit"),
-        counted="closing line",
-        beside=True,
-    ),
+    in_a_browser("web-page", "test-page"),
     # Whole runs of the page on a GPU that the processor plays, which takes minutes.
-    Part(
-        "web-gpu",
-        (
-            set_up("scripts/web/chromium.sh"),
-            Command(("scripts/web/kit.sh", "test-gpu"), can_be_unavailable=True, environment={"LCSB_TEST_BUNDLES": str(ROOT / BUNDLES)}),
-        ),
-        needs=("device-bundles", "web-kit"),
-        counted="closing line",
-        only_by_name=True,
-    ),
+    in_a_browser("web-gpu", "test-gpu", only_by_name=True),
     Part(
         "minified",
         (command(PYTHON, "scripts/android/minified.py", f"{BUNDLES}/tiny", "--data", DATA, can_be_unavailable=True),),

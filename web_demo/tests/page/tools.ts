@@ -32,6 +32,13 @@ export async function trainedOnNode(name: string, steps: number, data = SAMPLE):
   return { adapter, peft: peftFiles(bundle.layout, values) };
 }
 
+/** A file of few examples in `directory`, for runs whose evaluations take long. */
+export function fewExamples(directory: string): string {
+  const file = join(directory, "few.jsonl");
+  writeFileSync(file, readFileSync(SAMPLE, "utf8").split("\n").slice(0, 12).join("\n"));
+  return file;
+}
+
 /** The files of a ZIP, as Python's own module reads them: name -> content. */
 export function unzipped(content: Uint8Array): Map<string, Buffer> {
   const directory = mkdtempSync(join(tmpdir(), "lcsb-zip-"));

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { SOFTWARE_GPU, TestBrowser, type TestPage } from "./driver.js";
 import { SiteServer } from "./server.js";
-import { folderOf, SAMPLE, trainedOnNode } from "../tools.js";
+import { fewExamples, folderOf, trainedOnNode } from "../tools.js";
 
 // On a GPU that the processor plays (SwiftShader), through the kit and through the page. Its speed says nothing.
 
@@ -14,8 +14,7 @@ const OTHER = "llama"; // and this one's are not
 const STEPS = 8;
 
 const folder = mkdtempSync(join(tmpdir(), "lcsb-gpu-"));
-const data = join(folder, "few.jsonl"); // few examples, as each evaluation takes long
-writeFileSync(data, readFileSync(SAMPLE, "utf8").split("\n").slice(0, 12).join("\n"));
+const data = fewExamples(folder);
 
 let server: SiteServer;
 let browser: TestBrowser;

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { SOFTWARE_GPU, TestBrowser, type TestPage } from "../driver.js";
 import { SiteServer } from "../server.js";
-import { folderOf, SAMPLE, trainedOnNode } from "../../tools.js";
+import { fewExamples, folderOf, trainedOnNode } from "../../tools.js";
 
 // Whole runs of the page on a GPU that the processor plays (SwiftShader), which takes minutes: a part of its own (docs/testing.md).
 
@@ -17,8 +17,7 @@ const BY_GPU = /Computed by onnxruntime web [0-9.]+ \(webgpu\)\n/;
 const BY_WASM = /Computed by onnxruntime web [0-9.]+\n/;
 
 const folder = mkdtempSync(join(tmpdir(), "lcsb-gpu-"));
-const data = join(folder, "few.jsonl"); // few examples, as each evaluation takes long
-writeFileSync(data, readFileSync(SAMPLE, "utf8").split("\n").slice(0, 12).join("\n"));
+const data = fewExamples(folder);
 
 let server: SiteServer;
 let browser: TestBrowser;

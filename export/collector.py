@@ -6,9 +6,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-OBJECTS = (
-    10_000  # new ones before it looks at them; by Python's own 700 (2,000 from 3.13 on) it looks through all of them ten times as often
-)
+# New ones before it looks at them. By Python's own 700 (2,000 from 3.13 on) it looks through all that there are ten times as often.
+OBJECTS = 10_000
 
 
 @contextmanager

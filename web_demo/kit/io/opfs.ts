@@ -179,7 +179,7 @@ function fits(handle: FileSystemSyncAccessHandle, size: number): boolean {
     handle.truncate(size);
     return true;
   } catch (error) {
-    if (isFull(error)) return false;
+    if (exceedsQuota(error)) return false;
     throw error;
   }
 }
@@ -189,12 +189,12 @@ async function unlessFull<T>(work: () => Promise<T>): Promise<T | null> {
   try {
     return await work();
   } catch (error) {
-    if (isFull(error)) return null;
+    if (exceedsQuota(error)) return null;
     throw error;
   }
 }
 
-const isFull = (error: unknown) => (error as Error).name === "QuotaExceededError";
+const exceedsQuota = (error: unknown) => (error as Error).name === "QuotaExceededError";
 
 function writeFully(handle: FileSystemSyncAccessHandle, bytes: Uint8Array, at: number): void {
   const count = handle.write(bytes as Uint8Array<ArrayBuffer>, { at });

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
 from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.adapter import AdapterLayout, save_adapter, vector_size
-from lcsb_mobile.bundle.checks import BUFFER_BYTES, FLOAT, check_manifest
+from lcsb_mobile.bundle.checks import check_manifest
 from lcsb_mobile.bundle.directory import seal, write_bundle
 from lcsb_mobile.bundle.export_options import TINY, ExportOptions, TextLosses
 from lcsb_mobile.bundle.golden import NO_TRACE, GoldenTrace, write_trace
@@ -25,8 +24,7 @@ from lcsb_mobile.bundle.layers import Kind, Layer, StateTensor
 from lcsb_mobile.bundle.manifest import ADAPTER_FILE, FORMAT_VERSION, GOLDEN_FILE, Graph, Manifest, RuntimeSettings
 from lcsb_mobile.bundle.schedule import Subset, make_schedule
 from lcsb_mobile.bundle.weights import WEIGHTS_FILE, MappedWeights, WeightTensor, tile_rows
-from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, ModelConfig, Programs, QuantizationConfig
-from lcsb_mobile.errors import OptionError
+from lcsb_mobile.config import HALF_PRODUCTS, INT8_ACTIVATIONS, QuantizationConfig
 from lcsb_mobile.export.chat_format import write_chat_format
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint, model_name, open_checkpoint
 from lcsb_mobile.export.collector import rarely_collected
@@ -34,20 +32,20 @@ from lcsb_mobile.export.graphs.blocks import KindGraphs, Setting, capture_blocks
 from lcsb_mobile.export.graphs.head import capture_final_norm
 from lcsb_mobile.export.graphs.parts import StepParts
 from lcsb_mobile.export.models import Model, model_of
+from lcsb_mobile.export.option_checks import check_length, check_options
 from lcsb_mobile.export.phone_tokenizer import phone_refusal
 from lcsb_mobile.export.reference.eager import EagerRunner
-from lcsb_mobile.export.rounding import Rounding, check_quantizer, plan_rounding
+from lcsb_mobile.export.rounding import Rounding, plan_rounding
 from lcsb_mobile.export.target import ExportRequest, exporter
 from lcsb_mobile.export.weights.compress import write_weights
 from lcsb_mobile.export.weights.layer_tensors import check_groups, lora_layout
 from lcsb_mobile.io.files import check_output
 from lcsb_mobile.measuring.memory import MemorySampler, trim_heap
 from lcsb_mobile.planning.cost import matrix_parameters
-from lcsb_mobile.ranges import NO_CLIPPING, check_ranges
-from lcsb_mobile.targets import TARGETS, target_row
+from lcsb_mobile.ranges import NO_CLIPPING
 from lcsb_mobile.text.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lcsb_mobile.tiny import tiny_checkpoint
-from lcsb_mobile.training.golden import golden_batches, record_trace
+from lcsb_mobile.training.golden import golden_batches, record_trace, single_steps
 
 TOOLS = ("lcsb_mobile", "torch", "onnx", "onnx-ir")
 LARGE_MODEL = 200_000_000  # parameters in the blocks from which the golden trace is two steps rather than two cycles
@@ -97,7 +95,7 @@ def export_model(
     open_model: Callable[[], Checkpoint], options: ExportOptions, progress: Progress, content: Content = Content()
 ) -> ExportReport:
     """`export_bundle` of the model that `open_model` gives."""
-    _check_options(options)
+    check_options(options)
     if not options.optimizer.clip_norm:
         options = replace(options, optimizer=msgspec.structs.replace(options.optimizer, clip_norm=NO_CLIPPING))
     check_output(options.output, options.force)
@@ -112,51 +110,6 @@ def export_model(
                 manifest = seal(directory, manifest)
                 check_manifest(manifest, options.output)  # nothing is exported that no verb opens
     return ExportReport(options.output, manifest, losses, clock.seconds, sampler.peak_anonymous, sampler.peak_rss, tuple(warnings))
-
-
-def _check_options(options: ExportOptions) -> None:
-    quantization, optimizer = options.quantization, options.optimizer
-    check_ranges(
-        {
-            "rank": options.lora.rank,
-            "alpha": options.lora.alpha,
-            "bits": quantization.bits,
-            "embedding-bits": quantization.embedding_bits,
-            "accuracy-level": options.accuracy_level,
-            "group-size": quantization.group_size,
-            "seq-len": options.seq_len,
-            "subsets": options.schedule.subsets,
-            "weight-decay": optimizer.weight_decay,
-            "clip-norm": optimizer.clip_norm,
-            "seed": options.seed,
-        }
-    )
-    target_row(options.target)
-    _check_programs(options)
-    exporter(options.target).import_tools()
-    _check_accuracy_level(options)
-    check_quantizer(options)
-
-
-def _check_accuracy_level(options: ExportOptions) -> None:
-    level, bits = options.accuracy_level, options.quantization.bits
-    able = {
-        HALF_PRODUCTS: [name for name, row in TARGETS.items() if row.half_products],
-        INT8_ACTIVATIONS: [name for name, row in TARGETS.items() if row.int8_activations],
-    }
-    if level and (options.target not in able[level] or (level == INT8_ACTIVATIONS and bits != 4)):
-        needed = f"target {' or '.join(able[level])}" + (" and 4 bits" if level == INT8_ACTIVATIONS else "")
-        raise OptionError(f"accuracy-level: {level} needs {needed}, found target {options.target} and {bits} bits")
-
-
-def _check_programs(options: ExportOptions) -> None:
-    if options.programs not in get_args(Programs):
-        raise OptionError(f"programs: expected one of {', '.join(get_args(Programs))}, found {options.programs!r}")
-    able = [name for name, row in TARGETS.items() if row.gpu_programs]
-    bits, level = options.quantization.bits, options.accuracy_level
-    if options.programs == "gpu" and (options.target not in able or bits != 4 or level):
-        needed = f"target {' or '.join(able)}, 4 bits and accuracy level 0"
-        raise OptionError(f"programs: gpu needs {needed}, found target {options.target}, {bits} bits and accuracy level {level}")
 
 
 def _fill(
@@ -198,7 +151,7 @@ def _fill(
         trace = _trace(runner, adapter, options, schedule, tokenizer, table, progress) if content.model else NO_TRACE
         write_trace(directory / GOLDEN_FILE, trace)
     with clock("loss"):
-        losses = _losses(rounding, runner, adapter)
+        losses = rounding.losses(runner, adapter)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         target=options.target,
@@ -222,14 +175,6 @@ def _fill(
         files={},
     )
     return manifest, losses
-
-
-def _losses(rounding: Rounding, runner: EagerRunner, adapter: Float32Array) -> TextLosses | None:
-    """`adapter`: as initialised, which changes nothing."""
-    if rounding.measured is None or rounding.exact_loss is None:
-        return None
-    stored = runner.evaluate(rounding.measured, adapter)
-    return TextLosses(rounding.exact_loss, stored, rounding.measured.counted_labels, rounding.held_out)
 
 
 def _state_ends(path: Path, tokenizer: Tokenizer) -> None:
@@ -276,20 +221,6 @@ def _write_graphs(
     return graphs, kinds, target.runtime_settings(graphs, options.accuracy_level)
 
 
-def check_length(seq_len: int, config: ModelConfig) -> None:
-    heads = config.linear_attention
-    if heads is not None and seq_len % heads.chunk:
-        raise OptionError(f"seq-len: {config.model_type} needs a multiple of {heads.chunk}, found {seq_len}")
-    widest = max(config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim)
-    if seq_len > (most := BUFFER_BYTES // (FLOAT * widest)):
-        raise OptionError(f"seq-len: expected at most {most}, as activations of this model are {widest} wide, found {seq_len}")
-    for kind in config.attention_kinds.values():
-        scaling = kind.rope_scaling
-        if scaling is not None and scaling.longest is not None and seq_len > scaling.longest:
-            why = f"RoPE of type {scaling.rope_type} turns the tokens of longer sequences otherwise, by how long they are"
-            raise OptionError(f"seq-len: expected at most {scaling.longest}, found {seq_len}: {why}")
-
-
 def _kind(graphs: KindGraphs, seq_len: int) -> Kind:
     kind = graphs.kind
     flops, decompressed = graphs.work()
@@ -334,21 +265,11 @@ def _trace(
         runner.layout.slices,
         options.optimizer,
         golden_batches(tokenizer.encode, options.seq_len, 2),
-        [] if large else single_steps(config),
+        [] if large else single_steps(config.num_hidden_layers),
         run,
         lambda done, total: progress("trace", done, total),
         options.accuracy_level,
     )
-
-
-def single_steps(config: ModelConfig) -> list[Subset]:
-    """Steps that together take every path of a step: all layers; identities above, between and below; a low band, exactly."""
-    everything = tuple(range(config.num_hidden_layers))
-    return [
-        Subset(everything, everything),
-        Subset(everything[::2], everything[::2]),
-        Subset(everything[:1], everything),
-    ]
 
 
 def _version(package: str) -> str:

@@ -15,11 +15,13 @@ from typing import get_args
 import msgspec
 from torch import Tensor
 
+from lcsb_mobile.arrays import Float32Array
 from lcsb_mobile.bundle.batch import Batch
-from lcsb_mobile.bundle.export_options import ExportOptions
+from lcsb_mobile.bundle.export_options import ExportOptions, TextLosses
 from lcsb_mobile.config import ModelConfig, QuantizationConfig, Quantizer
 from lcsb_mobile.errors import DataError, OptionError, TokenizerError
 from lcsb_mobile.export.checkpoints.hugging_face import Checkpoint
+from lcsb_mobile.export.reference.eager import EagerRunner
 from lcsb_mobile.export.reference.text_loss import float_loss, text_batch
 from lcsb_mobile.export.weights.calibrate import CalibrationText, read_calibration
 from lcsb_mobile.text.tokenizer import Tokenizer
@@ -38,6 +40,13 @@ class Rounding:
     measured: Batch | None = None
     exact_loss: float | None = None
     held_out: bool = True
+
+    def losses(self, runner: EagerRunner, adapter: Float32Array) -> TextLosses | None:
+        """The float model's and that of the weights as they are stored, of `runner`. `adapter`: as initialised, which changes nothing."""
+        if self.measured is None or self.exact_loss is None:
+            return None
+        stored = runner.evaluate(self.measured, adapter)
+        return TextLosses(self.exact_loss, stored, self.measured.counted_labels, self.held_out)
 
 
 def check_quantizer(options: ExportOptions) -> None:

@@ -59,6 +59,16 @@ def golden_batches(encode: Callable[[str], list[int]], seq_len: int, count: int)
     return tuple(batches)
 
 
+def single_steps(num_layers: int) -> list[Subset]:
+    """Steps that together take every path of a step: all layers; identities above, between and below; a low band, exactly."""
+    everything = tuple(range(num_layers))
+    return [
+        Subset(everything, everything),
+        Subset(everything[::2], everything[::2]),
+        Subset(everything[:1], everything),
+    ]
+
+
 def record_trace(
     runner: StepRunner,
     adapter: Float32Array,

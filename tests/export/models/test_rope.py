@@ -13,9 +13,9 @@ from helpers.kinds_loop import Tokens
 from torch import Tensor
 
 from lcsb_mobile.errors import CheckpointError, OptionError, UnsupportedModelError
-from lcsb_mobile.export.bundle import check_length
 from lcsb_mobile.export.models import architecture
 from lcsb_mobile.export.models.layers import rope_table
+from lcsb_mobile.export.option_checks import check_length
 
 POSITIONS = 512  # max_position_embeddings of the random models
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
